@@ -1,0 +1,5 @@
+//! Tells the linker what a Node.js addon needs on each platform.
+
+fn main() {
+    napi_build::setup();
+}

@@ -1,0 +1,5 @@
+//! federation-hub: agents share memory through a hub.
+
+pub mod model;
+pub mod protocol;
+pub mod storage;

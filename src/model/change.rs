@@ -1,0 +1,98 @@
+//! Changes, as they travel: what a replica did to a row, and what the hub made of it.
+
+use serde::{Deserialize, Serialize};
+
+use super::{CellValue, RowId, Stamp};
+
+/// A position in a tenant's order of accepted changes, numbered by the hub from 1. 0 is "nothing yet".
+///
+/// A replica's *cursor* is a `Seq`: everything up to it is merged here. A write's *base* is the `Seq` up to
+/// which its author had seen that row.
+pub type Seq = u64;
+
+/// A column's position in the [`TableHeader`] of the message that names it.
+pub type ColumnIndex = u16;
+
+/// The table that some rows of a message belong to, and the columns that their writes name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TableHeader {
+    /// The table's name.
+    pub name: String,
+    /// The names that [`ColumnIndex`] counts.
+    pub columns: Vec<String>,
+}
+
+/// What one write did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Op {
+    /// Wrote these cells.
+    Set(Vec<(ColumnIndex, CellValue)>),
+    /// Deleted the row.
+    Delete,
+}
+
+/// A write to a row: one stamp, one base, some cells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Write {
+    /// When and by whom.
+    pub stamp: Stamp,
+    /// What its author had seen of the row.
+    pub base: Seq,
+    /// What it did.
+    pub op: Op,
+}
+
+/// A row as its replica changed it since the last acknowledged push.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowChange {
+    /// Which [`TableHeader`] of the message.
+    pub table: u16,
+    /// The row.
+    pub id: RowId,
+    /// The local number of a row of a numbered table: a wish, which other replicas grant where it is free.
+    pub number: Option<i64>,
+    /// The writes, at most one for each cell.
+    pub writes: Vec<Write>,
+}
+
+/// A row's merged state as the hub hands it out, as far as it changed above the reader's cursor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowUpdate {
+    /// Which [`TableHeader`] of the message.
+    pub table: u16,
+    /// The row.
+    pub id: RowId,
+    /// The number that the row was born with.
+    pub number: Option<i64>,
+    /// The position of the row's last change.
+    pub seq: Seq,
+    /// Whether `writes` holds every cell of the row, so that a replica without the row can make it.
+    pub whole: bool,
+    /// The last write of each cell that changed above the reader's cursor (all cells where the reader may
+    /// lack some). `base` is the position of the write itself.
+    pub writes: Vec<Write>,
+}
+
+impl Write {
+    /// The heap bytes behind the write's values.
+    pub fn heap_bytes(&self) -> usize {
+        match &self.op {
+            Op::Set(cells) => 24 + cells.iter().map(|(_, value)| 8 + value.heap_bytes()).sum::<usize>(),
+            Op::Delete => 24,
+        }
+    }
+}
+
+impl RowUpdate {
+    /// The bytes that the row takes in a frame, roughly, for bounds on chunks.
+    pub fn heap_bytes(&self) -> usize {
+        40 + self.writes.iter().map(Write::heap_bytes).sum::<usize>()
+    }
+}
+
+impl RowChange {
+    /// The bytes that the row takes in a frame, roughly, for bounds on batches.
+    pub fn heap_bytes(&self) -> usize {
+        40 + self.writes.iter().map(Write::heap_bytes).sum::<usize>()
+    }
+}

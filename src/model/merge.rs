@@ -1,0 +1,315 @@
+//! Merging: the state of a row, and what a replica's writes make of it.
+//!
+//! A row is a set of last-writer-wins registers, one for each cell and one for its deletion. Merging takes
+//! the greater stamp of each, and is therefore commutative, associative and idempotent. *Concurrency* is
+//! another question, and has another answer: the hub numbers what it accepts, and a write was concurrent
+//! with the present one exactly if that one is of another replica and came after the write's base
+//! (a dotted version vector with the hub as its one long-lived entry).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{CellValue, ColumnIndex, Op, Seq, Stamp, Write};
+
+/// One register: the write that holds it, and where in the tenant's order that write stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cell<V = CellValue> {
+    /// The stamp of the winning write.
+    pub stamp: Stamp,
+    /// The position at which the hub accepted it.
+    pub seq: Seq,
+    /// [`super::ReplicaId::tie_break`] of the replica that pushed it.
+    pub writer: u64,
+    /// What it wrote.
+    pub value: V,
+}
+
+impl<V> Cell<V> {
+    /// Whether someone who had seen everything up to `base` wrote without knowing of this write.
+    fn is_concurrent_with(&self, writer: u64, base: Seq) -> bool {
+        self.seq > base && self.writer != writer
+    }
+}
+
+/// What merging a replica's writes did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Merged {
+    /// Whether anything of the state is different now.
+    pub changed: bool,
+    /// Registers whose pushed value differs from, and is concurrent with, the state's write, whichever won.
+    pub conflicts: u32,
+}
+
+/// The merged state of a row.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowState {
+    /// The local number that the row was born with, in a numbered table.
+    pub number: Option<i64>,
+    /// Readers whose cursor is below this need every cell: the row came back to life, or outlived a delete
+    /// of a replica that has therefore dropped it.
+    pub whole_since: Seq,
+    /// The last delete. Cells go on merging under it.
+    pub deleted: Option<Cell<()>>,
+    /// The cells, by the hub's number of the column.
+    pub cells: BTreeMap<ColumnIndex, Cell>,
+}
+
+impl RowState {
+    /// A row lives while one of its cells is newer than its last delete: an edit that beats a concurrent
+    /// delete brings the whole row back.
+    pub fn is_alive(&self) -> bool {
+        let newest = self.cells.values().map(|cell| cell.stamp).max();
+        newest > self.deleted.as_ref().map(|delete| delete.stamp)
+    }
+
+    /// The position of the last change.
+    pub fn seq(&self) -> Seq {
+        let cells = self.cells.values().map(|cell| cell.seq).max().unwrap_or(0);
+        let deleted = self.deleted.as_ref().map_or(0, |delete| delete.seq);
+        cells.max(deleted).max(self.whole_since)
+    }
+
+    /// The highest stamp of the row.
+    pub fn highest(&self) -> Stamp {
+        let cells = self.cells.values().map(|cell| cell.stamp);
+        cells.chain(self.deleted.iter().map(|delete| delete.stamp)).max().unwrap_or(Stamp::ZERO)
+    }
+
+    /// Merges what the replica `writer` pushed; what it changes takes the position `seq`.
+    pub fn merge(&mut self, number: Option<i64>, writes: &[Write], writer: u64, seq: Seq) -> Merged {
+        let was_alive = self.is_alive();
+        let known = !self.cells.is_empty() || self.deleted.is_some();
+        let existence_conflict = self.existence_conflict(writes, writer, was_alive);
+        let mut merged = Merged { changed: false, conflicts: u32::from(existence_conflict) };
+        if self.number.is_none() && number.is_some() {
+            self.number = number;
+        }
+        let mut deletes = false;
+        for write in writes {
+            match &write.op {
+                Op::Delete => {
+                    deletes = true;
+                    let delete = Cell { stamp: write.stamp, seq, writer, value: () };
+                    if self.deleted.as_ref().is_none_or(|current| current.stamp < write.stamp) {
+                        self.deleted = Some(delete);
+                        merged.changed = true;
+                    }
+                }
+                Op::Set(cells) => {
+                    for (column, value) in cells {
+                        let (changed, conflict) = self.set(*column, value, write, writer, seq);
+                        merged.changed |= changed;
+                        merged.conflicts += u32::from(conflict);
+                    }
+                }
+            }
+        }
+        let alive = self.is_alive();
+        if alive && ((known && !was_alive) || deletes) {
+            self.whole_since = seq;
+            merged.changed = true;
+        }
+        merged
+    }
+
+    /// A delete that did not know of an edit, or an edit that did not know of a delete.
+    fn existence_conflict(&self, writes: &[Write], writer: u64, was_alive: bool) -> bool {
+        writes.iter().any(|write| match &write.op {
+            Op::Delete => {
+                was_alive && self.cells.values().any(|cell| cell.is_concurrent_with(writer, write.base))
+            }
+            Op::Set(_) => {
+                !was_alive
+                    && self
+                        .deleted
+                        .as_ref()
+                        .is_some_and(|delete| delete.is_concurrent_with(writer, write.base))
+            }
+        })
+    }
+
+    /// Merges one cell; says whether it changed, and whether it was in conflict.
+    fn set(
+        &mut self,
+        column: ColumnIndex,
+        value: &CellValue,
+        write: &Write,
+        writer: u64,
+        seq: Seq,
+    ) -> (bool, bool) {
+        let cell = || Cell { stamp: write.stamp, seq, writer, value: value.clone() };
+        match self.cells.get_mut(&column) {
+            None => {
+                self.cells.insert(column, cell());
+                (true, false)
+            }
+            Some(current) => {
+                let conflict = current.is_concurrent_with(writer, write.base) && current.value != *value;
+                // One stamp with two values is possible only for rows older than syncing. Any rule does,
+                // as long as it is the same everywhere.
+                let wins = (write.stamp, value) > (current.stamp, &current.value);
+                if wins {
+                    *current = cell();
+                }
+                (wins, conflict)
+            }
+        }
+    }
+
+    /// What a reader whose cursor is `cursor` lacks, one write for each stamp, and whether that is every
+    /// cell; nothing if it lacks nothing. A reader's own writes are not told to it, unless it may have
+    /// dropped the row.
+    pub fn since(&self, cursor: Seq, reader: u64) -> Option<(Vec<Write>, bool)> {
+        let everything = self.whole_since > cursor;
+        let news = |seq: Seq, writer: u64| everything || (seq > cursor && writer != reader);
+        let mut sets: BTreeMap<(Stamp, Seq), Vec<(ColumnIndex, CellValue)>> = BTreeMap::new();
+        let mut told = 0;
+        for (column, cell) in self.cells.iter().filter(|(_, cell)| news(cell.seq, cell.writer)) {
+            sets.entry((cell.stamp, cell.seq)).or_default().push((*column, cell.value.clone()));
+            told += 1;
+        }
+        let mut writes: Vec<Write> = sets
+            .into_iter()
+            .map(|((stamp, base), cells)| Write { stamp, base, op: Op::Set(cells) })
+            .collect();
+        if let Some(delete) = self.deleted.as_ref().filter(|delete| news(delete.seq, delete.writer)) {
+            writes.push(Write { stamp: delete.stamp, base: delete.seq, op: Op::Delete });
+        }
+        (!writes.is_empty()).then_some((writes, told == self.cells.len()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{Hlc, Value};
+
+    fn stamp(ms: u64, replica: u64) -> Stamp {
+        Stamp { hlc: Hlc(ms), replica }
+    }
+
+    fn set(stamp: Stamp, base: Seq, cells: &[(ColumnIndex, i64)]) -> Write {
+        let cells = cells.iter().map(|(column, value)| (*column, Value::Integer(*value).into())).collect();
+        Write { stamp, base, op: Op::Set(cells) }
+    }
+
+    fn delete(stamp: Stamp, base: Seq) -> Write {
+        Write { stamp, base, op: Op::Delete }
+    }
+
+    /// What replicas must agree on; positions and writers depend on the order of arrival.
+    type Registers = (Option<Stamp>, Vec<(ColumnIndex, Stamp, CellValue)>, bool);
+
+    fn registers(state: &RowState) -> Registers {
+        let cells = state.cells.iter().map(|(column, cell)| (*column, cell.stamp, cell.value.clone()));
+        (state.deleted.as_ref().map(|delete| delete.stamp), cells.collect(), state.is_alive())
+    }
+
+    fn writes() -> impl Strategy<Value = Vec<(u64, Write)>> {
+        let op = prop_oneof![
+            prop::collection::vec((0_u16..3, 0_i64..3), 1..3).prop_map(|mut cells| {
+                cells.sort_unstable();
+                cells.dedup_by_key(|(column, _)| *column);
+                Op::Set(cells.into_iter().map(|(c, v)| (c, Value::Integer(v).into())).collect())
+            }),
+            Just(Op::Delete),
+        ];
+        let write = (0_u64..4, 1_u64..4, op)
+            .prop_map(|(ms, replica, op)| (replica, Write { stamp: stamp(ms, replica), base: 0, op }));
+        prop::collection::vec(write, 0..6)
+    }
+
+    fn merge_all(writes: &[(u64, Write)]) -> RowState {
+        let mut state = RowState::default();
+        for (seq, (writer, write)) in (1..).zip(writes) {
+            state.merge(None, std::slice::from_ref(write), *writer, seq);
+        }
+        state
+    }
+
+    proptest! {
+        /// Breaks if a tie is broken by arrival, or a delete discards cells.
+        #[test]
+        fn any_order_and_any_repetition_ends_in_one_state(
+            (original, shuffled) in writes().prop_flat_map(|w| (Just(w.clone()), Just(w).prop_shuffle())),
+            repeated in 0_usize..6,
+        ) {
+            let mut with_repeats = shuffled.clone();
+            with_repeats.extend(original.iter().take(repeated).cloned());
+            prop_assert_eq!(registers(&merge_all(&original)), registers(&merge_all(&with_repeats)));
+        }
+    }
+
+    #[test]
+    fn two_columns_written_apart_both_survive_without_a_conflict() {
+        let mut state = RowState::default();
+        state.merge(None, &[set(stamp(1, 1), 0, &[(0, 1), (1, 1)])], 1, 1);
+        assert_eq!(state.merge(None, &[set(stamp(5, 2), 1, &[(0, 2)])], 2, 2).conflicts, 0);
+        assert_eq!(state.merge(None, &[set(stamp(4, 3), 1, &[(1, 3)])], 3, 3).conflicts, 0);
+        assert_eq!(state.cells[&0].value, Value::Integer(2).into());
+        assert_eq!(state.cells[&1].value, Value::Integer(3).into());
+    }
+
+    #[test]
+    fn a_conflict_is_counted_for_the_loser_too_and_never_for_one_who_had_seen() {
+        let mut state = RowState::default();
+        state.merge(None, &[set(stamp(1, 1), 0, &[(0, 1)])], 1, 1);
+        state.merge(None, &[set(stamp(9, 2), 1, &[(0, 2)])], 2, 2);
+        let lost = state.merge(None, &[set(stamp(5, 3), 1, &[(0, 3)])], 3, 3);
+        assert_eq!(lost, Merged { changed: false, conflicts: 1 });
+        let seen = state.merge(None, &[set(stamp(10, 3), 2, &[(0, 3)])], 3, 4);
+        assert_eq!(seen, Merged { changed: true, conflicts: 0 });
+        let own_earlier_write_unseen = state.merge(None, &[set(stamp(11, 3), 2, &[(0, 4)])], 3, 5);
+        assert_eq!(own_earlier_write_unseen.conflicts, 0);
+        let same_value = state.merge(None, &[set(stamp(12, 1), 2, &[(0, 4)])], 1, 6);
+        assert_eq!(same_value.conflicts, 0);
+    }
+
+    #[test]
+    fn an_edit_that_beats_a_concurrent_delete_brings_the_whole_row_back() {
+        let mut state = RowState::default();
+        state.merge(None, &[set(stamp(1, 1), 0, &[(0, 1), (1, 1)])], 1, 1);
+        state.merge(None, &[delete(stamp(5, 2), 1)], 2, 2);
+        assert!(!state.is_alive());
+        let back = state.merge(None, &[set(stamp(6, 3), 1, &[(0, 7)])], 3, 3);
+        assert_eq!(back, Merged { changed: true, conflicts: 1 });
+        assert!(state.is_alive());
+        let (writes, whole) = state.since(2, 2).unwrap();
+        assert!(whole, "the deleter needs every cell, {writes:?}");
+        assert_eq!(writes.len(), 3);
+    }
+
+    #[test]
+    fn a_delete_that_loses_makes_its_author_get_the_whole_row() {
+        let mut state = RowState::default();
+        state.merge(None, &[set(stamp(1, 1), 0, &[(0, 1), (1, 1)])], 1, 1);
+        state.merge(None, &[set(stamp(9, 3), 1, &[(0, 7)])], 3, 2);
+        let lost = state.merge(None, &[delete(stamp(5, 2), 1)], 2, 3);
+        assert_eq!(lost, Merged { changed: true, conflicts: 1 });
+        assert!(state.since(2, 2).unwrap().1);
+    }
+
+    #[test]
+    fn a_reader_gets_what_it_lacks_and_not_its_own_words() {
+        let mut state = RowState::default();
+        state.merge(None, &[set(stamp(1, 1), 0, &[(0, 1), (1, 1)])], 1, 1);
+        state.merge(None, &[set(stamp(2, 2), 1, &[(1, 2)])], 2, 2);
+        assert_eq!(state.since(2, 9), None);
+        assert_eq!(state.since(1, 2), None);
+        let (writes, whole) = state.since(1, 1).unwrap();
+        assert_eq!(writes, vec![set(stamp(2, 2), 2, &[(1, 2)])]);
+        assert!(!whole);
+        assert!(state.since(0, 9).unwrap().1);
+    }
+
+    #[test]
+    fn rows_older_than_syncing_lose_to_any_write_and_do_not_churn() {
+        let mut state = RowState::default();
+        state.merge(None, &[set(Stamp::ZERO, 0, &[(0, 1)])], 1, 1);
+        assert!(!state.merge(None, &[set(Stamp::ZERO, 0, &[(0, 1)])], 2, 2).changed);
+        assert!(state.merge(None, &[set(stamp(1, 3), 0, &[(0, 0)])], 3, 3).changed);
+    }
+}

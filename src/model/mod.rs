@@ -1,0 +1,20 @@
+//! The pure heart: what a change is, and which of two wins.
+//!
+//! Nothing here reads a clock, a file, a socket or randomness (invariant I3); whoever calls passes them in.
+//! The layer above, `protocol`, moves these values; `storage` writes them down.
+
+mod change;
+mod clock;
+mod id;
+mod merge;
+mod schema;
+mod stamp;
+mod value;
+
+pub use change::{ColumnIndex, Op, RowChange, RowUpdate, Seq, TableHeader, Write};
+pub use clock::{ClockOrder, VectorClock};
+pub use id::{Digest, ReplicaId, RowId};
+pub use merge::{Cell, Merged, RowState};
+pub use schema::{KeyKind, TableSchema};
+pub use stamp::{Hlc, Stamp, StampSource};
+pub use value::{CellValue, Value};

@@ -1,0 +1,209 @@
+//! The messages, in the order in which a connection sees them.
+//!
+//! 1. On the first stream: [`ToHub::Hello`], answered by [`ToAgent::Welcome`].
+//! 2. On a stream of its own, once for each database and connection: [`ToHub::Attach`], answered by
+//!    [`ToAgent::Attached`].
+//! 3. On a stream of its own, for each sync: [`ToHub::Sync`], any number of [`ToHub::Batch`],
+//!    [`ToHub::End`]; answered by one [`ToAgent::Ack`] for each batch, then [`ToAgent::Tables`] (if any are
+//!    new), any number of [`ToAgent::Rows`], and [`ToAgent::Done`].
+//!
+//! Instead of any answer the hub may send [`ToAgent::Refused`], which ends the stream.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Digest, Hlc, ReplicaId, RowChange, RowUpdate, Seq, TableHeader, TableSchema};
+
+/// The ALPN name of this version of the protocol. A change that older peers would misread takes a new one.
+pub const ALPN: &[u8] = b"federation-hub/1";
+
+/// A store's incarnation: new when a store is created, or restored from a backup.
+pub type Incarnation = ReplicaId;
+
+/// Everything an agent says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToHub {
+    /// Who is calling.
+    Hello(Hello),
+    /// Which database the following syncs are about.
+    Attach(Attach),
+    /// The start of a sync.
+    Sync(SyncBegin),
+    /// Some of the agent's changes.
+    Batch(Batch),
+    /// No more batches in this sync.
+    End,
+}
+
+/// Who is calling, and the token that proves it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The tenant that the agent believes it belongs to; the token decides (I16).
+    pub tenant: String,
+    /// The agent's name, for people.
+    pub agent: String,
+    /// A JWT.
+    pub token: String,
+}
+
+/// Never shows the token: what is printed ends in a log.
+impl std::fmt::Debug for Hello {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hello").field("tenant", &self.tenant).field("agent", &self.agent).finish_non_exhaustive()
+    }
+}
+
+/// Which replica the following syncs are about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attach {
+    /// The replica.
+    pub replica: ReplicaId,
+}
+
+/// The start of a sync.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncBegin {
+    /// The replica, attached before on this connection.
+    pub replica: ReplicaId,
+    /// The epoch that [`Attached`] opened.
+    pub epoch: u64,
+    /// Up to where the replica has merged.
+    pub cursor: Seq,
+    /// Up to where an interrupted pull has been merged; equals `cursor` if none was.
+    pub resume: Seq,
+    /// The agent's own entry of its vector clock.
+    pub counter: u64,
+    /// Tables that the hub may not know yet; empty once it has acknowledged them.
+    pub schema: Vec<TableSchema>,
+    /// Tables of which every row is wanted whole: they, or columns of theirs, are new to this replica.
+    pub refresh: Vec<String>,
+}
+
+/// A batch of changes, accepted whole and once (I12).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// 1 for a replica's first batch, and one more for each that follows.
+    pub n: u64,
+    /// The digest of batch `n - 1`; zeros for the first.
+    pub previous: Digest,
+    /// The encoded [`BatchBody`]. Kept as bytes, because the digest is over these very bytes.
+    #[serde(with = "serde_bytes")]
+    pub body: Vec<u8>,
+}
+
+/// What a batch holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchBody {
+    /// The tables that the rows name, and the columns that their writes name.
+    pub tables: Vec<TableHeader>,
+    /// The changes.
+    pub rows: Vec<RowChange>,
+}
+
+impl Batch {
+    /// The digest that identifies this batch: over the replica, `n`, the predecessor, and the body.
+    pub fn digest(&self, replica: ReplicaId) -> Digest {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&replica.0).update(&self.n.to_be_bytes()).update(&self.previous.0).update(&self.body);
+        Digest(*hasher.finalize().as_bytes())
+    }
+}
+
+/// Everything a hub says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToAgent {
+    /// The agent is let in.
+    Welcome(Welcome),
+    /// What the hub knows of a replica.
+    Attached(Attached),
+    /// A batch is durable.
+    Ack(Ack),
+    /// Definitions of tables that changed above the reader's cursor.
+    Tables(Vec<TableSchema>),
+    /// Rows that changed above the reader's cursor, in order of their `seq`.
+    Rows(Rows),
+    /// The end of a sync.
+    Done(Done),
+    /// The hub will not go on with this stream.
+    Refused(Refused),
+}
+
+/// The agent is let in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The hub's time, in ms since the epoch: the greater of its wall clock and its highest stored stamp.
+    pub hub_now_ms: i64,
+    /// Which store this is (I15).
+    pub incarnation: Incarnation,
+    /// The count from which the agent's own clock entry goes on; 0 for an agent never seen.
+    pub counter: u64,
+    /// The largest frame that the hub reads, in bytes.
+    pub max_frame_bytes: u32,
+}
+
+/// What the hub knows of a replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    /// Batches of earlier epochs are refused from now on (I12).
+    pub epoch: u64,
+    /// The last batch accepted of this replica, and its digest.
+    pub last: Option<(u64, Digest)>,
+}
+
+/// A batch is durable (I13).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ack {
+    /// Which.
+    pub n: u64,
+    /// How many of its cells were in conflict.
+    pub conflicts: u32,
+    /// Rows that the hub could not take, by their position in the batch, each with its reason.
+    pub rejected: Vec<(u32, String)>,
+}
+
+/// Some rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rows {
+    /// The tables that the rows name, with every column that the hub knows of each.
+    pub tables: Vec<TableHeader>,
+    /// The rows.
+    pub rows: Vec<RowUpdate>,
+}
+
+/// The end of a sync.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// The snapshot that was read (I14): the reader's new cursor.
+    pub cursor: Seq,
+    /// The highest clock reading among the tenant's stamps at that point.
+    pub highest: Hlc,
+    /// The hub's time, in ms since the epoch.
+    pub hub_now_ms: i64,
+    /// Agents that pushed since the reader's cursor, with their own clock entries.
+    pub clock: Vec<(String, u64)>,
+}
+
+/// Why the hub will not go on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// For programs.
+    pub reason: Refusal,
+    /// For people: what was wrong and what to do.
+    pub message: String,
+}
+
+/// For programs: why the hub will not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Refusal {
+    /// The token is missing, forged, expired, or of another tenant or agent.
+    Unauthenticated,
+    /// The message makes no sense here, or exceeds a limit.
+    Protocol,
+    /// The replica must attach again: a newer session of it exists, or the batch is not the expected one.
+    Stale,
+    /// Stamps from more than 60 s ahead of the hub's time.
+    Clock,
+    /// The hub's store cannot take or give anything at present.
+    Store,
+    /// The hub is stopping.
+    Stopping,
+}

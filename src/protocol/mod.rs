@@ -1,0 +1,7 @@
+//! The conversation between an agent and its hub, sans-IO: messages, framing, limits and two state machines.
+//!
+//! Nothing here touches a socket or a clock (invariant I3). `docs/protocol.md` is the same for people who
+//! write a client in another language.
+
+pub mod frame;
+pub mod message;
