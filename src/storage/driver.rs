@@ -120,6 +120,9 @@ pub trait SqlDriver: Send + Sync + 'static {
     /// Runs the job, whole, on the thread that owns the database, in a later turn of it. A job that can no
     /// longer run is dropped.
     fn submit(&self, job: Job);
+
+    /// Names the database as long as it is open, so that what is known of it can be kept between two syncs.
+    fn database_id(&self) -> u64;
 }
 
 /// The thread that owns the database is gone, or has closed it for good.

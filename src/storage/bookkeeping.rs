@@ -1,0 +1,345 @@
+//! The replica's own tables inside the application's database, and its one row of state.
+//!
+//! Every name begins with `_federation_`; dropping them returns the database to what it was (I4).
+
+use super::driver::{Sql, SqlError, ValueRef};
+use super::row_meta::RowMeta;
+use crate::model::{Digest, Hlc, ReplicaId, Seq, Value};
+use crate::protocol::message::Incarnation;
+
+/// What bookkeeping tables, triggers and indexes begin with.
+pub const PREFIX: &str = "_federation_";
+
+/// The version of the bookkeeping's layout, for later versions of this library.
+const LAYOUT: i64 = 1;
+
+/// The bookkeeping tables.
+///
+/// `_federation_row.k` is where a row is found by its key here: the number of a numbered row, the hash of a
+/// natural key, or `x'00' || id` once the row is deleted. `batch` is NULL when everything is acknowledged, 0
+/// when something is unsent, -1 when everything is to be offered again, else the mark of the batch under way.
+const TABLES: &[&str] = &[
+    "CREATE TABLE _federation_replica(
+       layout INTEGER NOT NULL, replica BLOB NOT NULL, tenant TEXT, incarnation BLOB,
+       cursor INTEGER NOT NULL, resume INTEGER NOT NULL, highest INTEGER NOT NULL,
+       acked INTEGER NOT NULL, acked_digest BLOB NOT NULL, mark_offset INTEGER NOT NULL, schema_digest BLOB)",
+    "CREATE TABLE _federation_table(
+       tbl INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, columns TEXT NOT NULL,
+       scan TEXT, scanned BLOB, refresh INTEGER NOT NULL DEFAULT 0)",
+    "CREATE TABLE _federation_log(seq INTEGER PRIMARY KEY, tbl INTEGER NOT NULL, op INTEGER NOT NULL,
+       at INTEGER NOT NULL, k0, k1, k2, k3)",
+    "CREATE TABLE _federation_row(tbl INTEGER NOT NULL, k NOT NULL, id BLOB NOT NULL, batch INTEGER,
+       state BLOB NOT NULL, PRIMARY KEY(tbl, k)) WITHOUT ROWID",
+    "CREATE INDEX _federation_row_id ON _federation_row(tbl, id)",
+    "CREATE INDEX _federation_row_batch ON _federation_row(batch) WHERE batch IS NOT NULL",
+    "CREATE TABLE _federation_batch(mark INTEGER PRIMARY KEY, digest BLOB NOT NULL)",
+    "CREATE TABLE _federation_quarantine(tbl TEXT NOT NULL, id BLOB NOT NULL, reason TEXT NOT NULL,
+       change BLOB NOT NULL, PRIMARY KEY(tbl, id)) WITHOUT ROWID",
+];
+
+/// The columns of `_federation_replica`, in the order in which [`ReplicaState`] is read.
+const STATE_COLUMNS: &str = "layout, replica, tenant, incarnation, cursor, resume, highest, acked, \
+                             acked_digest, mark_offset, schema_digest";
+
+/// The replica's one row of state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaState {
+    /// Which replica this database is.
+    pub replica: ReplicaId,
+    /// The tenant that this database is bound to (I15); none before its first sync.
+    pub tenant: Option<String>,
+    /// The store that `cursor` is a position of.
+    pub incarnation: Option<Incarnation>,
+    /// Up to where the hub's changes have been merged.
+    pub cursor: Seq,
+    /// Up to where a pull under way has been merged; equals `cursor` otherwise.
+    pub resume: Seq,
+    /// The highest clock reading seen or made.
+    pub highest: Hlc,
+    /// The mark of the last acknowledged batch. Marks only grow; a batch's `n` is its mark less
+    /// `mark_offset`, because a replica that takes a new id counts from 1 again.
+    pub acked: u64,
+    /// The digest of the last acknowledged batch.
+    pub acked_digest: Digest,
+    /// See `acked`.
+    pub mark_offset: u64,
+    /// The digest of the schema that the hub last acknowledged.
+    pub schema_digest: Option<Digest>,
+}
+
+/// What one statement tells of a database: enough to see that there is nothing to do.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// SQLite's counter of schema changes, the key of the cached catalog.
+    pub schema_version: i64,
+    /// Whether the log or the rows hold something to send.
+    pub has_changes: bool,
+    /// Whether rows are set aside.
+    pub quarantined: u64,
+    /// The replica's state.
+    pub state: ReplicaState,
+}
+
+/// Makes the bookkeeping tables of a new replica.
+pub fn install(sql: &mut dyn Sql, replica: ReplicaId) -> Result<(), SqlError> {
+    for table in TABLES {
+        sql.run(table)?;
+    }
+    ReplicaState::new(replica).insert(sql)
+}
+
+/// Whether the bookkeeping tables are there.
+pub fn is_installed(sql: &mut dyn Sql) -> Result<bool, SqlError> {
+    let found = sql.query_row(
+        "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_federation_replica'",
+        &[],
+    )?;
+    Ok(found.is_some())
+}
+
+/// Looks at an installed replica.
+pub fn probe(sql: &mut dyn Sql) -> Result<Probe, SqlError> {
+    let row = sql.query_row(
+        &format!(
+            "SELECT schema_version, \
+             EXISTS(SELECT 1 FROM _federation_log) \
+               OR EXISTS(SELECT 1 FROM _federation_row WHERE batch IS NOT NULL) \
+               OR EXISTS(SELECT 1 FROM _federation_table WHERE scan IS NOT NULL OR refresh), \
+             (SELECT count(*) FROM _federation_quarantine), \
+             {STATE_COLUMNS} FROM pragma_schema_version, _federation_replica"
+        ),
+        &[],
+    )?;
+    let row = row.ok_or_else(|| SqlError::corrupt("_federation_replica is empty"))?;
+    let mut fields = Fields(row.into_iter());
+    Ok(Probe {
+        schema_version: fields.integer()?,
+        has_changes: fields.integer()? != 0,
+        quarantined: fields.unsigned()?,
+        state: ReplicaState::read(&mut fields)?,
+    })
+}
+
+impl ReplicaState {
+    fn new(replica: ReplicaId) -> Self {
+        Self {
+            replica,
+            tenant: None,
+            incarnation: None,
+            cursor: 0,
+            resume: 0,
+            highest: Hlc::ZERO,
+            acked: 0,
+            acked_digest: Digest::ZERO,
+            mark_offset: 0,
+            schema_digest: None,
+        }
+    }
+
+    /// Takes a new replica id (I12): this database is a copy, or went back in time. Its rows keep their
+    /// stamps; what was under way is unsent again.
+    pub fn renew(&mut self, sql: &mut dyn Sql, replica: ReplicaId) -> Result<(), SqlError> {
+        forget_sent(sql, self.acked)?;
+        self.replica = replica;
+        self.mark_offset = self.acked;
+        self.acked_digest = Digest::ZERO;
+        self.save(sql)
+    }
+
+    /// The `n` that a batch with this mark bears on the wire.
+    pub fn n(&self, mark: u64) -> u64 {
+        mark.saturating_sub(self.mark_offset)
+    }
+
+    fn read(fields: &mut Fields) -> Result<Self, SqlError> {
+        let layout = fields.integer()?;
+        if layout != LAYOUT {
+            return Err(SqlError::corrupt(format!(
+                "this database was synced by another version of federation-hub (layout {layout}, this \
+                 version knows {LAYOUT}); update federation-hub"
+            )));
+        }
+        Ok(Self {
+            replica: fields.bytes(ReplicaId::from_slice)?,
+            tenant: match fields.next() {
+                Value::Text(tenant) => Some(tenant),
+                _ => None,
+            },
+            incarnation: fields.optional_bytes(Incarnation::from_slice),
+            cursor: fields.unsigned()?,
+            resume: fields.unsigned()?,
+            highest: Hlc(fields.unsigned()?),
+            acked: fields.unsigned()?,
+            acked_digest: fields.bytes(Digest::from_slice)?,
+            mark_offset: fields.unsigned()?,
+            schema_digest: fields.optional_bytes(Digest::from_slice),
+        })
+    }
+
+    fn insert(&self, sql: &mut dyn Sql) -> Result<(), SqlError> {
+        self.write(
+            sql,
+            &format!(
+                "INSERT INTO _federation_replica({STATE_COLUMNS}) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            ),
+        )
+    }
+
+    /// Writes the row back.
+    pub fn save(&self, sql: &mut dyn Sql) -> Result<(), SqlError> {
+        self.write(
+            sql,
+            &format!("UPDATE _federation_replica SET ({STATE_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"),
+        )
+    }
+
+    fn write(&self, sql: &mut dyn Sql, statement: &str) -> Result<(), SqlError> {
+        let blob = |bytes: &Option<ReplicaId>| bytes.map(|id| id.0);
+        let incarnation = blob(&self.incarnation);
+        let schema = self.schema_digest.map(|digest| digest.0);
+        sql.execute(
+            statement,
+            &[
+                LAYOUT.into(),
+                ValueRef::Blob(&self.replica.0),
+                self.tenant.as_deref().map_or(ValueRef::Null, ValueRef::Text),
+                incarnation.as_ref().map_or(ValueRef::Null, |bytes| ValueRef::Blob(bytes)),
+                integer(self.cursor)?,
+                integer(self.resume)?,
+                integer(self.highest.0)?,
+                integer(self.acked)?,
+                ValueRef::Blob(&self.acked_digest.0),
+                integer(self.mark_offset)?,
+                schema.as_ref().map_or(ValueRef::Null, |bytes| ValueRef::Blob(bytes)),
+            ],
+        )?;
+        Ok(())
+    }
+}
+
+/// A batch that was composed and is not acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SentBatch {
+    /// Its mark.
+    pub mark: u64,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+/// The batches that were composed and are not acknowledged, in order.
+pub fn sent_batches(sql: &mut dyn Sql) -> Result<Vec<SentBatch>, SqlError> {
+    let mut sent = Vec::new();
+    sql.query("SELECT mark, digest FROM _federation_batch ORDER BY mark", &[], &mut |row| {
+        let mut fields = Fields(row.to_vec().into_iter());
+        sent.push(SentBatch { mark: fields.unsigned()?, digest: fields.bytes(Digest::from_slice)? });
+        Ok(())
+    })?;
+    Ok(sent)
+}
+
+/// Remembers a batch before its first byte leaves (I12).
+pub fn remember_batch(sql: &mut dyn Sql, batch: SentBatch) -> Result<(), SqlError> {
+    sql.execute(
+        "INSERT INTO _federation_batch(mark, digest) VALUES(?, ?)",
+        &[integer(batch.mark)?, ValueRef::Blob(&batch.digest.0)],
+    )?;
+    Ok(())
+}
+
+/// Takes the batches beyond `acked` as never accepted: what they carried is unsent, with its stamps.
+///
+/// The marks in the rows go too, because the next batch will bear the same mark with other content.
+pub fn forget_sent(sql: &mut dyn Sql, acked: u64) -> Result<(), SqlError> {
+    let mut lost = Vec::new();
+    sql.query(
+        "SELECT tbl, k, state FROM _federation_row WHERE batch = 0 OR batch > ?",
+        &[integer(acked)?],
+        &mut |row| {
+            lost.push(row.to_vec());
+            Ok(())
+        },
+    )?;
+    for row in lost {
+        let [table, key, Value::Blob(state)] = &row[..] else {
+            return Err(SqlError::corrupt("_federation_row holds no state"));
+        };
+        let mut meta = RowMeta::decode(state)?;
+        meta.forget_sent(acked);
+        let state = meta.encode()?;
+        sql.execute(
+            "UPDATE _federation_row SET batch = 0, state = ? WHERE tbl = ? AND k = ?",
+            &[ValueRef::Blob(&state), table.into(), key.into()],
+        )?;
+    }
+    sql.execute("DELETE FROM _federation_batch", &[])?;
+    Ok(())
+}
+
+/// Takes a batch as acknowledged: what it carried is clean, unless it was changed again.
+pub fn acknowledge(sql: &mut dyn Sql, state: &mut ReplicaState, batch: SentBatch) -> Result<(), SqlError> {
+    let mark = integer(batch.mark)?;
+    sql.execute("UPDATE _federation_row SET batch = NULL WHERE batch BETWEEN 1 AND ?", &[mark])?;
+    sql.execute("DELETE FROM _federation_batch WHERE mark <= ?", &[mark])?;
+    state.acked = batch.mark;
+    state.acked_digest = batch.digest;
+    Ok(())
+}
+
+/// Binds an unsigned number; SQLite's integers are signed.
+pub fn integer(number: u64) -> Result<ValueRef<'static>, SqlError> {
+    i64::try_from(number)
+        .map(ValueRef::Integer)
+        .map_err(|_| SqlError::corrupt(format!("{number} is beyond SQLite's integers")))
+}
+
+/// Reads the columns of a bookkeeping row in order, checking each.
+pub struct Fields(pub std::vec::IntoIter<Value>);
+
+impl Fields {
+    /// The next value; NULL behind the last.
+    pub fn next(&mut self) -> Value {
+        self.0.next().unwrap_or(Value::Null)
+    }
+
+    /// The next value, an integer.
+    pub fn integer(&mut self) -> Result<i64, SqlError> {
+        match self.next() {
+            Value::Integer(integer) => Ok(integer),
+            other => Err(SqlError::corrupt(format!("an integer was expected, not {other:?}"))),
+        }
+    }
+
+    /// The next value, an integer that is not negative.
+    pub fn unsigned(&mut self) -> Result<u64, SqlError> {
+        u64::try_from(self.integer()?).map_err(|_| SqlError::corrupt("a negative number"))
+    }
+
+    /// The next value, text.
+    pub fn text(&mut self) -> Result<String, SqlError> {
+        match self.next() {
+            Value::Text(text) => Ok(text),
+            other => Err(SqlError::corrupt(format!("text was expected, not {other:?}"))),
+        }
+    }
+
+    /// The next value, text or NULL.
+    pub fn optional_text(&mut self) -> Option<String> {
+        match self.next() {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The next value, bytes of an exact form.
+    pub fn bytes<T>(&mut self, parse: impl Fn(&[u8]) -> Option<T>) -> Result<T, SqlError> {
+        self.optional_bytes(parse).ok_or_else(|| SqlError::corrupt("bytes of another length were expected"))
+    }
+
+    /// The next value, bytes of an exact form or NULL.
+    pub fn optional_bytes<T>(&mut self, parse: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
+        match self.next() {
+            Value::Blob(bytes) => parse(&bytes),
+            _ => None,
+        }
+    }
+}

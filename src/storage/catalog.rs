@@ -1,0 +1,349 @@
+//! The catalog: which tables of a database are synced, and what storage must know of each.
+//!
+//! Read when SQLite's schema version changes, and cached until it does (I7).
+
+use std::collections::HashMap;
+
+use super::bookkeeping::{Fields, PREFIX};
+use super::driver::{Sql, SqlError};
+use crate::model::{KeyKind, TableSchema, Value};
+
+/// The most key columns that the log has room for.
+pub const MAX_KEY_COLUMNS: usize = 4;
+
+/// All that is known of a database's schema.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    /// The tables that are synced, parents before children where foreign keys allow it.
+    pub tables: Vec<Table>,
+    /// Tables that are not, each with the reason.
+    pub left_alone: Vec<(String, String)>,
+}
+
+/// A synced table.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// Its number in the bookkeeping; assigned by `capture`, 0 before.
+    pub number: i64,
+    /// Its name.
+    pub name: String,
+    /// How a row is found here.
+    pub key: Key,
+    /// The columns that travel: all but generated ones and the number of a numbered table.
+    pub columns: Vec<Column>,
+    /// Its definition as SQLite keeps it.
+    pub ddl: String,
+    /// The definitions of its explicit indexes.
+    pub indexes: Vec<String>,
+    /// The application's triggers on it, by name.
+    pub triggers: Vec<(String, String)>,
+}
+
+/// How a row is found in its table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// By a local number, in the column of this name.
+    Number(String),
+    /// By these columns, as positions in [`Table::columns`].
+    Natural(Vec<usize>),
+}
+
+/// A column that travels.
+#[derive(Clone, Debug)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// Its number in the bookkeeping; assigned by `capture`, 0 before.
+    pub number: u16,
+    /// The numbered table that it references, if it is a foreign key to one.
+    pub references: Option<String>,
+}
+
+impl Table {
+    /// How the table's rows are identified.
+    pub fn key_kind(&self) -> KeyKind {
+        match self.key {
+            Key::Number(_) => KeyKind::Number,
+            Key::Natural(_) => KeyKind::Natural,
+        }
+    }
+
+    /// The names of the key's columns.
+    pub fn key_columns(&self) -> Vec<&str> {
+        match &self.key {
+            Key::Number(column) => vec![column],
+            Key::Natural(positions) => positions.iter().map(|&at| self.columns[at].name.as_str()).collect(),
+        }
+    }
+
+    /// The definition as it travels.
+    pub fn schema(&self) -> TableSchema {
+        TableSchema {
+            name: self.name.clone(),
+            key: self.key_kind(),
+            columns: self.columns.iter().map(|column| column.name.clone()).collect(),
+            ddl: self.ddl.clone(),
+            indexes: self.indexes.clone(),
+        }
+    }
+}
+
+impl Catalog {
+    /// The table of a name, as SQLite compares names.
+    pub fn table(&self, name: &str) -> Option<&Table> {
+        self.tables.iter().find(|table| table.name.eq_ignore_ascii_case(name))
+    }
+
+    /// The table of a bookkeeping number.
+    pub fn numbered(&self, number: i64) -> Option<&Table> {
+        self.tables.iter().find(|table| table.number == number)
+    }
+
+    /// The definitions as they travel.
+    pub fn schemas(&self) -> Vec<TableSchema> {
+        self.tables.iter().map(Table::schema).collect()
+    }
+
+    /// Reads the schema.
+    pub fn read(sql: &mut dyn Sql) -> Result<Self, SqlError> {
+        let mut objects = Objects::read(sql)?;
+        let columns = read_columns(sql)?;
+        let foreign_keys = read_foreign_keys(sql)?;
+        let mut catalog = Self::default();
+        for (name, ddl) in std::mem::take(&mut objects.tables) {
+            let own = columns.get(&name).map_or(&[][..], Vec::as_slice);
+            match objects.table(&name, ddl, own) {
+                Ok(table) => catalog.tables.push(table),
+                Err(why) => catalog.left_alone.push((name, why)),
+            }
+        }
+        catalog.link(&foreign_keys);
+        catalog.parents_first();
+        Ok(catalog)
+    }
+
+    /// Marks the columns whose values are local numbers of another table.
+    fn link(&mut self, foreign_keys: &[ForeignKey]) {
+        let numbers: HashMap<String, String> = self
+            .tables
+            .iter()
+            .filter_map(|table| match &table.key {
+                Key::Number(column) => Some((table.name.to_lowercase(), column.to_lowercase())),
+                Key::Natural(_) => None,
+            })
+            .collect();
+        for key in foreign_keys {
+            let Some(number) = numbers.get(&key.parent.to_lowercase()) else { continue };
+            if key.to.as_ref().is_some_and(|to| to.to_lowercase() != *number) {
+                continue;
+            }
+            let child = self.tables.iter_mut().find(|table| table.name == key.child);
+            let column = child
+                .and_then(|table| table.columns.iter_mut().find(|c| c.name.eq_ignore_ascii_case(&key.from)));
+            if let Some(column) = column {
+                column.references = Some(key.parent.clone());
+            }
+        }
+    }
+
+    /// Orders parents before children, so that a first scan meets a parent before the rows that mean it.
+    /// Within a cycle the order is that of the names.
+    fn parents_first(&mut self) {
+        let mut waiting = std::mem::take(&mut self.tables);
+        waiting.sort_by(|a, b| a.name.cmp(&b.name));
+        while !waiting.is_empty() {
+            let waits = |table: &Table| {
+                table.columns.iter().filter_map(|column| column.references.as_ref()).any(|parent| {
+                    !parent.eq_ignore_ascii_case(&table.name)
+                        && waiting.iter().any(|other| other.name.eq_ignore_ascii_case(parent))
+                })
+            };
+            let next = waiting.iter().position(|table| !waits(table)).unwrap_or(0);
+            self.tables.push(waiting.remove(next));
+        }
+    }
+}
+
+/// What `sqlite_master` holds, sorted by kind.
+#[derive(Default)]
+struct Objects {
+    tables: Vec<(String, String)>,
+    indexes: Vec<(String, String)>,
+    triggers: Vec<(String, String, String)>,
+    /// Tables whose key has an index of its own: an `INTEGER PRIMARY KEY DESC` is no alias of the rowid.
+    key_indexes: Vec<String>,
+    virtual_tables: Vec<String>,
+    without_rowid: Vec<String>,
+}
+
+impl Objects {
+    fn read(sql: &mut dyn Sql) -> Result<Self, SqlError> {
+        let mut objects = Self::default();
+        sql.query("SELECT type, name, tbl_name, sql FROM main.sqlite_master", &[], &mut |row| {
+            let mut fields = Fields(row.to_vec().into_iter());
+            let (kind, name, table) = (fields.text()?, fields.text()?, fields.text()?);
+            let Some(text) = fields.optional_text() else { return Ok(()) };
+            if is_internal(&name) || is_internal(&table) {
+                return Ok(());
+            }
+            match kind.as_str() {
+                "table" => objects.tables.push((name, text)),
+                "index" => objects.indexes.push((table, text)),
+                "trigger" => objects.triggers.push((table, name, text)),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        sql.query(
+            "SELECT name, type, wr FROM pragma_table_list WHERE schema = 'main'",
+            &[],
+            &mut |row| {
+                let mut fields = Fields(row.to_vec().into_iter());
+                let (name, kind, without_rowid) = (fields.text()?, fields.text()?, fields.integer()?);
+                if kind != "table" {
+                    objects.virtual_tables.push(name);
+                } else if without_rowid != 0 {
+                    objects.without_rowid.push(name);
+                }
+                Ok(())
+            },
+        )?;
+        sql.query(
+            "SELECT m.name FROM main.sqlite_master AS m, pragma_index_list(m.name) AS i \
+             WHERE m.type = 'table' AND i.origin = 'pk'",
+            &[],
+            &mut |row| {
+                objects.key_indexes.push(Fields(row.to_vec().into_iter()).text()?);
+                Ok(())
+            },
+        )?;
+        Ok(objects)
+    }
+
+    /// A table that can be synced, or why it cannot.
+    fn table(&self, name: &str, ddl: String, columns: &[RawColumn]) -> Result<Table, String> {
+        if self.virtual_tables.iter().any(|other| other == name) {
+            return Err("it is a virtual table or belongs to one".into());
+        }
+        let mut key: Vec<&RawColumn> = columns.iter().filter(|column| column.key_position > 0).collect();
+        key.sort_by_key(|column| column.key_position);
+        let has_rowid = !self.without_rowid.iter().any(|other| other == name);
+        let has_key_index = self.key_indexes.iter().any(|other| other == name);
+        let number = match &key[..] {
+            [] => return Err("it has no PRIMARY KEY, so that its rows cannot be told apart".into()),
+            [only] if only.is_integer && has_rowid && !has_key_index => Some(only.name.clone()),
+            _ => None,
+        };
+        if key.len() > MAX_KEY_COLUMNS {
+            return Err(format!("its PRIMARY KEY has more than {MAX_KEY_COLUMNS} columns"));
+        }
+        let travelling: Vec<Column> = columns
+            .iter()
+            .filter(|column| !column.is_generated && Some(&column.name) != number.as_ref())
+            .map(|column| Column { name: column.name.clone(), number: 0, references: None })
+            .collect();
+        let position = |column: &&RawColumn| travelling.iter().position(|c| c.name == column.name);
+        let key = match number {
+            Some(number) => Key::Number(number),
+            None => {
+                let positions: Option<Vec<usize>> = key.iter().map(position).collect();
+                Key::Natural(positions.ok_or("its PRIMARY KEY holds a generated column")?)
+            }
+        };
+        let own = |(table, text): &(String, String)| (table == name).then(|| text.clone());
+        let triggers = self.triggers.iter().filter(|(table, ..)| table.eq_ignore_ascii_case(name));
+        Ok(Table {
+            number: 0,
+            name: name.to_owned(),
+            key,
+            columns: travelling,
+            ddl,
+            indexes: self.indexes.iter().filter_map(own).collect(),
+            triggers: triggers.map(|(_, trigger, text)| (trigger.clone(), text.clone())).collect(),
+        })
+    }
+}
+
+/// A row of `pragma_table_xinfo`.
+struct RawColumn {
+    name: String,
+    is_integer: bool,
+    key_position: i64,
+    is_generated: bool,
+}
+
+fn read_columns(sql: &mut dyn Sql) -> Result<HashMap<String, Vec<RawColumn>>, SqlError> {
+    let mut columns: HashMap<String, Vec<RawColumn>> = HashMap::new();
+    sql.query(
+        "SELECT m.name, x.name, x.type, x.pk, x.hidden \
+         FROM main.sqlite_master AS m, pragma_table_xinfo(m.name) AS x WHERE m.type = 'table'",
+        &[],
+        &mut |row| {
+            let mut fields = Fields(row.to_vec().into_iter());
+            let table = fields.text()?;
+            let column = RawColumn {
+                name: fields.text()?,
+                is_integer: fields.text()?.eq_ignore_ascii_case("integer"),
+                key_position: fields.integer()?,
+                // 1 is a hidden column of a virtual table, 2 and 3 are generated columns.
+                is_generated: fields.integer()? != 0,
+            };
+            columns.entry(table).or_default().push(column);
+            Ok(())
+        },
+    )?;
+    Ok(columns)
+}
+
+/// A foreign key of one column.
+struct ForeignKey {
+    child: String,
+    parent: String,
+    from: String,
+    to: Option<String>,
+}
+
+fn read_foreign_keys(sql: &mut dyn Sql) -> Result<Vec<ForeignKey>, SqlError> {
+    let mut keys = Vec::new();
+    sql.query(
+        "SELECT m.name, f.\"table\", f.\"from\", f.\"to\" \
+         FROM main.sqlite_master AS m, pragma_foreign_key_list(m.name) AS f WHERE m.type = 'table' \
+         AND (SELECT count(*) FROM pragma_foreign_key_list(m.name) AS g WHERE g.id = f.id) = 1",
+        &[],
+        &mut |row| {
+            let mut fields = Fields(row.to_vec().into_iter());
+            keys.push(ForeignKey {
+                child: fields.text()?,
+                parent: fields.text()?,
+                from: fields.text()?,
+                to: fields.optional_text(),
+            });
+            Ok(())
+        },
+    )?;
+    Ok(keys)
+}
+
+/// SQLite's own objects and ours.
+pub fn is_internal(name: &str) -> bool {
+    let begins = |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    begins("sqlite_") || begins(PREFIX)
+}
+
+/// A name quoted for SQL.
+pub fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Names quoted and separated by commas.
+pub fn quote_list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    names.into_iter().map(quote).collect::<Vec<_>>().join(", ")
+}
+
+/// The number of a row, read back.
+pub fn as_number(value: &Value) -> Option<i64> {
+    match value {
+        Value::Integer(number) => Some(*number),
+        _ => None,
+    }
+}

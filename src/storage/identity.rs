@@ -1,0 +1,132 @@
+//! Identity: how a row gets the id by which every replica knows it, and how cells are fingerprinted.
+//!
+//! A row's key fixes its identity at birth; from then on the key is an ordinary cell.
+
+use crate::model::{CellValue, RowId, Value};
+
+/// Separates the uses of one hash function, so that no id of one kind can be made to equal one of another.
+#[derive(Clone, Copy)]
+enum Domain {
+    /// The identity of a row with a natural key.
+    NaturalKey = 1,
+    /// The identity of a numbered row that is older than syncing.
+    OldRow = 2,
+    /// Where a replica finds the bookkeeping of a row with a natural key.
+    LocalKey = 3,
+    /// The fingerprint of a cell.
+    Cell = 4,
+}
+
+struct Hash(blake3::Hasher);
+
+impl Hash {
+    fn new(domain: Domain, table: &str) -> Self {
+        let mut hash = Self(blake3::Hasher::new());
+        hash.0.update(&[domain as u8]);
+        hash.bytes(table.as_bytes());
+        hash
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0.update(&(bytes.len() as u64).to_be_bytes()).update(bytes);
+    }
+
+    fn value(&mut self, value: &Value) {
+        match value {
+            Value::Null => self.bytes(b"n"),
+            Value::Integer(integer) => {
+                self.bytes(b"i");
+                self.bytes(&integer.to_be_bytes());
+            }
+            Value::Real(real) => {
+                self.bytes(b"r");
+                self.bytes(&real.to_be_bytes());
+            }
+            Value::Text(text) => {
+                self.bytes(b"t");
+                self.bytes(text.as_bytes());
+            }
+            Value::Blob(blob) => {
+                self.bytes(b"b");
+                self.bytes(blob);
+            }
+        }
+    }
+
+    fn finish<const N: usize>(self) -> [u8; N] {
+        let mut out = [0; N];
+        self.0.finalize_xof().fill(&mut out);
+        out
+    }
+}
+
+/// The identity of a row with a natural key, from the key as it travels: where a key column is a foreign
+/// key, the identity of the parent row takes the place of the local number.
+pub fn natural_row_id<'a>(table: &str, key: impl IntoIterator<Item = &'a CellValue>) -> RowId {
+    let mut hash = Hash::new(Domain::NaturalKey, table);
+    for part in key {
+        match part {
+            CellValue::Plain(value) => hash.value(value),
+            CellValue::Ref(id) => {
+                hash.bytes(b"ref");
+                hash.bytes(&id.0);
+            }
+        }
+    }
+    RowId(hash.finish())
+}
+
+/// The identity of a numbered row that was there before the database was first attached: the same on every
+/// replica that started from the same template (I5).
+pub fn old_row_id<'a>(table: &str, number: i64, content: impl IntoIterator<Item = &'a Value>) -> RowId {
+    let mut hash = Hash::new(Domain::OldRow, table);
+    hash.value(&Value::Integer(number));
+    for value in content {
+        hash.value(value);
+    }
+    RowId(hash.finish())
+}
+
+/// Where this replica finds the bookkeeping of the row that has this key *here*.
+pub fn local_key<'a>(key: impl IntoIterator<Item = &'a Value>) -> [u8; 16] {
+    let mut hash = Hash::new(Domain::LocalKey, "");
+    for value in key {
+        hash.value(value);
+    }
+    hash.finish()
+}
+
+/// A cell's fingerprint: equal exactly if SQLite stores the same bytes, but for one chance in 2^64.
+pub fn fingerprint(value: &Value) -> u64 {
+    let mut hash = Hash::new(Domain::Cell, "");
+    hash.value(value);
+    u64::from_be_bytes(hash.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identity_depends_on_table_key_and_type_and_on_nothing_else() {
+        let text = CellValue::from(Value::Text("1".into()));
+        let integer = CellValue::from(Value::Integer(1));
+        assert_eq!(natural_row_id("t", [&text]), natural_row_id("t", [&text]));
+        assert_ne!(natural_row_id("t", [&text]), natural_row_id("u", [&text]));
+        assert_ne!(natural_row_id("t", [&text]), natural_row_id("t", [&integer]));
+        assert_ne!(natural_row_id("t", [&text, &integer]), natural_row_id("t", [&integer, &text]));
+    }
+
+    #[test]
+    fn parts_of_a_key_do_not_run_into_each_other() {
+        let key = |a: &str, b: &str| local_key([&Value::Text(a.into()), &Value::Text(b.into())]);
+        assert_ne!(key("ab", "c"), key("a", "bc"));
+    }
+
+    #[test]
+    fn a_fingerprint_sees_what_sqlite_stores() {
+        assert_ne!(fingerprint(&Value::Real(0.0)), fingerprint(&Value::Real(-0.0)));
+        assert_ne!(fingerprint(&Value::Integer(1)), fingerprint(&Value::Real(1.0)));
+        assert_ne!(fingerprint(&Value::Text("x".into())), fingerprint(&Value::Blob(b"x".to_vec())));
+    }
+}

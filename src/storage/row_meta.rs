@@ -1,0 +1,153 @@
+//! What a replica remembers of a row: its cells' stamps and fingerprints, and which of them are unsent.
+
+use serde::{Deserialize, Serialize};
+
+use super::driver::SqlError;
+use crate::model::{Seq, Stamp};
+
+/// A replica's number for a column of a table: its position in `_federation_table.columns`.
+pub type LocalColumn = u16;
+
+/// A write that the hub has not acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// What this replica had seen of the row when it wrote.
+    pub base: Seq,
+    /// The mark of the batch that carried it; 0 if none did yet.
+    pub mark: u64,
+}
+
+/// What is remembered of a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CellMeta {
+    /// Which column.
+    pub column: LocalColumn,
+    /// The stamp of the write that holds the cell.
+    pub stamp: Stamp,
+    /// The fingerprint of the value in the table when it was last looked at.
+    pub fingerprint: u64,
+    /// Set if the write is this replica's own and may be unacknowledged.
+    pub pending: Option<Pending>,
+}
+
+/// What is remembered of a delete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tombstone {
+    /// Its stamp.
+    pub stamp: Stamp,
+    /// Set if the delete is this replica's own and may be unacknowledged.
+    pub pending: Option<Pending>,
+}
+
+/// What is remembered of a row.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RowMeta {
+    /// The position up to which this row's changes have been merged, if it is beyond the replica's cursor
+    /// (a pull that is under way).
+    pub seen: Seq,
+    /// An update of this row is in quarantine: writes here have not seen it.
+    pub held: bool,
+    /// The last delete.
+    pub deleted: Option<Tombstone>,
+    /// The cells; none for an identity that is only reserved.
+    pub cells: Vec<CellMeta>,
+}
+
+/// Cells that share a stamp are stored together: a row is mostly written at once.
+type Group = (Stamp, Option<Pending>, Vec<(LocalColumn, u64)>);
+
+impl RowMeta {
+    /// The bytes for `_federation_row.state`.
+    pub fn encode(&self) -> Result<Vec<u8>, SqlError> {
+        let mut groups: Vec<Group> = Vec::new();
+        for cell in &self.cells {
+            let entry = (cell.column, cell.fingerprint);
+            match groups.iter_mut().find(|(stamp, pending, _)| (*stamp, *pending) == (cell.stamp, cell.pending)) {
+                Some((_, _, cells)) => cells.push(entry),
+                None => groups.push((cell.stamp, cell.pending, vec![entry])),
+            }
+        }
+        rmp_serde::to_vec(&(self.seen, self.held, &self.deleted, groups))
+            .map_err(|error| SqlError::corrupt(format!("cannot encode a row's state: {error}")))
+    }
+
+    /// Reads `_federation_row.state`.
+    pub fn decode(bytes: &[u8]) -> Result<Self, SqlError> {
+        let (seen, held, deleted, groups): (Seq, bool, Option<Tombstone>, Vec<Group>) =
+            rmp_serde::from_slice(bytes)
+                .map_err(|error| SqlError::corrupt(format!("cannot read a row's state: {error}")))?;
+        let cells = groups.into_iter().flat_map(|(stamp, pending, cells)| {
+            cells
+                .into_iter()
+                .map(move |(column, fingerprint)| CellMeta { column, stamp, fingerprint, pending })
+        });
+        Ok(Self { seen, held, deleted, cells: cells.collect() })
+    }
+
+    /// The cell of a column.
+    pub fn cell(&self, column: LocalColumn) -> Option<&CellMeta> {
+        self.cells.iter().find(|cell| cell.column == column)
+    }
+
+    /// Replaces or adds a cell.
+    pub fn put(&mut self, cell: CellMeta) {
+        match self.cells.iter_mut().find(|present| present.column == cell.column) {
+            Some(present) => *present = cell,
+            None => self.cells.push(cell),
+        }
+    }
+
+    /// A row lives while one of its cells is newer than its last delete (`RowState::is_alive`).
+    pub fn is_alive(&self) -> bool {
+        let newest = self.cells.iter().map(|cell| cell.stamp).max();
+        newest > self.deleted.map(|delete| delete.stamp)
+    }
+
+    /// An identity that was given away before its row was seen.
+    pub fn is_reserved(&self) -> bool {
+        self.cells.is_empty() && self.deleted.is_none()
+    }
+
+    /// Turns what batches beyond `acked` carried into unsent writes.
+    pub fn forget_sent(&mut self, acked: u64) {
+        let pending = self.cells.iter_mut().map(|cell| &mut cell.pending);
+        for pending in pending.chain(self.deleted.iter_mut().map(|delete| &mut delete.pending)) {
+            *pending = pending
+                .filter(|pending| !pending.is_acked(acked))
+                .map(|Pending { base, .. }| Pending { base, mark: 0 });
+        }
+    }
+
+    /// What a write to this row, made now, has seen: `cursor`, or more if a pull under way brought more, or
+    /// nothing if an update of the row could not be applied.
+    pub fn base(&self, cursor: Seq) -> Seq {
+        if self.held { 0 } else { cursor.max(self.seen) }
+    }
+}
+
+impl Pending {
+    /// Whether the hub has acknowledged it: `acked` is the mark of the last acknowledged batch.
+    pub fn is_acked(&self, acked: u64) -> bool {
+        (1..=acked).contains(&self.mark)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Hlc;
+
+    #[test]
+    fn what_is_stored_comes_back() {
+        let stamp = |ms| Stamp { hlc: Hlc::from_ms(ms), replica: 7 };
+        let cell = |column, ms, pending| CellMeta { column, stamp: stamp(ms), fingerprint: u64::MAX, pending };
+        let meta = RowMeta {
+            seen: 9,
+            held: true,
+            deleted: Some(Tombstone { stamp: stamp(1), pending: Some(Pending { base: 3, mark: 0 }) }),
+            cells: vec![cell(0, 5, None), cell(2, 5, None), cell(1, 6, Some(Pending { base: 3, mark: 4 }))],
+        };
+        assert_eq!(RowMeta::decode(&meta.encode().unwrap()).unwrap(), meta);
+        assert!(RowMeta::decode(b"\xc1").is_err());
+    }
+}
