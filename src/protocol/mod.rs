@@ -3,5 +3,6 @@
 //! Nothing here touches a socket or a clock (invariant I3). `docs/protocol.md` is the same for people who
 //! write a client in another language.
 
+pub mod agent_session;
 pub mod frame;
 pub mod message;

@@ -1,8 +1,18 @@
 //! SQL: capture, apply and identity on the agent's side, the store on the hub's.
 
+pub mod apply;
 pub mod bookkeeping;
+pub mod capture;
 pub mod catalog;
+pub mod collect;
 pub mod driver;
 pub mod identity;
+pub mod numbers;
+pub mod quarantine;
+pub mod replica;
 pub mod row_meta;
+pub mod rows;
+pub mod scratch;
+pub mod settle;
 pub mod sqlite_driver;
+pub mod transaction;

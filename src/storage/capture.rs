@@ -1,0 +1,226 @@
+//! Capture: triggers that note which rows may have changed.
+//!
+//! A trigger appends a table, a key and a time to one log, and nothing else. *What* changed is found when
+//! the log is read, by comparing the row with the fingerprints of its last synced state. So a trigger names
+//! no column but those of the key (which SQLite lets nobody drop), the application's `DROP COLUMN` goes
+//! through, a value that was merely assigned again is no change, and there is no limit to the columns.
+
+use std::collections::HashMap;
+
+use super::bookkeeping::{Fields, PREFIX, integer};
+use super::catalog::{Catalog, Table, quote};
+use super::driver::{Sql, SqlError, ValueRef};
+use crate::model::Seq;
+
+/// Milliseconds since the epoch, in SQL of any age.
+pub const WALL_CLOCK: &str = "CAST((julianday('now') - 2440587.5) * 86400000.0 + 0.5 AS INTEGER)";
+
+/// What a log entry says of its key.
+pub mod log_op {
+    /// The row with this key may have changed.
+    pub const TOUCHED: i64 = 0;
+    /// The row with this key moved to the key of the next entry.
+    pub const MOVED_FROM: i64 = 1;
+    /// See [`MOVED_FROM`].
+    pub const MOVED_TO: i64 = 2;
+}
+
+/// How the rows that a table holds when it is first seen are taken (I5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discovery {
+    /// The database is attached for the first time: its rows are older than syncing.
+    Old,
+    /// The table appeared between two syncs: its rows are writes.
+    New,
+    /// The table was made here from the tenant's schema, and is empty.
+    Made,
+}
+
+/// Reads the catalog, and brings numbers, columns and triggers of the bookkeeping up to it. Runs no DDL
+/// when nothing changed.
+pub fn refresh(sql: &mut dyn Sql, discovery: Discovery, cursor: Seq) -> Result<Catalog, SqlError> {
+    let mut catalog = Catalog::read(sql)?;
+    let mut known = known_tables(sql)?;
+    let mut triggers = installed_triggers(sql)?;
+    for table in &mut catalog.tables {
+        let wants_past = cursor > 0 && discovery != Discovery::Made;
+        let is_new = match known.remove(&table.name) {
+            Some(registered) => {
+                adopt(sql, table, registered, wants_past)?;
+                false
+            }
+            None => {
+                register(sql, table, discovery, wants_past)?;
+                true
+            }
+        };
+        let mut captured = true;
+        for (name, text) in trigger_texts(table) {
+            match triggers.remove(&name) {
+                Some(installed) if installed == text => {}
+                Some(_) => {
+                    sql.run(&format!("DROP TRIGGER {}", quote(&name)))?;
+                    sql.run(&text)?;
+                }
+                None => {
+                    captured = false;
+                    sql.run(&text)?;
+                }
+            }
+        }
+        if !captured && !is_new {
+            // The table was dropped and made again, or rebuilt: its triggers went with it. Every row is
+            // compared with what was synced of it.
+            rescan(sql, table.number)?;
+        }
+    }
+    for name in triggers.keys() {
+        sql.run(&format!("DROP TRIGGER {}", quote(name)))?;
+    }
+    Ok(catalog)
+}
+
+/// A row of `_federation_table`.
+struct Registered {
+    number: i64,
+    columns: Vec<String>,
+}
+
+fn known_tables(sql: &mut dyn Sql) -> Result<HashMap<String, Registered>, SqlError> {
+    let mut known = HashMap::new();
+    sql.query("SELECT name, tbl, columns FROM _federation_table", &[], &mut |row| {
+        let mut fields = Fields(row.to_vec().into_iter());
+        let (name, number) = (fields.text()?, fields.integer()?);
+        let columns = serde_json::from_str(&fields.text()?)
+            .map_err(|error| SqlError::corrupt(format!("columns of {name}: {error}")))?;
+        known.insert(name, Registered { number, columns });
+        Ok(())
+    })?;
+    Ok(known)
+}
+
+fn installed_triggers(sql: &mut dyn Sql) -> Result<HashMap<String, String>, SqlError> {
+    let mut triggers = HashMap::new();
+    sql.query(
+        "SELECT name, sql FROM main.sqlite_master WHERE type = 'trigger' AND substr(name, 1, ?) = ?",
+        &[integer(PREFIX.len() as u64)?, PREFIX.into()],
+        &mut |row| {
+            let mut fields = Fields(row.to_vec().into_iter());
+            triggers.insert(fields.text()?, fields.text()?);
+            Ok(())
+        },
+    )?;
+    Ok(triggers)
+}
+
+/// Numbers a table that the bookkeeping does not know, and its columns.
+fn register(
+    sql: &mut dyn Sql,
+    table: &mut Table,
+    discovery: Discovery,
+    wants_past: bool,
+) -> Result<(), SqlError> {
+    let columns: Vec<String> = table.columns.iter().map(|column| column.name.clone()).collect();
+    let scan = match discovery {
+        Discovery::Old => ValueRef::Text("old"),
+        Discovery::New => ValueRef::Text("new"),
+        Discovery::Made => ValueRef::Null,
+    };
+    sql.execute(
+        "INSERT INTO _federation_table(name, columns, scan, refresh) VALUES(?, ?, ?, ?)",
+        &[table.name.as_str().into(), columns_json(&columns)?.as_str().into(), scan, i64::from(wants_past).into()],
+    )?;
+    let number = sql.query_row("SELECT tbl FROM _federation_table WHERE name = ?", &[table.name.as_str().into()])?;
+    table.number = Fields(number.unwrap_or_default().into_iter()).integer()?;
+    number_columns(table, &columns)
+}
+
+/// Takes over the numbers of a table that the bookkeeping knows; columns that are new to it get new ones,
+/// and their past is asked for.
+fn adopt(
+    sql: &mut dyn Sql,
+    table: &mut Table,
+    registered: Registered,
+    wants_past: bool,
+) -> Result<(), SqlError> {
+    table.number = registered.number;
+    let mut columns = registered.columns;
+    let before = columns.len();
+    for column in &table.columns {
+        if !columns.contains(&column.name) {
+            columns.push(column.name.clone());
+        }
+    }
+    if columns.len() > before {
+        sql.execute(
+            "UPDATE _federation_table SET columns = ?, refresh = max(refresh, ?) WHERE tbl = ?",
+            &[
+                columns_json(&columns)?.as_str().into(),
+                i64::from(wants_past).into(),
+                registered.number.into(),
+            ],
+        )?;
+    }
+    number_columns(table, &columns)
+}
+
+fn number_columns(table: &mut Table, known: &[String]) -> Result<(), SqlError> {
+    for column in &mut table.columns {
+        let at = known.iter().position(|name| *name == column.name);
+        column.number = at
+            .and_then(|at| u16::try_from(at).ok())
+            .ok_or_else(|| SqlError::corrupt(format!("column {} has no number", column.name)))?;
+    }
+    Ok(())
+}
+
+fn columns_json(columns: &[String]) -> Result<String, SqlError> {
+    serde_json::to_string(columns).map_err(|error| SqlError::corrupt(error.to_string()))
+}
+
+/// Has every row of a table compared with what was synced of it.
+fn rescan(sql: &mut dyn Sql, table: i64) -> Result<(), SqlError> {
+    sql.execute(
+        "UPDATE _federation_table SET scan = 'new', scanned = NULL WHERE tbl = ?",
+        &[table.into()],
+    )?;
+    Ok(())
+}
+
+/// The capture triggers of a table: name and text.
+fn trigger_texts(table: &Table) -> Vec<(String, String)> {
+    let columns = table.key_columns();
+    let log_columns: String = (0..columns.len()).map(|at| format!(", k{at}")).collect();
+    let entry = |op: i64, row: &str| {
+        let key: String = columns.iter().map(|column| format!(", {row}.{}", quote(column))).collect();
+        format!(
+            "INSERT INTO _federation_log(tbl, op, at{log_columns}) \
+             VALUES({}, {op}, {WALL_CLOCK}{key});",
+            table.number
+        )
+    };
+    let moved: Vec<String> = columns
+        .iter()
+        .map(|column| {
+            let (old, new) = (format!("OLD.{}", quote(column)), format!("NEW.{}", quote(column)));
+            format!("{old} IS NOT {new} COLLATE BINARY OR typeof({old}) <> typeof({new})")
+        })
+        .collect();
+    let key_list: Vec<String> = columns.iter().map(|column| quote(column)).collect();
+    let trigger = |suffix: &str, when: String, body: String| {
+        let name = format!("{PREFIX}{}_{suffix}", table.number);
+        let on = quote(&table.name);
+        let text = format!("CREATE TRIGGER {name} AFTER {} BEGIN {body} END", when.replace("%", &on));
+        (name, text)
+    };
+    vec![
+        trigger("insert", "INSERT ON %".into(), entry(log_op::TOUCHED, "NEW")),
+        trigger("update", "UPDATE ON %".into(), entry(log_op::TOUCHED, "NEW")),
+        trigger("delete", "DELETE ON %".into(), entry(log_op::TOUCHED, "OLD")),
+        trigger(
+            "move",
+            format!("UPDATE OF {} ON % WHEN {}", key_list.join(", "), moved.join(" OR ")),
+            format!("{} {}", entry(log_op::MOVED_FROM, "OLD"), entry(log_op::MOVED_TO, "NEW")),
+        ),
+    ]
+}

@@ -1,0 +1,322 @@
+//! Collecting: one bounded turn that turns local changes into a batch for the hub.
+//!
+//! Settling and composing are one transaction, so that a stamp always travels with the value that it was
+//! made for, and a batch's composition is stored before its first byte leaves (I12).
+
+use std::collections::HashMap;
+
+use super::bookkeeping::{Fields, ReplicaState, SentBatch, remember_batch, sent_batches};
+use super::catalog::{Table, quote, quote_list};
+use super::driver::{Sql, SqlError, ValueRef};
+use super::rows::{
+    Context, Entry, LocalKey, column_list, decode_values, encode_values, outgoing, read_row,
+};
+use super::settle::{Changed, Origin, settle_log, settle_row};
+use crate::model::{ColumnIndex, Op, RowChange, TableHeader, Value, Write};
+use crate::protocol::frame::MAX_FRAME_BYTES;
+use crate::protocol::message::{Batch, BatchBody};
+
+/// How much one turn of the database's thread does: about 10 ms of it (I7).
+#[derive(Clone, Copy, Debug)]
+pub struct TurnLimits {
+    /// Rows looked at.
+    pub rows: usize,
+    /// Bytes composed.
+    pub bytes: usize,
+}
+
+impl Default for TurnLimits {
+    fn default() -> Self {
+        Self { rows: 1_000, bytes: 1 << 20 }
+    }
+}
+
+/// The largest row that is sent, in bytes of its values: a frame holds it with room to spare.
+pub const MAX_ROW_BYTES: usize = MAX_FRAME_BYTES - (1 << 20);
+
+/// What a turn found.
+#[derive(Debug, Default)]
+pub struct Collected {
+    /// A batch to send, its bookkeeping stored.
+    pub batch: Option<(SentBatch, Batch)>,
+    /// The rows in it.
+    pub rows: u64,
+    /// Whether another turn would find more.
+    pub more: bool,
+    /// Rows that cannot be sent, each with the reason.
+    pub rejected: Vec<String>,
+}
+
+/// Collects one batch, within the transaction that is open.
+pub fn collect(
+    sql: &mut dyn Sql,
+    context: &mut Context<'_>,
+    state: &mut ReplicaState,
+    limits: TurnLimits,
+) -> Result<Collected, SqlError> {
+    let sent = sent_batches(sql)?.last().copied();
+    let mark = sent.map_or(state.acked, |batch| batch.mark).max(state.acked) + 1;
+    let mut composer = Composer::new(mark);
+    let mut compose = |sql: &mut dyn Sql, context: &mut Context<'_>, table: &Table, changed: Changed| {
+        composer.add(sql, context, table, &changed.entry, changed.row)
+    };
+    let mut drained = settle_log(sql, context, limits.rows, mark, &mut compose)?;
+    drained = drained && composer.bytes < limits.bytes;
+    if drained {
+        drained = scan_tables(sql, context, &mut composer, limits)?;
+    }
+    if drained {
+        drained = add_unsent(sql, context, &mut composer, limits)?;
+    }
+    let mut collected =
+        Collected { more: !drained, rows: composer.body.rows.len() as u64, ..Collected::default() };
+    collected.rejected = std::mem::take(&mut composer.rejected);
+    if !composer.body.rows.is_empty() {
+        let previous = sent.map_or(state.acked_digest, |batch| batch.digest);
+        let body = rmp_serde::to_vec(&composer.body)
+            .map_err(|error| SqlError::corrupt(format!("cannot encode a batch: {error}")))?;
+        let batch = Batch { n: state.n(mark), previous, body };
+        let sent = SentBatch { mark, digest: batch.digest(state.replica) };
+        remember_batch(sql, sent)?;
+        collected.batch = Some((sent, batch));
+    }
+    if context.highest > state.highest {
+        state.highest = context.highest;
+        state.save(sql)?;
+    }
+    Ok(collected)
+}
+
+/// Gathers the rows of a batch.
+struct Composer {
+    mark: u64,
+    body: BatchBody,
+    places: HashMap<i64, u16>,
+    bytes: usize,
+    rejected: Vec<String>,
+}
+
+impl Composer {
+    fn new(mark: u64) -> Self {
+        Self { mark, body: BatchBody::default(), places: HashMap::new(), bytes: 0, rejected: Vec::new() }
+    }
+
+    /// Adds what of a row is in this batch.
+    fn add(
+        &mut self,
+        sql: &mut dyn Sql,
+        context: &mut Context<'_>,
+        table: &Table,
+        entry: &Entry,
+        row: Option<Vec<Value>>,
+    ) -> Result<(), SqlError> {
+        let mut change = RowChange {
+            table: self.place(table)?,
+            id: entry.id,
+            number: match entry.key {
+                LocalKey::Number(number) => Some(number),
+                _ => None,
+            },
+            writes: Vec::new(),
+        };
+        if let Some(deleted) = entry.meta.deleted
+            && let Some(pending) = deleted.pending.filter(|pending| pending.mark == self.mark)
+        {
+            change.writes.push(Write { stamp: deleted.stamp, base: pending.base, op: Op::Delete });
+        }
+        if let Some(row) = row {
+            self.add_cells(sql, context, table, entry, row, &mut change.writes)?;
+        }
+        let bytes = change.heap_bytes();
+        if bytes > MAX_ROW_BYTES {
+            self.rejected.push(format!(
+                "a row of {} is not shared: its {bytes} bytes exceed the limit of {MAX_ROW_BYTES}",
+                table.name
+            ));
+        } else if !change.writes.is_empty() {
+            self.bytes += bytes;
+            self.body.rows.push(change);
+        }
+        Ok(())
+    }
+
+    fn add_cells(
+        &self,
+        sql: &mut dyn Sql,
+        context: &mut Context<'_>,
+        table: &Table,
+        entry: &Entry,
+        row: Vec<Value>,
+        writes: &mut Vec<Write>,
+    ) -> Result<(), SqlError> {
+        for (index, (column, value)) in (0..).zip(table.columns.iter().zip(row)) {
+            let index: ColumnIndex = index;
+            let Some(cell) = entry.meta.cell(column.number) else { continue };
+            let Some(pending) = cell.pending.filter(|pending| pending.mark == self.mark) else { continue };
+            let value = outgoing(sql, context, column.references.as_deref(), value)?;
+            let same = |write: &&mut Write| write.stamp == cell.stamp && write.base == pending.base;
+            match writes.iter_mut().find(same).map(|write| &mut write.op) {
+                Some(Op::Set(cells)) => cells.push((index, value)),
+                _ => writes.push(Write {
+                    stamp: cell.stamp,
+                    base: pending.base,
+                    op: Op::Set(vec![(index, value)]),
+                }),
+            }
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, table: &Table) -> Result<u16, SqlError> {
+        if let Some(place) = self.places.get(&table.number) {
+            return Ok(*place);
+        }
+        let place = u16::try_from(self.body.tables.len())
+            .map_err(|_| SqlError::corrupt("more tables than a batch can name"))?;
+        let columns = table.columns.iter().map(|column| column.name.clone()).collect();
+        self.body.tables.push(TableHeader { name: table.name.clone(), columns });
+        self.places.insert(table.number, place);
+        Ok(place)
+    }
+
+    fn is_full(&self, limits: TurnLimits) -> bool {
+        self.body.rows.len() >= limits.rows || self.bytes >= limits.bytes
+    }
+}
+
+/// Goes on with tables whose rows have not all been looked at. Returns whether none is left.
+fn scan_tables(
+    sql: &mut dyn Sql,
+    context: &mut Context<'_>,
+    composer: &mut Composer,
+    limits: TurnLimits,
+) -> Result<bool, SqlError> {
+    if sql.query_row("SELECT 1 FROM _federation_table WHERE scan IS NOT NULL", &[])?.is_none() {
+        return Ok(true);
+    }
+    let catalog = context.catalog;
+    let mut looked_at = 0;
+    for table in &catalog.tables {
+        loop {
+            let Some(scan) = Scan::of(sql, table)? else { break };
+            if looked_at >= limits.rows || composer.is_full(limits) {
+                return Ok(false);
+            }
+            let page = scan.page(sql, table, limits.rows - looked_at)?;
+            looked_at += page.len();
+            let last = page.last().map(|(key, _)| key.clone());
+            for (key, row) in page {
+                let local = LocalKey::of(table, &key)?;
+                let found = settle_row(sql, context, table, local, Some(row), scan.origin, composer.mark)?;
+                if let Some(changed) = found {
+                    composer.add(sql, context, table, &changed.entry, changed.row)?;
+                }
+            }
+            Scan::advance(sql, table, last)?;
+        }
+    }
+    Ok(true)
+}
+
+/// A first look at a table's rows, page by page, in the order of the key.
+struct Scan {
+    origin: Origin,
+    after: Option<Vec<Value>>,
+}
+
+impl Scan {
+    fn of(sql: &mut dyn Sql, table: &Table) -> Result<Option<Self>, SqlError> {
+        let row = sql.query_row(
+            &format!(
+                "SELECT scan, scanned, {} FROM _federation_table WHERE tbl = ? AND scan IS NOT NULL",
+                super::capture::WALL_CLOCK
+            ),
+            &[table.number.into()],
+        )?;
+        let Some(row) = row else { return Ok(None) };
+        let mut fields = Fields(row.into_iter());
+        let is_old = fields.text()? == "old";
+        let after = match fields.next() {
+            Value::Blob(bytes) => Some(decode_values(&bytes)?),
+            _ => None,
+        };
+        let origin = if is_old { Origin::Old } else { Origin::Written(fields.integer()?) };
+        Ok(Some(Self { origin, after }))
+    }
+
+    /// The next rows, with their keys. Rows whose key holds a NULL have no identity and are passed over.
+    fn page(
+        &self,
+        sql: &mut dyn Sql,
+        table: &Table,
+        limit: usize,
+    ) -> Result<Vec<(Vec<Value>, Vec<Value>)>, SqlError> {
+        let keys = quote_list(table.key_columns());
+        let width = table.key_columns().len();
+        let marks = vec!["?"; width].join(", ");
+        let mut conditions: Vec<String> =
+            table.key_columns().into_iter().map(|column| format!("{} IS NOT NULL", quote(column))).collect();
+        conditions.extend(self.after.as_ref().map(|_| format!("({keys}) > ({marks})")));
+        let mut params: Vec<ValueRef<'_>> = self.after.iter().flatten().map(ValueRef::from).collect();
+        params.push(super::bookkeeping::integer(limit as u64)?);
+        let mut page = Vec::new();
+        let statement = format!(
+            "SELECT {keys}, {} FROM main.{} WHERE {} ORDER BY {keys} LIMIT ?",
+            column_list(table),
+            quote(&table.name),
+            conditions.join(" AND ")
+        );
+        sql.query(&statement, &params, &mut |row| {
+            let (key, cells) = row.split_at(width);
+            page.push((key.to_vec(), cells.to_vec()));
+            Ok(())
+        })?;
+        Ok(page)
+    }
+
+    /// Remembers how far the look has come; an empty page ends it.
+    fn advance(sql: &mut dyn Sql, table: &Table, last: Option<Vec<Value>>) -> Result<(), SqlError> {
+        match last {
+            Some(key) => sql.execute(
+                "UPDATE _federation_table SET scanned = ? WHERE tbl = ?",
+                &[ValueRef::Blob(&encode_values(&key)?), table.number.into()],
+            )?,
+            None => sql.execute(
+                "UPDATE _federation_table SET scan = NULL, scanned = NULL WHERE tbl = ?",
+                &[table.number.into()],
+            )?,
+        };
+        Ok(())
+    }
+}
+
+/// Adds rows that were settled before and are not under way. Returns whether none is left.
+fn add_unsent(
+    sql: &mut dyn Sql,
+    context: &mut Context<'_>,
+    composer: &mut Composer,
+    limits: TurnLimits,
+) -> Result<bool, SqlError> {
+    let room = limits.rows.saturating_sub(composer.body.rows.len());
+    let entries = Entry::unsent(sql, i64::try_from(room).unwrap_or(i64::MAX))?;
+    let drained = entries.len() < room;
+    for (table, mut entry) in entries {
+        if composer.is_full(limits) {
+            return Ok(false);
+        }
+        let was = entry.key.clone();
+        let Some(table) = context.catalog.numbered(table) else {
+            // The table is gone. Its writes wait until it is back, or for ever.
+            continue;
+        };
+        entry.take_up(composer.mark);
+        let row = match entry.key.values()? {
+            Some(key) => read_row(sql, table, &key)?,
+            None => None,
+        };
+        entry.update(sql, table, &was)?;
+        composer.add(sql, context, table, &entry, row)?;
+    }
+    // Rows that cannot be composed now must not keep the caller asking for more.
+    Ok(drained || composer.body.rows.is_empty())
+}

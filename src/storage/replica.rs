@@ -1,0 +1,329 @@
+//! A replica's turns: each is one transaction on the database's thread, and what the agent's pump is made of.
+//!
+//! ```text
+//! open ──► (Attach) ──► reconcile ──► collect … ──► (send, receive) ──► apply …
+//! ```
+//!
+//! `open` and `reconcile` run once for each database and connection; afterwards a sync is `collect`, the
+//! exchange with the hub, and `apply` for what came back. An idle sync is one `collect` of three statements.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::apply::{Applied, Incoming, apply};
+use super::bookkeeping::{
+    ReplicaState, acknowledge, forget_sent, install, is_installed, probe, sent_batches,
+};
+use super::capture::{Discovery, refresh};
+use super::catalog::Catalog;
+use super::collect::{Collected, TurnLimits, collect};
+use super::driver::{Sql, SqlError};
+use super::rows::Context;
+use super::settle::settle_log;
+use super::transaction::{Purpose, transaction, without_waiting};
+use crate::model::{Digest, ReplicaId, StampSource, TableSchema};
+use crate::protocol::message::{Attached, Incarnation};
+
+/// Log entries settled in one go before remote changes are applied.
+const SETTLE: usize = 1_000;
+
+/// A catalog and the schema version that it was read at.
+#[derive(Clone, Debug)]
+pub struct CachedCatalog {
+    /// SQLite's counter of schema changes.
+    pub schema_version: i64,
+    /// The catalog.
+    pub catalog: Arc<Catalog>,
+}
+
+/// What the hub's clock says, as far as this agent can tell.
+#[derive(Clone, Copy, Debug)]
+pub struct HubClock {
+    /// Hub time minus wall time, in ms.
+    pub offset_ms: i64,
+    /// The hub's time now, in ms since the epoch.
+    pub now_ms: i64,
+}
+
+/// Why a turn failed. Its transaction was rolled back: nothing has happened.
+#[derive(Clone, Debug, Error)]
+pub enum TurnError {
+    /// The database refused.
+    #[error(transparent)]
+    Sql(#[from] SqlError),
+    /// The database is bound to another tenant, whose rows must not reach this one (I15, I16).
+    #[error(
+        "this database holds the memory of tenant {bound}, and cannot be synced as tenant {asked}: use a \
+         database of its own for each tenant"
+    )]
+    OtherTenant {
+        /// Whose memory it holds.
+        bound: String,
+        /// Who asked.
+        asked: String,
+    },
+}
+
+/// Source of random bytes for new identities.
+pub type Mint = Box<dyn FnMut() -> [u8; 16] + Send>;
+
+/// Installs the bookkeeping if it is not there, and reads the replica's state.
+pub fn open(sql: &mut dyn Sql, tenant: &str, fresh: ReplicaId) -> Result<ReplicaState, TurnError> {
+    let state = without_waiting(sql, |sql| {
+        transaction(sql, Purpose::Collect, |sql| {
+            if !is_installed(sql)? {
+                install(sql, fresh)?;
+                refresh(sql, Discovery::Old, 0)?;
+            }
+            Ok(probe(sql)?.state)
+        })
+    })?;
+    match state.tenant {
+        Some(bound) if bound != tenant => Err(TurnError::OtherTenant { bound, asked: tenant.to_owned() }),
+        _ => Ok(state),
+    }
+}
+
+/// What a replica and its hub make of each other.
+#[derive(Debug)]
+pub struct Reconciled {
+    /// The state now.
+    pub state: ReplicaState,
+    /// The replica took a new id, and must attach again under it.
+    pub renewed: bool,
+}
+
+/// Settles with the hub which batches it has accepted (I12), and which store this is (I15).
+pub fn reconcile(
+    sql: &mut dyn Sql,
+    tenant: &str,
+    incarnation: Incarnation,
+    attached: &Attached,
+    fresh: ReplicaId,
+) -> Result<Reconciled, SqlError> {
+    without_waiting(sql, |sql| {
+        transaction(sql, Purpose::Collect, |sql| {
+            let mut state = probe(sql)?.state;
+            let sent = sent_batches(sql)?;
+            let other_store = state.incarnation.is_some_and(|known| known != incarnation);
+            let accepted = attached.last.map_or((0, Digest::ZERO), |last| last);
+            let before = (state.n(state.acked), state.acked_digest);
+            let known = sent.iter().find(|batch| (state.n(batch.mark), batch.digest) == accepted);
+            let renewed = match known {
+                _ if other_store => true,
+                Some(batch) => {
+                    acknowledge(sql, &mut state, *batch)?;
+                    false
+                }
+                None => accepted != before,
+            };
+            if renewed {
+                state.renew(sql, fresh)?;
+            } else if !sent.is_empty() {
+                forget_sent(sql, state.acked)?;
+            }
+            if other_store {
+                state.cursor = 0;
+                state.resume = 0;
+                state.schema_digest = None;
+                sql.execute("UPDATE _federation_row SET batch = -1", &[])?;
+            }
+            if renewed || state.incarnation != Some(incarnation) || !sent.is_empty() {
+                state.incarnation = Some(incarnation);
+                state.tenant = Some(tenant.to_owned());
+                state.save(sql)?;
+            }
+            Ok(Reconciled { state, renewed })
+        })
+    })
+}
+
+/// What one collecting turn found.
+#[derive(Debug)]
+pub struct CollectTurn {
+    /// The replica's state.
+    pub state: ReplicaState,
+    /// The catalog, which the next turn wants back.
+    pub catalog: CachedCatalog,
+    /// The tables' definitions and their digest, if the hub may not know them.
+    pub schema: Option<(Vec<TableSchema>, Digest)>,
+    /// Tables whose past is to be asked for.
+    pub refresh: Vec<String>,
+    /// A batch, if there is something to send.
+    pub collected: Collected,
+    /// Rows that are set aside.
+    pub quarantined: u64,
+}
+
+/// Collects one batch. Three statements if there is nothing to do.
+pub fn collect_turn(
+    sql: &mut dyn Sql,
+    cached: Option<CachedCatalog>,
+    clock: HubClock,
+    mint: &mut Mint,
+) -> Result<CollectTurn, SqlError> {
+    transaction(sql, Purpose::Collect, |sql| {
+        let probe = probe(sql)?;
+        let mut state = probe.state;
+        let fresh = cached.filter(|cached| cached.schema_version == probe.schema_version);
+        let (catalog, is_fresh) = match fresh {
+            Some(cached) => (cached, true),
+            None => (without_waiting(sql, |sql| read_catalog(sql, &state))?, false),
+        };
+        let digest = schema_digest(&catalog.catalog)?;
+        let schema = (state.schema_digest != Some(digest)).then(|| (catalog.catalog.schemas(), digest));
+        let mut turn = CollectTurn {
+            state: state.clone(),
+            catalog,
+            schema,
+            refresh: Vec::new(),
+            collected: Collected::default(),
+            quarantined: probe.quarantined,
+        };
+        if probe.has_changes || !is_fresh {
+            turn.refresh = tables_to_refresh(sql)?;
+            turn.collected = without_waiting(sql, |sql| {
+                let catalog = turn.catalog.catalog.clone();
+                let mut context = context(&catalog, &state, clock, mint);
+                collect(sql, &mut context, &mut state, TurnLimits::default())
+            })?;
+            turn.state = state;
+        }
+        Ok(turn)
+    })
+}
+
+/// What one applying turn did.
+#[derive(Debug)]
+pub struct ApplyTurn {
+    /// The replica's state.
+    pub state: ReplicaState,
+    /// The catalog, which the next turn wants back.
+    pub catalog: CachedCatalog,
+    /// What was applied.
+    pub applied: Applied,
+    /// What people should know.
+    pub notices: Vec<String>,
+}
+
+/// What an applying turn brings besides rows.
+#[derive(Debug, Default)]
+pub struct ApplyExtras {
+    /// Definitions that were proved harmless: those of tables that are missing here are made.
+    pub tables: Vec<TableSchema>,
+    /// With the end of the sync: the digest of the schema that the hub knows now.
+    pub schema_digest: Option<Digest>,
+    /// With the end of the sync: tables whose past has been delivered.
+    pub refreshed: Vec<String>,
+}
+
+/// Applies rows, acknowledgements and the end of a sync.
+pub fn apply_turn(
+    sql: &mut dyn Sql,
+    cached: Option<CachedCatalog>,
+    clock: HubClock,
+    mint: &mut Mint,
+    extras: &ApplyExtras,
+    incoming: Incoming,
+) -> Result<ApplyTurn, SqlError> {
+    transaction(sql, Purpose::Apply, |sql| {
+        let probe = probe(sql)?;
+        let mut state = probe.state;
+        let mut notices = Vec::new();
+        let fresh = cached.filter(|cached| cached.schema_version == probe.schema_version);
+        let mut catalog = match fresh {
+            Some(cached) => cached,
+            None => read_catalog(sql, &state)?,
+        };
+        let created = make_tables(sql, &catalog.catalog, &extras.tables, &mut notices)?;
+        if created {
+            refresh(sql, Discovery::Made, state.cursor)?;
+            catalog = read_catalog(sql, &state)?;
+        }
+        let shared = catalog.catalog.clone();
+        let mut context = context(&shared, &state, clock, mint);
+        while !settle_log(sql, &mut context, SETTLE, 0, &mut |_, _, _, _| Ok(()))? {}
+        if incoming.done.is_some() {
+            if let Some(digest) = extras.schema_digest {
+                state.schema_digest = Some(digest);
+            }
+            for table in &extras.refreshed {
+                sql.execute(
+                    "UPDATE _federation_table SET refresh = 0 WHERE name = ?",
+                    &[table.as_str().into()],
+                )?;
+            }
+        }
+        let applied = apply(sql, &mut context, &mut state, incoming)?;
+        // Triggers that were suspended and are back have changed the version, but not the catalog.
+        catalog.schema_version = super::replica::probe(sql)?.schema_version;
+        Ok(ApplyTurn { state, catalog, applied, notices })
+    })
+}
+
+fn context<'a>(
+    catalog: &'a Catalog,
+    state: &ReplicaState,
+    clock: HubClock,
+    mint: &'a mut Mint,
+) -> Context<'a> {
+    let stamps = StampSource {
+        replica: state.replica,
+        offset_ms: clock.offset_ms,
+        hub_now_ms: clock.now_ms,
+        highest: state.highest,
+    };
+    Context { catalog, cursor: state.cursor, stamps, highest: state.highest, mint }
+}
+
+/// Brings capture up to the schema, and reads the version that it has then.
+fn read_catalog(sql: &mut dyn Sql, state: &ReplicaState) -> Result<CachedCatalog, SqlError> {
+    let catalog = refresh(sql, Discovery::New, state.cursor)?;
+    Ok(CachedCatalog { schema_version: probe(sql)?.schema_version, catalog: Arc::new(catalog) })
+}
+
+fn schema_digest(catalog: &Catalog) -> Result<Digest, SqlError> {
+    let bytes = rmp_serde::to_vec(&catalog.schemas()).map_err(|error| SqlError::corrupt(error.to_string()))?;
+    Ok(Digest(*blake3::hash(&bytes).as_bytes()))
+}
+
+fn tables_to_refresh(sql: &mut dyn Sql) -> Result<Vec<String>, SqlError> {
+    let mut tables = Vec::new();
+    sql.query("SELECT name FROM _federation_table WHERE refresh ORDER BY name", &[], &mut |row| {
+        if let crate::model::Value::Text(name) = &row[0] {
+            tables.push(name.clone());
+        }
+        Ok(())
+    })?;
+    Ok(tables)
+}
+
+/// Makes the tables that are missing here; says whether any was made. An index that cannot be made here is
+/// left out, with a notice: the rows matter more.
+fn make_tables(
+    sql: &mut dyn Sql,
+    catalog: &Catalog,
+    tables: &[TableSchema],
+    notices: &mut Vec<String>,
+) -> Result<bool, SqlError> {
+    let mut made = false;
+    for table in tables {
+        let exists = catalog.table(&table.name).is_some()
+            || catalog.left_alone.iter().any(|(name, _)| name.eq_ignore_ascii_case(&table.name));
+        if exists {
+            continue;
+        }
+        if let Err(error) = sql.run(&table.ddl) {
+            notices.push(format!("table {} of this tenant cannot be made here: {error}", table.name));
+            continue;
+        }
+        made = true;
+        for index in &table.indexes {
+            if let Err(error) = sql.run(index) {
+                notices.push(format!("an index of table {} cannot be made here: {error}", table.name));
+            }
+        }
+    }
+    Ok(made)
+}

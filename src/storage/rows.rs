@@ -1,0 +1,333 @@
+//! The bookkeeping of rows: from a key here to an identity and back.
+
+use super::bookkeeping::integer;
+use super::catalog::{Catalog, Key, Table, quote, quote_list};
+use super::driver::{Sql, SqlError, ValueRef};
+use super::identity::{fingerprint, old_row_id};
+use super::row_meta::{CellMeta, Pending, RowMeta};
+use crate::model::{CellValue, Hlc, RowId, Seq, Stamp, StampSource, Value};
+
+/// What the storage functions of one batch share.
+pub struct Context<'a> {
+    /// The tables.
+    pub catalog: &'a Catalog,
+    /// Up to where the hub's changes have been merged: the base of writes found now.
+    pub cursor: Seq,
+    /// Makes the stamps of writes found now.
+    pub stamps: StampSource,
+    /// The highest clock reading made so far.
+    pub highest: Hlc,
+    /// Random bytes for new identities; passed in, so that a simulation can repeat itself.
+    pub mint: &'a mut dyn FnMut() -> [u8; 16],
+}
+
+impl Context<'_> {
+    /// The stamp of a write of `at_ms`, remembered as the highest if it is.
+    pub fn stamp(&mut self, at_ms: i64) -> Stamp {
+        let stamp = self.stamps.stamp(at_ms);
+        self.highest = self.highest.max(stamp.hlc);
+        stamp
+    }
+}
+
+/// Where a row's bookkeeping is found: `_federation_row.k`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum LocalKey {
+    /// The number of a numbered row.
+    Number(i64),
+    /// A natural key: its values, as a MessagePack array.
+    Natural(Vec<u8>),
+    /// A row that is deleted: `x'00' || id` (no MessagePack array), so that its key is free again.
+    Dead([u8; 17]),
+}
+
+impl LocalKey {
+    /// The key of a table's row from the values of its key columns.
+    pub fn of(table: &Table, values: &[Value]) -> Result<Self, SqlError> {
+        match (&table.key, values) {
+            (Key::Number(_), [Value::Integer(number)]) => Ok(Self::Number(*number)),
+            (Key::Number(_), _) => Err(SqlError::corrupt("a rowid that is no integer")),
+            (Key::Natural(_), values) => encode_values(values).map(Self::Natural),
+        }
+    }
+
+    /// Where the bookkeeping of a deleted row lies.
+    pub fn dead(id: RowId) -> Self {
+        let mut bytes = [0; 17];
+        bytes[1..].copy_from_slice(&id.0);
+        Self::Dead(bytes)
+    }
+
+    /// The values of the key's columns; none for a deleted row.
+    pub fn values(&self) -> Result<Option<Vec<Value>>, SqlError> {
+        match self {
+            Self::Number(number) => Ok(Some(vec![Value::Integer(*number)])),
+            Self::Natural(bytes) => decode_values(bytes).map(Some),
+            Self::Dead(_) => Ok(None),
+        }
+    }
+
+    fn as_param(&self) -> ValueRef<'_> {
+        match self {
+            Self::Number(number) => ValueRef::Integer(*number),
+            Self::Natural(bytes) => ValueRef::Blob(bytes),
+            Self::Dead(bytes) => ValueRef::Blob(bytes),
+        }
+    }
+
+    fn read(value: &mut Value) -> Result<Self, SqlError> {
+        match std::mem::replace(value, Value::Null) {
+            Value::Integer(number) => Ok(Self::Number(number)),
+            Value::Blob(bytes) if bytes.first() == Some(&0) => <[u8; 17]>::try_from(bytes)
+                .map(Self::Dead)
+                .map_err(|_| SqlError::corrupt("a deleted row's key of another length")),
+            Value::Blob(bytes) => Ok(Self::Natural(bytes)),
+            other => Err(SqlError::corrupt(format!("a row's key is {other:?}"))),
+        }
+    }
+}
+
+/// Values as a MessagePack array, for bookkeeping.
+pub fn encode_values(values: &[Value]) -> Result<Vec<u8>, SqlError> {
+    let values: Vec<CellValue> = values.iter().cloned().map(Into::into).collect();
+    rmp_serde::to_vec(&values).map_err(|error| SqlError::corrupt(error.to_string()))
+}
+
+/// Reads what [`encode_values`] wrote.
+pub fn decode_values(bytes: &[u8]) -> Result<Vec<Value>, SqlError> {
+    let values: Vec<CellValue> =
+        rmp_serde::from_slice(bytes).map_err(|error| SqlError::corrupt(error.to_string()))?;
+    let plain = values.into_iter().map(|value| match value {
+        CellValue::Plain(value) => Ok(value),
+        CellValue::Ref(_) => Err(SqlError::corrupt("a reference among plain values")),
+    });
+    plain.collect()
+}
+
+/// `_federation_row.batch`: what of a row is unsent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sending {
+    /// Nothing.
+    Clean,
+    /// Some cells.
+    Unsent,
+    /// All cells are to be offered again, with their stamps (I15).
+    Offer,
+    /// Some cells are under way in the batch of this mark.
+    InBatch(u64),
+}
+
+impl Sending {
+    fn as_param(self) -> Result<ValueRef<'static>, SqlError> {
+        Ok(match self {
+            Self::Clean => ValueRef::Null,
+            Self::Unsent => ValueRef::Integer(0),
+            Self::Offer => ValueRef::Integer(-1),
+            Self::InBatch(mark) => integer(mark)?,
+        })
+    }
+
+    fn read(value: &Value) -> Self {
+        match value {
+            Value::Integer(0) => Self::Unsent,
+            Value::Integer(mark) => u64::try_from(*mark).map_or(Self::Offer, Self::InBatch),
+            _ => Self::Clean,
+        }
+    }
+}
+
+/// A row of `_federation_row`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Where it lies.
+    pub key: LocalKey,
+    /// The row's identity.
+    pub id: RowId,
+    /// What of it is unsent.
+    pub sending: Sending,
+    /// The rest.
+    pub meta: RowMeta,
+}
+
+const ENTRY: &str = "SELECT k, id, batch, state FROM _federation_row";
+
+impl Entry {
+    /// The bookkeeping of the row that has this key here.
+    pub fn by_key(sql: &mut dyn Sql, table: &Table, key: &LocalKey) -> Result<Option<Self>, SqlError> {
+        let row = sql.query_row(
+            &format!("{ENTRY} WHERE tbl = ? AND k = ?"),
+            &[table.number.into(), key.as_param()],
+        )?;
+        row.map(|mut row| Self::read(&mut row)).transpose()
+    }
+
+    /// The bookkeeping of the row of this identity.
+    pub fn by_id(sql: &mut dyn Sql, table: &Table, id: RowId) -> Result<Option<Self>, SqlError> {
+        let row = sql.query_row(
+            &format!("{ENTRY} WHERE tbl = ? AND id = ?"),
+            &[table.number.into(), ValueRef::Blob(&id.0)],
+        )?;
+        row.map(|mut row| Self::read(&mut row)).transpose()
+    }
+
+    /// Reads the columns of [`ENTRY`].
+    fn read(row: &mut [Value]) -> Result<Self, SqlError> {
+        let [key, Value::Blob(id), batch, Value::Blob(state)] = row else {
+            return Err(SqlError::corrupt("_federation_row holds something else"));
+        };
+        Ok(Self {
+            key: LocalKey::read(key)?,
+            id: RowId::from_slice(id).ok_or_else(|| SqlError::corrupt("an identity of another length"))?,
+            sending: Sending::read(batch),
+            meta: RowMeta::decode(state)?,
+        })
+    }
+
+    /// Rows with something to send, beginning with those to be offered again.
+    pub fn unsent(sql: &mut dyn Sql, limit: i64) -> Result<Vec<(i64, Self)>, SqlError> {
+        let mut entries = Vec::new();
+        sql.query(
+            "SELECT k, id, batch, state, tbl FROM _federation_row WHERE batch <= 0 ORDER BY batch LIMIT ?",
+            &[limit.into()],
+            &mut |row| {
+                let [entry @ .., Value::Integer(table)] = row else {
+                    return Err(SqlError::corrupt("_federation_row holds no table"));
+                };
+                entries.push((*table, Self::read(entry)?));
+                Ok(())
+            },
+        )?;
+        Ok(entries)
+    }
+
+    /// Whether the row is, as far as the bookkeeping knows, in its table.
+    pub fn is_present(&self) -> bool {
+        !matches!(self.key, LocalKey::Dead(_)) && !self.meta.is_reserved()
+    }
+
+    /// Marks what is unsent of the row (or all of it, if it is to be offered again) as under way in the
+    /// batch `mark`.
+    pub fn take_up(&mut self, mark: u64) {
+        let offer = self.sending == Sending::Offer;
+        let take = |pending: &mut Option<Pending>| {
+            *pending = match *pending {
+                _ if offer => Some(Pending { base: 0, mark }),
+                Some(Pending { base, mark: 0 }) => Some(Pending { base, mark }),
+                other => other,
+            };
+        };
+        if offer {
+            // A position of another store means nothing to this one.
+            self.meta.seen = 0;
+        }
+        self.meta.cells.iter_mut().for_each(|cell| take(&mut cell.pending));
+        self.meta.deleted.iter_mut().for_each(|deleted| take(&mut deleted.pending));
+        self.sending = if mark == 0 { Sending::Unsent } else { Sending::InBatch(mark) };
+    }
+
+    /// Adds it.
+    pub fn insert(&self, sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
+        let state = self.meta.encode()?;
+        sql.execute(
+            "INSERT INTO _federation_row(tbl, k, id, batch, state) VALUES(?, ?, ?, ?, ?)",
+            &[
+                table.number.into(),
+                self.key.as_param(),
+                ValueRef::Blob(&self.id.0),
+                self.sending.as_param()?,
+                ValueRef::Blob(&state),
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// Writes it back, perhaps under another key than the one it was read from.
+    pub fn update(&self, sql: &mut dyn Sql, table: &Table, was: &LocalKey) -> Result<(), SqlError> {
+        let state = self.meta.encode()?;
+        sql.execute(
+            "UPDATE _federation_row SET k = ?, batch = ?, state = ? WHERE tbl = ? AND k = ?",
+            &[
+                self.key.as_param(),
+                self.sending.as_param()?,
+                ValueRef::Blob(&state),
+                table.number.into(),
+                was.as_param(),
+            ],
+        )?;
+        Ok(())
+    }
+}
+
+/// Reads a row's travelling columns by its key.
+pub fn read_row(sql: &mut dyn Sql, table: &Table, key: &[Value]) -> Result<Option<Vec<Value>>, SqlError> {
+    let columns = column_list(table);
+    sql.query_row(
+        &format!("SELECT {columns} FROM main.{} WHERE {}", quote(&table.name), key_condition(table)),
+        &key_params(table, key),
+    )
+}
+
+/// The travelling columns for a SELECT; never empty.
+pub fn column_list(table: &Table) -> String {
+    if table.columns.is_empty() {
+        return "NULL".into();
+    }
+    quote_list(table.columns.iter().map(|column| column.name.as_str()))
+}
+
+/// `"k0" = ? AND …`, comparing bytes, so that a NOCASE key finds its own row only. See [`key_params`].
+pub fn key_condition(table: &Table) -> String {
+    let conditions = table.key_columns().into_iter().map(|column| match table.key {
+        Key::Number(_) => format!("{} = ?", quote(column)),
+        // The first comparison is the one that the key's index knows, the second one is exact.
+        Key::Natural(_) => format!("{0} = ? AND {0} = ? COLLATE BINARY", quote(column)),
+    });
+    conditions.collect::<Vec<_>>().join(" AND ")
+}
+
+/// The parameters of [`key_condition`].
+pub fn key_params<'a>(table: &Table, key: &'a [Value]) -> Vec<ValueRef<'a>> {
+    match table.key {
+        Key::Number(_) => key.iter().map(ValueRef::from).collect(),
+        Key::Natural(_) => key.iter().flat_map(|value| [value.into(), value.into()]).collect(),
+    }
+}
+
+/// The fingerprints of a row's cells.
+pub fn fingerprints<'a>(
+    table: &'a Table,
+    row: &'a [Value],
+) -> impl Iterator<Item = (u16, u64)> + use<'a> {
+    table.columns.iter().zip(row).map(|(column, value)| (column.number, fingerprint(value)))
+}
+
+/// A value as it travels: a foreign key to a numbered table becomes the parent's identity.
+pub fn outgoing(
+    sql: &mut dyn Sql,
+    context: &mut Context<'_>,
+    references: Option<&str>,
+    value: Value,
+) -> Result<CellValue, SqlError> {
+    let (Some(parent), Value::Integer(number)) = (references, &value) else { return Ok(value.into()) };
+    let Some(parent) = context.catalog.table(parent) else { return Ok(value.into()) };
+    let key = LocalKey::Number(*number);
+    if let Some(entry) = Entry::by_key(sql, parent, &key)? {
+        return Ok(CellValue::Ref(entry.id));
+    }
+    // The parent has not been seen yet, or does not exist: its identity is fixed now, and its number with
+    // it. A row older than syncing has the identity that every replica gives it.
+    let scan = sql.query_row("SELECT scan FROM _federation_table WHERE tbl = ?", &[parent.number.into()])?;
+    let is_old = matches!(scan.as_deref(), Some([Value::Text(scan)]) if scan == "old");
+    let content = if is_old { read_row(sql, parent, &[Value::Integer(*number)])? } else { None };
+    let id = match content {
+        Some(content) => old_row_id(&parent.name, *number, &content),
+        None => RowId((context.mint)()),
+    };
+    Entry { key, id, sending: Sending::Clean, meta: RowMeta::default() }.insert(sql, parent)?;
+    Ok(CellValue::Ref(id))
+}
+
+/// What is remembered of a cell that came from elsewhere.
+pub fn merged_cell(column: u16, stamp: Stamp, value: &Value) -> CellMeta {
+    CellMeta { column, stamp, fingerprint: fingerprint(value), pending: None }
+}

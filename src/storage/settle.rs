@@ -1,0 +1,271 @@
+//! Settling: what the log says may have changed, compared with what was synced, becomes stamped writes.
+//!
+//! Entries are settled when changes are collected, and again before remote changes are applied: so a write
+//! made while a sync was in flight keeps the base and the stamps that its author had seen.
+
+use std::collections::HashMap;
+
+use super::bookkeeping::{Fields, integer};
+use super::capture::log_op;
+use super::catalog::{Key, Table};
+use super::driver::{Sql, SqlError};
+use super::identity::{natural_row_id, old_row_id};
+use super::row_meta::{CellMeta, Pending, RowMeta, Tombstone};
+use super::rows::{Context, Entry, LocalKey, Sending, fingerprints, outgoing, read_row};
+use crate::model::{CellValue, RowId, Stamp, Value};
+
+/// How a difference came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The application wrote it, at this time (ms since the epoch, by this machine's clock).
+    Written(i64),
+    /// It was there before the database was first attached.
+    Old,
+}
+
+/// A row that turned out different.
+#[derive(Debug)]
+pub struct Changed {
+    /// Its bookkeeping, already written back.
+    pub entry: Entry,
+    /// Its cells, in the order of the table's columns; none if it was deleted.
+    pub row: Option<Vec<Value>>,
+}
+
+/// A key that the log names.
+struct Touched {
+    values: Vec<Value>,
+    at_ms: i64,
+}
+
+/// Settles up to `limit` log entries; what changed is marked as under way in batch `mark` (0: unsent) and
+/// handed to `changed`. Returns whether the log is empty now.
+pub fn settle_log(
+    sql: &mut dyn Sql,
+    context: &mut Context<'_>,
+    limit: usize,
+    mark: u64,
+    changed: &mut dyn FnMut(&mut dyn Sql, &mut Context<'_>, &Table, Changed) -> Result<(), SqlError>,
+) -> Result<bool, SqlError> {
+    let (entries, last) = read_log(sql, limit)?;
+    let Some(last) = last else { return Ok(true) };
+    let catalog = context.catalog;
+    for pair in entries.windows(2) {
+        let [from, to] = pair else { continue };
+        if let (log_op::MOVED_FROM, Some(table)) = (from.op, catalog.numbered(from.table)) {
+            let at_ms = from.at_ms;
+            let (from, to) = (LocalKey::of(table, &from.key(table))?, LocalKey::of(table, &to.key(table))?);
+            if let Some(replaced) = follow_move(sql, context, table, &from, to, at_ms, mark)? {
+                changed(sql, context, table, replaced)?;
+            }
+        }
+    }
+    let mut touched: HashMap<(i64, LocalKey), Touched> = HashMap::new();
+    let mut order = Vec::new();
+    for entry in &entries {
+        let Some(table) = catalog.numbered(entry.table) else { continue };
+        let values = entry.key(table);
+        if values.iter().any(|value| matches!(value, Value::Null)) {
+            continue;
+        }
+        let key = LocalKey::of(table, &values)?;
+        let slot = touched.entry((entry.table, key.clone())).or_insert_with(|| {
+            order.push((entry.table, key));
+            Touched { values, at_ms: entry.at_ms }
+        });
+        slot.at_ms = entry.at_ms;
+    }
+    for place in order {
+        let (Some(touched), Some(table)) = (touched.remove(&place), catalog.numbered(place.0)) else { continue };
+        let row = read_row(sql, table, &touched.values)?;
+        let origin = Origin::Written(touched.at_ms);
+        if let Some(change) = settle_row(sql, context, table, place.1, row, origin, mark)? {
+            changed(sql, context, table, change)?;
+        }
+    }
+    sql.execute("DELETE FROM _federation_log WHERE seq <= ?", &[last.into()])?;
+    Ok(entries.len() < limit)
+}
+
+/// An entry of the log.
+struct LogEntry {
+    table: i64,
+    op: i64,
+    at_ms: i64,
+    key: Vec<Value>,
+}
+
+impl LogEntry {
+    fn key(&self, table: &Table) -> Vec<Value> {
+        self.key[..table.key_columns().len().min(self.key.len())].to_vec()
+    }
+}
+
+/// The first entries, never one half of a move, and the sequence number of the last.
+fn read_log(sql: &mut dyn Sql, limit: usize) -> Result<(Vec<LogEntry>, Option<i64>), SqlError> {
+    let mut entries: Vec<(i64, LogEntry)> = Vec::new();
+    sql.query(
+        "SELECT seq, tbl, op, at, k0, k1, k2, k3 FROM _federation_log ORDER BY seq LIMIT ?",
+        &[integer(limit.max(2) as u64)?],
+        &mut |row| {
+            let mut fields = Fields(row.to_vec().into_iter());
+            let seq = fields.integer()?;
+            let (table, op, at_ms) = (fields.integer()?, fields.integer()?, fields.integer()?);
+            entries.push((seq, LogEntry { table, op, at_ms, key: fields.0.collect() }));
+            Ok(())
+        },
+    )?;
+    if entries.last().is_some_and(|(_, entry)| entry.op == log_op::MOVED_FROM) {
+        entries.pop();
+    }
+    let last = entries.last().map(|(seq, _)| *seq);
+    Ok((entries.into_iter().map(|(_, entry)| entry).collect(), last))
+}
+
+/// A row's key was edited: its bookkeeping follows, so that it stays the same row. A row that had the new
+/// key must be gone, or SQLite had refused the edit; it comes back as deleted.
+fn follow_move(
+    sql: &mut dyn Sql,
+    context: &mut Context<'_>,
+    table: &Table,
+    from: &LocalKey,
+    to: LocalKey,
+    at_ms: i64,
+    mark: u64,
+) -> Result<Option<Changed>, SqlError> {
+    if *from == to {
+        return Ok(None);
+    }
+    let Some(mut entry) = Entry::by_key(sql, table, from)? else { return Ok(None) };
+    let replaced = match Entry::by_key(sql, table, &to)? {
+        Some(occupant) => {
+            Some(settle_delete(sql, context, table, occupant, Origin::Written(at_ms), mark)?)
+        }
+        None => None,
+    };
+    entry.key = to;
+    entry.update(sql, table, from)?;
+    Ok(replaced)
+}
+
+/// Compares one row with its bookkeeping, and writes the difference into it.
+pub fn settle_row(
+    sql: &mut dyn Sql,
+    context: &mut Context<'_>,
+    table: &Table,
+    key: LocalKey,
+    row: Option<Vec<Value>>,
+    origin: Origin,
+    mark: u64,
+) -> Result<Option<Changed>, SqlError> {
+    let entry = Entry::by_key(sql, table, &key)?;
+    let Some(row) = row else {
+        return match entry {
+            Some(entry) if entry.is_present() => settle_delete(sql, context, table, entry, origin, mark).map(Some),
+            _ => Ok(None),
+        };
+    };
+    let (mut entry, was) = match entry {
+        Some(entry) => (entry, Some(key)),
+        None => born(sql, context, table, key, &row, origin)?,
+    };
+    let offered = entry.sending == Sending::Offer;
+    if offered {
+        entry.take_up(mark);
+    }
+    let stamp = match origin {
+        Origin::Written(at_ms) => context.stamp(at_ms),
+        Origin::Old => Stamp::ZERO,
+    };
+    let base = if origin == Origin::Old { 0 } else { entry.meta.base(context.cursor) };
+    let pending = Some(Pending { base, mark });
+    let whole = !entry.meta.is_alive();
+    let mut differs = false;
+    for (column, fingerprint) in fingerprints(table, &row) {
+        if whole || entry.meta.cell(column).is_none_or(|cell| cell.fingerprint != fingerprint) {
+            entry.meta.put(CellMeta { column, stamp, fingerprint, pending });
+            differs = true;
+        }
+    }
+    if !differs && !offered {
+        return Ok(None);
+    }
+    entry.sending = sending(mark);
+    match was {
+        Some(was) => entry.update(sql, table, &was)?,
+        None => entry.insert(sql, table)?,
+    }
+    Ok(Some(Changed { entry, row: Some(row) }))
+}
+
+fn sending(mark: u64) -> Sending {
+    if mark == 0 { Sending::Unsent } else { Sending::InBatch(mark) }
+}
+
+fn settle_delete(
+    sql: &mut dyn Sql,
+    context: &mut Context<'_>,
+    table: &Table,
+    mut entry: Entry,
+    origin: Origin,
+    mark: u64,
+) -> Result<Changed, SqlError> {
+    let Origin::Written(at_ms) = origin else {
+        return Err(SqlError::corrupt("a delete older than syncing"));
+    };
+    if entry.sending == Sending::Offer {
+        entry.take_up(mark);
+    }
+    let pending = Some(Pending { base: entry.meta.base(context.cursor), mark });
+    entry.meta.deleted = Some(Tombstone { stamp: context.stamp(at_ms), pending });
+    for cell in &mut entry.meta.cells {
+        // Its value is gone; the delete speaks for it.
+        cell.pending = None;
+    }
+    let was = std::mem::replace(&mut entry.key, LocalKey::dead(entry.id));
+    entry.sending = sending(mark);
+    entry.update(sql, table, &was)?;
+    Ok(Changed { entry, row: None })
+}
+
+/// A row that the bookkeeping does not know under this key: a new one, or one that was deleted and is back.
+/// With the latter comes the key that its entry still lies under.
+fn born(
+    sql: &mut dyn Sql,
+    context: &mut Context<'_>,
+    table: &Table,
+    key: LocalKey,
+    row: &[Value],
+    origin: Origin,
+) -> Result<(Entry, Option<LocalKey>), SqlError> {
+    let id = match (&table.key, &key, origin) {
+        (Key::Number(_), LocalKey::Number(number), Origin::Old) => old_row_id(&table.name, *number, row),
+        (Key::Number(_), ..) => RowId((context.mint)()),
+        (Key::Natural(positions), ..) => natural_id(sql, context, table, positions, row)?,
+    };
+    let fresh = |id, key| Entry { key, id, sending: Sending::Unsent, meta: RowMeta::default() };
+    Ok(match Entry::by_id(sql, table, id)? {
+        None => (fresh(id, key), None),
+        Some(mut known) if !known.is_present() => {
+            let was = std::mem::replace(&mut known.key, key);
+            (known, Some(was))
+        }
+        // That identity lives on under another key.
+        Some(_) => (fresh(RowId((context.mint)()), key), None),
+    })
+}
+
+fn natural_id(
+    sql: &mut dyn Sql,
+    context: &mut Context<'_>,
+    table: &Table,
+    positions: &[usize],
+    row: &[Value],
+) -> Result<RowId, SqlError> {
+    let mut key: Vec<CellValue> = Vec::with_capacity(positions.len());
+    for &position in positions {
+        let references = table.columns[position].references.as_deref();
+        key.push(outgoing(sql, context, references, row[position].clone())?);
+    }
+    Ok(natural_row_id(&table.name, &key))
+}
