@@ -4,4 +4,7 @@
 //! write a client in another language.
 
 pub mod frame;
+pub mod hub_request;
+pub mod hub_session;
+pub mod limits;
 pub mod message;
