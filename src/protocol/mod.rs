@@ -5,4 +5,7 @@
 
 pub mod agent_session;
 pub mod frame;
+pub mod hub_request;
+pub mod hub_session;
+pub mod limits;
 pub mod message;

@@ -1,0 +1,72 @@
+//! What a hub's session asks of the store, parsed and bounded.
+
+use crate::model::{Digest, ReplicaId, Seq, TableSchema};
+
+use super::message::BatchBody;
+
+/// Who is calling, as the token proved it: the only source of a tenant (invariant I16).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Caller {
+    /// Whose rows may be seen and changed.
+    pub tenant: String,
+    /// The agent's name, for people.
+    pub agent: String,
+}
+
+/// One question to the store. Those of one stream are answered in the order in which they were asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreRequest {
+    /// Opens a new epoch of a replica.
+    Attach(ReplicaId),
+    /// Declares tables.
+    Register(RegisterRequest),
+    /// Merges a batch.
+    Push(PushRequest),
+    /// Reads what a replica lacks.
+    Pull(PullRequest),
+}
+
+/// Tables that a replica declares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegisterRequest {
+    /// Who declares them.
+    pub replica: ReplicaId,
+    /// The epoch of its session.
+    pub epoch: u64,
+    /// The tables.
+    pub schema: Vec<TableSchema>,
+}
+
+/// A batch, decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PushRequest {
+    /// Whose batch.
+    pub replica: ReplicaId,
+    /// The epoch of its session.
+    pub epoch: u64,
+    /// The agent's own entry of its vector clock.
+    pub counter: u64,
+    /// The batch's number.
+    pub n: u64,
+    /// The digest of batch `n - 1`.
+    pub previous: Digest,
+    /// The digest of this batch.
+    pub digest: Digest,
+    /// The changes. Every table and column that they name is in their headers.
+    pub body: BatchBody,
+}
+
+/// What a replica has, and therefore what it lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PullRequest {
+    /// Who reads.
+    pub replica: ReplicaId,
+    /// The epoch of its session.
+    pub epoch: u64,
+    /// Up to where it has merged everything.
+    pub cursor: Seq,
+    /// Up to where an interrupted pull has been merged.
+    pub resume: Seq,
+    /// Tables of which every row is wanted whole.
+    pub refresh: Vec<String>,
+}

@@ -1,0 +1,44 @@
+//! The bounds on what one side takes from the other (invariant I17), in one place.
+//!
+//! A frame's own bound is [`super::frame::MAX_FRAME_BYTES`].
+
+use super::frame::MAX_FRAME_BYTES;
+
+/// The largest frame that a hub reads before it knows who is calling, in bytes: a token and two names.
+pub const MAX_HELLO_BYTES: usize = 16 << 10;
+
+/// The longest tenant or agent name, in bytes.
+pub const MAX_ID_BYTES: usize = 512;
+
+/// The longest table or column name, in bytes.
+pub const MAX_NAME_BYTES: usize = 255;
+
+/// The most tables that a tenant may have.
+pub const MAX_TABLES: usize = 1_000;
+
+/// The most columns that a table may have; SQLite's own default.
+pub const MAX_COLUMNS: usize = 2_000;
+
+/// What all of a tenant's table definitions may take, in bytes: they travel in one message.
+pub const MAX_SCHEMA_BYTES: usize = 8 << 20;
+
+/// The largest row that a hub stores, in bytes: the row and its table's header must fit in one frame.
+pub const MAX_ROW_BYTES: usize = MAX_FRAME_BYTES - (1 << 20);
+
+/// How many batches of one sync may wait for the store before the hub stops reading more.
+pub const MAX_BATCHES_IN_FLIGHT: usize = 4;
+
+/// How many bytes of batches of one sync may wait for the store before the hub stops reading more.
+pub const MAX_BYTES_IN_FLIGHT: usize = 2 * MAX_FRAME_BYTES;
+
+/// The rows of one [`super::message::Rows`], at most.
+pub const CHUNK_ROWS: usize = 2_000;
+
+/// The bytes of rows after which a [`super::message::Rows`] is full. A single row may exceed it.
+pub const CHUNK_BYTES: usize = 256 << 10;
+
+/// The entries of one [`super::message::Done::clock`], at most; the newest are told (I10).
+pub const MAX_CLOCK_ENTRIES: usize = 4_096;
+
+/// How far ahead of the hub's time a stamp may be, in ms.
+pub const MAX_CLOCK_LEAD_MS: u64 = 60_000;

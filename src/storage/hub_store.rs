@@ -1,0 +1,119 @@
+//! What a hub needs of its store.
+//!
+//! One thread owns a [`HubStore`] and runs *groups*: any number of writes, one [`HubStore::commit`], then
+//! the reads. Nothing is told to anyone before its group is committed (I13), and every operation sees and
+//! touches the caller's tenant only (I16).
+//!
+//! ```text
+//! attach | register | push | end_session   ×n      pending; each whole or not at all
+//! commit                                           one fsync for all of them; none if nothing was written
+//! welcome | snapshot                       ×m      see what is durable
+//! ```
+
+use thiserror::Error;
+
+use crate::model::{Hlc, ReplicaId, TableSchema};
+use crate::protocol::hub_request::{Caller, PullRequest, PushRequest, RegisterRequest};
+use crate::protocol::message::{Ack, Attached, Done, Incarnation, Refusal, Refused, Rows};
+
+/// Why the store did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum StoreError {
+    /// The request is not acceptable. The reason and the message are for the agent.
+    #[error("{1}")]
+    Refused(Refusal, String),
+    /// The store failed: a full disk, a damaged file. The request had no effect and may be repeated.
+    #[error("the hub's store failed: {0}")]
+    Failed(String),
+    /// Too many large pulls are running; this one can be answered when one of them has ended.
+    #[error("too many large pulls at once")]
+    Busy,
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Refused(reason, message) => Self { reason, message },
+            other => Self { reason: Refusal::Store, message: other.to_string() },
+        }
+    }
+}
+
+/// What the store knows of a caller.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Welcomed {
+    /// The count from which the agent's own clock entry goes on; 0 for an agent never seen.
+    pub counter: u64,
+    /// The highest clock reading among the tenant's stamps.
+    pub highest: Hlc,
+}
+
+/// How much a store holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Tenants.
+    pub tenants: u64,
+    /// Live rows, of all tenants.
+    pub rows: u64,
+}
+
+/// Everything that a replica lacks, at one point in its tenant's order (I14).
+pub struct Snapshot {
+    /// Definitions of tables that changed.
+    pub tables: Vec<TableSchema>,
+    /// The first rows, possibly all of them, possibly none.
+    pub first: Rows,
+    /// The remaining rows, of the same point.
+    pub rest: Option<Box<dyn RowSource>>,
+    /// What to say when all rows are told.
+    pub done: Done,
+}
+
+/// The rows of a large pull, a chunk at a time. Reading blocks; any thread may do it.
+pub trait RowSource: Send {
+    /// The next rows; nothing when all are told.
+    fn next_chunk(&mut self) -> Result<Option<Rows>, StoreError>;
+}
+
+/// A hub's store.
+pub trait HubStore: Send {
+    /// Which store this is (I15).
+    fn incarnation(&self) -> Incarnation;
+
+    /// How much is committed. Cheap.
+    fn stats(&self) -> StoreStats;
+
+    /// Opens a new epoch of a replica, so that batches of earlier ones are refused (I12).
+    fn attach(&mut self, caller: &Caller, replica: ReplicaId) -> Result<Attached, StoreError>;
+
+    /// Takes in declarations of tables. The first declaration of a table stands; later ones may add columns
+    /// and indexes. A declaration that contradicts the first, or exceeds a limit, has no effect: the rows
+    /// pushed for it are rejected, each with the reason.
+    fn register(&mut self, caller: &Caller, request: &RegisterRequest) -> Result<(), StoreError>;
+
+    /// Merges a batch: whole, once, and only as the successor of the replica's last one (I12). `now_ms` is
+    /// the wall clock, in ms since the epoch.
+    fn push(&mut self, caller: &Caller, request: PushRequest, now_ms: i64) -> Result<Ack, StoreError>;
+
+    /// Remembers the clock entry of an agent whose last syncs pushed nothing.
+    fn end_session(&mut self, caller: &Caller, counter: u64) -> Result<(), StoreError>;
+
+    /// Makes all pending writes durable. After an error none of them has happened.
+    fn commit(&mut self) -> Result<(), StoreError>;
+
+    /// What the store knows of a caller.
+    fn welcome(&mut self, caller: &Caller) -> Result<Welcomed, StoreError>;
+
+    /// What a replica lacks. Called between a commit and the next write.
+    fn snapshot(
+        &mut self,
+        caller: &Caller,
+        request: &PullRequest,
+        now_ms: i64,
+    ) -> Result<Snapshot, StoreError>;
+}
+
+/// The hub's time: its wall clock, or its highest stored stamp if that is ahead. In ms since the epoch.
+pub fn hub_time_ms(now_ms: i64, highest: Hlc) -> i64 {
+    now_ms.max(i64::try_from(highest.ms()).unwrap_or(i64::MAX))
+}

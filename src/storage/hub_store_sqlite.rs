@@ -1,0 +1,292 @@
+//! The hub's store in one SQLite file, the embedded default.
+//!
+//! The file is WAL with `synchronous=FULL`: a commit is one fsync. One connection writes; large pulls read
+//! through connections of their own, each inside a read transaction that began at its snapshot. Every
+//! statement names a tenant (I16).
+//!
+//! Within a group of writes each operation runs in a savepoint, so that a failure takes back its own work
+//! only. Positions, clock readings and tie-breaks are unsigned 64-bit numbers kept in SQLite's signed ones,
+//! bit for bit; the first two never come near the sign.
+
+mod open;
+mod push;
+mod snapshot;
+mod tables;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+pub use open::OpenStoreError;
+
+use self::snapshot::ReaderPool;
+use super::hub_store::{HubStore, Snapshot, StoreError, StoreStats, Welcomed};
+use crate::model::{Digest, Hlc, ReplicaId, Seq};
+use crate::protocol::hub_request::{Caller, PullRequest, PushRequest, RegisterRequest};
+use crate::protocol::message::{Ack, Attached, Incarnation, Refusal};
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// A [`HubStore`] in a SQLite file, or in memory.
+pub struct SqliteHubStore {
+    conn: Connection,
+    incarnation: Incarnation,
+    /// Large pulls of a file are read beside the writer; memory has one connection only.
+    readers: Option<Arc<ReaderPool>>,
+    committed: StoreStats,
+    pending: StoreStats,
+    /// Set when SQLite rolled the whole group back on its own, as it does on a full disk.
+    lost: Option<StoreError>,
+}
+
+impl SqliteHubStore {
+    /// Opens a store, making it if nothing is there. `:memory:` is a store that dies with its hub.
+    /// `new_incarnation` names the store if it is made now; it must be random.
+    pub fn open(data_path: &str, new_incarnation: Incarnation) -> Result<Self, OpenStoreError> {
+        let (conn, readers) = if data_path == ":memory:" {
+            (open::memory(new_incarnation)?, None)
+        } else {
+            let path = Path::new(data_path);
+            let (conn, lock) = open::file(path, new_incarnation)?;
+            (conn, Some(Arc::new(ReaderPool::new(path, lock))))
+        };
+        let incarnation = open::incarnation(&conn)?;
+        let committed = open::stats(&conn)?;
+        Ok(Self { conn, incarnation, readers, committed, pending: committed, lost: None })
+    }
+
+    /// Runs one write of the current group, whole or not at all.
+    fn write<T>(
+        &mut self,
+        work: impl FnOnce(&Connection, &mut StoreStats) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        if let Some(lost) = &self.lost {
+            return Err(lost.clone());
+        }
+        if self.conn.is_autocommit() {
+            run(&self.conn, "BEGIN IMMEDIATE")?;
+        }
+        let mut stats = self.pending;
+        let outcome = run(&self.conn, "SAVEPOINT one")
+            .and_then(|()| work(&self.conn, &mut stats))
+            .and_then(|value| run(&self.conn, "RELEASE one").map(|()| value));
+        match &outcome {
+            Ok(_) => self.pending = stats,
+            Err(error) => self.take_back(error),
+        }
+        outcome
+    }
+
+    /// Undoes what a failed operation wrote; gives the whole group up if that is not possible.
+    fn take_back(&mut self, error: &StoreError) {
+        let undone = !self.conn.is_autocommit()
+            && run(&self.conn, "ROLLBACK TO one").and_then(|()| run(&self.conn, "RELEASE one")).is_ok();
+        if !undone {
+            self.give_up();
+            self.lost = Some(StoreError::Failed(error.to_string()));
+        }
+    }
+
+    fn give_up(&mut self) {
+        if !self.conn.is_autocommit() {
+            // A rollback that fails leaves nothing to do; the next BEGIN tells.
+            let _ = run(&self.conn, "ROLLBACK");
+        }
+        self.pending = self.committed;
+    }
+}
+
+impl HubStore for SqliteHubStore {
+    fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    fn stats(&self) -> StoreStats {
+        self.committed
+    }
+
+    fn attach(&mut self, caller: &Caller, replica: ReplicaId) -> Result<Attached, StoreError> {
+        self.write(|conn, stats| {
+            let tenant = Tenant::find_or_create(conn, &caller.tenant, stats)?;
+            conn.prepare_cached(
+                "INSERT INTO replica (tenant, id, agent, epoch) VALUES (?1, ?2, ?3, 1)
+                 ON CONFLICT DO UPDATE SET epoch = epoch + 1, agent = excluded.agent",
+            )?
+            .execute(params![tenant.id, &replica.0[..], caller.agent])?;
+            let found = Replica::find(conn, &tenant, replica)?.ok_or_else(|| damaged("a replica"))?;
+            Ok(Attached { epoch: found.epoch, last: found.last })
+        })
+    }
+
+    fn register(&mut self, caller: &Caller, request: &RegisterRequest) -> Result<(), StoreError> {
+        self.write(|conn, _| {
+            let (mut tenant, _) = session(conn, caller, request.replica, request.epoch)?;
+            for schema in &request.schema {
+                tables::declare(conn, &mut tenant, schema, request.replica.tie_break())?;
+            }
+            tenant.save(conn)
+        })
+    }
+
+    fn push(&mut self, caller: &Caller, request: PushRequest, now_ms: i64) -> Result<Ack, StoreError> {
+        self.write(|conn, stats| push::push(conn, stats, caller, request, now_ms))
+    }
+
+    fn end_session(&mut self, caller: &Caller, counter: u64) -> Result<(), StoreError> {
+        self.write(|conn, _| {
+            let Some(tenant) = Tenant::find(conn, &caller.tenant)? else { return Ok(()) };
+            // An agent that pushed nothing has told nobody anything: its entry keeps its position.
+            conn.prepare_cached(
+                "INSERT INTO agent (tenant, name, counter, seq) VALUES (?1, ?2, ?3, 0)
+                 ON CONFLICT DO UPDATE SET counter = excluded.counter WHERE excluded.counter > counter",
+            )?
+            .execute(params![tenant.id, caller.agent, counter.cast_signed()])?;
+            Ok(())
+        })
+    }
+
+    fn commit(&mut self) -> Result<(), StoreError> {
+        if let Some(lost) = self.lost.take() {
+            return Err(lost);
+        }
+        if self.conn.is_autocommit() {
+            return Ok(());
+        }
+        let outcome = run(&self.conn, "COMMIT");
+        match &outcome {
+            Ok(()) => self.committed = self.pending,
+            Err(_) => self.give_up(),
+        }
+        outcome
+    }
+
+    fn welcome(&mut self, caller: &Caller) -> Result<Welcomed, StoreError> {
+        let Some(tenant) = Tenant::find(&self.conn, &caller.tenant)? else { return Ok(Welcomed::default()) };
+        let counter = self
+            .conn
+            .prepare_cached("SELECT counter FROM agent WHERE tenant = ?1 AND name = ?2")?
+            .query_row(params![tenant.id, caller.agent], |row| row.get::<_, i64>(0))
+            .optional()?;
+        Ok(Welcomed { counter: counter.unwrap_or(0).cast_unsigned(), highest: tenant.highest })
+    }
+
+    fn snapshot(
+        &mut self,
+        caller: &Caller,
+        request: &PullRequest,
+        now_ms: i64,
+    ) -> Result<Snapshot, StoreError> {
+        snapshot::snapshot(&self.conn, self.readers.as_ref(), caller, request, now_ms)
+    }
+}
+
+/// One statement without parameters or results, kept prepared.
+fn run(conn: &Connection, sql: &str) -> Result<(), StoreError> {
+    conn.prepare_cached(sql)?.execute([])?;
+    Ok(())
+}
+
+fn damaged(what: &str) -> StoreError {
+    StoreError::Failed(format!("{what} in the hub's file is damaged: restore it from a backup"))
+}
+
+fn refused<T>(reason: Refusal, message: impl Into<String>) -> Result<T, StoreError> {
+    Err(StoreError::Refused(reason, message.into()))
+}
+
+/// A tenant, as far as every operation needs it.
+struct Tenant {
+    id: i64,
+    /// The last position that was given away.
+    seq: Seq,
+    highest: Hlc,
+    /// Live rows.
+    rows: u64,
+}
+
+impl Tenant {
+    fn find(conn: &Connection, name: &str) -> Result<Option<Self>, StoreError> {
+        let tenant = conn
+            .prepare_cached("SELECT id, seq, highest, rows FROM tenant WHERE name = ?1")?
+            .query_row([name], |row| {
+                let unsigned = |index| row.get::<_, i64>(index).map(i64::cast_unsigned);
+                let (seq, highest, rows) = (unsigned(1)?, Hlc(unsigned(2)?), unsigned(3)?);
+                Ok(Self { id: row.get(0)?, seq, highest, rows })
+            })
+            .optional()?;
+        Ok(tenant)
+    }
+
+    fn find_or_create(conn: &Connection, name: &str, stats: &mut StoreStats) -> Result<Self, StoreError> {
+        if let Some(tenant) = Self::find(conn, name)? {
+            return Ok(tenant);
+        }
+        conn.execute("INSERT INTO tenant (name) VALUES (?1)", [name])?;
+        stats.tenants += 1;
+        Ok(Self { id: conn.last_insert_rowid(), seq: 0, highest: Hlc::ZERO, rows: 0 })
+    }
+
+    fn save(&self, conn: &Connection) -> Result<(), StoreError> {
+        conn.prepare_cached("UPDATE tenant SET seq = ?2, highest = ?3, rows = ?4 WHERE id = ?1")?.execute(
+            params![self.id, self.seq.cast_signed(), self.highest.0.cast_signed(), self.rows.cast_signed()],
+        )?;
+        Ok(())
+    }
+}
+
+/// What the store knows of a replica.
+struct Replica {
+    epoch: u64,
+    last: Option<(u64, Digest)>,
+}
+
+impl Replica {
+    fn find(conn: &Connection, tenant: &Tenant, id: ReplicaId) -> Result<Option<Self>, StoreError> {
+        let found = conn
+            .prepare_cached("SELECT epoch, n, digest FROM replica WHERE tenant = ?1 AND id = ?2")?
+            .query_row(params![tenant.id, &id.0[..]], |row| {
+                let digest = row.get_ref(2)?.as_blob_or_null()?.map(Digest::from_slice);
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, digest))
+            })
+            .optional()?;
+        let Some((epoch, n, digest)) = found else { return Ok(None) };
+        let last = match digest {
+            None => None,
+            Some(Some(digest)) => Some((n.cast_unsigned(), digest)),
+            Some(None) => return Err(damaged("a replica's digest")),
+        };
+        Ok(Some(Self { epoch: epoch.cast_unsigned(), last }))
+    }
+}
+
+/// The tenant and the replica of a session, if it is still the replica's newest.
+fn session(
+    conn: &Connection,
+    caller: &Caller,
+    replica: ReplicaId,
+    epoch: u64,
+) -> Result<(Tenant, Replica), StoreError> {
+    let not_attached = "the replica is not attached: attach it, then sync again";
+    let Some(tenant) = Tenant::find(conn, &caller.tenant)? else {
+        return refused(Refusal::Stale, not_attached);
+    };
+    match Replica::find(conn, &tenant, replica)? {
+        None => refused(Refusal::Stale, not_attached),
+        Some(found) if found.epoch != epoch => refused(
+            Refusal::Stale,
+            format!(
+                "a newer session of this replica exists (epoch {}, not {epoch}): attach again",
+                found.epoch
+            ),
+        ),
+        Some(found) => Ok((tenant, found)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

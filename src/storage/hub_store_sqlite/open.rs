@@ -1,0 +1,218 @@
+//! Opening a hub's file: proving that it is one, that no other hub uses it, and making it where there is
+//! none.
+
+use std::fs::{File, TryLockError};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+use thiserror::Error;
+
+use crate::protocol::message::Incarnation;
+use crate::storage::hub_store::StoreStats;
+
+/// "FEDH": what makes a SQLite file a hub's.
+const APPLICATION_ID: u32 = 0x4645_4448;
+
+/// The layout that this library writes, in `PRAGMA user_version`.
+const LAYOUT: u32 = 1;
+
+/// Statements kept prepared on each connection.
+pub const STATEMENT_CACHE: usize = 64;
+
+/// How long a connection waits for a lock that another connection of this hub holds for a moment.
+const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// `other_seq` is the last position at which someone other than `writer` (the row's last one) changed it, or
+/// from which every reader needs the whole row: a replica is not told of rows that only it has changed.
+/// All of that is in the index, so that rows that are not told are not read.
+const SCHEMA: &str = "
+    CREATE TABLE meta (incarnation BLOB NOT NULL) STRICT;
+    CREATE TABLE tenant (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        seq INTEGER NOT NULL DEFAULT 0,
+        highest INTEGER NOT NULL DEFAULT 0,
+        rows INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE TABLE table_schema (
+        tenant INTEGER NOT NULL,
+        id INTEGER NOT NULL,
+        name TEXT NOT NULL COLLATE NOCASE,
+        numbered INTEGER NOT NULL,
+        columns BLOB NOT NULL,
+        ddl TEXT NOT NULL,
+        ddl_columns INTEGER NOT NULL,
+        indexes BLOB NOT NULL,
+        seq INTEGER NOT NULL,
+        writer INTEGER NOT NULL,
+        PRIMARY KEY (tenant, id),
+        UNIQUE (tenant, name)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE replica (
+        tenant INTEGER NOT NULL,
+        id BLOB NOT NULL,
+        agent TEXT NOT NULL,
+        epoch INTEGER NOT NULL,
+        n INTEGER NOT NULL DEFAULT 0,
+        digest BLOB,
+        PRIMARY KEY (tenant, id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE agent (
+        tenant INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        counter INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
+        PRIMARY KEY (tenant, name)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX agent_by_seq ON agent (tenant, seq);
+    CREATE TABLE row_state (
+        tenant INTEGER NOT NULL,
+        tbl INTEGER NOT NULL,
+        id BLOB NOT NULL,
+        seq INTEGER NOT NULL,
+        writer INTEGER NOT NULL,
+        other_seq INTEGER NOT NULL,
+        body BLOB NOT NULL,
+        UNIQUE (tenant, tbl, id)
+    ) STRICT;
+    CREATE INDEX row_by_seq ON row_state (tenant, seq, tbl, writer, other_seq);
+";
+
+/// Why a hub's store could not be opened. The file is as it was.
+#[derive(Debug, Error)]
+pub enum OpenStoreError {
+    /// Another hub has the file open. Stop it, or give this one a file of its own.
+    #[error("{} is in use by another hub: stop that one, or choose another data path", .0.display())]
+    Locked(PathBuf),
+    /// The file is something else. Choose another path.
+    #[error("{} is not a hub's file: choose another data path", .0.display())]
+    Foreign(PathBuf),
+    /// A later version of this library wrote the file. Upgrade.
+    #[error("{} was written by a later version (layout {found}, this one knows {LAYOUT}): upgrade", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its layout.
+        found: u32,
+    },
+    /// The file system refused. The directory must exist and be writable.
+    #[error("cannot open {}: {source}; its directory must exist and be writable", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the file system said.
+        source: io::Error,
+    },
+    /// SQLite could not work with the file: it is damaged, or the disk is full.
+    #[error("cannot open the hub's store: {0}")]
+    Sql(#[from] rusqlite::Error),
+}
+
+/// Opens a file store, and holds a lock on it that dies with the process.
+pub fn file(path: &Path, new_incarnation: Incarnation) -> Result<(Connection, File), OpenStoreError> {
+    check_header(path)?;
+    let lock = lock(path)?;
+    let mut conn = Connection::open(path)?;
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    // The layout is made in rollback-journal mode, so that the application id is in the file itself, not
+    // only in a WAL, from the first moment on.
+    create_if_empty(&mut conn, new_incarnation)?;
+    let found: u32 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if found > LAYOUT {
+        return Err(OpenStoreError::Newer { path: path.to_owned(), found });
+    }
+    conn.pragma_update(None, "journal_mode", "WAL")?;
+    configure(&conn)?;
+    Ok((conn, lock))
+}
+
+/// Opens a store in memory.
+pub fn memory(new_incarnation: Incarnation) -> Result<Connection, OpenStoreError> {
+    let mut conn = Connection::open_in_memory()?;
+    create_if_empty(&mut conn, new_incarnation)?;
+    configure(&conn)?;
+    Ok(conn)
+}
+
+/// Opens one more connection to a file store, for reading.
+pub fn reader(path: &Path) -> Result<Connection, rusqlite::Error> {
+    let conn = Connection::open(path)?;
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    conn.pragma_update(None, "query_only", true)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+    Ok(conn)
+}
+
+/// Which store this is.
+pub fn incarnation(conn: &Connection) -> Result<Incarnation, OpenStoreError> {
+    let bytes: Vec<u8> = conn.query_row("SELECT incarnation FROM meta", [], |row| row.get(0))?;
+    Ok(Incarnation::from_slice(&bytes).ok_or(rusqlite::Error::InvalidQuery)?)
+}
+
+/// Counts what is there. Every tenant keeps its own count, so this reads no rows.
+pub fn stats(conn: &Connection) -> Result<StoreStats, OpenStoreError> {
+    let sql = "SELECT count(*), coalesce(sum(rows), 0) FROM tenant";
+    let (tenants, rows): (i64, i64) = conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(StoreStats { tenants: tenants.cast_unsigned(), rows: rows.cast_unsigned() })
+}
+
+fn configure(conn: &Connection) -> Result<(), rusqlite::Error> {
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    conn.pragma_update(None, "temp_store", "MEMORY")?;
+    conn.pragma_update(None, "cache_size", -65_536)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+    Ok(())
+}
+
+/// Reads the header without SQLite, which may change a file merely by opening it.
+fn check_header(path: &Path) -> Result<(), OpenStoreError> {
+    let io_error = |source| OpenStoreError::Io { path: path.to_owned(), source };
+    let mut header = Vec::with_capacity(100);
+    match File::open(path) {
+        Ok(file) => file.take(100).read_to_end(&mut header).map_err(io_error)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(io_error(error)),
+    };
+    if header.is_empty() {
+        return Ok(());
+    }
+    let number_at = |offset: usize| {
+        header.get(offset..offset + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes)
+    };
+    // Offsets of the file format: user_version at 60, application_id at 68.
+    if !header.starts_with(b"SQLite format 3\0") || number_at(68) != Some(APPLICATION_ID) {
+        return Err(OpenStoreError::Foreign(path.to_owned()));
+    }
+    match number_at(60) {
+        Some(found) if found > LAYOUT => Err(OpenStoreError::Newer { path: path.to_owned(), found }),
+        _ => Ok(()),
+    }
+}
+
+/// Locks a file beside the store. SQLite's own locks would not keep a second hub out: they are shared in WAL
+/// mode, and belong to a process.
+fn lock(path: &Path) -> Result<File, OpenStoreError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let lock_path = PathBuf::from(name);
+    let io_error = |source| OpenStoreError::Io { path: lock_path.clone(), source };
+    let file = File::options().write(true).create(true).truncate(false).open(&lock_path).map_err(io_error)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenStoreError::Locked(path.to_owned())),
+        Err(TryLockError::Error(error)) => Err(io_error(error)),
+    }
+}
+
+fn create_if_empty(conn: &mut Connection, incarnation: Incarnation) -> Result<(), rusqlite::Error> {
+    let transaction = conn.transaction()?;
+    let existing: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if existing == 0 {
+        transaction.execute_batch(SCHEMA)?;
+        transaction.execute("INSERT INTO meta (incarnation) VALUES (?1)", [&incarnation.0[..]])?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", LAYOUT)?;
+    }
+    transaction.commit()
+}

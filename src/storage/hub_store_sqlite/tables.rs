@@ -1,0 +1,268 @@
+//! A tenant's tables: their definitions, and the numbers of their columns.
+//!
+//! A column's number is its position in the table's list, to which columns are only ever appended. Names are
+//! compared as SQLite compares them, without regard to ASCII case.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{Tenant, damaged};
+use crate::model::{ColumnIndex, KeyKind, Seq, TableHeader, TableSchema};
+use crate::protocol::limits::{MAX_COLUMNS, MAX_NAME_BYTES, MAX_SCHEMA_BYTES, MAX_TABLES};
+use crate::storage::hub_store::StoreError;
+
+/// The writer of a definition that no replica has declared just so: everyone is told of it.
+const NOBODY: u64 = 0;
+
+/// Names that belong to SQLite and to an agent's bookkeeping.
+const RESERVED_PREFIXES: [&str; 2] = ["sqlite_", "_federation_"];
+
+/// A table, as it is stored.
+pub struct Table {
+    pub id: i64,
+    pub schema: TableSchema,
+    /// How many of the columns the definition's text has: later columns came without a text.
+    ddl_columns: usize,
+    seq: Seq,
+    writer: u64,
+}
+
+const FIELDS: &str = "id, name, numbered, columns, ddl, ddl_columns, indexes, seq, writer";
+
+impl Table {
+    fn read(row: &Row<'_>) -> Result<Self, StoreError> {
+        let list = |index| -> Result<Vec<String>, StoreError> {
+            let bytes = row.get_ref(index)?.as_blob().map_err(rusqlite::Error::from)?;
+            rmp_serde::from_slice(bytes).map_err(|_| damaged("a table's definition"))
+        };
+        let key = if row.get(2)? { KeyKind::Number } else { KeyKind::Natural };
+        let schema =
+            TableSchema { name: row.get(1)?, key, columns: list(3)?, ddl: row.get(4)?, indexes: list(6)? };
+        Ok(Self {
+            id: row.get(0)?,
+            schema,
+            ddl_columns: usize::try_from(row.get::<_, i64>(5)?).unwrap_or(0),
+            seq: row.get::<_, i64>(7)?.cast_unsigned(),
+            writer: row.get::<_, i64>(8)?.cast_unsigned(),
+        })
+    }
+
+    /// The table of this name.
+    pub fn find(conn: &Connection, tenant: i64, name: &str) -> Result<Option<Self>, StoreError> {
+        let sql = format!("SELECT {FIELDS} FROM table_schema WHERE tenant = ?1 AND name = ?2");
+        let mut statement = conn.prepare_cached(&sql)?;
+        let mut rows = statement.query(params![tenant, name])?;
+        rows.next()?.map(Self::read).transpose()
+    }
+
+    /// The table of this number.
+    pub fn by_id(conn: &Connection, tenant: i64, id: i64) -> Result<Option<Self>, StoreError> {
+        let sql = format!("SELECT {FIELDS} FROM table_schema WHERE tenant = ?1 AND id = ?2");
+        let mut statement = conn.prepare_cached(&sql)?;
+        let mut rows = statement.query([tenant, id])?;
+        rows.next()?.map(Self::read).transpose()
+    }
+
+    /// The numbers of a header's columns. Columns that are new get one, if there is room.
+    pub fn resolve(
+        &mut self,
+        conn: &Connection,
+        tenant: &mut Tenant,
+        header: &TableHeader,
+    ) -> Result<Result<Vec<ColumnIndex>, String>, StoreError> {
+        let added = match self.add_columns(&header.columns) {
+            Ok(added) => added,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        if added {
+            if let Err(reason) = room_for(conn, tenant, self)? {
+                return Ok(Err(reason));
+            }
+            self.save(conn, tenant, NOBODY)?;
+        }
+        let numbered = header.columns.iter().enumerate();
+        Ok(Ok(numbered.filter_map(|(hint, name)| self.position(name, hint)).collect()))
+    }
+
+    /// A column's number. Most replicas have the columns where the hub has them, so that is tried first.
+    fn position(&self, column: &str, hint: usize) -> Option<ColumnIndex> {
+        let columns = &self.schema.columns;
+        let position = match columns.get(hint) {
+            Some(known) if known == column => hint,
+            _ => columns.iter().position(|known| known.eq_ignore_ascii_case(column))?,
+        };
+        ColumnIndex::try_from(position).ok()
+    }
+
+    /// Appends columns that are not there yet; says whether there were any.
+    fn add_columns(&mut self, columns: &[String]) -> Result<bool, String> {
+        let before = self.schema.columns.len();
+        for (hint, column) in columns.iter().enumerate() {
+            if self.position(column, hint).is_some() {
+                continue;
+            }
+            if column.is_empty() || column.len() > MAX_NAME_BYTES {
+                return Err(format!("a column name must have 1 to {MAX_NAME_BYTES} bytes"));
+            }
+            if self.schema.columns.len() == MAX_COLUMNS {
+                return Err(format!("table {} would have more than {MAX_COLUMNS} columns", self.schema.name));
+            }
+            self.schema.columns.push(column.clone());
+        }
+        Ok(self.schema.columns.len() > before)
+    }
+
+    /// Takes in another declaration of the table; says whether that changed anything.
+    fn extend(&mut self, declared: &TableSchema) -> Result<bool, String> {
+        let mut changed = self.add_columns(&declared.columns)?;
+        // The text that makes the table must make all of its columns, as soon as any replica has such a text.
+        if self.is_covered_by(declared) && self.ddl_columns < self.schema.columns.len() {
+            self.schema.ddl.clone_from(&declared.ddl);
+            self.ddl_columns = self.schema.columns.len();
+            changed = true;
+        }
+        for index in &declared.indexes {
+            if !self.schema.indexes.contains(index) {
+                self.schema.indexes.push(index.clone());
+                changed = true;
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Whether a declaration has all of the table's columns.
+    fn is_covered_by(&self, declared: &TableSchema) -> bool {
+        let has = |column: &String| declared.columns.iter().any(|other| other.eq_ignore_ascii_case(column));
+        self.schema.columns.iter().all(has)
+    }
+
+    /// Whether the replica that declared this lacks nothing of the table.
+    fn is_known_by(&self, declared: &TableSchema) -> bool {
+        self.is_covered_by(declared) && self.schema.indexes.iter().all(|i| declared.indexes.contains(i))
+    }
+
+    fn bytes(&self) -> usize {
+        let texts = self.schema.columns.iter().chain(&self.schema.indexes);
+        self.schema.ddl.len() + texts.map(|text| text.len() + 5).sum::<usize>()
+    }
+
+    /// Writes the table down at a new position, so that every replica but `writer` is told of it.
+    fn save(&mut self, conn: &Connection, tenant: &mut Tenant, writer: u64) -> Result<(), StoreError> {
+        let list = |list: &[String]| {
+            rmp_serde::to_vec(list)
+                .map_err(|error| StoreError::Failed(format!("a table's definition: {error}")))
+        };
+        tenant.seq += 1;
+        (self.seq, self.writer) = (tenant.seq, writer);
+        let columns = i64::try_from(self.ddl_columns).unwrap_or(i64::MAX);
+        conn.prepare_cached(&format!(
+            "INSERT OR REPLACE INTO table_schema (tenant, {FIELDS})
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+        ))?
+        .execute(params![
+            tenant.id,
+            self.id,
+            self.schema.name,
+            self.schema.key == KeyKind::Number,
+            list(&self.schema.columns)?,
+            self.schema.ddl,
+            columns,
+            list(&self.schema.indexes)?,
+            self.seq.cast_signed(),
+            self.writer.cast_signed(),
+        ])?;
+        Ok(())
+    }
+}
+
+/// Takes in a declaration. One that contradicts the table's first, or exceeds a limit, has no effect.
+pub fn declare(
+    conn: &Connection,
+    tenant: &mut Tenant,
+    declared: &TableSchema,
+    writer: u64,
+) -> Result<(), StoreError> {
+    let mut table = match Table::find(conn, tenant.id, &declared.name)? {
+        Some(table) if table.schema.key == declared.key => table,
+        Some(_) => return Ok(()),
+        None => match new_table(conn, tenant, declared)? {
+            Some(table) => table,
+            None => return Ok(()),
+        },
+    };
+    let is_new = table.seq == 0;
+    let Ok(changed) = table.extend(declared) else { return Ok(()) };
+    if !(is_new || changed) || room_for(conn, tenant, &table)?.is_err() {
+        return Ok(());
+    }
+    let writer = if table.is_known_by(declared) { writer } else { NOBODY };
+    table.save(conn, tenant, writer)
+}
+
+/// A table without columns yet, if there is room for one more and the name may be taken.
+fn new_table(
+    conn: &Connection,
+    tenant: &Tenant,
+    declared: &TableSchema,
+) -> Result<Option<Table>, StoreError> {
+    let name = &declared.name;
+    let lower = name.to_ascii_lowercase();
+    let named = !name.is_empty() && name.len() <= MAX_NAME_BYTES;
+    if !named || RESERVED_PREFIXES.iter().any(|prefix| lower.starts_with(prefix)) {
+        return Ok(None);
+    }
+    let (count, id): (i64, i64) = conn
+        .prepare_cached("SELECT count(*), coalesce(max(id), 0) + 1 FROM table_schema WHERE tenant = ?1")?
+        .query_row([tenant.id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if usize::try_from(count).unwrap_or(usize::MAX) >= MAX_TABLES {
+        return Ok(None);
+    }
+    let (columns, indexes) = (Vec::new(), Vec::new());
+    let schema =
+        TableSchema { name: name.clone(), key: declared.key, columns, ddl: declared.ddl.clone(), indexes };
+    Ok(Some(Table { id, schema, ddl_columns: 0, seq: 0, writer: NOBODY }))
+}
+
+/// Whether a table fits beside the tenant's others.
+fn room_for(conn: &Connection, tenant: &Tenant, table: &Table) -> Result<Result<(), String>, StoreError> {
+    let others: i64 = conn
+        .prepare_cached(
+            "SELECT coalesce(sum(length(CAST(ddl AS BLOB)) + length(columns) + length(indexes)), 0)
+             FROM table_schema WHERE tenant = ?1 AND id <> ?2",
+        )?
+        .query_row([tenant.id, table.id], |row| row.get(0))?;
+    let total = usize::try_from(others).unwrap_or(usize::MAX).saturating_add(table.bytes());
+    Ok(if total <= MAX_SCHEMA_BYTES {
+        Ok(())
+    } else {
+        Err(format!("the tenant's table definitions would exceed {MAX_SCHEMA_BYTES} bytes"))
+    })
+}
+
+/// Definitions that changed above a reader's cursor, other than by the reader itself, in the order of their
+/// first declaration (parents first, as applications create them).
+pub fn changed_since(
+    conn: &Connection,
+    tenant: &Tenant,
+    cursor: Seq,
+    reader: u64,
+) -> Result<Vec<TableSchema>, StoreError> {
+    let sql = format!(
+        "SELECT {FIELDS} FROM table_schema WHERE tenant = ?1 AND seq > ?2 AND writer <> ?3 ORDER BY id"
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut rows = statement.query(params![tenant.id, cursor.cast_signed(), reader.cast_signed()])?;
+    let mut changed = Vec::new();
+    while let Some(row) = rows.next()? {
+        changed.push(Table::read(row)?.schema);
+    }
+    Ok(changed)
+}
+
+/// The number of the table of this name.
+pub fn id_of(conn: &Connection, tenant: &Tenant, name: &str) -> Result<Option<i64>, StoreError> {
+    let id = conn
+        .prepare_cached("SELECT id FROM table_schema WHERE tenant = ?1 AND name = ?2")?
+        .query_row(params![tenant.id, name], |row| row.get(0))
+        .optional()?;
+    Ok(id)
+}

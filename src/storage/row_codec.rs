@@ -1,0 +1,91 @@
+//! How a row's merged state is kept in one column of a hub's store.
+//!
+//! Most of a row's cells were written together, so cells that share stamp, position and writer share them
+//! here as well. MessagePack of
+//! `[format, number, whole since, delete, [[hlc, replica, seq, writer, [[column, value], …]], …]]`,
+//! where a writer that equals the stamp's replica is nil.
+
+use std::collections::BTreeMap;
+
+use crate::model::{Cell, CellValue, ColumnIndex, Hlc, RowState, Seq, Stamp};
+
+/// The first element. Another one is another layout.
+const FORMAT: u8 = 1;
+
+/// What several registers share.
+type Head = (Hlc, u64, Seq, Option<u64>);
+type Body<V> = (u8, Option<i64>, Seq, Option<Head>, Vec<(Head, Vec<(ColumnIndex, V)>)>);
+
+/// Encodes a state.
+pub fn encode(state: &RowState) -> Result<Vec<u8>, rmp_serde::encode::Error> {
+    let mut groups: BTreeMap<Head, Vec<(ColumnIndex, &CellValue)>> = BTreeMap::new();
+    for (column, cell) in &state.cells {
+        groups.entry(head_of(cell)).or_default().push((*column, &cell.value));
+    }
+    let deleted = state.deleted.as_ref().map(head_of);
+    let body: Body<&CellValue> =
+        (FORMAT, state.number, state.whole_since, deleted, groups.into_iter().collect());
+    rmp_serde::to_vec(&body)
+}
+
+/// Decodes a state.
+pub fn decode(bytes: &[u8]) -> Result<RowState, rmp_serde::decode::Error> {
+    let (format, number, whole_since, deleted, groups): Body<CellValue> = rmp_serde::from_slice(bytes)?;
+    if format != FORMAT {
+        return Err(rmp_serde::decode::Error::Uncategorized(format!("row format {format}")));
+    }
+    let mut cells = BTreeMap::new();
+    for (head, members) in groups {
+        cells.extend(members.into_iter().map(|(column, value)| (column, cell_of(head, value))));
+    }
+    Ok(RowState { number, whole_since, deleted: deleted.map(|head| cell_of(head, ())), cells })
+}
+
+fn head_of<V>(cell: &Cell<V>) -> Head {
+    let writer = (cell.writer != cell.stamp.replica).then_some(cell.writer);
+    (cell.stamp.hlc, cell.stamp.replica, cell.seq, writer)
+}
+
+fn cell_of<V>((hlc, replica, seq, writer): Head, value: V) -> Cell<V> {
+    Cell { stamp: Stamp { hlc, replica }, seq, writer: writer.unwrap_or(replica), value }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Op, RowId, Value, Write};
+
+    fn set(ms: u64, replica: u64, cells: Vec<(ColumnIndex, CellValue)>) -> Write {
+        Write { stamp: Stamp { hlc: Hlc(ms), replica }, base: 0, op: Op::Set(cells) }
+    }
+
+    #[test]
+    fn a_state_survives_exactly() {
+        let mut state = RowState::default();
+        let blob = Value::Blob(vec![7; 1 << 20]).into();
+        let first = vec![(0, blob), (1, Value::Null.into()), (3, CellValue::Ref(RowId([9; 16])))];
+        state.merge(Some(-5), &[set(10, 1, first)], 1, 1);
+        state.merge(None, &[set(11, 2, vec![(1, Value::Real(-0.0).into())])], 3, 2);
+        let delete = Write { stamp: Stamp { hlc: Hlc(12), replica: 4 }, base: 2, op: Op::Delete };
+        state.merge(None, &[delete], 4, 3);
+        assert_eq!(decode(&encode(&state).unwrap()).unwrap(), state);
+        assert_eq!(decode(&encode(&RowState::default()).unwrap()).unwrap(), RowState::default());
+    }
+
+    #[test]
+    fn cells_written_together_share_their_head() {
+        let mut state = RowState::default();
+        let cells = (0..100).map(|column| (column, Value::Integer(0).into())).collect();
+        state.merge(None, &[set(1 << 60, u64::MAX, cells)], u64::MAX, 1);
+        assert!(encode(&state).unwrap().len() < 100 * 3 + 40);
+    }
+
+    #[test]
+    fn damage_is_an_error() {
+        let bytes = encode(&RowState::default()).unwrap();
+        assert!(decode(&bytes[..bytes.len() - 1]).is_err());
+        let mut other_format = bytes;
+        other_format[1] = 2;
+        assert!(decode(&other_format).is_err());
+    }
+}
