@@ -1,3 +1,5 @@
-//! The loops: they join storage and transport through the protocol.
+//! The only loops: the agent's pump, the hub's accept loop and writer, and their shutdown.
+//!
+//! They join storage and transport through the protocol's state machines, and read the clock for all three.
 
 pub mod writer;

@@ -120,7 +120,8 @@ impl RowState {
                 was_alive && self.cells.values().any(|cell| cell.is_concurrent_with(writer, write.base))
             }
             Op::Set(_) => {
-                !was_alive
+                write.stamp != Stamp::ZERO
+                    && !was_alive
                     && self
                         .deleted
                         .as_ref()
@@ -145,7 +146,10 @@ impl RowState {
                 (true, false)
             }
             Some(current) => {
-                let conflict = current.is_concurrent_with(writer, write.base) && current.value != *value;
+                // What is older than syncing is before every write, and concurrent with none.
+                let conflict = write.stamp != Stamp::ZERO
+                    && current.is_concurrent_with(writer, write.base)
+                    && current.value != *value;
                 // One stamp with two values is possible only for rows older than syncing. Any rule does,
                 // as long as it is the same everywhere.
                 let wins = (write.stamp, value) > (current.stamp, &current.value);

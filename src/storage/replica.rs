@@ -218,16 +218,18 @@ pub struct ApplyExtras {
     pub refreshed: Vec<String>,
 }
 
-/// Applies rows, acknowledgements and the end of a sync.
+/// Applies rows, acknowledgements and the end of a sync. `incoming` is taken only once the transaction is
+/// open, so that a turn that found the database busy can be repeated.
 pub fn apply_turn(
     sql: &mut dyn Sql,
     cached: Option<CachedCatalog>,
     clock: HubClock,
     mint: &mut Mint,
     extras: &ApplyExtras,
-    incoming: Incoming,
+    incoming: &mut Option<Incoming>,
 ) -> Result<ApplyTurn, SqlError> {
     transaction(sql, Purpose::Apply, |sql| {
+        let incoming = incoming.take().unwrap_or_default();
         let probe = probe(sql)?;
         let mut state = probe.state;
         let mut notices = Vec::new();

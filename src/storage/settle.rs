@@ -169,37 +169,30 @@ pub fn settle_row(
         Some(entry) => (entry, Some(key)),
         None => born(sql, context, table, key, &row, origin)?,
     };
-    let offered = entry.sending == Sending::Offer;
-    if offered {
-        entry.take_up(mark);
-    }
     let stamp = match origin {
         Origin::Written(at_ms) => context.stamp(at_ms),
         Origin::Old => Stamp::ZERO,
     };
-    let base = if origin == Origin::Old { 0 } else { entry.meta.base(context.cursor) };
-    let pending = Some(Pending { base, mark });
     let whole = !entry.meta.is_alive();
-    let mut differs = false;
-    for (column, fingerprint) in fingerprints(table, &row) {
-        if whole || entry.meta.cell(column).is_none_or(|cell| cell.fingerprint != fingerprint) {
-            entry.meta.put(CellMeta { column, stamp, fingerprint, pending });
-            differs = true;
-        }
-    }
-    if !differs && !offered {
+    let differing: Vec<(u16, u64)> = fingerprints(table, &row)
+        .filter(|(column, fingerprint)| {
+            whole || entry.meta.cell(*column).is_none_or(|cell| cell.fingerprint != *fingerprint)
+        })
+        .collect();
+    if differing.is_empty() {
         return Ok(None);
     }
-    entry.sending = sending(mark);
+    // What was unsent of the row before goes with it.
+    entry.take_up(mark);
+    let base = if origin == Origin::Old { 0 } else { entry.meta.base(context.cursor) };
+    for (column, fingerprint) in differing {
+        entry.meta.put(CellMeta { column, stamp, fingerprint, pending: Some(Pending { base, mark }) });
+    }
     match was {
         Some(was) => entry.update(sql, table, &was)?,
         None => entry.insert(sql, table)?,
     }
     Ok(Some(Changed { entry, row: Some(row) }))
-}
-
-fn sending(mark: u64) -> Sending {
-    if mark == 0 { Sending::Unsent } else { Sending::InBatch(mark) }
 }
 
 fn settle_delete(
@@ -213,9 +206,7 @@ fn settle_delete(
     let Origin::Written(at_ms) = origin else {
         return Err(SqlError::corrupt("a delete older than syncing"));
     };
-    if entry.sending == Sending::Offer {
-        entry.take_up(mark);
-    }
+    entry.take_up(mark);
     let pending = Some(Pending { base: entry.meta.base(context.cursor), mark });
     entry.meta.deleted = Some(Tombstone { stamp: context.stamp(at_ms), pending });
     for cell in &mut entry.meta.cells {
@@ -223,7 +214,6 @@ fn settle_delete(
         cell.pending = None;
     }
     let was = std::mem::replace(&mut entry.key, LocalKey::dead(entry.id));
-    entry.sending = sending(mark);
     entry.update(sql, table, &was)?;
     Ok(Changed { entry, row: None })
 }
