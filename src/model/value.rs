@@ -174,7 +174,9 @@ impl<'de> Visitor<'de> for CellVisitor {
     fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<CellValue, D::Error> {
         let (kind, id) = <(i8, RowId)>::deserialize(deserializer)?;
         if kind != REF_EXTENSION {
-            return Err(de::Error::custom(format!("extension type {kind}, which this version does not know")));
+            return Err(de::Error::custom(format!(
+                "extension type {kind}, which this version does not know"
+            )));
         }
         Ok(CellValue::Ref(id))
     }

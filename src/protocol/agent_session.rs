@@ -51,13 +51,7 @@ pub struct AgentExchange {
 impl AgentExchange {
     /// A sync that begins at the agent's cursor.
     pub fn new(cursor: Seq) -> Self {
-        Self {
-            unacknowledged: VecDeque::new(),
-            cursor,
-            last_row: 0,
-            tables_seen: false,
-            is_done: false,
-        }
+        Self { unacknowledged: VecDeque::new(), cursor, last_row: 0, tables_seen: false, is_done: false }
     }
 
     /// Batch `n` has been sent.

@@ -59,7 +59,9 @@ pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, FrameError> {
         if packed.len() + 4 < payload {
             frame.truncate(LENGTH_BYTES);
             frame.push(ZSTD);
-            frame.extend_from_slice(&u32::try_from(payload).map_err(|_| FrameError::TooLarge(payload))?.to_be_bytes());
+            frame.extend_from_slice(
+                &u32::try_from(payload).map_err(|_| FrameError::TooLarge(payload))?.to_be_bytes(),
+            );
             frame.extend_from_slice(&packed);
         }
     }

@@ -91,8 +91,9 @@ fn suspend_triggers(
     rows: &Rows,
     all: bool,
 ) -> Result<Vec<String>, SqlError> {
-    let touched =
-        |table: &&Table| all || rows.tables.iter().any(|header| header.name.eq_ignore_ascii_case(&table.name));
+    let touched = |table: &&Table| {
+        all || rows.tables.iter().any(|header| header.name.eq_ignore_ascii_case(&table.name))
+    };
     let mut texts = Vec::new();
     for (name, text) in catalog.tables.iter().filter(touched).flat_map(|table| &table.triggers) {
         sql.run(&format!("DROP TRIGGER main.{}", quote(name)))?;
@@ -213,7 +214,9 @@ impl Applier<'_> {
         meta: RowMeta,
         cells: &[Cell],
     ) -> Result<Outcome, SqlError> {
-        let Some(key) = entry.key.values()? else { return Err(SqlError::corrupt("a present row without key")) };
+        let Some(key) = entry.key.values()? else {
+            return Err(SqlError::corrupt("a present row without key"));
+        };
         let different = |cell: &&Cell| {
             entry.meta.cell(cell.meta.column).is_none_or(|known| known.fingerprint != cell.meta.fingerprint)
         };
@@ -255,7 +258,9 @@ impl Applier<'_> {
         mut entry: Entry,
         meta: RowMeta,
     ) -> Result<Outcome, SqlError> {
-        let Some(key) = entry.key.values()? else { return Err(SqlError::corrupt("a present row without key")) };
+        let Some(key) = entry.key.values()? else {
+            return Err(SqlError::corrupt("a present row without key"));
+        };
         let statement = format!("DELETE FROM main.{} WHERE {}", quote(&table.name), key_condition(table));
         if let Some(reason) = refused(sql.execute(&statement, &key_params(table, &key)))? {
             return self.hold(sql, table, Some(entry), reason);
@@ -302,7 +307,8 @@ impl Applier<'_> {
                 LocalKey::Number(number)
             }
             Key::Natural(positions) => {
-                let part = |at: &usize| cells.iter().find(|cell| cell.at == *at).map(|cell| cell.value.clone());
+                let part =
+                    |at: &usize| cells.iter().find(|cell| cell.at == *at).map(|cell| cell.value.clone());
                 let Some(key) = positions.iter().map(part).collect::<Option<Vec<Value>>>() else {
                     return Ok(Outcome::Refused("its key lacks a column that this database has".into()));
                 };

@@ -128,9 +128,15 @@ fn register(
     };
     sql.execute(
         "INSERT INTO _federation_table(name, columns, scan, refresh) VALUES(?, ?, ?, ?)",
-        &[table.name.as_str().into(), columns_json(&columns)?.as_str().into(), scan, i64::from(wants_past).into()],
+        &[
+            table.name.as_str().into(),
+            columns_json(&columns)?.as_str().into(),
+            scan,
+            i64::from(wants_past).into(),
+        ],
     )?;
-    let number = sql.query_row("SELECT tbl FROM _federation_table WHERE name = ?", &[table.name.as_str().into()])?;
+    let number =
+        sql.query_row("SELECT tbl FROM _federation_table WHERE name = ?", &[table.name.as_str().into()])?;
     table.number = Fields(number.unwrap_or_default().into_iter()).integer()?;
     number_columns(table, &columns)
 }
@@ -180,10 +186,7 @@ fn columns_json(columns: &[String]) -> Result<String, SqlError> {
 
 /// Has every row of a table compared with what was synced of it.
 fn rescan(sql: &mut dyn Sql, table: i64) -> Result<(), SqlError> {
-    sql.execute(
-        "UPDATE _federation_table SET scan = 'new', scanned = NULL WHERE tbl = ?",
-        &[table.into()],
-    )?;
+    sql.execute("UPDATE _federation_table SET scan = 'new', scanned = NULL WHERE tbl = ?", &[table.into()])?;
     Ok(())
 }
 

@@ -194,20 +194,16 @@ impl Objects {
             }
             Ok(())
         })?;
-        sql.query(
-            "SELECT name, type, wr FROM pragma_table_list WHERE schema = 'main'",
-            &[],
-            &mut |row| {
-                let mut fields = Fields(row.to_vec().into_iter());
-                let (name, kind, without_rowid) = (fields.text()?, fields.text()?, fields.integer()?);
-                if kind != "table" {
-                    objects.virtual_tables.push(name);
-                } else if without_rowid != 0 {
-                    objects.without_rowid.push(name);
-                }
-                Ok(())
-            },
-        )?;
+        sql.query("SELECT name, type, wr FROM pragma_table_list WHERE schema = 'main'", &[], &mut |row| {
+            let mut fields = Fields(row.to_vec().into_iter());
+            let (name, kind, without_rowid) = (fields.text()?, fields.text()?, fields.integer()?);
+            if kind != "table" {
+                objects.virtual_tables.push(name);
+            } else if without_rowid != 0 {
+                objects.without_rowid.push(name);
+            }
+            Ok(())
+        })?;
         sql.query(
             "SELECT m.name FROM main.sqlite_master AS m, pragma_index_list(m.name) AS i \
              WHERE m.type = 'table' AND i.origin = 'pk'",
@@ -326,7 +322,8 @@ fn read_foreign_keys(sql: &mut dyn Sql) -> Result<Vec<ForeignKey>, SqlError> {
 
 /// SQLite's own objects and ours.
 pub fn is_internal(name: &str) -> bool {
-    let begins = |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    let begins =
+        |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
     begins("sqlite_") || begins(PREFIX)
 }
 

@@ -8,9 +8,7 @@ use std::collections::HashMap;
 use super::bookkeeping::{Fields, ReplicaState, SentBatch, remember_batch, sent_batches};
 use super::catalog::{Table, quote, quote_list};
 use super::driver::{Sql, SqlError, ValueRef};
-use super::rows::{
-    Context, Entry, LocalKey, column_list, decode_values, encode_values, outgoing, read_row,
-};
+use super::rows::{Context, Entry, LocalKey, column_list, decode_values, encode_values, outgoing, read_row};
 use super::settle::{Changed, Origin, settle_log, settle_row};
 use crate::model::{ColumnIndex, Op, RowChange, TableHeader, Value, Write};
 use crate::protocol::frame::MAX_FRAME_BYTES;

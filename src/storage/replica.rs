@@ -286,7 +286,8 @@ fn read_catalog(sql: &mut dyn Sql, state: &ReplicaState) -> Result<CachedCatalog
 }
 
 fn schema_digest(catalog: &Catalog) -> Result<Digest, SqlError> {
-    let bytes = rmp_serde::to_vec(&catalog.schemas()).map_err(|error| SqlError::corrupt(error.to_string()))?;
+    let bytes =
+        rmp_serde::to_vec(&catalog.schemas()).map_err(|error| SqlError::corrupt(error.to_string()))?;
     Ok(Digest(*blake3::hash(&bytes).as_bytes()))
 }
 

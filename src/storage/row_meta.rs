@@ -62,7 +62,10 @@ impl RowMeta {
         let mut groups: Vec<Group> = Vec::new();
         for cell in &self.cells {
             let entry = (cell.column, cell.fingerprint);
-            match groups.iter_mut().find(|(stamp, pending, _)| (*stamp, *pending) == (cell.stamp, cell.pending)) {
+            match groups
+                .iter_mut()
+                .find(|(stamp, pending, _)| (*stamp, *pending) == (cell.stamp, cell.pending))
+            {
                 Some((_, _, cells)) => cells.push(entry),
                 None => groups.push((cell.stamp, cell.pending, vec![entry])),
             }
@@ -77,9 +80,12 @@ impl RowMeta {
             rmp_serde::from_slice(bytes)
                 .map_err(|error| SqlError::corrupt(format!("cannot read a row's state: {error}")))?;
         let cells = groups.into_iter().flat_map(|(stamp, pending, cells)| {
-            cells
-                .into_iter()
-                .map(move |(column, fingerprint)| CellMeta { column, stamp, fingerprint, pending })
+            cells.into_iter().map(move |(column, fingerprint)| CellMeta {
+                column,
+                stamp,
+                fingerprint,
+                pending,
+            })
         });
         Ok(Self { seen, held, deleted, cells: cells.collect() })
     }
@@ -140,7 +146,8 @@ mod tests {
     #[test]
     fn what_is_stored_comes_back() {
         let stamp = |ms| Stamp { hlc: Hlc::from_ms(ms), replica: 7 };
-        let cell = |column, ms, pending| CellMeta { column, stamp: stamp(ms), fingerprint: u64::MAX, pending };
+        let cell =
+            |column, ms, pending| CellMeta { column, stamp: stamp(ms), fingerprint: u64::MAX, pending };
         let meta = RowMeta {
             seen: 9,
             held: true,

@@ -154,10 +154,8 @@ const ENTRY: &str = "SELECT k, id, batch, state FROM _federation_row";
 impl Entry {
     /// The bookkeeping of the row that has this key here.
     pub fn by_key(sql: &mut dyn Sql, table: &Table, key: &LocalKey) -> Result<Option<Self>, SqlError> {
-        let row = sql.query_row(
-            &format!("{ENTRY} WHERE tbl = ? AND k = ?"),
-            &[table.number.into(), key.as_param()],
-        )?;
+        let row = sql
+            .query_row(&format!("{ENTRY} WHERE tbl = ? AND k = ?"), &[table.number.into(), key.as_param()])?;
         row.map(|mut row| Self::read(&mut row)).transpose()
     }
 
@@ -294,10 +292,7 @@ pub fn key_params<'a>(table: &Table, key: &'a [Value]) -> Vec<ValueRef<'a>> {
 }
 
 /// The fingerprints of a row's cells.
-pub fn fingerprints<'a>(
-    table: &'a Table,
-    row: &'a [Value],
-) -> impl Iterator<Item = (u16, u64)> + use<'a> {
+pub fn fingerprints<'a>(table: &'a Table, row: &'a [Value]) -> impl Iterator<Item = (u16, u64)> + use<'a> {
     table.columns.iter().zip(row).map(|(column, value)| (column.number, fingerprint(value)))
 }
 

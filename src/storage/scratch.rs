@@ -29,9 +29,7 @@ pub fn prove_harmless(table: &TableSchema) -> Result<(), String> {
         let mut statement = connection.prepare(text).map_err(|error| error.to_string())?;
         statement.execute([]).map_err(|error| error.to_string())?;
     }
-    connection
-        .authorizer(None::<fn(AuthContext<'_>) -> Authorization>)
-        .map_err(|error| error.to_string())?;
+    connection.authorizer(None::<fn(AuthContext<'_>) -> Authorization>).map_err(|error| error.to_string())?;
     let mut sql = RusqliteSql::new(connection);
     let catalog = Catalog::read(&mut sql).map_err(|error| error.to_string())?;
     match &catalog.tables[..] {

@@ -76,7 +76,9 @@ pub fn settle_log(
         slot.at_ms = entry.at_ms;
     }
     for place in order {
-        let (Some(touched), Some(table)) = (touched.remove(&place), catalog.numbered(place.0)) else { continue };
+        let (Some(touched), Some(table)) = (touched.remove(&place), catalog.numbered(place.0)) else {
+            continue;
+        };
         let row = read_row(sql, table, &touched.values)?;
         let origin = Origin::Written(touched.at_ms);
         if let Some(change) = settle_row(sql, context, table, place.1, row, origin, mark)? {
@@ -138,9 +140,7 @@ fn follow_move(
     }
     let Some(mut entry) = Entry::by_key(sql, table, from)? else { return Ok(None) };
     let replaced = match Entry::by_key(sql, table, &to)? {
-        Some(occupant) => {
-            Some(settle_delete(sql, context, table, occupant, Origin::Written(at_ms), mark)?)
-        }
+        Some(occupant) => Some(settle_delete(sql, context, table, occupant, Origin::Written(at_ms), mark)?),
         None => None,
     };
     entry.key = to;
@@ -161,7 +161,9 @@ pub fn settle_row(
     let entry = Entry::by_key(sql, table, &key)?;
     let Some(row) = row else {
         return match entry {
-            Some(entry) if entry.is_present() => settle_delete(sql, context, table, entry, origin, mark).map(Some),
+            Some(entry) if entry.is_present() => {
+                settle_delete(sql, context, table, entry, origin, mark).map(Some)
+            }
             _ => Ok(None),
         };
     };

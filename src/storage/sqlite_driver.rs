@@ -163,9 +163,10 @@ fn is_open_in_this_process(path: &Path) -> bool {
 
     let Ok(file) = std::fs::metadata(path) else { return false };
     let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") else { return false };
-    descriptors.flatten().filter_map(|entry| std::fs::metadata(entry.path()).ok()).any(|open| {
-        open.is_file() && (open.dev(), open.ino()) == (file.dev(), file.ino())
-    })
+    descriptors
+        .flatten()
+        .filter_map(|entry| std::fs::metadata(entry.path()).ok())
+        .any(|open| open.is_file() && (open.dev(), open.ino()) == (file.dev(), file.ino()))
 }
 
 /// Elsewhere only what this library has opened itself could be known; the documentation warns instead.

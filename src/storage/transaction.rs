@@ -26,9 +26,9 @@ pub fn transaction<T>(
 ) -> Result<T, SqlError> {
     match purpose {
         Purpose::Collect => whole(sql, "BEGIN", work),
-        Purpose::Apply => {
-            with_pragma(sql, "foreign_keys", |sql| without_waiting(sql, |sql| whole(sql, "BEGIN IMMEDIATE", work)))
-        }
+        Purpose::Apply => with_pragma(sql, "foreign_keys", |sql| {
+            without_waiting(sql, |sql| whole(sql, "BEGIN IMMEDIATE", work))
+        }),
     }
 }
 

@@ -1,9 +1,7 @@
 //! What agents that share a hub see of each other's rows: one test for each promise.
 
-mod world;
-
+use crate::world::{Agent, Counts, Fate, Hub};
 use federation_hub::model::Value;
-use world::{Agent, Counts, Fate, Hub};
 
 const NOTES: &str = "CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT, body)";
 const TASKS: &str = "CREATE TABLE tasks(id INTEGER PRIMARY KEY AUTOINCREMENT, title TEXT, done INTEGER)";
@@ -44,7 +42,8 @@ fn a_fresh_agent_with_an_empty_database_gets_tables_indexes_and_rows() {
     let mut fresh = Agent::new("acme", "fresh", 3);
     assert_eq!(fresh.sync(&mut hub).pulled, 1);
     assert_eq!(fresh.rows("SELECT * FROM notes"), a.rows("SELECT * FROM notes"));
-    let schema = "SELECT sql FROM sqlite_master WHERE name NOT LIKE '\\_federation%' ESCAPE '\\' AND sql <> ''";
+    let schema =
+        "SELECT sql FROM sqlite_master WHERE name NOT LIKE '\\_federation%' ESCAPE '\\' AND sql <> ''";
     assert_eq!(fresh.rows(schema), a.rows(schema));
     fresh.run("INSERT INTO notes VALUES('y', 'back', NULL)");
     fresh.sync(&mut hub);
@@ -315,10 +314,8 @@ fn references_to_numbered_rows_follow_the_row_and_not_the_number() {
     b.sync(&mut hub);
     a.sync(&mut hub);
     let joined = "SELECT title, what FROM tasks JOIN steps ON steps.task = tasks.id ORDER BY title";
-    let expected = vec![
-        vec![text("task of a"), text("step of a")],
-        vec![text("task of b"), text("step of b")],
-    ];
+    let expected =
+        vec![vec![text("task of a"), text("step of a")], vec![text("task of b"), text("step of b")]];
     assert_eq!(a.rows(joined), expected);
     assert_eq!(b.rows(joined), expected);
     assert_eq!(a.rows("PRAGMA foreign_keys"), vec![vec![Value::Integer(1)]], "put back");
@@ -334,7 +331,10 @@ fn what_a_constraint_refuses_is_set_aside_and_applied_once_it_fits() {
     assert_eq!(counts.quarantined, 1);
     assert_eq!(counts.pushed, 2, "everything else goes on");
     assert_eq!(a.sync(&mut hub).quarantined, 1);
-    assert_eq!(a.rows("SELECT reason LIKE '%UNIQUE%' FROM _federation_quarantine"), vec![vec![Value::Integer(1)]]);
+    assert_eq!(
+        a.rows("SELECT reason LIKE '%UNIQUE%' FROM _federation_quarantine"),
+        vec![vec![Value::Integer(1)]]
+    );
     a.run("UPDATE skills SET name = 'retry of a' WHERE id = 'a'");
     assert_eq!(a.sync(&mut hub).quarantined, 0);
     assert_eq!(b.sync(&mut hub).quarantined, 0);
@@ -384,5 +384,8 @@ fn another_tenants_rows_stay_where_they_are() {
     a.sync(&mut hub);
     let mut stranger = Agent::new("globex", "a", 9);
     assert_eq!(stranger.sync(&mut hub), Counts::default());
-    assert_eq!(stranger.rows("SELECT name FROM sqlite_master WHERE name = 'notes'"), Vec::<Vec<Value>>::new());
+    assert_eq!(
+        stranger.rows("SELECT name FROM sqlite_master WHERE name = 'notes'"),
+        Vec::<Vec<Value>>::new()
+    );
 }
