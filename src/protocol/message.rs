@@ -48,7 +48,10 @@ pub struct Hello {
 /// Never shows the token: what is printed ends in a log.
 impl std::fmt::Debug for Hello {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hello").field("tenant", &self.tenant).field("agent", &self.agent).finish_non_exhaustive()
+        f.debug_struct("Hello")
+            .field("tenant", &self.tenant)
+            .field("agent", &self.agent)
+            .finish_non_exhaustive()
     }
 }
 
