@@ -2,4 +2,5 @@
 //!
 //! They join storage and transport through the protocol's state machines, and read the clock for all three.
 
+pub mod token;
 pub mod writer;

@@ -5,6 +5,8 @@
 
 pub mod agent_session;
 pub mod frame;
+#[cfg(test)]
+mod golden;
 pub mod hub_request;
 pub mod hub_session;
 pub mod limits;

@@ -1,0 +1,169 @@
+//! One message of each kind, byte for byte. A change here is a change of the protocol: an agent and a hub of
+//! two releases talk to each other as long as the ALPN name is the same.
+
+use std::fmt::Debug;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::frame::{decode_payload, encode};
+use super::message::{
+    Ack, Attach, Attached, Batch, BatchBody, Done, Hello, Refusal, Refused, Rows, SyncBegin, ToAgent, ToHub,
+    Welcome,
+};
+use crate::model::{
+    CellValue, Digest, Hlc, KeyKind, Op, ReplicaId, RowChange, RowId, RowUpdate, Stamp, TableHeader,
+    TableSchema, Value, Write,
+};
+
+fn check<M: Serialize + DeserializeOwned + PartialEq + Debug>(message: &M, golden: &str) {
+    let frame = encode(message).unwrap();
+    let hex = frame[5..].iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+    let golden: String = golden.split_whitespace().collect();
+    assert_eq!(hex, golden, "{message:?}");
+    assert_eq!(&decode_payload::<M>(&frame[5..]).unwrap(), message);
+}
+
+fn stamp() -> Stamp {
+    Stamp { hlc: Hlc::from_ms(1_700_000_000_000), replica: 7 }
+}
+
+fn header() -> TableHeader {
+    TableHeader { name: "notes".into(), columns: vec!["body".into()] }
+}
+
+fn schema() -> TableSchema {
+    TableSchema {
+        name: "notes".into(),
+        key: KeyKind::Number,
+        columns: vec!["body".into()],
+        ddl: "CREATE TABLE notes(id INTEGER PRIMARY KEY, body)".into(),
+        indexes: vec![],
+    }
+}
+
+#[test]
+fn what_an_agent_says() {
+    let hello = Hello { tenant: "acme".into(), agent: "a1".into(), token: "jwt".into() };
+    check(&ToHub::Hello(hello), "81a548656c6c6f93a461636d65a26131a36a7774");
+    check(
+        &ToHub::Attach(Attach { replica: ReplicaId([1; 16]) }),
+        "81a641747461636891c41001010101010101010101010101010101",
+    );
+    let sync = SyncBegin {
+        replica: ReplicaId([1; 16]),
+        epoch: 2,
+        cursor: 300,
+        resume: 300,
+        counter: 5,
+        schema: vec![schema()],
+        refresh: vec!["notes".into()],
+    };
+    check(
+        &ToHub::Sync(sync),
+        "81a453796e6397c4100101010101010101010101010101010102cd012ccd012c059195a56e6f746573a64e75 \
+         6d62657291a4626f6479d930435245415445205441424c45206e6f74657328696420494e5445474552205052 \
+         494d415259204b45592c20626f6479299091a56e6f746573",
+    );
+    check(
+        &ToHub::Batch(Batch { n: 1, previous: Digest::ZERO, body: vec![1, 2, 3] }),
+        "81a542617463689301c4200000000000000000000000000000000000000000000000000000000000000000c4 \
+         03010203",
+    );
+    check(&ToHub::End, "a3456e64");
+}
+
+#[test]
+fn what_a_batch_holds() {
+    let values = [
+        Value::Null.into(),
+        Value::Integer(-1).into(),
+        Value::Real(1.0).into(),
+        Value::Text("é".into()).into(),
+        Value::Blob(vec![0xff]).into(),
+        CellValue::Ref(RowId([9; 16])),
+    ];
+    let set = Op::Set((0..).zip(values).collect());
+    let writes = vec![
+        Write { stamp: stamp(), base: 300, op: set },
+        Write { stamp: Stamp::ZERO, base: 0, op: Op::Delete },
+    ];
+    let row = RowChange { table: 0, id: RowId([8; 16]), number: Some(-5), writes };
+    check(
+        &BatchBody { tables: vec![header()], rows: vec![row] },
+        "929192a56e6f74657391a4626f6479919400c41008080808080808080808080808080808fb929392cf018bcf \
+         e56800000007cd012c81a3536574969200c09201ff9202cb3ff00000000000009203a2c3a99204c401ff9205 \
+         d801090909090909090909090909090909099392000000a644656c657465",
+    );
+}
+
+#[test]
+fn what_a_hub_says() {
+    let welcome = Welcome {
+        hub_now_ms: 1_700_000_000_000,
+        incarnation: ReplicaId([2; 16]),
+        counter: 0,
+        max_frame_bytes: 17 << 20,
+    };
+    check(
+        &ToAgent::Welcome(welcome),
+        "81a757656c636f6d6594cf0000018bcfe56800c4100202020202020202020202020202020200ce01100000",
+    );
+    check(
+        &ToAgent::Attached(Attached { epoch: 2, last: Some((1, Digest([3; 32]))) }),
+        "81a8417474616368656492029201c42003030303030303030303030303030303030303030303030303030303 \
+         03030303",
+    );
+    check(&ToAgent::Attached(Attached { epoch: 1, last: None }), "81a841747461636865649201c0");
+    check(
+        &ToAgent::Ack(Ack { n: 1, conflicts: 2, rejected: vec![(3, "why".into())] }),
+        "81a341636b930102919203a3776879",
+    );
+    check(
+        &ToAgent::Tables(vec![schema()]),
+        "81a65461626c65739195a56e6f746573a64e756d62657291a4626f6479d930435245415445205441424c4520 \
+         6e6f74657328696420494e5445474552205052494d415259204b45592c20626f64792990",
+    );
+    let row = RowUpdate {
+        table: 0,
+        id: RowId([8; 16]),
+        number: None,
+        seq: 301,
+        whole: true,
+        writes: vec![Write {
+            stamp: stamp(),
+            base: 301,
+            op: Op::Set(vec![(0, Value::Text("hi".into()).into())]),
+        }],
+    };
+    check(
+        &ToAgent::Rows(Rows { tables: vec![header()], rows: vec![row] }),
+        "81a4526f7773929192a56e6f74657391a4626f6479919600c41008080808080808080808080808080808c0cd \
+         012dc3919392cf018bcfe56800000007cd012d81a3536574919200a26869",
+    );
+    let done = Done {
+        cursor: 301,
+        highest: Hlc::from_ms(1_700_000_000_000),
+        hub_now_ms: 1_700_000_000_000,
+        clock: vec![("a1".into(), 5)],
+    };
+    check(&ToAgent::Done(done), "81a4446f6e6594cd012dcf018bcfe568000000cf0000018bcfe568009192a2613105");
+    check(
+        &ToAgent::Refused(Refused { reason: Refusal::Unauthenticated, message: "no".into() }),
+        "81a75265667573656492af556e61757468656e74696361746564a26e6f",
+    );
+}
+
+#[test]
+fn why_a_hub_refuses() {
+    for (refusal, golden) in [
+        (Refusal::Unauthenticated, "Unauthenticated"),
+        (Refusal::Protocol, "Protocol"),
+        (Refusal::Stale, "Stale"),
+        (Refusal::Clock, "Clock"),
+        (Refusal::Store, "Store"),
+        (Refusal::Stopping, "Stopping"),
+    ] {
+        assert_eq!(rmp_serde::to_vec(&refusal).unwrap(), rmp_serde::to_vec(golden).unwrap());
+    }
+}

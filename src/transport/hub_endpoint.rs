@@ -1,0 +1,129 @@
+//! A hub's end: lets agents connect.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::VarInt;
+use thiserror::Error;
+use tokio::time::timeout;
+
+use super::connection::Connection;
+use super::connection_lost::ConnectionLost;
+use super::tls::{HubTls, TlsConfigError};
+
+/// From this many unfinished handshakes on, strangers first prove that their address is theirs (a Retry packet,
+/// one more round trip): senders of forged addresses then cost no key exchange.
+const RETRY_FROM_HANDSHAKES: usize = 256;
+
+/// Unfinished handshakes at once; further ones are refused until some are done.
+const MAX_HANDSHAKES: usize = 4096;
+
+/// Where a hub listens.
+#[derive(Debug)]
+pub struct HubEndpoint {
+    endpoint: quinn::Endpoint,
+    /// One reference, and another for each [`Handshake`].
+    handshakes: Arc<()>,
+}
+
+/// A hub that cannot listen.
+#[derive(Debug, Error)]
+pub enum BindError {
+    /// Certificates or keys that cannot be used; the message names the file.
+    #[error(transparent)]
+    Config(#[from] TlsConfigError),
+    /// Another process listens there: stop it, or choose another port (0 finds a free one).
+    #[error("UDP address {0} is already in use: stop what listens there, or choose another port")]
+    InUse(SocketAddr),
+    /// The address is not of this machine, or may not be listened on.
+    #[error("cannot listen on UDP address {address}: {cause}")]
+    Socket {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        cause: io::Error,
+    },
+}
+
+/// A connection that is being made. It costs nothing but itself however slow the agent is: run
+/// [`Self::complete`] in a task of its own.
+#[derive(Debug)]
+pub struct Handshake {
+    incoming: quinn::Incoming,
+    remote_address: SocketAddr,
+    _counted: Arc<()>,
+}
+
+/// A handshake that failed: a matter of the agent's, or a stranger's.
+#[derive(Debug, Error)]
+pub enum HandshakeError {
+    /// It took too long.
+    #[error("the handshake was not finished in time")]
+    TooSlow,
+    /// It was refused, on one of the two sides.
+    #[error(transparent)]
+    Lost(#[from] ConnectionLost),
+}
+
+impl HubEndpoint {
+    /// Listens on a UDP address; must run inside a tokio runtime. Port 0 finds a free one.
+    pub fn bind(listen: SocketAddr, tls: &HubTls) -> Result<Self, BindError> {
+        let config = tls.server_config()?;
+        let endpoint = quinn::Endpoint::server(config, listen).map_err(|cause| match cause.kind() {
+            io::ErrorKind::AddrInUse => BindError::InUse(listen),
+            _ => BindError::Socket { address: listen, cause },
+        })?;
+        Ok(Self { endpoint, handshakes: Arc::new(()) })
+    }
+
+    /// The address listened on, with the real port.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// The next connection somebody wants to make; `None` once the endpoint is closed. Cancel-safe.
+    pub async fn accept(&self) -> Option<Handshake> {
+        loop {
+            let incoming = self.endpoint.accept().await?;
+            let unfinished = Arc::strong_count(&self.handshakes) - 1;
+            if unfinished >= MAX_HANDSHAKES {
+                incoming.refuse();
+            } else if unfinished >= RETRY_FROM_HANDSHAKES && incoming.may_retry() {
+                // Fails only for one that may not retry.
+                let _ = incoming.retry();
+            } else {
+                let remote_address = incoming.remote_address();
+                return Some(Handshake { incoming, remote_address, _counted: Arc::clone(&self.handshakes) });
+            }
+        }
+    }
+
+    /// Accepts nobody any more and closes every connection; each agent gets `code` and `reason`.
+    pub fn close(&self, code: u32, reason: &str) {
+        self.endpoint.close(VarInt::from_u32(code), reason.as_bytes());
+    }
+
+    /// After [`Self::close`]: waits until the agents have heard of it, or should have.
+    pub async fn wait_idle(&self) {
+        self.endpoint.wait_idle().await;
+    }
+}
+
+impl Handshake {
+    /// Where it comes from. Anybody can write any address on a packet: it is proven by completion only.
+    pub fn remote_address(&self) -> SocketAddr {
+        self.remote_address
+    }
+
+    /// Finishes the handshake, certificates verified, within `limit`.
+    pub async fn complete(self, limit: Duration) -> Result<Connection, HandshakeError> {
+        let connecting = self.incoming.accept().map_err(ConnectionLost::from)?;
+        match timeout(limit, connecting).await {
+            Ok(Ok(connection)) => Ok(Connection::new(connection)),
+            Ok(Err(error)) => Err(HandshakeError::Lost(error.into())),
+            Err(_) => Err(HandshakeError::TooSlow),
+        }
+    }
+}

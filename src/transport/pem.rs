@@ -1,0 +1,180 @@
+//! Certificates and keys, as files or as text.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::path::PathBuf;
+
+use quinn::rustls::pki_types::pem::PemObject;
+use quinn::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
+use thiserror::Error;
+
+/// Where a certificate or a key comes from, in PEM form.
+#[derive(Clone, PartialEq, Eq)]
+pub enum PemSource {
+    /// A file, read anew for each use, so that a renewed certificate is picked up.
+    Path(PathBuf),
+    /// The PEM text itself.
+    Text(String),
+}
+
+/// Never shows the text: it may be a private key.
+impl fmt::Debug for PemSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => f.debug_tuple("Path").field(path).finish(),
+            Self::Text(_) => f.write_str("Text(..)"),
+        }
+    }
+}
+
+impl fmt::Display for PemSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => write!(f, "the file {}", path.display()),
+            Self::Text(_) => f.write_str("the text given"),
+        }
+    }
+}
+
+/// Which of the three things a PEM source was to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PemRole {
+    /// The certificate that this side shows, followed by any intermediate ones.
+    Certificate,
+    /// The private key of that certificate.
+    Key,
+    /// The CA, or several, that the other side's certificate is checked against.
+    Ca,
+}
+
+impl fmt::Display for PemRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Certificate => "certificate",
+            Self::Key => "private key",
+            Self::Ca => "CA certificate",
+        })
+    }
+}
+
+/// A certificate or key that could not be loaded.
+#[derive(Debug, Error)]
+pub enum PemError {
+    /// The file is missing or unreadable: correct the path, or the permissions.
+    #[error("cannot read the {role} from the file {}: {cause}", path.display())]
+    Read {
+        /// What it was to hold.
+        role: PemRole,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// No PEM section of the right kind: another file, or DER instead of PEM.
+    #[error("no {role} in {source_name}: it must be PEM text with a section `-----BEGIN {section}-----`")]
+    Missing {
+        /// What it was to hold.
+        role: PemRole,
+        /// Which file.
+        source_name: String,
+        /// The section expected.
+        section: &'static str,
+    },
+    /// A damaged PEM section: copy the file again.
+    #[error("the {role} in {source_name} is damaged: {cause}")]
+    Damaged {
+        /// What it was to hold.
+        role: PemRole,
+        /// Which file.
+        source_name: String,
+        /// What is wrong.
+        cause: String,
+    },
+}
+
+impl PemSource {
+    /// The certificates, at least one.
+    pub fn load_certificates(&self, role: PemRole) -> Result<Vec<CertificateDer<'static>>, PemError> {
+        let text = self.read(role)?;
+        let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+        match found {
+            Ok(certificates) if certificates.is_empty() => Err(self.missing(role, "CERTIFICATE")),
+            Ok(certificates) => Ok(certificates),
+            Err(error) => Err(self.damaged(role, &error)),
+        }
+    }
+
+    /// The first private key: PKCS#8, PKCS#1 or SEC1, not encrypted.
+    pub fn load_key(&self) -> Result<PrivateKeyDer<'static>, PemError> {
+        let text = self.read(PemRole::Key)?;
+        PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
+            pem::Error::NoItemsFound => self.missing(PemRole::Key, "PRIVATE KEY"),
+            error => self.damaged(PemRole::Key, &error),
+        })
+    }
+
+    fn read(&self, role: PemRole) -> Result<Cow<'_, [u8]>, PemError> {
+        match self {
+            Self::Text(text) => Ok(Cow::Borrowed(text.as_bytes())),
+            Self::Path(path) => std::fs::read(path).map(Cow::Owned).map_err(|cause| PemError::Read {
+                role,
+                path: path.clone(),
+                cause,
+            }),
+        }
+    }
+
+    fn missing(&self, role: PemRole, section: &'static str) -> PemError {
+        PemError::Missing { role, source_name: self.to_string(), section }
+    }
+
+    fn damaged(&self, role: PemRole, error: &pem::Error) -> PemError {
+        // What the library says of a line quotes that line, and it may be of a key.
+        let cause = match error {
+            pem::Error::MissingSectionEnd { .. } => "a section has no end line",
+            pem::Error::IllegalSectionStart { .. } => "a section's first line is malformed",
+            pem::Error::Base64Decode(_) => "a section is not base64",
+            _ => "a section cannot be read",
+        };
+        PemError::Damaged { role, source_name: self.to_string(), cause: cause.to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::Credentials;
+
+    #[test]
+    fn loads_from_a_file_and_from_text() {
+        let credentials = Credentials::generate([1; 32]).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &credentials.hub_cert_pem).unwrap();
+        let from_file = PemSource::Path(file.path().to_owned()).load_certificates(PemRole::Ca).unwrap();
+        let from_text = PemSource::Text(credentials.hub_cert_pem).load_certificates(PemRole::Ca).unwrap();
+        assert_eq!(from_file, from_text);
+        PemSource::Text(credentials.hub_key_pem).load_key().unwrap();
+    }
+
+    #[test]
+    fn errors_name_the_file_and_what_it_was_to_hold() {
+        let missing = PemSource::Path("/nowhere/agent.key".into());
+        let error = missing.load_key().unwrap_err().to_string();
+        assert!(error.contains("private key") && error.contains("/nowhere/agent.key"), "{error}");
+        let error = missing.load_certificates(PemRole::Ca).unwrap_err().to_string();
+        assert!(error.contains("CA certificate"), "{error}");
+        let error = PemSource::Text("hello".into()).load_key().unwrap_err().to_string();
+        assert!(error.contains("BEGIN PRIVATE KEY"), "{error}");
+        let error = PemSource::Text("hello".into()).load_certificates(PemRole::Certificate).unwrap_err();
+        assert!(matches!(error, PemError::Missing { role: PemRole::Certificate, .. }));
+    }
+
+    #[test]
+    fn neither_errors_nor_debug_output_show_a_key() {
+        let text = "-----BEGIN PRIVATE KEY-----\nSECRET!\n-----END PRIVATE KEY-----\n";
+        let source = PemSource::Text(text.into());
+        let error = source.load_key().unwrap_err();
+        assert!(matches!(error, PemError::Damaged { .. }));
+        assert!(!format!("{error}{error:?}{source}{source:?}").contains("SECRET"));
+    }
+}
