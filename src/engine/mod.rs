@@ -1,0 +1,3 @@
+//! The loops: they join storage and transport through the protocol.
+
+pub mod writer;

@@ -1,0 +1,420 @@
+//! The thread that owns a hub's store, and group commit.
+//!
+//! Whatever waits when the thread comes around is one group: its writes run one after the other, one commit
+//! makes them durable, and only then are they answered (I13), followed by the group's reads. While a commit
+//! is under way the next group gathers, so that the more agents push, the more of them share an fsync.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::model::ReplicaId;
+use crate::protocol::hub_request::{Caller, PullRequest, PushRequest, RegisterRequest, StoreRequest};
+use crate::protocol::message::{Ack, Attached, Incarnation};
+use crate::storage::hub_store::{HubStore, Snapshot, StoreError, StoreStats, Welcomed};
+
+/// Jobs that wait for the thread; whoever asks more waits as well.
+const MAX_WAITING: usize = 1024;
+
+/// Jobs of one group. More would let the first of them wait for long.
+const MAX_GROUP: usize = 128;
+
+/// The wall clock, in ms since the epoch.
+pub fn wall_clock_ms() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// An answer of the store.
+pub type Answer<T> = Result<T, StoreError>;
+
+/// The store's answer to a [`StoreRequest`], of the kind that was asked.
+pub enum Reply {
+    /// To [`StoreRequest::Attach`].
+    Attached(Answer<Attached>),
+    /// To [`StoreRequest::Register`].
+    Registered(Answer<()>),
+    /// To [`StoreRequest::Push`].
+    Pushed(Answer<Ack>),
+    /// To [`StoreRequest::Pull`].
+    Pulled(Answer<Box<Snapshot>>),
+}
+
+/// What changes the store.
+enum Write {
+    Attach(ReplicaId, oneshot::Sender<Reply>),
+    Register(RegisterRequest, oneshot::Sender<Reply>),
+    Push(PushRequest, oneshot::Sender<Reply>),
+    EndSession(u64, oneshot::Sender<()>),
+}
+
+/// What reads it.
+enum Read {
+    Welcome(oneshot::Sender<Answer<Welcomed>>),
+    Pull(PullRequest, oneshot::Sender<Reply>),
+}
+
+enum Work {
+    Write(Write),
+    Read(Read),
+}
+
+struct Job {
+    caller: Arc<Caller>,
+    work: Work,
+}
+
+/// A handle to the store's thread. The thread ends when the last handle is dropped and all that was asked is
+/// done.
+#[derive(Clone)]
+pub struct Writer {
+    jobs: mpsc::Sender<Job>,
+    incarnation: Incarnation,
+    counts: Arc<StoreCounts>,
+}
+
+/// How much the store holds, as of the last commit; for whoever wants to look without asking.
+#[derive(Debug, Default)]
+pub struct StoreCounts {
+    tenants: AtomicU64,
+    rows: AtomicU64,
+}
+
+impl StoreCounts {
+    /// The counts.
+    pub fn get(&self) -> StoreStats {
+        StoreStats {
+            tenants: self.tenants.load(Ordering::Relaxed),
+            rows: self.rows.load(Ordering::Relaxed),
+        }
+    }
+
+    fn set(&self, stats: StoreStats) {
+        self.tenants.store(stats.tenants, Ordering::Relaxed);
+        self.rows.store(stats.rows, Ordering::Relaxed);
+    }
+}
+
+impl Writer {
+    /// Gives the store a thread. The second value is for waiting until the store is closed.
+    pub fn start(store: Box<dyn HubStore>) -> std::io::Result<(Self, thread::JoinHandle<()>)> {
+        let (jobs, waiting) = mpsc::channel(MAX_WAITING);
+        let counts = Arc::new(StoreCounts::default());
+        counts.set(store.stats());
+        let writer = Self { jobs, incarnation: store.incarnation(), counts: Arc::clone(&counts) };
+        let thread = thread::Builder::new()
+            .name("federation-store".to_owned())
+            .spawn(move || run(store, waiting, &counts))?;
+        Ok((writer, thread))
+    }
+
+    /// Which store this is.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// How much the store holds. Holding this does not keep the thread.
+    pub fn counts(&self) -> Arc<StoreCounts> {
+        Arc::clone(&self.counts)
+    }
+
+    /// Asks the store; returns once the question has its place in the order. The answer comes through the
+    /// receiver, which fails if the store is gone.
+    pub async fn ask(&self, caller: &Arc<Caller>, request: StoreRequest) -> oneshot::Receiver<Reply> {
+        let (reply, answer) = oneshot::channel();
+        let work = match request {
+            StoreRequest::Attach(replica) => Work::Write(Write::Attach(replica, reply)),
+            StoreRequest::Register(request) => Work::Write(Write::Register(request, reply)),
+            StoreRequest::Push(request) => Work::Write(Write::Push(request, reply)),
+            StoreRequest::Pull(request) => Work::Read(Read::Pull(request, reply)),
+        };
+        self.submit(caller, work).await;
+        answer
+    }
+
+    /// What the store knows of a caller.
+    pub async fn welcome(&self, caller: &Arc<Caller>) -> Answer<Welcomed> {
+        let (reply, answer) = oneshot::channel();
+        self.submit(caller, Work::Read(Read::Welcome(reply))).await;
+        answer.await.unwrap_or_else(|_| Err(StoreError::Failed("it is closed".to_owned())))
+    }
+
+    /// Remembers an agent's clock entry at the end of its session.
+    pub async fn end_session(&self, caller: &Arc<Caller>, counter: u64) {
+        let (reply, answer) = oneshot::channel();
+        self.submit(caller, Work::Write(Write::EndSession(counter, reply))).await;
+        // Nobody is left to be told of a failure.
+        let _ = answer.await;
+    }
+
+    async fn submit(&self, caller: &Arc<Caller>, work: Work) {
+        // A thread that is gone drops the job, and with it the reply: the asker learns it there.
+        let _ = self.jobs.send(Job { caller: Arc::clone(caller), work }).await;
+    }
+}
+
+/// The thread: one group after the other until nobody can ask any more.
+fn run(mut store: Box<dyn HubStore>, mut waiting: mpsc::Receiver<Job>, counts: &StoreCounts) {
+    let mut group = Vec::with_capacity(MAX_GROUP);
+    while waiting.blocking_recv_many(&mut group, MAX_GROUP) > 0 {
+        run_group(store.as_mut(), &mut group, wall_clock_ms());
+        counts.set(store.stats());
+    }
+}
+
+/// Runs a group, and leaves it empty.
+fn run_group(store: &mut dyn HubStore, group: &mut Vec<Job>, now_ms: i64) {
+    let mut reads = Vec::new();
+    let mut answers = Vec::new();
+    for Job { caller, work } in group.drain(..) {
+        match work {
+            Work::Write(write) => answers.push(run_write(store, &caller, write, now_ms)),
+            Work::Read(read) => reads.push((caller, read)),
+        }
+    }
+    let committed = store.commit();
+    if let Err(error) = &committed {
+        tracing::error!(%error, "a group of {} writes was not committed", answers.len());
+    }
+    for answer in answers {
+        answer.send(&committed);
+    }
+    for (caller, read) in reads {
+        run_read(store, &caller, read, now_ms);
+    }
+}
+
+/// A write that has run and waits for its commit. Whoever asked may be gone; the write has happened anyway.
+enum Uncommitted {
+    Reply(oneshot::Sender<Reply>, Reply),
+    EndSession(oneshot::Sender<()>),
+}
+
+impl Uncommitted {
+    fn send(self, committed: &Answer<()>) {
+        match self {
+            Self::Reply(asker, reply) => {
+                let reply = match (committed, reply) {
+                    (Ok(()), reply) => reply,
+                    (Err(error), Reply::Attached(answer)) => Reply::Attached(answer.and(Err(error.clone()))),
+                    (Err(error), Reply::Registered(answer)) => {
+                        Reply::Registered(answer.and(Err(error.clone())))
+                    }
+                    (Err(error), Reply::Pushed(answer)) => Reply::Pushed(answer.and(Err(error.clone()))),
+                    (Err(error), Reply::Pulled(answer)) => Reply::Pulled(answer.and(Err(error.clone()))),
+                };
+                let _ = asker.send(reply);
+            }
+            Self::EndSession(asker) => {
+                let _ = asker.send(());
+            }
+        }
+    }
+}
+
+fn run_write(store: &mut dyn HubStore, caller: &Caller, write: Write, now_ms: i64) -> Uncommitted {
+    match write {
+        Write::Attach(replica, reply) => {
+            Uncommitted::Reply(reply, Reply::Attached(store.attach(caller, replica)))
+        }
+        Write::Register(request, reply) => {
+            Uncommitted::Reply(reply, Reply::Registered(store.register(caller, &request)))
+        }
+        Write::Push(request, reply) => {
+            Uncommitted::Reply(reply, Reply::Pushed(store.push(caller, request, now_ms)))
+        }
+        Write::EndSession(counter, reply) => {
+            if let Err(error) = store.end_session(caller, counter) {
+                tracing::warn!(%error, agent = caller.agent, "an agent's count was not kept");
+            }
+            Uncommitted::EndSession(reply)
+        }
+    }
+}
+
+fn run_read(store: &mut dyn HubStore, caller: &Caller, read: Read, now_ms: i64) {
+    match read {
+        Read::Welcome(reply) => {
+            let _ = reply.send(store.welcome(caller));
+        }
+        Read::Pull(request, reply) => {
+            let _ = reply.send(Reply::Pulled(store.snapshot(caller, &request, now_ms).map(Box::new)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, PoisonError};
+
+    use super::*;
+    use crate::model::{Digest, Hlc};
+    use crate::protocol::message::{BatchBody, Done, Rows};
+
+    /// Writes down what it is asked. Batch 13 fails, and commits do as long as `disk_full` says so.
+    #[derive(Clone, Default)]
+    struct Notebook(Arc<Mutex<Notes>>);
+
+    #[derive(Default)]
+    struct Notes {
+        lines: Vec<String>,
+        disk_full: bool,
+        pending: u64,
+        stats: StoreStats,
+    }
+
+    impl Notebook {
+        fn with<T>(&self, work: impl FnOnce(&mut Notes) -> T) -> T {
+            work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        }
+
+        fn note(&self, line: impl Into<String>) {
+            self.with(|notes| notes.lines.push(line.into()));
+        }
+    }
+
+    impl HubStore for Notebook {
+        fn incarnation(&self) -> Incarnation {
+            ReplicaId([1; 16])
+        }
+
+        fn stats(&self) -> StoreStats {
+            self.with(|notes| notes.stats)
+        }
+
+        fn attach(&mut self, _: &Caller, _: ReplicaId) -> Answer<Attached> {
+            self.note("attach");
+            Ok(Attached { epoch: 1, last: None })
+        }
+
+        fn register(&mut self, _: &Caller, _: &RegisterRequest) -> Answer<()> {
+            self.note("register");
+            Ok(())
+        }
+
+        fn push(&mut self, _: &Caller, request: PushRequest, _: i64) -> Answer<Ack> {
+            self.note(format!("push {}", request.n));
+            if request.n == 13 {
+                return Err(StoreError::Failed("thirteen".into()));
+            }
+            self.with(|notes| notes.pending += 1);
+            Ok(Ack { n: request.n, conflicts: 0, rejected: vec![] })
+        }
+
+        fn end_session(&mut self, _: &Caller, counter: u64) -> Answer<()> {
+            self.note(format!("end {counter}"));
+            Ok(())
+        }
+
+        fn commit(&mut self) -> Answer<()> {
+            self.note("commit");
+            self.with(|notes| {
+                let pending = std::mem::take(&mut notes.pending);
+                if notes.disk_full && pending > 0 {
+                    return Err(StoreError::Failed("disk full".into()));
+                }
+                notes.stats.rows += pending;
+                Ok(())
+            })
+        }
+
+        fn welcome(&mut self, _: &Caller) -> Answer<Welcomed> {
+            self.note("welcome");
+            Ok(Welcomed::default())
+        }
+
+        fn snapshot(&mut self, _: &Caller, _: &PullRequest, _: i64) -> Answer<Snapshot> {
+            self.note("snapshot");
+            let done = Done { cursor: 0, highest: Hlc::ZERO, hub_now_ms: 0, clock: vec![] };
+            Ok(Snapshot { tables: vec![], first: Rows::default(), rest: None, done })
+        }
+    }
+
+    fn push(n: u64) -> PushRequest {
+        let (replica, body) = (ReplicaId([0; 16]), BatchBody::default());
+        PushRequest { replica, epoch: 1, counter: 0, n, previous: Digest::ZERO, digest: Digest::ZERO, body }
+    }
+
+    fn pull() -> PullRequest {
+        PullRequest { replica: ReplicaId([0; 16]), epoch: 1, cursor: 0, resume: 0, refresh: vec![] }
+    }
+
+    fn caller() -> Arc<Caller> {
+        Arc::new(Caller { tenant: "acme".into(), agent: "a".into() })
+    }
+
+    fn write(write: Write) -> Job {
+        Job { caller: caller(), work: Work::Write(write) }
+    }
+
+    /// Runs pushes as one group, followed by a pull that was asked first; returns the answers.
+    fn run_pushes(notebook: &Notebook, numbers: &[u64]) -> Vec<Answer<Ack>> {
+        let (reply, mut pulled) = oneshot::channel();
+        let mut group = vec![Job { caller: caller(), work: Work::Read(Read::Pull(pull(), reply)) }];
+        let mut answers = Vec::new();
+        for n in numbers {
+            let (reply, answer) = oneshot::channel();
+            group.push(write(Write::Push(push(*n), reply)));
+            answers.push(answer);
+        }
+        run_group(&mut notebook.clone(), &mut group, 0);
+        assert!(matches!(pulled.try_recv(), Ok(Reply::Pulled(Ok(_)))));
+        let answer_of = |mut answer: oneshot::Receiver<Reply>| match answer.try_recv() {
+            Ok(Reply::Pushed(answer)) => answer,
+            _ => panic!("a push without its answer"),
+        };
+        answers.into_iter().map(answer_of).collect()
+    }
+
+    #[test]
+    fn a_group_shares_one_commit_and_reads_follow_it() {
+        let notebook = Notebook::default();
+        let answers = run_pushes(&notebook, &[1, 2, 3]);
+        assert!(answers.iter().all(Result::is_ok));
+        let expected = ["push 1", "push 2", "push 3", "commit", "snapshot"];
+        notebook.with(|notes| assert_eq!(notes.lines, expected));
+    }
+
+    #[test]
+    fn a_failing_job_does_not_poison_its_group() {
+        let notebook = Notebook::default();
+        let answers = run_pushes(&notebook, &[1, 13, 2]);
+        assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+        assert_eq!(notebook.stats().rows, 2);
+    }
+
+    #[test]
+    fn nothing_is_acknowledged_that_was_not_committed_and_the_hub_goes_on() {
+        let notebook = Notebook::default();
+        notebook.with(|notes| notes.disk_full = true);
+        let answers = run_pushes(&notebook, &[1, 2]);
+        assert!(answers.iter().all(|answer| *answer == Err(StoreError::Failed("disk full".into()))));
+        notebook.with(|notes| notes.disk_full = false);
+        assert!(run_pushes(&notebook, &[1])[0].is_ok());
+    }
+
+    #[test]
+    fn what_was_asked_is_done_before_the_thread_ends() {
+        let notebook = Notebook::default();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (writer, thread) = Writer::start(Box::new(notebook.clone())).unwrap();
+        let answers = runtime.block_on(async {
+            let caller = caller();
+            assert_eq!(writer.welcome(&caller).await, Ok(Welcomed::default()));
+            writer.end_session(&caller, 5).await;
+            let attached = writer.ask(&caller, StoreRequest::Attach(ReplicaId([0; 16]))).await.await;
+            assert!(matches!(attached, Ok(Reply::Attached(Ok(_)))));
+            vec![writer.ask(&caller, StoreRequest::Push(push(1))).await]
+        });
+        let counts = writer.counts();
+        drop(writer);
+        thread.join().unwrap();
+        for mut answer in answers {
+            assert!(matches!(answer.try_recv(), Ok(Reply::Pushed(Ok(_)))));
+        }
+        assert_eq!(counts.get().rows, 1);
+    }
+}
