@@ -2,5 +2,11 @@
 //!
 //! They join storage and transport through the protocol's state machines, and read the clock for all three.
 
+pub mod agent;
+pub mod agent_error;
+pub mod link;
+pub mod runtime;
+pub mod sync;
 pub mod token;
+mod turn;
 pub mod writer;

@@ -73,16 +73,22 @@ struct Job {
 pub struct Writer {
     jobs: mpsc::Sender<Job>,
     incarnation: Incarnation,
-    counts: Arc<Counts>,
+    counts: Arc<StoreCounts>,
 }
 
-#[derive(Default)]
-struct Counts {
+/// How much the store holds, as of the last commit; for whoever wants to look without asking.
+#[derive(Debug, Default)]
+pub struct StoreCounts {
     tenants: AtomicU64,
     rows: AtomicU64,
 }
 
-impl Counts {
+impl StoreCounts {
+    /// The counts.
+    pub fn get(&self) -> StoreStats {
+        StoreStats { tenants: self.tenants.load(Ordering::Relaxed), rows: self.rows.load(Ordering::Relaxed) }
+    }
+
     fn set(&self, stats: StoreStats) {
         self.tenants.store(stats.tenants, Ordering::Relaxed);
         self.rows.store(stats.rows, Ordering::Relaxed);
@@ -93,7 +99,7 @@ impl Writer {
     /// Gives the store a thread. The second value is for waiting until the store is closed.
     pub fn start(store: Box<dyn HubStore>) -> std::io::Result<(Self, thread::JoinHandle<()>)> {
         let (jobs, waiting) = mpsc::channel(MAX_WAITING);
-        let counts = Arc::new(Counts::default());
+        let counts = Arc::new(StoreCounts::default());
         counts.set(store.stats());
         let writer = Self { jobs, incarnation: store.incarnation(), counts: Arc::clone(&counts) };
         let thread = thread::Builder::new()
@@ -107,12 +113,9 @@ impl Writer {
         self.incarnation
     }
 
-    /// How much the store holds, as of the last commit.
-    pub fn stats(&self) -> StoreStats {
-        StoreStats {
-            tenants: self.counts.tenants.load(Ordering::Relaxed),
-            rows: self.counts.rows.load(Ordering::Relaxed),
-        }
+    /// How much the store holds. Holding this does not keep the thread.
+    pub fn counts(&self) -> Arc<StoreCounts> {
+        Arc::clone(&self.counts)
     }
 
     /// Asks the store; returns once the question has its place in the order. The answer comes through the
@@ -151,7 +154,7 @@ impl Writer {
 }
 
 /// The thread: one group after the other until nobody can ask any more.
-fn run(mut store: Box<dyn HubStore>, mut waiting: mpsc::Receiver<Job>, counts: &Counts) {
+fn run(mut store: Box<dyn HubStore>, mut waiting: mpsc::Receiver<Job>, counts: &StoreCounts) {
     let mut group = Vec::with_capacity(MAX_GROUP);
     while waiting.blocking_recv_many(&mut group, MAX_GROUP) > 0 {
         run_group(store.as_mut(), &mut group, wall_clock_ms());
@@ -395,18 +398,20 @@ mod tests {
         let notebook = Notebook::default();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (writer, thread) = Writer::start(Box::new(notebook.clone())).unwrap();
-        let answer = runtime.block_on(async {
+        let answers = runtime.block_on(async {
             let caller = caller();
             assert_eq!(writer.welcome(&caller).await, Ok(Welcomed::default()));
             writer.end_session(&caller, 5).await;
             let attached = writer.ask(&caller, StoreRequest::Attach(ReplicaId([0; 16]))).await.await;
             assert!(matches!(attached, Ok(Reply::Attached(Ok(_)))));
-            writer.ask(&caller, StoreRequest::Push(push(1))).await
+            vec![writer.ask(&caller, StoreRequest::Push(push(1))).await]
         });
-        let counts = Arc::clone(&writer.counts);
+        let counts = writer.counts();
         drop(writer);
         thread.join().unwrap();
-        assert!(matches!(runtime.block_on(answer), Ok(Reply::Pushed(Ok(_)))));
-        assert_eq!(counts.rows.load(Ordering::Relaxed), 1);
+        for mut answer in answers {
+            assert!(matches!(answer.try_recv(), Ok(Reply::Pushed(Ok(_)))));
+        }
+        assert_eq!(counts.get().rows, 1);
     }
 }

@@ -1,0 +1,314 @@
+//! An agent: the handle that `FederationHub` stands on.
+//!
+//! ```text
+//! connect ──► Session ──► sync: attach (once) ─► collect ─► send ─► receive ─► apply ──► disconnect
+//! ```
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::agent_error::{AgentError, ErrorCode, Remedy};
+use super::link::{Door, GOODBYE, Session, wall_now_ms};
+use super::sync::{AttachedDatabase, SharedMint, SyncJob, SyncReport, run};
+use super::turn::turn;
+use crate::model::{ReplicaId, VectorClock};
+use crate::protocol::message::Hello;
+use crate::storage::driver::SqlDriver;
+use crate::storage::replica::{Mint, open, reconcile};
+use crate::transport::{AgentEndpoint, AgentTls, EndpointAddress, PemSource};
+
+/// Databases whose attachment is remembered; more than any agent has.
+const MAX_DATABASES: usize = 64;
+
+/// How often a database attaches anew before it is given up: once under each new replica id.
+const MAX_ATTACHES: usize = 3;
+
+/// What an agent is made of.
+#[derive(Clone, Debug)]
+pub struct AgentOptions {
+    /// `quic://host[:port]`.
+    pub endpoint: String,
+    /// The agent's name, for people.
+    pub agent_id: String,
+    /// The tenant that the agent believes it belongs to; the token decides.
+    pub tenant_id: String,
+    /// A JWT.
+    pub token: String,
+    /// Whether the agent shows a certificate of its own.
+    pub enable_mtls: bool,
+    /// Its certificate.
+    pub cert: Option<PemSource>,
+    /// Its key.
+    pub key: Option<PemSource>,
+    /// The CA of the hub's certificate.
+    pub ca: Option<PemSource>,
+    /// How long connecting may take, in ms.
+    pub connect_timeout_ms: u64,
+    /// How long a sync may make no progress, in ms.
+    pub request_timeout_ms: u64,
+}
+
+/// What an agent knows of its syncs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AgentStats {
+    /// When the last sync ended, or the connection was made, in ms since the epoch; 0 before.
+    pub last_sync_time_ms: i64,
+    /// How much of each agent's work has been merged here.
+    pub vector_clock: VectorClock,
+}
+
+/// An agent. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Agent(Arc<Inner>);
+
+struct Inner {
+    options: AgentOptions,
+    shared: Mutex<Shared>,
+    /// Held by whoever talks to the hub, so that one sync runs at a time.
+    link: tokio::sync::Mutex<Link>,
+}
+
+/// What can be asked at any time.
+#[derive(Default)]
+struct Shared {
+    is_connected: bool,
+    stats: AgentStats,
+}
+
+/// What belongs to the connection.
+#[derive(Default)]
+struct Link {
+    endpoint: AgentEndpoint,
+    session: Option<Session>,
+    databases: HashMap<u64, AttachedDatabase>,
+    mint: Option<SharedMint>,
+}
+
+/// A sync that was asked for, and counted.
+#[derive(Debug)]
+pub struct SyncTicket {
+    counter: u64,
+}
+
+impl Agent {
+    /// An agent that is not connected yet. No I/O.
+    pub fn new(options: AgentOptions) -> Self {
+        Self(Arc::new(Inner { options, shared: Mutex::default(), link: tokio::sync::Mutex::default() }))
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.0.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Connects, unless it is connected.
+    pub async fn connect(&self) -> Result<(), AgentError> {
+        let mut link = self.0.link.lock().await;
+        if self.is_connected() {
+            return Ok(());
+        }
+        let session = self.open_session(&link.endpoint).await?;
+        link.databases.clear();
+        let mut shared = self.shared();
+        shared.is_connected = true;
+        shared.stats.last_sync_time_ms = wall_now_ms();
+        shared.stats.vector_clock.raise(&self.0.options.agent_id, session.welcome.counter);
+        link.session = Some(session);
+        Ok(())
+    }
+
+    /// Counts a sync that begins now.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotConnected`] before `connect` and after `disconnect`.
+    pub fn begin_sync(&self) -> Result<SyncTicket, AgentError> {
+        let mut shared = self.shared();
+        if !shared.is_connected {
+            return Err(AgentError::not_connected());
+        }
+        let counter = shared.stats.vector_clock.increment(&self.0.options.agent_id);
+        Ok(SyncTicket { counter })
+    }
+
+    /// Runs a sync, after those that were asked for before. Whatever fails, nothing is lost: the next sync
+    /// sends it.
+    pub async fn sync(
+        &self,
+        ticket: SyncTicket,
+        database: Arc<dyn SqlDriver>,
+    ) -> Result<SyncReport, AgentError> {
+        let mut link = self.0.link.lock().await;
+        if !self.is_connected() {
+            return Err(AgentError::not_connected());
+        }
+        let started = Instant::now();
+        let (mut report, clock) = match self.sync_once(&mut link, ticket.counter, &*database).await {
+            Err(AgentError { remedy: Remedy::Reconnect, .. }) => {
+                link.session = None;
+                self.sync_once(&mut link, ticket.counter, &*database).await?
+            }
+            Err(AgentError { remedy: Remedy::Attach, .. }) => {
+                link.databases.remove(&database.database_id());
+                self.sync_once(&mut link, ticket.counter, &*database).await?
+            }
+            outcome => outcome?,
+        };
+        report.duration_ms = started.elapsed().as_secs_f64() * 1e3;
+        let mut shared = self.shared();
+        shared.stats.last_sync_time_ms = wall_now_ms();
+        shared.stats.vector_clock.merge(&clock);
+        Ok(report)
+    }
+
+    /// Ends the connection, after the syncs that were asked for before. Quiet when not connected.
+    pub async fn disconnect(&self) {
+        let mut link = self.0.link.lock().await;
+        self.shared().is_connected = false;
+        link.databases.clear();
+        if link.session.take().is_some() {
+            link.endpoint.close(GOODBYE, "goodbye").await;
+        }
+    }
+
+    /// True from `connect` to `disconnect`, also while the link is down and about to be restored.
+    pub fn is_connected(&self) -> bool {
+        self.shared().is_connected
+    }
+
+    /// A copy of what is known.
+    pub fn stats(&self) -> AgentStats {
+        self.shared().stats.clone()
+    }
+
+    async fn open_session(&self, endpoint: &AgentEndpoint) -> Result<Session, AgentError> {
+        let options = &self.0.options;
+        let address = EndpointAddress::parse(&options.endpoint)?;
+        let tls = AgentTls { identity: identity(options)?, ca: options.ca.clone() };
+        let hello = Hello {
+            tenant: options.tenant_id.clone(),
+            agent: options.agent_id.clone(),
+            token: options.token.clone(),
+        };
+        let door = Door { address: &address, tls: &tls, hello, timeout_ms: options.connect_timeout_ms };
+        Session::open(endpoint, door).await
+    }
+
+    async fn sync_once(
+        &self,
+        link: &mut Link,
+        counter: u64,
+        driver: &dyn SqlDriver,
+    ) -> Result<(SyncReport, VectorClock), AgentError> {
+        let session = match link.session.take().filter(|session| !session.is_closed()) {
+            Some(session) => session,
+            None => {
+                link.databases.clear();
+                self.open_session(&link.endpoint).await?
+            }
+        };
+        link.session = Some(session.clone());
+        let mint = link.mint()?;
+        let id = driver.database_id();
+        let mut database = match link.databases.remove(&id) {
+            Some(database) => database,
+            None => self.attach(&session, driver, &mint).await?,
+        };
+        let patience = self.patience();
+        let job = SyncJob { session: &session, driver, database: &mut database, counter, patience, mint };
+        // Remembered only if it went well: after a failure the hub is asked again what it has accepted.
+        let done = run(job).await?;
+        if link.databases.len() >= MAX_DATABASES {
+            link.databases.clear();
+        }
+        link.databases.insert(id, database);
+        Ok(done)
+    }
+
+    /// Agrees with the hub on what it has of this database.
+    async fn attach(
+        &self,
+        session: &Session,
+        driver: &dyn SqlDriver,
+        mint: &SharedMint,
+    ) -> Result<AttachedDatabase, AgentError> {
+        let patience = self.patience();
+        let tenant = self.0.options.tenant_id.clone();
+        let fresh = fresh_replica(mint);
+        let opening = tenant.clone();
+        let mut state = turn(driver, patience, move |sql| open(sql, &opening, fresh)).await?;
+        for _ in 0..MAX_ATTACHES {
+            let attached = session.attach(state.replica, patience).await?;
+            let epoch = attached.epoch;
+            let (tenant, incarnation, fresh) =
+                (tenant.clone(), session.welcome.incarnation, fresh_replica(mint));
+            let reconciled =
+                turn(driver, patience, move |sql| reconcile(sql, &tenant, incarnation, &attached, fresh))
+                    .await?;
+            if !reconciled.renewed {
+                return Ok(AttachedDatabase { epoch, catalog: None });
+            }
+            state = reconciled.state;
+        }
+        Err(AgentError::new(
+            ErrorCode::Protocol,
+            "hub and database do not agree on what was accepted; is the database synced by another process?",
+        ))
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_millis(self.0.options.request_timeout_ms)
+    }
+}
+
+impl Link {
+    /// Random bytes for identities: one seed from the system, stretched.
+    fn mint(&mut self) -> Result<SharedMint, AgentError> {
+        if let Some(mint) = &self.mint {
+            return Ok(mint.clone());
+        }
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|error| {
+            AgentError::new(ErrorCode::Internal, format!("the system gives no random bytes: {error}"))
+        })?;
+        let mut stretched = blake3::Hasher::new_keyed(&seed).finalize_xof();
+        let mint: Mint = Box::new(move || {
+            let mut bytes = [0; 16];
+            stretched.fill(&mut bytes);
+            bytes
+        });
+        let mint: SharedMint = Arc::new(Mutex::new(mint));
+        self.mint = Some(mint.clone());
+        Ok(mint)
+    }
+}
+
+fn fresh_replica(mint: &SharedMint) -> ReplicaId {
+    let mut mint = mint.lock().unwrap_or_else(PoisonError::into_inner);
+    ReplicaId(mint())
+}
+
+/// The agent's certificate and key, or which of them is missing.
+fn identity(options: &AgentOptions) -> Result<Option<(PemSource, PemSource)>, AgentError> {
+    if !options.enable_mtls {
+        return Ok(None);
+    }
+    let missing: Vec<&str> = [
+        ("certPath (or FEDERATION_CERT_PATH)", options.cert.is_none()),
+        ("keyPath (or FEDERATION_KEY_PATH)", options.key.is_none()),
+        ("caPath (or FEDERATION_CA_PATH)", options.ca.is_none()),
+    ]
+    .into_iter()
+    .filter_map(|(name, missing)| missing.then_some(name))
+    .collect();
+    match (&options.cert, &options.key) {
+        (Some(cert), Some(key)) if missing.is_empty() => Ok(Some((cert.clone(), key.clone()))),
+        _ => Err(AgentError::new(
+            ErrorCode::Config,
+            format!(
+                "mutual TLS is on, and {} is missing. Give it in the configuration or the environment, or set \
+                 enableMTLS: false if the hub asks for no client certificate",
+                missing.join(", ")
+            ),
+        )),
+    }
+}

@@ -1,0 +1,204 @@
+//! What can go wrong for an agent, and what to do about it.
+
+use thiserror::Error;
+
+use super::runtime::RuntimeError;
+use crate::protocol::agent_session::ExchangeError;
+use crate::protocol::message::{Refusal, Refused};
+use crate::storage::driver::{DriverGone, SqlError, SqlErrorKind};
+use crate::storage::replica::TurnError;
+use crate::transport::{ConnectError, ConnectionLost, EndpointAddressError, ReceiveError, SendError};
+
+/// What kind of failure it was. Each has one code in JavaScript.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    /// `sync` before `connect`, or after `disconnect`.
+    NotConnected,
+    /// An option is missing or wrong.
+    Config,
+    /// No hub answers at the endpoint.
+    Unreachable,
+    /// Agent and hub do not trust each other's certificates, or do not speak the same version.
+    Tls,
+    /// The hub refuses the token.
+    Unauthenticated,
+    /// The hub answered, and then stayed silent for too long.
+    Timeout,
+    /// The agent's database cannot be read or written.
+    Database,
+    /// Hub and agent do not understand each other.
+    Protocol,
+    /// The hub cannot serve at present.
+    Busy,
+    /// A fault of this library.
+    Internal,
+}
+
+/// A failed operation of an agent. Nothing is lost by it: the next sync sends what this one did not.
+#[derive(Clone, Debug, Error)]
+#[error("{message}")]
+pub struct AgentError {
+    /// What kind of failure it was.
+    pub code: ErrorCode,
+    /// What was wrong, and what to do.
+    pub message: String,
+    /// Whether a new connection may mend it at once.
+    pub(super) remedy: Remedy,
+}
+
+/// What the agent itself can do about a failure, once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Remedy {
+    /// Nothing.
+    None,
+    /// Connect anew.
+    Reconnect,
+    /// Attach the database anew.
+    Attach,
+}
+
+impl AgentError {
+    /// A failure that the agent itself cannot mend.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), remedy: Remedy::None }
+    }
+
+    /// `sync` before `connect`: the text that callers of the former class compare with.
+    pub fn not_connected() -> Self {
+        Self::new(ErrorCode::NotConnected, "Not connected to federation hub")
+    }
+
+    /// The hub stayed silent, or took nothing, for too long.
+    pub fn timeout(limit_ms: u64) -> Self {
+        let message = format!(
+            "the hub made no progress for {limit_ms} ms (requestTimeoutMs). Nothing is lost: the next sync \
+             sends it again; if the network is slow, raise requestTimeoutMs"
+        );
+        Self { code: ErrorCode::Timeout, message, remedy: Remedy::None }
+    }
+
+    fn reconnect(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), remedy: Remedy::Reconnect }
+    }
+}
+
+impl From<RuntimeError> for AgentError {
+    fn from(error: RuntimeError) -> Self {
+        Self::new(ErrorCode::Internal, error.to_string())
+    }
+}
+
+impl From<EndpointAddressError> for AgentError {
+    fn from(error: EndpointAddressError) -> Self {
+        Self::new(ErrorCode::Config, error.to_string())
+    }
+}
+
+impl From<ConnectError> for AgentError {
+    fn from(error: ConnectError) -> Self {
+        let code = match &error {
+            ConnectError::Config(_) => ErrorCode::Config,
+            ConnectError::Tls { .. } | ConnectError::Lost { lost: ConnectionLost::Tls(_), .. } => {
+                ErrorCode::Tls
+            }
+            ConnectError::Socket(_) => ErrorCode::Internal,
+            ConnectError::Lost { lost: ConnectionLost::Protocol(_), .. } => ErrorCode::Protocol,
+            ConnectError::Resolve { .. }
+            | ConnectError::Unreachable { .. }
+            | ConnectError::NoRoute { .. }
+            | ConnectError::Lost { .. } => ErrorCode::Unreachable,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<ConnectionLost> for AgentError {
+    fn from(lost: ConnectionLost) -> Self {
+        match lost {
+            ConnectionLost::Tls(_) => Self::new(ErrorCode::Tls, lost.to_string()),
+            ConnectionLost::Protocol(_) => Self::new(ErrorCode::Protocol, lost.to_string()),
+            _ => {
+                Self::reconnect(ErrorCode::Unreachable, format!("the connection to the hub was lost: {lost}"))
+            }
+        }
+    }
+}
+
+impl From<SendError> for AgentError {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Lost(lost) => lost.into(),
+            SendError::Stopped(_) | SendError::Finished => {
+                Self::reconnect(ErrorCode::Protocol, format!("the hub broke off the sync: {error}"))
+            }
+            SendError::Frame(_) => Self::new(ErrorCode::Internal, error.to_string()),
+        }
+    }
+}
+
+impl From<ReceiveError> for AgentError {
+    fn from(error: ReceiveError) -> Self {
+        match error {
+            ReceiveError::Lost(lost) => lost.into(),
+            ReceiveError::Frame(_) => Self::new(
+                ErrorCode::Protocol,
+                format!(
+                    "the hub sent something that is no message: {error}. Bring hub and agent to one release"
+                ),
+            ),
+            ReceiveError::Reset(_) | ReceiveError::TooSlow | ReceiveError::Stopped => {
+                Self::reconnect(ErrorCode::Protocol, format!("the hub broke off the sync: {error}"))
+            }
+        }
+    }
+}
+
+impl From<Refused> for AgentError {
+    fn from(refused: Refused) -> Self {
+        let (code, remedy) = match refused.reason {
+            Refusal::Unauthenticated => (ErrorCode::Unauthenticated, Remedy::None),
+            Refusal::Protocol | Refusal::Clock => (ErrorCode::Protocol, Remedy::None),
+            Refusal::Stale => (ErrorCode::Protocol, Remedy::Attach),
+            Refusal::Store => (ErrorCode::Busy, Remedy::None),
+            Refusal::Stopping => (ErrorCode::Busy, Remedy::Reconnect),
+        };
+        Self { code, message: format!("the hub refused: {}", refused.message), remedy }
+    }
+}
+
+impl From<ExchangeError> for AgentError {
+    fn from(error: ExchangeError) -> Self {
+        match error {
+            ExchangeError::Refused(refused) => refused.into(),
+            ExchangeError::OutOfOrder(_) => Self::new(ErrorCode::Protocol, error.to_string()),
+        }
+    }
+}
+
+impl From<SqlError> for AgentError {
+    fn from(error: SqlError) -> Self {
+        let message = match error.kind {
+            SqlErrorKind::Closed => format!(
+                "the database was closed during the sync ({error}). Nothing is lost; await sync() before closing \
+                 it"
+            ),
+            _ => format!("the agent's database: {error}"),
+        };
+        Self::new(ErrorCode::Database, message)
+    }
+}
+
+impl From<TurnError> for AgentError {
+    fn from(error: TurnError) -> Self {
+        match error {
+            TurnError::Sql(error) => error.into(),
+            TurnError::OtherTenant { .. } => Self::new(ErrorCode::Database, error.to_string()),
+        }
+    }
+}
+
+impl From<DriverGone> for AgentError {
+    fn from(error: DriverGone) -> Self {
+        Self::new(ErrorCode::Database, error.to_string())
+    }
+}

@@ -1,0 +1,300 @@
+//! One sync: collect, send, receive, apply. The loop around the agent's state machine.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::agent_error::AgentError;
+use super::link::{Session, millis};
+use super::turn::turn;
+use crate::model::VectorClock;
+use crate::protocol::agent_session::{AgentExchange, Step};
+use crate::protocol::message::{Ack, Done, Rows, SyncBegin, ToAgent, ToHub};
+use crate::storage::apply::Incoming;
+use crate::storage::bookkeeping::SentBatch;
+use crate::storage::driver::SqlDriver;
+use crate::storage::replica::{ApplyExtras, CachedCatalog, CollectTurn, Mint, apply_turn, collect_turn};
+use crate::storage::scratch::prove_harmless;
+use crate::transport::{FrameReceiver, FrameSender};
+
+/// Rows applied in one turn of the database's thread: about 10 ms of it (I7).
+const ROWS_PER_TURN: usize = 500;
+
+/// Random bytes for new identities, shared with the turns.
+pub type SharedMint = Arc<Mutex<Mint>>;
+
+/// What a sync did, in rows and bytes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SyncReport {
+    /// Rows that others changed and that were inserted, updated or deleted here.
+    pub pulled: u64,
+    /// Rows changed here that the hub has made durable.
+    pub pushed: u64,
+    /// Pushed cells whose value differed from a write of another replica that this one had not seen.
+    pub conflicts: u64,
+    /// Rows of others that are set aside, because they cannot be applied here at present.
+    pub quarantined: u64,
+    /// Rows changed here that cannot be shared.
+    pub rejected: u64,
+    /// How long the sync took, in ms.
+    pub duration_ms: f64,
+    /// Bytes of frames sent.
+    pub bytes_sent: u64,
+    /// Bytes of frames received.
+    pub bytes_received: u64,
+    /// What people should know: rows that were set aside or rejected, and why.
+    pub notices: Vec<String>,
+}
+
+/// A database that is attached on the present connection.
+#[derive(Clone, Debug)]
+pub struct AttachedDatabase {
+    /// The epoch that the hub opened for it.
+    pub epoch: u64,
+    /// What is known of its schema.
+    pub catalog: Option<CachedCatalog>,
+}
+
+/// What a sync works with.
+pub struct SyncJob<'a> {
+    /// The connection.
+    pub session: &'a Session,
+    /// The database.
+    pub driver: &'a dyn SqlDriver,
+    /// Its attachment.
+    pub database: &'a mut AttachedDatabase,
+    /// The agent's own clock entry.
+    pub counter: u64,
+    /// How long no progress is borne.
+    pub patience: Duration,
+    /// Random bytes.
+    pub mint: SharedMint,
+}
+
+/// A batch under way.
+struct UnderWay {
+    sent: SentBatch,
+    n: u64,
+    rows: u64,
+}
+
+/// What has come and is not applied yet.
+#[derive(Default)]
+struct Arrived {
+    acked: Vec<SentBatch>,
+    rows: Rows,
+    extras: ApplyExtras,
+}
+
+/// Runs one sync to its end. Returns what it did, and the clock entries that the hub told.
+pub async fn run(mut job: SyncJob<'_>) -> Result<(SyncReport, VectorClock), AgentError> {
+    let mut report = SyncReport::default();
+    let first = job.collect().await?;
+    report.quarantined = first.quarantined;
+    let state = first.state.clone();
+    let mut arrived = Arrived::default();
+    arrived.extras.refreshed.clone_from(&first.refresh);
+    arrived.extras.schema_digest = first.schema.as_ref().map(|(_, digest)| *digest);
+    let begin = SyncBegin {
+        replica: state.replica,
+        epoch: job.database.epoch,
+        cursor: state.cursor,
+        resume: state.resume,
+        counter: job.counter,
+        schema: first.schema.as_ref().map(|(schema, _)| schema.clone()).unwrap_or_default(),
+        refresh: first.refresh.clone(),
+    };
+    let (mut sender, mut receiver) = job.session.connection.open().await?;
+    let mut exchange = AgentExchange::new(state.cursor);
+    let pushed = job.push(&mut sender, &mut exchange, begin, first, &mut report).await;
+    let mut under_way = match pushed {
+        Ok(under_way) => under_way,
+        // A hub that stops reading has said why on its own half.
+        Err(error) => return Err(refusal(&mut receiver, job.patience).await.unwrap_or(error)),
+    };
+    let clock = loop {
+        let message = job.receive(&mut receiver).await?;
+        match exchange.receive(message)? {
+            Step::Acked(ack) => acknowledged(ack, &mut under_way, &mut arrived, &mut report),
+            Step::Tables(tables) => {
+                let catalog = job.database.catalog.clone();
+                let missing = |name: &str| catalog.as_ref().is_none_or(|it| it.catalog.table(name).is_none());
+                for table in tables.into_iter().filter(|table| missing(&table.name)) {
+                    match prove_harmless(&table) {
+                        Ok(()) => arrived.extras.tables.push(table),
+                        Err(why) => {
+                            report.notices.push(format!("table {:?} is not made here: {why}", table.name));
+                        }
+                    }
+                }
+            }
+            Step::Rows(rows) => {
+                job.apply_all(&mut arrived, None, &mut report).await?;
+                arrived.rows = rows;
+            }
+            Step::Done(done) => {
+                let clock = done.clock.iter().map(|(agent, count)| (agent.as_str(), *count)).collect();
+                let idle = arrived.acked.is_empty()
+                    && arrived.rows.rows.is_empty()
+                    && arrived.extras.tables.is_empty()
+                    && arrived.extras.schema_digest.is_none()
+                    && arrived.extras.refreshed.is_empty()
+                    && done.cursor == state.cursor;
+                if !idle {
+                    job.apply_all(&mut arrived, Some(done), &mut report).await?;
+                }
+                break clock;
+            }
+        }
+    };
+    report.bytes_sent = sender.bytes_sent();
+    report.bytes_received = receiver.bytes_received();
+    Ok((report, clock))
+}
+
+/// Books what the hub has accepted.
+fn acknowledged(ack: Ack, under_way: &mut Vec<UnderWay>, arrived: &mut Arrived, report: &mut SyncReport) {
+    let Some(at) = under_way.iter().position(|batch| batch.n == ack.n) else { return };
+    let batch = under_way.remove(at);
+    let rejected = ack.rejected.len() as u64;
+    report.pushed += batch.rows.saturating_sub(rejected);
+    report.rejected += rejected;
+    report.conflicts += u64::from(ack.conflicts);
+    for (_, reason) in ack.rejected {
+        note(&mut report.notices, format!("the hub cannot take a row: {reason}"));
+    }
+    arrived.acked.push(batch.sent);
+}
+
+/// Adds a notice once; many rows can have one reason.
+fn note(notices: &mut Vec<String>, notice: String) {
+    if !notices.contains(&notice) {
+        notices.push(notice);
+    }
+}
+
+/// What the hub said when it stopped listening, if it did.
+async fn refusal(receiver: &mut FrameReceiver, patience: Duration) -> Option<AgentError> {
+    loop {
+        match receiver.next_within::<ToAgent>(patience).await.ok()?? {
+            ToAgent::Refused(refused) => return Some(refused.into()),
+            _ => continue,
+        }
+    }
+}
+
+impl SyncJob<'_> {
+    /// Sends the start, every batch, and the end.
+    async fn push(
+        &mut self,
+        sender: &mut FrameSender,
+        exchange: &mut AgentExchange,
+        begin: SyncBegin,
+        first: CollectTurn,
+        report: &mut SyncReport,
+    ) -> Result<Vec<UnderWay>, AgentError> {
+        let mut under_way = Vec::new();
+        self.send(sender, &ToHub::Sync(begin)).await?;
+        let mut collected = first.collected;
+        loop {
+            report.rejected += collected.rejected.len() as u64;
+            collected.rejected.into_iter().for_each(|notice| note(&mut report.notices, notice));
+            if let Some((sent, batch)) = collected.batch {
+                let n = batch.n;
+                exchange.sent(n);
+                self.send(sender, &ToHub::Batch(batch)).await?;
+                under_way.push(UnderWay { sent, n, rows: collected.rows });
+            }
+            if !collected.more {
+                break;
+            }
+            collected = self.collect().await?.collected;
+        }
+        self.send(sender, &ToHub::End).await?;
+        sender.finish()?;
+        Ok(under_way)
+    }
+
+    async fn send(&self, sender: &mut FrameSender, message: &ToHub) -> Result<(), AgentError> {
+        let sent = timeout(self.patience, sender.send(message)).await;
+        sent.map_err(|_| AgentError::timeout(millis(self.patience)))??;
+        Ok(())
+    }
+
+    async fn receive(&self, receiver: &mut FrameReceiver) -> Result<ToAgent, AgentError> {
+        let answer = timeout(self.patience, receiver.next::<ToAgent>()).await;
+        answer.map_err(|_| AgentError::timeout(millis(self.patience)))??.ok_or_else(|| {
+            AgentError::new(
+                super::agent_error::ErrorCode::Protocol,
+                "the hub ended the sync before it was complete; nothing is lost, sync again",
+            )
+        })
+    }
+
+    async fn collect(&mut self) -> Result<CollectTurn, AgentError> {
+        let cached = self.database.catalog.clone();
+        let (clock, mint) = (self.session.clock(), self.mint.clone());
+        let found = turn(self.driver, self.patience, move |sql| {
+            let mut mint = mint.lock().unwrap_or_else(PoisonError::into_inner);
+            collect_turn(sql, cached.clone(), clock, &mut mint)
+        });
+        let found = found.await?;
+        self.database.catalog = Some(found.catalog.clone());
+        Ok(found)
+    }
+
+    /// Applies what has arrived, in bounded turns; the last one takes the acknowledgements and the end.
+    async fn apply_all(
+        &mut self,
+        arrived: &mut Arrived,
+        done: Option<Done>,
+        report: &mut SyncReport,
+    ) -> Result<(), AgentError> {
+        let Rows { tables, rows } = std::mem::take(&mut arrived.rows);
+        if rows.is_empty() && done.is_none() {
+            return Ok(());
+        }
+        let mut rows = rows.into_iter().peekable();
+        loop {
+            let slice: Vec<_> = rows.by_ref().take(ROWS_PER_TURN).collect();
+            let is_last = rows.peek().is_none();
+            let incoming = Incoming {
+                acked: std::mem::take(&mut arrived.acked),
+                rows: Rows { tables: tables.clone(), rows: slice },
+                done: done.clone().filter(|_| is_last),
+            };
+            self.apply(arrived, incoming, report).await?;
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn apply(
+        &mut self,
+        arrived: &mut Arrived,
+        incoming: Incoming,
+        report: &mut SyncReport,
+    ) -> Result<(), AgentError> {
+        let cached = self.database.catalog.clone();
+        let (clock, mint) = (self.session.clock(), self.mint.clone());
+        let extras = ApplyExtras {
+            tables: std::mem::take(&mut arrived.extras.tables),
+            schema_digest: arrived.extras.schema_digest,
+            refreshed: arrived.extras.refreshed.clone(),
+        };
+        // Taken only once the transaction is open: a turn that finds the database busy can be repeated.
+        let mut incoming = Some(incoming);
+        let applied = turn(self.driver, self.patience, move |sql| {
+            let mut mint = mint.lock().unwrap_or_else(PoisonError::into_inner);
+            apply_turn(sql, cached.clone(), clock, &mut mint, &extras, &mut incoming)
+        });
+        let applied = applied.await?;
+        self.database.catalog = Some(applied.catalog);
+        report.pulled += applied.applied.rows;
+        report.quarantined = applied.applied.quarantined;
+        applied.notices.into_iter().for_each(|notice| note(&mut report.notices, notice));
+        Ok(())
+    }
+}
