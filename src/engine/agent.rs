@@ -199,12 +199,11 @@ impl Agent {
         counter: u64,
         driver: &dyn SqlDriver,
     ) -> Result<(SyncReport, VectorClock), AgentError> {
-        let session = match link.session.take().filter(|session| !session.is_closed()) {
-            Some(session) => session,
-            None => {
-                link.databases.clear();
-                self.open_session(&link.endpoint).await?
-            }
+        let session = if let Some(session) = link.session.take().filter(|session| !session.is_closed()) {
+            session
+        } else {
+            link.databases.clear();
+            self.open_session(&link.endpoint).await?
         };
         link.session = Some(session.clone());
         let mint = link.mint()?;

@@ -177,9 +177,8 @@ fn note(notices: &mut Vec<String>, notice: String) {
 /// What the hub said when it stopped listening, if it did.
 async fn refusal(receiver: &mut FrameReceiver, patience: Duration) -> Option<AgentError> {
     loop {
-        match receiver.next_within::<ToAgent>(patience).await.ok()?? {
-            ToAgent::Refused(refused) => return Some(refused.into()),
-            _ => continue,
+        if let ToAgent::Refused(refused) = receiver.next_within::<ToAgent>(patience).await.ok()?? {
+            return Some(refused.into());
         }
     }
 }

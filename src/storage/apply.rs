@@ -4,16 +4,16 @@
 //! settling the log, so that what the application wrote meanwhile keeps the base it had, and ends by
 //! clearing it, so that what was applied is not taken for a write of this replica.
 
-use std::collections::HashMap;
-
 use super::bookkeeping::{ReplicaState, SentBatch, acknowledge};
 use super::catalog::{Catalog, Key, Table, quote, quote_list};
 use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
+use super::incoming::{Cell, merge};
 use super::numbers::Numbers;
 use super::quarantine::{self, SetAside};
-use super::row_meta::{CellMeta, RowMeta, Tombstone};
-use super::rows::{Context, Entry, LocalKey, Sending, key_condition, key_params, merged_cell};
-use crate::model::{CellValue, Op, RowUpdate, TableHeader, Value};
+use super::row_meta::RowMeta;
+use super::rows::{Context, Entry, LocalKey, Sending, key_condition, key_params};
+use super::triggers;
+use crate::model::{RowUpdate, TableHeader, Value};
 use crate::protocol::message::{Done, Rows};
 
 /// What one turn applies.
@@ -56,7 +56,7 @@ pub fn apply(
     };
     let last = incoming.rows.rows.last().map(|row| row.seq);
     let retry = incoming.done.is_some() && (set_aside_before > 0 || last.is_some());
-    let suspended = suspend_triggers(sql, context.catalog, &incoming.rows, retry)?;
+    let suspended = triggers::suspend(sql, context.catalog, &incoming.rows, retry)?;
     for update in incoming.rows.rows {
         let Some(header) = incoming.rows.tables.get(usize::from(update.table)) else {
             return Err(SqlError::corrupt("the hub sent a row of a table that it did not name"));
@@ -83,25 +83,6 @@ pub fn apply(
     Ok(Applied { rows: applier.applied, quarantined: quarantine::count(sql)? })
 }
 
-/// Takes the application's triggers off the tables that this turn touches (I6), and returns the texts that
-/// bring them back. In a transaction, so that nobody ever sees them missing.
-fn suspend_triggers(
-    sql: &mut dyn Sql,
-    catalog: &Catalog,
-    rows: &Rows,
-    all: bool,
-) -> Result<Vec<String>, SqlError> {
-    let touched = |table: &&Table| {
-        all || rows.tables.iter().any(|header| header.name.eq_ignore_ascii_case(&table.name))
-    };
-    let mut texts = Vec::new();
-    for (name, text) in catalog.tables.iter().filter(touched).flat_map(|table| &table.triggers) {
-        sql.run(&format!("DROP TRIGGER main.{}", quote(name)))?;
-        texts.push(text.clone());
-    }
-    Ok(texts)
-}
-
 /// What became of one row.
 enum Outcome {
     /// It is in its table as it should be.
@@ -123,12 +104,14 @@ struct Applier<'a> {
 impl Applier<'_> {
     /// Applies a row, together with what is set aside of it.
     fn apply(&mut self, sql: &mut dyn Sql, row: SetAside) -> Result<(), SqlError> {
-        let row = match self.check_quarantine {
-            true => match quarantine::take(sql, &row.header.name, row.update.id)? {
-                Some(earlier) => earlier.merge(row),
-                None => row,
-            },
-            false => row,
+        let earlier = if self.check_quarantine {
+            quarantine::take(sql, &row.header.name, row.update.id)?
+        } else {
+            None
+        };
+        let row = match earlier {
+            Some(earlier) => earlier.merge(row),
+            None => row,
         };
         self.try_row(sql, &row)
     }
@@ -172,12 +155,12 @@ impl Applier<'_> {
         let is_present = entry.as_ref().is_some_and(Entry::is_present);
         let (mut meta, cells) = match merge(sql, self.catalog, table, header, update, entry.as_ref())? {
             Ok(merged) => merged,
-            Err(reason) => return self.hold(sql, table, entry, reason),
+            Err(reason) => return hold(sql, table, entry, reason),
         };
         meta.seen = update.seq;
         match (entry, is_present, meta.is_alive()) {
-            (Some(entry), true, true) => self.update_row(sql, table, entry, meta, &cells),
-            (Some(entry), true, false) => self.delete_row(sql, table, entry, meta),
+            (Some(entry), true, true) => update_row(sql, table, entry, meta, &cells),
+            (Some(entry), true, false) => delete_row(sql, table, entry, meta),
             (entry, _, true) => self.insert_row(sql, table, entry, meta, &cells, update),
             (Some(mut entry), _, false) => {
                 entry.meta = meta;
@@ -189,88 +172,7 @@ impl Applier<'_> {
         }
     }
 
-    /// Notes that an update of a row that is here could not be applied: what the application writes to it
-    /// from now on has not seen that update.
-    fn hold(
-        &mut self,
-        sql: &mut dyn Sql,
-        table: &Table,
-        entry: Option<Entry>,
-        reason: String,
-    ) -> Result<Outcome, SqlError> {
-        if let Some(mut entry) = entry.filter(|entry| !entry.meta.held) {
-            entry.meta.held = true;
-            let was = entry.key.clone();
-            entry.update(sql, table, &was)?;
-        }
-        Ok(Outcome::Refused(reason))
-    }
-
-    fn update_row(
-        &mut self,
-        sql: &mut dyn Sql,
-        table: &Table,
-        mut entry: Entry,
-        meta: RowMeta,
-        cells: &[Cell],
-    ) -> Result<Outcome, SqlError> {
-        let Some(key) = entry.key.values()? else {
-            return Err(SqlError::corrupt("a present row without key"));
-        };
-        let different = |cell: &&Cell| {
-            entry.meta.cell(cell.meta.column).is_none_or(|known| known.fingerprint != cell.meta.fingerprint)
-        };
-        let changed: Vec<&Cell> = cells.iter().filter(different).collect();
-        if !changed.is_empty() {
-            let assignments: Vec<String> =
-                changed.iter().map(|cell| format!("{} = ?", quote(&table.columns[cell.at].name))).collect();
-            let mut params: Vec<ValueRef<'_>> = changed.iter().map(|cell| (&cell.value).into()).collect();
-            params.extend(key_params(table, &key));
-            let statement = format!(
-                "UPDATE OR ABORT main.{} SET {} WHERE {}",
-                quote(&table.name),
-                assignments.join(", "),
-                key_condition(table)
-            );
-            if let Some(reason) = refused(sql.execute(&statement, &params))? {
-                return self.hold(sql, table, Some(entry), reason);
-            }
-        }
-        let was = entry.key.clone();
-        if let Key::Natural(positions) = &table.key {
-            let mut key = key;
-            for cell in &changed {
-                if let Some(part) = positions.iter().position(|&position| position == cell.at) {
-                    key[part] = cell.value.clone();
-                }
-            }
-            entry.key = LocalKey::of(table, &key)?;
-        }
-        entry.meta = RowMeta { held: false, ..meta };
-        entry.update(sql, table, &was)?;
-        Ok(if changed.is_empty() { Outcome::Unchanged } else { Outcome::Applied })
-    }
-
-    fn delete_row(
-        &mut self,
-        sql: &mut dyn Sql,
-        table: &Table,
-        mut entry: Entry,
-        meta: RowMeta,
-    ) -> Result<Outcome, SqlError> {
-        let Some(key) = entry.key.values()? else {
-            return Err(SqlError::corrupt("a present row without key"));
-        };
-        let statement = format!("DELETE FROM main.{} WHERE {}", quote(&table.name), key_condition(table));
-        if let Some(reason) = refused(sql.execute(&statement, &key_params(table, &key)))? {
-            return self.hold(sql, table, Some(entry), reason);
-        }
-        let was = std::mem::replace(&mut entry.key, LocalKey::dead(entry.id));
-        entry.meta = RowMeta { held: false, ..meta };
-        entry.update(sql, table, &was)?;
-        Ok(Outcome::Applied)
-    }
-
+    /// Makes a row that is not here.
     fn insert_row(
         &mut self,
         sql: &mut dyn Sql,
@@ -341,89 +243,80 @@ impl Applier<'_> {
     }
 }
 
-/// A cell that the merge took from the hub.
-struct Cell {
-    /// Its position in the table's columns.
-    at: usize,
-    value: Value,
-    meta: CellMeta,
-}
-
-/// Merges an update into what is remembered of the row: the new memory, and the cells to write. Or why the
-/// update means nothing here.
-fn merge(
+/// Writes the cells of a row that is here, as far as they differ.
+fn update_row(
     sql: &mut dyn Sql,
-    catalog: &Catalog,
     table: &Table,
-    header: &TableHeader,
-    update: &RowUpdate,
-    entry: Option<&Entry>,
-) -> Result<Result<(RowMeta, Vec<Cell>), String>, SqlError> {
-    let mut meta = entry.map(|entry| entry.meta.clone()).unwrap_or_default();
-    let is_present = entry.is_some_and(Entry::is_present);
-    let mut cells = Vec::new();
-    let mut deleted = meta.deleted;
-    for write in &update.writes {
-        let sets = match &write.op {
-            Op::Delete => {
-                if deleted.is_none_or(|delete| delete.stamp < write.stamp) {
-                    deleted = Some(Tombstone { stamp: write.stamp, pending: None });
-                }
-                continue;
-            }
-            Op::Set(sets) => sets,
-        };
-        for (index, value) in sets {
-            let name = header.columns.get(usize::from(*index));
-            let Some(at) = name.and_then(|name| position(table, name)) else {
-                // The hub keeps it until this application's schema has the column.
-                continue;
-            };
-            let column = &table.columns[at];
-            let value = match incoming(sql, catalog, column.references.as_deref(), value)? {
-                Ok(value) => value,
-                Err(reason) => return Ok(Err(reason)),
-            };
-            let remote = merged_cell(column.number, write.stamp, &value);
-            let wins = meta.cell(column.number).is_none_or(|local| {
-                (remote.stamp, remote.fingerprint != local.fingerprint) > (local.stamp, false)
-            });
-            // A row that is not here is made of what the hub has, whatever is remembered of it.
-            if wins || !is_present {
-                cells.push(Cell { at, value, meta: remote });
-            }
+    mut entry: Entry,
+    meta: RowMeta,
+    cells: &[Cell],
+) -> Result<Outcome, SqlError> {
+    let Some(key) = entry.key.values()? else {
+        return Err(SqlError::corrupt("a present row without key"));
+    };
+    let different = |cell: &&Cell| {
+        entry.meta.cell(cell.meta.column).is_none_or(|known| known.fingerprint != cell.meta.fingerprint)
+    };
+    let changed: Vec<&Cell> = cells.iter().filter(different).collect();
+    if !changed.is_empty() {
+        let assignments: Vec<String> =
+            changed.iter().map(|cell| format!("{} = ?", quote(&table.columns[cell.at].name))).collect();
+        let mut params: Vec<ValueRef<'_>> = changed.iter().map(|cell| (&cell.value).into()).collect();
+        params.extend(key_params(table, &key));
+        let statement = format!(
+            "UPDATE OR ABORT main.{} SET {} WHERE {}",
+            quote(&table.name),
+            assignments.join(", "),
+            key_condition(table)
+        );
+        if let Some(reason) = refused(sql.execute(&statement, &params))? {
+            return hold(sql, table, Some(entry), reason);
         }
     }
-    if !is_present && update.whole {
-        meta.cells.clear();
+    let was = entry.key.clone();
+    if let Key::Natural(positions) = &table.key {
+        let mut key = key;
+        for cell in &changed {
+            if let Some(part) = positions.iter().position(|&position| position == cell.at) {
+                key[part] = cell.value.clone();
+            }
+        }
+        entry.key = LocalKey::of(table, &key)?;
     }
-    meta.deleted = deleted;
-    cells.iter().for_each(|cell| meta.put(cell.meta));
-    Ok(Ok((meta, cells)))
+    entry.meta = RowMeta { held: false, ..meta };
+    entry.update(sql, table, &was)?;
+    Ok(if changed.is_empty() { Outcome::Unchanged } else { Outcome::Applied })
 }
 
-fn position(table: &Table, name: &str) -> Option<usize> {
-    table.columns.iter().position(|column| column.name.eq_ignore_ascii_case(name))
-}
-
-/// A value as it is stored here: the identity of a parent row becomes its number here.
-fn incoming(
+/// Deletes a row that is here.
+fn delete_row(
     sql: &mut dyn Sql,
-    catalog: &Catalog,
-    references: Option<&str>,
-    value: &CellValue,
-) -> Result<Result<Value, String>, SqlError> {
-    let id = match value {
-        CellValue::Plain(value) => return Ok(Ok(value.clone())),
-        CellValue::Ref(id) => *id,
+    table: &Table,
+    mut entry: Entry,
+    meta: RowMeta,
+) -> Result<Outcome, SqlError> {
+    let Some(key) = entry.key.values()? else {
+        return Err(SqlError::corrupt("a present row without key"));
     };
-    let Some(parent) = references.and_then(|name| catalog.table(name)) else {
-        return Ok(Err("it references a row, through a column that is no foreign key here".into()));
-    };
-    Ok(match Entry::by_id(sql, parent, id)?.map(|entry| entry.key) {
-        Some(LocalKey::Number(number)) => Ok(Value::Integer(number)),
-        _ => Err(format!("it waits for the row of {} that it references", parent.name)),
-    })
+    let statement = format!("DELETE FROM main.{} WHERE {}", quote(&table.name), key_condition(table));
+    if let Some(reason) = refused(sql.execute(&statement, &key_params(table, &key)))? {
+        return hold(sql, table, Some(entry), reason);
+    }
+    let was = std::mem::replace(&mut entry.key, LocalKey::dead(entry.id));
+    entry.meta = RowMeta { held: false, ..meta };
+    entry.update(sql, table, &was)?;
+    Ok(Outcome::Applied)
+}
+
+/// Notes that an update of a row that is here could not be applied: what the application writes to it
+/// from now on has not seen that update.
+fn hold(sql: &mut dyn Sql, table: &Table, entry: Option<Entry>, reason: String) -> Result<Outcome, SqlError> {
+    if let Some(mut entry) = entry.filter(|entry| !entry.meta.held) {
+        entry.meta.held = true;
+        let was = entry.key.clone();
+        entry.update(sql, table, &was)?;
+    }
+    Ok(Outcome::Refused(reason))
 }
 
 /// A constraint's refusal of a row, in words; other failures end the turn.
@@ -433,13 +326,4 @@ fn refused(outcome: Result<u64, SqlError>) -> Result<Option<String>, SqlError> {
         Err(error) if error.kind == SqlErrorKind::Constraint => Ok(Some(error.message)),
         Err(error) => Err(error),
     }
-}
-
-/// The tables that a `Rows` message names and this catalog lacks.
-pub fn unknown_tables(catalog: &Catalog, rows: &Rows) -> HashMap<String, usize> {
-    let mut unknown = HashMap::new();
-    for header in rows.tables.iter().filter(|header| catalog.table(&header.name).is_none()) {
-        *unknown.entry(header.name.clone()).or_insert(0) += 1;
-    }
-    unknown
 }

@@ -3,6 +3,7 @@
 //! Every name begins with `_federation_`; dropping them returns the database to what it was (I4).
 
 use super::driver::{Sql, SqlError, ValueRef};
+use super::fields::{Fields, integer};
 use super::row_meta::RowMeta;
 use crate::model::{Digest, Hlc, ReplicaId, Seq, Value};
 use crate::protocol::message::Incarnation;
@@ -111,7 +112,7 @@ pub fn probe(sql: &mut dyn Sql) -> Result<Probe, SqlError> {
         &[],
     )?;
     let row = row.ok_or_else(|| SqlError::corrupt("_federation_replica is empty"))?;
-    let mut fields = Fields(row.into_iter());
+    let mut fields = Fields::from(row);
     Ok(Probe {
         schema_version: fields.integer()?,
         has_changes: fields.integer()? != 0,
@@ -161,7 +162,7 @@ impl ReplicaState {
         }
         Ok(Self {
             replica: fields.bytes(ReplicaId::from_slice)?,
-            tenant: match fields.next() {
+            tenant: match fields.value() {
                 Value::Text(tenant) => Some(tenant),
                 _ => None,
             },
@@ -230,7 +231,7 @@ pub struct SentBatch {
 pub fn sent_batches(sql: &mut dyn Sql) -> Result<Vec<SentBatch>, SqlError> {
     let mut sent = Vec::new();
     sql.query("SELECT mark, digest FROM _federation_batch ORDER BY mark", &[], &mut |row| {
-        let mut fields = Fields(row.to_vec().into_iter());
+        let mut fields = Fields::of(row);
         sent.push(SentBatch { mark: fields.unsigned()?, digest: fields.bytes(Digest::from_slice)? });
         Ok(())
     })?;
@@ -283,63 +284,4 @@ pub fn acknowledge(sql: &mut dyn Sql, state: &mut ReplicaState, batch: SentBatch
     state.acked = batch.mark;
     state.acked_digest = batch.digest;
     Ok(())
-}
-
-/// Binds an unsigned number; SQLite's integers are signed.
-pub fn integer(number: u64) -> Result<ValueRef<'static>, SqlError> {
-    i64::try_from(number)
-        .map(ValueRef::Integer)
-        .map_err(|_| SqlError::corrupt(format!("{number} is beyond SQLite's integers")))
-}
-
-/// Reads the columns of a bookkeeping row in order, checking each.
-pub struct Fields(pub std::vec::IntoIter<Value>);
-
-impl Fields {
-    /// The next value; NULL behind the last.
-    pub fn next(&mut self) -> Value {
-        self.0.next().unwrap_or(Value::Null)
-    }
-
-    /// The next value, an integer.
-    pub fn integer(&mut self) -> Result<i64, SqlError> {
-        match self.next() {
-            Value::Integer(integer) => Ok(integer),
-            other => Err(SqlError::corrupt(format!("an integer was expected, not {other:?}"))),
-        }
-    }
-
-    /// The next value, an integer that is not negative.
-    pub fn unsigned(&mut self) -> Result<u64, SqlError> {
-        u64::try_from(self.integer()?).map_err(|_| SqlError::corrupt("a negative number"))
-    }
-
-    /// The next value, text.
-    pub fn text(&mut self) -> Result<String, SqlError> {
-        match self.next() {
-            Value::Text(text) => Ok(text),
-            other => Err(SqlError::corrupt(format!("text was expected, not {other:?}"))),
-        }
-    }
-
-    /// The next value, text or NULL.
-    pub fn optional_text(&mut self) -> Option<String> {
-        match self.next() {
-            Value::Text(text) => Some(text),
-            _ => None,
-        }
-    }
-
-    /// The next value, bytes of an exact form.
-    pub fn bytes<T>(&mut self, parse: impl Fn(&[u8]) -> Option<T>) -> Result<T, SqlError> {
-        self.optional_bytes(parse).ok_or_else(|| SqlError::corrupt("bytes of another length were expected"))
-    }
-
-    /// The next value, bytes of an exact form or NULL.
-    pub fn optional_bytes<T>(&mut self, parse: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
-        match self.next() {
-            Value::Blob(bytes) => parse(&bytes),
-            _ => None,
-        }
-    }
 }

@@ -7,9 +7,10 @@
 
 use std::collections::HashMap;
 
-use super::bookkeeping::{Fields, PREFIX, integer};
+use super::bookkeeping::PREFIX;
 use super::catalog::{Catalog, Table, quote};
 use super::driver::{Sql, SqlError, ValueRef};
+use super::fields::{Fields, integer};
 use crate::model::Seq;
 
 /// Milliseconds since the epoch, in SQL of any age.
@@ -44,16 +45,12 @@ pub fn refresh(sql: &mut dyn Sql, discovery: Discovery, cursor: Seq) -> Result<C
     let mut triggers = installed_triggers(sql)?;
     for table in &mut catalog.tables {
         let wants_past = cursor > 0 && discovery != Discovery::Made;
-        let is_new = match known.remove(&table.name) {
-            Some(registered) => {
-                adopt(sql, table, registered, wants_past)?;
-                false
-            }
-            None => {
-                register(sql, table, discovery, wants_past)?;
-                true
-            }
-        };
+        let registered = known.remove(&table.name);
+        let is_new = registered.is_none();
+        match registered {
+            Some(registered) => adopt(sql, table, registered, wants_past)?,
+            None => register(sql, table, discovery, wants_past)?,
+        }
         let mut captured = true;
         for (name, text) in trigger_texts(table) {
             match triggers.remove(&name) {
@@ -89,7 +86,7 @@ struct Registered {
 fn known_tables(sql: &mut dyn Sql) -> Result<HashMap<String, Registered>, SqlError> {
     let mut known = HashMap::new();
     sql.query("SELECT name, tbl, columns FROM _federation_table", &[], &mut |row| {
-        let mut fields = Fields(row.to_vec().into_iter());
+        let mut fields = Fields::of(row);
         let (name, number) = (fields.text()?, fields.integer()?);
         let columns = serde_json::from_str(&fields.text()?)
             .map_err(|error| SqlError::corrupt(format!("columns of {name}: {error}")))?;
@@ -105,7 +102,7 @@ fn installed_triggers(sql: &mut dyn Sql) -> Result<HashMap<String, String>, SqlE
         "SELECT name, sql FROM main.sqlite_master WHERE type = 'trigger' AND substr(name, 1, ?) = ?",
         &[integer(PREFIX.len() as u64)?, PREFIX.into()],
         &mut |row| {
-            let mut fields = Fields(row.to_vec().into_iter());
+            let mut fields = Fields::of(row);
             triggers.insert(fields.text()?, fields.text()?);
             Ok(())
         },
@@ -137,7 +134,7 @@ fn register(
     )?;
     let number =
         sql.query_row("SELECT tbl FROM _federation_table WHERE name = ?", &[table.name.as_str().into()])?;
-    table.number = Fields(number.unwrap_or_default().into_iter()).integer()?;
+    table.number = Fields::from(number.unwrap_or_default()).integer()?;
     number_columns(table, &columns)
 }
 
@@ -193,13 +190,16 @@ fn rescan(sql: &mut dyn Sql, table: i64) -> Result<(), SqlError> {
 /// The capture triggers of a table: name and text.
 fn trigger_texts(table: &Table) -> Vec<(String, String)> {
     let columns = table.key_columns();
-    let log_columns: String = (0..columns.len()).map(|at| format!(", k{at}")).collect();
+    let names = |prefix: &str| -> Vec<String> {
+        columns.iter().map(|column| format!("{prefix}{}", quote(column))).collect()
+    };
+    let log_columns: Vec<String> = (0..columns.len()).map(|at| format!("k{at}")).collect();
     let entry = |op: i64, row: &str| {
-        let key: String = columns.iter().map(|column| format!(", {row}.{}", quote(column))).collect();
         format!(
-            "INSERT INTO _federation_log(tbl, op, at{log_columns}) \
-             VALUES({}, {op}, {WALL_CLOCK}{key});",
-            table.number
+            "INSERT INTO _federation_log(tbl, op, at, {}) VALUES({}, {op}, {WALL_CLOCK}, {});",
+            log_columns.join(", "),
+            table.number,
+            names(&format!("{row}.")).join(", ")
         )
     };
     let moved: Vec<String> = columns
@@ -209,11 +209,10 @@ fn trigger_texts(table: &Table) -> Vec<(String, String)> {
             format!("{old} IS NOT {new} COLLATE BINARY OR typeof({old}) <> typeof({new})")
         })
         .collect();
-    let key_list: Vec<String> = columns.iter().map(|column| quote(column)).collect();
     let trigger = |suffix: &str, when: String, body: String| {
         let name = format!("{PREFIX}{}_{suffix}", table.number);
         let on = quote(&table.name);
-        let text = format!("CREATE TRIGGER {name} AFTER {} BEGIN {body} END", when.replace("%", &on));
+        let text = format!("CREATE TRIGGER {name} AFTER {} BEGIN {body} END", when.replace('%', &on));
         (name, text)
     };
     vec![
@@ -222,7 +221,7 @@ fn trigger_texts(table: &Table) -> Vec<(String, String)> {
         trigger("delete", "DELETE ON %".into(), entry(log_op::TOUCHED, "OLD")),
         trigger(
             "move",
-            format!("UPDATE OF {} ON % WHEN {}", key_list.join(", "), moved.join(" OR ")),
+            format!("UPDATE OF {} ON % WHEN {}", names("").join(", "), moved.join(" OR ")),
             format!("{} {}", entry(log_op::MOVED_FROM, "OLD"), entry(log_op::MOVED_TO, "NEW")),
         ),
     ]

@@ -4,8 +4,9 @@
 
 use std::collections::HashMap;
 
-use super::bookkeeping::{Fields, PREFIX};
+use super::bookkeeping::PREFIX;
 use super::driver::{Sql, SqlError};
+use super::fields::Fields;
 use crate::model::{KeyKind, TableSchema, Value};
 
 /// The most key columns that the log has room for.
@@ -180,7 +181,7 @@ impl Objects {
     fn read(sql: &mut dyn Sql) -> Result<Self, SqlError> {
         let mut objects = Self::default();
         sql.query("SELECT type, name, tbl_name, sql FROM main.sqlite_master", &[], &mut |row| {
-            let mut fields = Fields(row.to_vec().into_iter());
+            let mut fields = Fields::of(row);
             let (kind, name, table) = (fields.text()?, fields.text()?, fields.text()?);
             let Some(text) = fields.optional_text() else { return Ok(()) };
             if is_internal(&name) || is_internal(&table) {
@@ -195,7 +196,7 @@ impl Objects {
             Ok(())
         })?;
         sql.query("SELECT name, type, wr FROM pragma_table_list WHERE schema = 'main'", &[], &mut |row| {
-            let mut fields = Fields(row.to_vec().into_iter());
+            let mut fields = Fields::of(row);
             let (name, kind, without_rowid) = (fields.text()?, fields.text()?, fields.integer()?);
             if kind != "table" {
                 objects.virtual_tables.push(name);
@@ -209,7 +210,7 @@ impl Objects {
              WHERE m.type = 'table' AND i.origin = 'pk'",
             &[],
             &mut |row| {
-                objects.key_indexes.push(Fields(row.to_vec().into_iter()).text()?);
+                objects.key_indexes.push(Fields::of(row).text()?);
                 Ok(())
             },
         )?;
@@ -239,12 +240,11 @@ impl Objects {
             .map(|column| Column { name: column.name.clone(), number: 0, references: None })
             .collect();
         let position = |column: &&RawColumn| travelling.iter().position(|c| c.name == column.name);
-        let key = match number {
-            Some(number) => Key::Number(number),
-            None => {
-                let positions: Option<Vec<usize>> = key.iter().map(position).collect();
-                Key::Natural(positions.ok_or("its PRIMARY KEY holds a generated column")?)
-            }
+        let key = if let Some(number) = number {
+            Key::Number(number)
+        } else {
+            let positions: Option<Vec<usize>> = key.iter().map(position).collect();
+            Key::Natural(positions.ok_or("its PRIMARY KEY holds a generated column")?)
         };
         let own = |(table, text): &(String, String)| (table == name).then(|| text.clone());
         let triggers = self.triggers.iter().filter(|(table, ..)| table.eq_ignore_ascii_case(name));
@@ -275,7 +275,7 @@ fn read_columns(sql: &mut dyn Sql) -> Result<HashMap<String, Vec<RawColumn>>, Sq
          FROM main.sqlite_master AS m, pragma_table_xinfo(m.name) AS x WHERE m.type = 'table'",
         &[],
         &mut |row| {
-            let mut fields = Fields(row.to_vec().into_iter());
+            let mut fields = Fields::of(row);
             let table = fields.text()?;
             let column = RawColumn {
                 name: fields.text()?,
@@ -307,7 +307,7 @@ fn read_foreign_keys(sql: &mut dyn Sql) -> Result<Vec<ForeignKey>, SqlError> {
          AND (SELECT count(*) FROM pragma_foreign_key_list(m.name) AS g WHERE g.id = f.id) = 1",
         &[],
         &mut |row| {
-            let mut fields = Fields(row.to_vec().into_iter());
+            let mut fields = Fields::of(row);
             keys.push(ForeignKey {
                 child: fields.text()?,
                 parent: fields.text()?,

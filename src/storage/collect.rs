@@ -5,9 +5,10 @@
 
 use std::collections::HashMap;
 
-use super::bookkeeping::{Fields, ReplicaState, SentBatch, remember_batch, sent_batches};
+use super::bookkeeping::{ReplicaState, SentBatch, remember_batch, sent_batches};
 use super::catalog::{Table, quote, quote_list};
 use super::driver::{Sql, SqlError, ValueRef};
+use super::fields::Fields;
 use super::rows::{Context, Entry, LocalKey, column_list, decode_values, encode_values, outgoing, read_row};
 use super::settle::{Changed, Origin, settle_log, settle_row};
 use crate::model::{ColumnIndex, Op, RowChange, TableHeader, Value, Write};
@@ -195,8 +196,7 @@ fn scan_tables(
     let catalog = context.catalog;
     let mut looked_at = 0;
     for table in &catalog.tables {
-        loop {
-            let Some(scan) = Scan::of(sql, table)? else { break };
+        while let Some(scan) = Scan::of(sql, table)? {
             if looked_at >= limits.rows || composer.is_full(limits) {
                 return Ok(false);
             }
@@ -216,6 +216,9 @@ fn scan_tables(
     Ok(true)
 }
 
+/// The values of a row's key columns, and of its travelling columns.
+type KeyAndRow = (Vec<Value>, Vec<Value>);
+
 /// A first look at a table's rows, page by page, in the order of the key.
 struct Scan {
     origin: Origin,
@@ -232,9 +235,9 @@ impl Scan {
             &[table.number.into()],
         )?;
         let Some(row) = row else { return Ok(None) };
-        let mut fields = Fields(row.into_iter());
+        let mut fields = Fields::from(row);
         let is_old = fields.text()? == "old";
-        let after = match fields.next() {
+        let after = match fields.value() {
             Value::Blob(bytes) => Some(decode_values(&bytes)?),
             _ => None,
         };
@@ -243,12 +246,7 @@ impl Scan {
     }
 
     /// The next rows, with their keys. Rows whose key holds a NULL have no identity and are passed over.
-    fn page(
-        &self,
-        sql: &mut dyn Sql,
-        table: &Table,
-        limit: usize,
-    ) -> Result<Vec<(Vec<Value>, Vec<Value>)>, SqlError> {
+    fn page(&self, sql: &mut dyn Sql, table: &Table, limit: usize) -> Result<Vec<KeyAndRow>, SqlError> {
         let keys = quote_list(table.key_columns());
         let width = table.key_columns().len();
         let marks = vec!["?"; width].join(", ");
@@ -256,7 +254,7 @@ impl Scan {
             table.key_columns().into_iter().map(|column| format!("{} IS NOT NULL", quote(column))).collect();
         conditions.extend(self.after.as_ref().map(|_| format!("({keys}) > ({marks})")));
         let mut params: Vec<ValueRef<'_>> = self.after.iter().flatten().map(ValueRef::from).collect();
-        params.push(super::bookkeeping::integer(limit as u64)?);
+        params.push(super::fields::integer(limit as u64)?);
         let mut page = Vec::new();
         let statement = format!(
             "SELECT {keys}, {} FROM main.{} WHERE {} ORDER BY {keys} LIMIT ?",

@@ -1,7 +1,7 @@
 //! What cannot be applied is set aside with its reason, and tried again; everything else goes on (I9).
 
-use super::bookkeeping::{Fields, integer};
 use super::driver::{Sql, SqlError, ValueRef};
+use super::fields::{Fields, integer};
 use crate::model::{RowId, RowState, RowUpdate, TableHeader, Value};
 
 /// How many rows one apply tries again.
@@ -64,7 +64,7 @@ pub fn take_some(sql: &mut dyn Sql) -> Result<Vec<SetAside>, SqlError> {
 /// How many rows are set aside.
 pub fn count(sql: &mut dyn Sql) -> Result<u64, SqlError> {
     let row = sql.query_row("SELECT count(*) FROM _federation_quarantine", &[])?;
-    Fields(row.unwrap_or_default().into_iter()).unsigned()
+    Fields::from(row.unwrap_or_default()).unsigned()
 }
 
 /// Why rows are set aside: a few examples.
@@ -74,7 +74,7 @@ pub fn examples(sql: &mut dyn Sql, limit: u64) -> Result<Vec<(String, String)>, 
         "SELECT tbl, reason FROM _federation_quarantine GROUP BY tbl, reason LIMIT ?",
         &[integer(limit)?],
         &mut |row| {
-            let mut fields = Fields(row.to_vec().into_iter());
+            let mut fields = Fields::of(row);
             examples.push((fields.text()?, fields.text()?));
             Ok(())
         },
@@ -92,6 +92,7 @@ fn decode(change: &Value) -> Result<SetAside, SqlError> {
 impl SetAside {
     /// Adds a later update of the same row. The hub numbers a table's columns once and for all, so that one
     /// header is the beginning of the other.
+    #[must_use]
     pub fn merge(self, later: Self) -> Self {
         let mut state = RowState::default();
         for (update, seq) in [(&self.update, 1), (&later.update, 2)] {

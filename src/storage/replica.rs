@@ -238,7 +238,7 @@ pub fn apply_turn(
             Some(cached) => cached,
             None => read_catalog(sql, &state)?,
         };
-        let created = make_tables(sql, &catalog.catalog, &extras.tables, &mut notices)?;
+        let created = make_tables(sql, &catalog.catalog, &extras.tables, &mut notices);
         if created {
             refresh(sql, Discovery::Made, state.cursor)?;
             catalog = read_catalog(sql, &state)?;
@@ -309,7 +309,7 @@ fn make_tables(
     catalog: &Catalog,
     tables: &[TableSchema],
     notices: &mut Vec<String>,
-) -> Result<bool, SqlError> {
+) -> bool {
     let mut made = false;
     for table in tables {
         let exists = catalog.table(&table.name).is_some()
@@ -328,5 +328,5 @@ fn make_tables(
             }
         }
     }
-    Ok(made)
+    made
 }

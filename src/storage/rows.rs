@@ -1,8 +1,8 @@
 //! The bookkeeping of rows: from a key here to an identity and back.
 
-use super::bookkeeping::integer;
 use super::catalog::{Catalog, Key, Table, quote, quote_list};
 use super::driver::{Sql, SqlError, ValueRef};
+use super::fields::integer;
 use super::identity::{fingerprint, old_row_id};
 use super::row_meta::{CellMeta, Pending, RowMeta};
 use crate::model::{CellValue, Hlc, RowId, Seq, Stamp, StampSource, Value};

@@ -5,10 +5,10 @@
 
 use std::collections::HashMap;
 
-use super::bookkeeping::{Fields, integer};
 use super::capture::log_op;
 use super::catalog::{Key, Table};
 use super::driver::{Sql, SqlError};
+use super::fields::{Fields, integer};
 use super::identity::{natural_row_id, old_row_id};
 use super::row_meta::{CellMeta, Pending, RowMeta, Tombstone};
 use super::rows::{Context, Entry, LocalKey, Sending, fingerprints, outgoing, read_row};
@@ -32,6 +32,10 @@ pub struct Changed {
     pub row: Option<Vec<Value>>,
 }
 
+/// Receives each row that turned out different.
+pub type OnChanged<'a> =
+    &'a mut dyn FnMut(&mut dyn Sql, &mut Context<'_>, &Table, Changed) -> Result<(), SqlError>;
+
 /// A key that the log names.
 struct Touched {
     values: Vec<Value>,
@@ -45,7 +49,7 @@ pub fn settle_log(
     context: &mut Context<'_>,
     limit: usize,
     mark: u64,
-    changed: &mut dyn FnMut(&mut dyn Sql, &mut Context<'_>, &Table, Changed) -> Result<(), SqlError>,
+    changed: OnChanged<'_>,
 ) -> Result<bool, SqlError> {
     let (entries, last) = read_log(sql, limit)?;
     let Some(last) = last else { return Ok(true) };
@@ -110,10 +114,10 @@ fn read_log(sql: &mut dyn Sql, limit: usize) -> Result<(Vec<LogEntry>, Option<i6
         "SELECT seq, tbl, op, at, k0, k1, k2, k3 FROM _federation_log ORDER BY seq LIMIT ?",
         &[integer(limit.max(2) as u64)?],
         &mut |row| {
-            let mut fields = Fields(row.to_vec().into_iter());
+            let mut fields = Fields::of(row);
             let seq = fields.integer()?;
             let (table, op, at_ms) = (fields.integer()?, fields.integer()?, fields.integer()?);
-            entries.push((seq, LogEntry { table, op, at_ms, key: fields.0.collect() }));
+            entries.push((seq, LogEntry { table, op, at_ms, key: fields.rest() }));
             Ok(())
         },
     )?;

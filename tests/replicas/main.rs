@@ -1,5 +1,7 @@
 //! Replicas and a hub's store, without a network.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod convergence;
 mod sharing;
 mod world;

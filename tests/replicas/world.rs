@@ -190,7 +190,9 @@ impl Agent {
         let mut tables = snapshot.tables;
         let known = catalog.as_ref().map(|it| it.catalog.clone());
         tables.retain(|table| known.as_ref().is_none_or(|it| it.table(&table.name).is_none()));
-        tables.iter().for_each(|table| prove_harmless(table).unwrap());
+        for table in &tables {
+            prove_harmless(table).unwrap();
+        }
         let last = chunks.pop().unwrap_or_default();
         let ends = chunks.into_iter().map(|rows| (rows, None)).chain([(last, Some(snapshot.done))]);
         for (rows, done) in ends {
