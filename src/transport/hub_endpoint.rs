@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::connection::Connection;
 use super::connection_lost::ConnectionLost;
+use super::reset_key::ResetKey;
 use super::tls::{HubTls, TlsConfigError};
 
 /// From this many unfinished handshakes on, strangers first prove that their address is theirs (a Retry packet,
@@ -71,10 +72,15 @@ impl HubEndpoint {
     /// Listens on a UDP address; must run inside a tokio runtime. Port 0 finds a free one.
     pub fn bind(listen: SocketAddr, tls: &HubTls) -> Result<Self, BindError> {
         let config = tls.server_config()?;
-        let endpoint = quinn::Endpoint::server(config, listen).map_err(|cause| match cause.kind() {
+        let reset_key = ResetKey::derive(&tls.key.load_key().map_err(TlsConfigError::from)?);
+        let socket = std::net::UdpSocket::bind(listen).map_err(|cause| match cause.kind() {
             io::ErrorKind::AddrInUse => BindError::InUse(listen),
             _ => BindError::Socket { address: listen, cause },
         })?;
+        let endpoint_config = quinn::EndpointConfig::new(Arc::new(reset_key));
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint = quinn::Endpoint::new(endpoint_config, Some(config), socket, runtime)
+            .map_err(|cause| BindError::Socket { address: listen, cause })?;
         Ok(Self { endpoint, handshakes: Arc::new(()) })
     }
 

@@ -22,6 +22,7 @@ mod limits;
 #[cfg(test)]
 mod loopback_tests;
 mod pem;
+mod reset_key;
 mod stream;
 mod tls;
 
