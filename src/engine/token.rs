@@ -14,11 +14,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use thiserror::Error;
 
+use crate::protocol::limits::MAX_ID_BYTES;
+
 /// The longest token that is looked at, in bytes.
 const MAX_TOKEN_BYTES: usize = 8 << 10;
-
-/// The longest tenant or agent id, in bytes.
-const MAX_ID_BYTES: usize = 512;
 
 /// An `exp` or `nbf` above this is in milliseconds, below in seconds: as seconds it is the year 5138, as
 /// milliseconds 1973.
