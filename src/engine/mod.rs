@@ -4,6 +4,8 @@
 
 pub mod agent;
 pub mod agent_error;
+pub mod hub;
+mod hub_connection;
 pub mod link;
 pub mod runtime;
 pub mod sync;

@@ -1,0 +1,286 @@
+//! The hub: a store, an endpoint, and the agents in between.
+//!
+//! A hub has a thread of its own with a current-thread runtime, which lost to a multi-thread one in no
+//! measurement, and another for its store ([`super::writer`]). Nothing of it runs on the caller's thread.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::hub_connection;
+use super::token::{EmptySecret, TokenVerifier};
+use super::writer::{StoreCounts, Writer};
+use crate::model::ReplicaId;
+use crate::protocol::message::Refusal;
+use crate::storage::hub_store_sqlite::{OpenStoreError, SqliteHubStore};
+use crate::transport::{BindError, DEFAULT_PORT, HubEndpoint, HubTls};
+
+/// How long [`Hub::stop`] lets syncs finish.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long the hub waits for agents to hear of its end.
+const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
+
+/// Agents at once, those that are still in their handshake included. Further ones wait for a place.
+const MAX_CONNECTIONS: usize = 16_384;
+
+/// What a hub needs.
+#[derive(Clone)]
+pub struct HubOptions {
+    /// Where to listen: `host:port`, `host` for the default port, port 0 for a free one.
+    pub listen: String,
+    /// The store's file, or `:memory:`.
+    pub data_path: String,
+    /// Certificates.
+    pub tls: HubTls,
+    /// The secret that agents' tokens are signed with.
+    pub jwt_secret: String,
+}
+
+/// Why a hub did not start.
+#[derive(Debug, Error)]
+pub enum HubStartError {
+    /// The address to listen on is none, or its name is unknown: pass `host:port`.
+    #[error("cannot listen on {listen:?}: {cause}; pass host:port, as in 0.0.0.0:4433")]
+    Address {
+        /// What was passed.
+        listen: String,
+        /// What the resolver said.
+        cause: io::Error,
+    },
+    /// There is no secret: pass one.
+    #[error(transparent)]
+    Secret(#[from] EmptySecret),
+    /// The store could not be opened.
+    #[error(transparent)]
+    Store(#[from] OpenStoreError),
+    /// The address is in use, or the certificates are no good.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The system has no threads, sockets or random numbers left.
+    #[error("the system cannot run a hub: {0}")]
+    System(#[from] io::Error),
+}
+
+/// How a hub is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct HubStats {
+    /// Agents that are connected and let in.
+    pub connected_agents: u64,
+    /// Tenants that the store holds.
+    pub tenants: u64,
+    /// Live rows of all tenants.
+    pub rows: u64,
+    /// Seconds since the start.
+    pub uptime_seconds: f64,
+    /// Syncs answered since the start.
+    pub syncs: u64,
+    /// Bytes of frames sent to agents that were let in.
+    pub bytes_sent: u64,
+    /// Bytes of frames received from them.
+    pub bytes_received: u64,
+}
+
+/// What all connections of a hub share.
+pub(super) struct Shared {
+    pub(super) writer: Writer,
+    pub(super) tokens: TokenVerifier,
+    pub(super) counts: Arc<Counts>,
+}
+
+/// What is counted while agents come and go.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    connected: AtomicU64,
+    syncs: AtomicU64,
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+impl Counts {
+    /// Counts an agent for as long as the result lives.
+    pub(super) fn enter(self: &Arc<Self>) -> Connected {
+        self.connected.fetch_add(1, Ordering::Relaxed);
+        Connected(Arc::clone(self))
+    }
+
+    pub(super) fn add_sync(&self) {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn add_sent(&self, bytes: u64) {
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn add_received(&self, bytes: u64) {
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// An agent that is let in.
+pub(super) struct Connected(Arc<Counts>);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.connected.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A running hub. Dropped, it ends by itself: at once, without waiting for syncs that are under way.
+#[derive(Debug)]
+pub struct Hub {
+    local_addr: SocketAddr,
+    started: Instant,
+    counts: Arc<Counts>,
+    store_counts: Arc<StoreCounts>,
+    stopping: watch::Sender<bool>,
+    ended: watch::Receiver<bool>,
+}
+
+/// What the hub's thread reports once it listens.
+struct Started {
+    local_addr: SocketAddr,
+    counts: Arc<Counts>,
+    store_counts: Arc<StoreCounts>,
+}
+
+impl Hub {
+    /// Opens the store and listens. The future may run on any runtime.
+    pub async fn start(options: HubOptions) -> Result<Self, HubStartError> {
+        let (stopping, stop) = watch::channel(false);
+        let (end, ended) = watch::channel(false);
+        let (report, started) = oneshot::channel();
+        std::thread::Builder::new().name("federation-hub".to_owned()).spawn(move || {
+            if let Err(error) = run(&options, report, stop) {
+                tracing::error!(%error, "the hub ended");
+            }
+            end.send_replace(true);
+        })?;
+        let gone = || io::Error::other("the hub's thread ended");
+        let Started { local_addr, counts, store_counts } = started.await.map_err(|_| gone())??;
+        Ok(Self { local_addr, started: Instant::now(), counts, store_counts, stopping, ended })
+    }
+
+    /// The address listened on, with the real port.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// How the hub is doing. Cheap.
+    pub fn stats(&self) -> HubStats {
+        let store = self.store_counts.get();
+        HubStats {
+            connected_agents: self.counts.connected.load(Ordering::Relaxed),
+            tenants: store.tenants,
+            rows: store.rows,
+            uptime_seconds: self.started.elapsed().as_secs_f64(),
+            syncs: self.counts.syncs.load(Ordering::Relaxed),
+            bytes_sent: self.counts.sent.load(Ordering::Relaxed),
+            bytes_received: self.counts.received.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Lets no one in any more, lets syncs that are under way finish for up to 5 s, closes all connections
+    /// and the store. Returns when the store's file is free again; at once if the hub has ended.
+    pub async fn stop(&self) {
+        self.stopping.send_replace(true);
+        // Fails only if the thread is gone, which is what is waited for.
+        let _ = self.ended.clone().wait_for(|ended| *ended).await;
+    }
+}
+
+/// The hub's thread.
+fn run(
+    options: &HubOptions,
+    report: oneshot::Sender<Result<Started, HubStartError>>,
+    stop: watch::Receiver<bool>,
+) -> Result<(), io::Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    let mut store_thread = None;
+    runtime.block_on(async {
+        let opened = open(options).await;
+        let (endpoint, local_addr, shared) = match opened {
+            Ok((endpoint, local_addr, shared, thread)) => {
+                store_thread = Some(thread);
+                (endpoint, local_addr, shared)
+            }
+            Err(error) => {
+                let _ = report.send(Err(error));
+                return;
+            }
+        };
+        let (counts, store_counts) = (Arc::clone(&shared.counts), shared.writer.counts());
+        // Nobody waits any more: the caller has given the hub up already, and `stop` says so.
+        let _ = report.send(Ok(Started { local_addr, counts, store_counts }));
+        accept(&endpoint, &Arc::new(shared), stop).await;
+    });
+    // Ends the tasks that are left, and with them the last handles to the store.
+    runtime.shutdown_timeout(GOODBYE_LIMIT);
+    if let Some(thread) = store_thread
+        && thread.join().is_err()
+    {
+        tracing::error!("the store's thread panicked");
+    }
+    Ok(())
+}
+
+type Opened = (HubEndpoint, SocketAddr, Shared, std::thread::JoinHandle<()>);
+
+async fn open(options: &HubOptions) -> Result<Opened, HubStartError> {
+    let tokens = TokenVerifier::new(&options.jwt_secret)?;
+    let listen = resolve(&options.listen).await?;
+    // Bound before the store is opened: a hub that cannot listen leaves no file behind.
+    let endpoint = HubEndpoint::bind(listen, &options.tls)?;
+    let local_addr = endpoint.local_addr()?;
+    let mut incarnation = [0; 16];
+    getrandom::fill(&mut incarnation).map_err(io::Error::from)?;
+    let store = SqliteHubStore::open(&options.data_path, ReplicaId(incarnation))?;
+    let (writer, thread) = Writer::start(Box::new(store))?;
+    Ok((endpoint, local_addr, Shared { writer, tokens, counts: Arc::default() }, thread))
+}
+
+async fn resolve(listen: &str) -> Result<SocketAddr, HubStartError> {
+    if let Ok(address) = listen.parse::<IpAddr>() {
+        return Ok(SocketAddr::new(address, DEFAULT_PORT));
+    }
+    let with_port = if listen.contains(':') { listen.to_owned() } else { format!("{listen}:{DEFAULT_PORT}") };
+    let found = tokio::net::lookup_host(with_port).await;
+    let first = found.and_then(|mut found| {
+        found.next().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
+    });
+    first.map_err(|cause| HubStartError::Address { listen: listen.to_owned(), cause })
+}
+
+/// Lets agents in until the hub is to stop; then lets them finish.
+async fn accept(endpoint: &HubEndpoint, shared: &Arc<Shared>, mut stop: watch::Receiver<bool>) {
+    let mut connections = JoinSet::new();
+    let stopping = stop.clone();
+    let is_asked = loop {
+        tokio::select! {
+            handshake = endpoint.accept(), if connections.len() < MAX_CONNECTIONS => match handshake {
+                Some(handshake) => {
+                    connections.spawn(hub_connection::serve(Arc::clone(shared), handshake, stopping.clone()));
+                }
+                None => break false,
+            },
+            Some(_) = connections.join_next() => {}
+            asked = stop.wait_for(|stop| *stop) => break asked.is_ok(),
+        }
+    };
+    if is_asked {
+        // Past the limit they are cut off; what they had pushed whole is stored or was never acknowledged.
+        let _ = timeout(STOP_LIMIT, async { while connections.join_next().await.is_some() {} }).await;
+    }
+    endpoint.close(Refusal::Stopping.close_code(), "the hub is stopping");
+    let _ = timeout(GOODBYE_LIMIT, endpoint.wait_idle()).await;
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+use std::sync::{Mutex, PoisonError};
+
+use super::*;
+use crate::model::{Digest, Hlc};
+use crate::protocol::message::{BatchBody, Done, Rows};
+
+/// Writes down what it is asked. Batch 13 fails, and commits do as long as `disk_full` says so.
+#[derive(Clone, Default)]
+struct Notebook(Arc<Mutex<Notes>>);
+
+#[derive(Default)]
+struct Notes {
+    lines: Vec<String>,
+    disk_full: bool,
+    pending: u64,
+    stats: StoreStats,
+}
+
+impl Notebook {
+    fn with<T>(&self, work: impl FnOnce(&mut Notes) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn note(&self, line: impl Into<String>) {
+        self.with(|notes| notes.lines.push(line.into()));
+    }
+}
+
+impl HubStore for Notebook {
+    fn incarnation(&self) -> Incarnation {
+        ReplicaId([1; 16])
+    }
+
+    fn stats(&self) -> StoreStats {
+        self.with(|notes| notes.stats)
+    }
+
+    fn attach(&mut self, _: &Caller, _: ReplicaId) -> Answer<Attached> {
+        self.note("attach");
+        Ok(Attached { epoch: 1, last: None })
+    }
+
+    fn register(&mut self, _: &Caller, _: &RegisterRequest) -> Answer<()> {
+        self.note("register");
+        Ok(())
+    }
+
+    fn push(&mut self, _: &Caller, request: PushRequest, _: i64) -> Answer<Ack> {
+        self.note(format!("push {}", request.n));
+        if request.n == 13 {
+            return Err(StoreError::Failed("thirteen".into()));
+        }
+        self.with(|notes| notes.pending += 1);
+        Ok(Ack { n: request.n, conflicts: 0, rejected: vec![] })
+    }
+
+    fn end_session(&mut self, _: &Caller, counter: u64) -> Answer<()> {
+        self.note(format!("end {counter}"));
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Answer<()> {
+        self.note("commit");
+        self.with(|notes| {
+            let pending = std::mem::take(&mut notes.pending);
+            if notes.disk_full && pending > 0 {
+                return Err(StoreError::Failed("disk full".into()));
+            }
+            notes.stats.rows += pending;
+            Ok(())
+        })
+    }
+
+    fn welcome(&mut self, _: &Caller) -> Answer<Welcomed> {
+        self.note("welcome");
+        Ok(Welcomed::default())
+    }
+
+    fn snapshot(&mut self, _: &Caller, _: &PullRequest, _: i64) -> Answer<Snapshot> {
+        self.note("snapshot");
+        let done = Done { cursor: 0, highest: Hlc::ZERO, hub_now_ms: 0, clock: vec![] };
+        Ok(Snapshot { tables: vec![], first: Rows::default(), rest: None, done })
+    }
+}
+
+fn push(n: u64) -> PushRequest {
+    let (replica, body) = (ReplicaId([0; 16]), BatchBody::default());
+    PushRequest { replica, epoch: 1, counter: 0, n, previous: Digest::ZERO, digest: Digest::ZERO, body }
+}
+
+fn pull() -> PullRequest {
+    PullRequest { replica: ReplicaId([0; 16]), epoch: 1, cursor: 0, resume: 0, refresh: vec![] }
+}
+
+fn caller() -> Arc<Caller> {
+    Arc::new(Caller { tenant: "acme".into(), agent: "a".into() })
+}
+
+fn write(write: Write) -> Job {
+    Job { caller: caller(), work: Work::Write(write) }
+}
+
+/// Runs pushes as one group, followed by a pull that was asked first; returns the answers.
+fn run_pushes(notebook: &Notebook, numbers: &[u64]) -> Vec<Answer<Ack>> {
+    let (reply, mut pulled) = oneshot::channel();
+    let mut group = vec![Job { caller: caller(), work: Work::Read(Read::Pull(pull(), reply)) }];
+    let mut answers = Vec::new();
+    for n in numbers {
+        let (reply, answer) = oneshot::channel();
+        group.push(write(Write::Push(push(*n), reply)));
+        answers.push(answer);
+    }
+    run_group(&mut notebook.clone(), &mut group, 0);
+    assert!(matches!(pulled.try_recv(), Ok(Reply::Pulled(Ok(_)))));
+    let answer_of = |mut answer: oneshot::Receiver<Reply>| match answer.try_recv() {
+        Ok(Reply::Pushed(answer)) => answer,
+        _ => panic!("a push without its answer"),
+    };
+    answers.into_iter().map(answer_of).collect()
+}
+
+#[test]
+fn a_group_shares_one_commit_and_reads_follow_it() {
+    let notebook = Notebook::default();
+    let answers = run_pushes(&notebook, &[1, 2, 3]);
+    assert!(answers.iter().all(Result::is_ok));
+    let expected = ["push 1", "push 2", "push 3", "commit", "snapshot"];
+    notebook.with(|notes| assert_eq!(notes.lines, expected));
+}
+
+#[test]
+fn a_failing_job_does_not_poison_its_group() {
+    let notebook = Notebook::default();
+    let answers = run_pushes(&notebook, &[1, 13, 2]);
+    assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+    assert_eq!(notebook.stats().rows, 2);
+}
+
+#[test]
+fn nothing_is_acknowledged_that_was_not_committed_and_the_hub_goes_on() {
+    let notebook = Notebook::default();
+    notebook.with(|notes| notes.disk_full = true);
+    let answers = run_pushes(&notebook, &[1, 2]);
+    assert!(answers.iter().all(|answer| *answer == Err(StoreError::Failed("disk full".into()))));
+    notebook.with(|notes| notes.disk_full = false);
+    assert!(run_pushes(&notebook, &[1])[0].is_ok());
+}
+
+#[test]
+fn what_was_asked_is_done_before_the_thread_ends() {
+    let notebook = Notebook::default();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (writer, thread) = Writer::start(Box::new(notebook.clone())).unwrap();
+    let answers = runtime.block_on(async {
+        let caller = caller();
+        assert_eq!(writer.welcome(&caller).await, Ok(Welcomed::default()));
+        writer.end_session(&caller, 5).await;
+        let attached = writer.ask(&caller, StoreRequest::Attach(ReplicaId([0; 16]))).await.await;
+        assert!(matches!(attached, Ok(Reply::Attached(Ok(_)))));
+        vec![writer.ask(&caller, StoreRequest::Push(push(1))).await]
+    });
+    let counts = writer.counts();
+    drop(writer);
+    thread.join().unwrap();
+    for mut answer in answers {
+        assert!(matches!(answer.try_recv(), Ok(Reply::Pushed(Ok(_)))));
+    }
+    assert_eq!(counts.get().rows, 1);
+}

@@ -1,0 +1,44 @@
+//! The application codes with which a connection is closed.
+//!
+//! A hub that refuses an agent says why in [`super::message::Refused`] as well, where a stream is open for
+//! it; the code is for agents that never got to read that.
+
+use super::message::Refusal;
+
+/// Nothing is wrong: the agent is done.
+pub const GOODBYE: u32 = 0;
+
+impl Refusal {
+    /// The code of a connection that is closed for this reason.
+    pub fn close_code(self) -> u32 {
+        match self {
+            Self::Unauthenticated => 1,
+            Self::Protocol => 2,
+            Self::Stale => 3,
+            Self::Clock => 4,
+            Self::Store => 5,
+            Self::Stopping => 6,
+        }
+    }
+
+    /// The reason behind a code, if this version knows it.
+    pub fn from_close_code(code: u64) -> Option<Self> {
+        let all =
+            [Self::Unauthenticated, Self::Protocol, Self::Stale, Self::Clock, Self::Store, Self::Stopping];
+        all.into_iter().find(|reason| u64::from(reason.close_code()) == code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_leads_back_to_its_reason() {
+        assert_eq!(Refusal::from_close_code(u64::from(GOODBYE)), None);
+        assert_eq!(Refusal::from_close_code(7), None);
+        for code in 1..=6 {
+            assert_eq!(Refusal::from_close_code(code).map(Refusal::close_code), u32::try_from(code).ok());
+        }
+    }
+}

@@ -1,0 +1,211 @@
+use super::*;
+use crate::model::{Digest, Hlc, KeyKind, RowChange, RowId, Stamp, TableHeader, Value, Write};
+
+fn caller(agent: &str) -> Caller {
+    Caller { tenant: "acme".into(), agent: agent.into() }
+}
+
+fn hello() -> SessionInput {
+    SessionInput::Message(ToHub::Hello(Hello {
+        tenant: "acme".into(),
+        agent: "a".into(),
+        token: "jwt".into(),
+    }))
+}
+
+fn reason_of(session: &mut HubSession) -> Refusal {
+    let Some(SessionOutput::Send(ToAgent::Refused(why))) = session.poll() else { panic!("not refused") };
+    assert_eq!(session.poll(), Some(SessionOutput::Close(why.reason)));
+    assert_eq!(session.poll(), None);
+    why.reason
+}
+
+#[test]
+fn an_agent_is_let_in_by_its_own_token_only() {
+    let mut session = HubSession::default();
+    session.handle(hello());
+    assert_eq!(session.poll(), Some(SessionOutput::Verify { token: "jwt".into() }));
+    session.handle(SessionInput::Verified(Ok(caller("a"))));
+    assert_eq!(session.poll(), Some(SessionOutput::Welcome(caller("a"))));
+    let welcome = Welcome { hub_now_ms: 1, incarnation: ReplicaId([1; 16]), counter: 0, max_frame_bytes: 9 };
+    session.handle(SessionInput::Welcomed(Ok(welcome.clone())));
+    assert_eq!(session.poll(), Some(SessionOutput::Send(ToAgent::Welcome(welcome))));
+    assert_eq!(session.poll(), Some(SessionOutput::Ready(caller("a"))));
+
+    for proof in [Ok(caller("b")), Err("expired".to_owned())] {
+        let mut session = HubSession::default();
+        session.handle(hello());
+        session.poll();
+        session.handle(SessionInput::Verified(proof));
+        assert_eq!(reason_of(&mut session), Refusal::Unauthenticated);
+    }
+}
+
+#[test]
+fn nothing_is_read_before_hello_and_no_second_hello() {
+    let mut session = HubSession::default();
+    session.handle(SessionInput::Message(ToHub::End));
+    assert_eq!(reason_of(&mut session), Refusal::Protocol);
+    session.handle(hello());
+    assert_eq!(session.poll(), None, "a closed session does nothing");
+
+    let mut session = HubSession::default();
+    session.handle(hello());
+    session.poll();
+    session.handle(hello());
+    assert_eq!(reason_of(&mut session), Refusal::Protocol);
+}
+
+const REPLICA: ReplicaId = ReplicaId([3; 16]);
+
+fn begin() -> SyncBegin {
+    let schema = Vec::new();
+    SyncBegin { replica: REPLICA, epoch: 2, cursor: 5, resume: 6, counter: 7, schema, refresh: Vec::new() }
+}
+
+fn batch(n: u64, body: &BatchBody) -> ToHub {
+    let body = rmp_serde::to_vec(body).unwrap();
+    ToHub::Batch(Batch { n, previous: Digest::ZERO, body })
+}
+
+fn refusal(exchange: &mut HubExchange) -> Refusal {
+    let Some(Output::Send(ToAgent::Refused(why))) = exchange.poll() else { panic!("not refused") };
+    assert_eq!(exchange.poll(), Some(Output::Finish));
+    assert!(!exchange.wants_message());
+    why.reason
+}
+
+fn after(messages: impl IntoIterator<Item = ToHub>) -> HubExchange {
+    let mut exchange = HubExchange::default();
+    for message in messages {
+        exchange.handle(Input::Message(message));
+    }
+    exchange
+}
+
+#[test]
+fn a_sync_asks_the_store_in_order_and_ends_with_done() {
+    let table = TableSchema {
+        name: "t".into(),
+        key: KeyKind::Natural,
+        columns: vec![],
+        ddl: String::new(),
+        indexes: vec![],
+    };
+    let begin = SyncBegin { schema: vec![table.clone()], ..begin() };
+    let mut exchange = after([ToHub::Sync(begin), batch(1, &BatchBody::default()), ToHub::End]);
+    assert!(matches!(exchange.poll(), Some(Output::Store(StoreRequest::Register(_)))));
+    let Some(Output::Store(StoreRequest::Push(push))) = exchange.poll() else { panic!("no push") };
+    assert_eq!((push.n, push.epoch, push.counter), (1, 2, 7));
+    let Some(Output::Store(StoreRequest::Pull(pull))) = exchange.poll() else { panic!("no pull") };
+    assert_eq!((pull.cursor, pull.resume), (5, 6));
+    assert!(!exchange.wants_message());
+
+    exchange.handle(Input::Registered(Ok(())));
+    let ack = Ack { n: 1, conflicts: 0, rejected: vec![] };
+    exchange.handle(Input::Pushed(Ok(ack.clone())));
+    exchange.handle(Input::PulledTables(vec![table.clone()]));
+    exchange.handle(Input::PulledRows(Rows::default()));
+    let done = Done { cursor: 9, highest: Hlc(1), hub_now_ms: 2, clock: vec![] };
+    exchange.handle(Input::Pulled(Ok(done.clone())));
+    let sent: Vec<Output> = std::iter::from_fn(|| exchange.poll()).collect();
+    let expected = [ToAgent::Ack(ack), ToAgent::Tables(vec![table]), ToAgent::Done(done)];
+    let mut expected: Vec<Output> = expected.map(Output::Send).into();
+    expected.push(Output::Finish);
+    assert_eq!(sent, expected, "an empty list of rows is not sent");
+}
+
+#[test]
+fn an_attach_is_the_whole_of_its_stream() {
+    let attach = || ToHub::Attach(crate::protocol::message::Attach { replica: REPLICA });
+    let mut exchange = after([attach()]);
+    assert_eq!(exchange.poll(), Some(Output::Store(StoreRequest::Attach(REPLICA))));
+    assert!(!exchange.wants_message());
+    exchange.handle(Input::Attached(Ok(Attached { epoch: 1, last: None })));
+    assert!(matches!(exchange.poll(), Some(Output::Send(ToAgent::Attached(_)))));
+    assert_eq!(exchange.poll(), Some(Output::Finish));
+
+    let mut twice = after([attach(), attach()]);
+    twice.poll();
+    assert_eq!(refusal(&mut twice), Refusal::Protocol);
+}
+
+#[test]
+fn whatever_is_out_of_order_is_refused() {
+    let hello = ToHub::Hello(Hello { tenant: "acme".into(), agent: "a".into(), token: String::new() });
+    for first in [hello.clone(), batch(1, &BatchBody::default()), ToHub::End] {
+        assert_eq!(refusal(&mut after([first])), Refusal::Protocol);
+    }
+    for second in [hello, ToHub::Sync(begin())] {
+        assert_eq!(refusal(&mut after([ToHub::Sync(begin()), second])), Refusal::Protocol);
+    }
+}
+
+#[test]
+fn a_body_that_is_damaged_or_points_outside_its_headers_is_refused() {
+    let garbage = ToHub::Batch(Batch { n: 1, previous: Digest::ZERO, body: vec![0xc1] });
+    assert_eq!(refusal(&mut after([ToHub::Sync(begin()), garbage])), Refusal::Protocol);
+    let row = |table, column| {
+        let op = Op::Set(vec![(column, Value::Null.into())]);
+        let writes = vec![Write { stamp: Stamp::ZERO, base: 0, op }];
+        RowChange { table, id: RowId([0; 16]), number: None, writes }
+    };
+    let tables = vec![TableHeader { name: "t".into(), columns: vec!["c".into()] }];
+    for (row, good) in [(row(0, 0), true), (row(1, 0), false), (row(0, 1), false)] {
+        let body = BatchBody { tables: tables.clone(), rows: vec![row] };
+        let mut exchange = after([ToHub::Sync(begin()), batch(1, &body)]);
+        if good {
+            assert!(matches!(exchange.poll(), Some(Output::Store(StoreRequest::Push(_)))));
+        } else {
+            assert_eq!(refusal(&mut exchange), Refusal::Protocol);
+        }
+    }
+}
+
+#[test]
+fn numbers_and_lists_have_bounds() {
+    let begins = [
+        SyncBegin { resume: 4, ..begin() },
+        SyncBegin { resume: u64::MAX, ..begin() },
+        SyncBegin { counter: u64::MAX, ..begin() },
+        SyncBegin { refresh: vec![String::new(); MAX_TABLES + 1], ..begin() },
+    ];
+    for begin in begins {
+        assert_eq!(refusal(&mut after([ToHub::Sync(begin)])), Refusal::Protocol);
+    }
+    let zero = after([ToHub::Sync(begin()), batch(0, &BatchBody::default())]);
+    assert_eq!(refusal(&mut { zero }), Refusal::Protocol);
+}
+
+#[test]
+fn batches_that_the_store_has_not_answered_hold_the_agent_back() {
+    let mut exchange = after([ToHub::Sync(begin())]);
+    for n in 1..=MAX_BATCHES_IN_FLIGHT {
+        assert!(exchange.wants_message());
+        exchange.handle(Input::Message(batch(u64::try_from(n).unwrap(), &BatchBody::default())));
+    }
+    assert!(!exchange.wants_message());
+    exchange.handle(Input::Pushed(Ok(Ack { n: 1, conflicts: 0, rejected: vec![] })));
+    assert!(exchange.wants_message());
+}
+
+#[test]
+fn a_refusal_of_the_store_ends_the_stream_and_later_answers_are_dropped() {
+    let mut exchange = after([ToHub::Sync(begin()), batch(1, &BatchBody::default()), ToHub::End]);
+    while exchange.poll().is_some() {}
+    exchange.handle(Input::Pushed(Err(refused(Refusal::Clock, "too far ahead"))));
+    assert_eq!(refusal(&mut exchange), Refusal::Clock);
+    exchange.handle(Input::Pulled(Ok(Done { cursor: 9, highest: Hlc(1), hub_now_ms: 2, clock: vec![] })));
+    assert_eq!(exchange.poll(), None);
+}
+
+#[test]
+fn an_agent_that_gives_up_gets_no_answer() {
+    let mut exchange = after([ToHub::Sync(begin())]);
+    exchange.handle(Input::Finished);
+    assert_eq!(exchange.poll(), Some(Output::Finish));
+    let mut pulling = after([ToHub::Sync(begin()), ToHub::End]);
+    pulling.poll();
+    pulling.handle(Input::Finished);
+    assert_eq!(pulling.poll(), None, "the end of an agent's words is expected after End");
+}

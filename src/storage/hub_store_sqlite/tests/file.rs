@@ -1,0 +1,110 @@
+//! The file, what survives, and what keeps others out of it.
+
+use super::*;
+
+#[test]
+fn everything_acknowledged_is_there_after_reopening() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("hub.db");
+    let path = path.to_str().unwrap();
+    let mut store = SqliteHubStore::open(path, ReplicaId([1; 16])).unwrap();
+    let (mut alice, _) = two_agents(&mut store);
+    alice.set(&mut store, 0, 1, &[("title", text("kept"))]);
+    drop(store);
+
+    let mut store = SqliteHubStore::open(path, ReplicaId([2; 16])).unwrap();
+    assert_eq!(store.incarnation(), ReplicaId([1; 16]), "an existing store keeps its name");
+    assert_eq!(store.stats(), StoreStats { tenants: 1, rows: 1 });
+    let attached = store.attach(&alice.caller, ALICE).unwrap();
+    assert_eq!((attached.epoch, attached.last), (2, Some(alice.last)));
+    let welcomed = store.welcome(&alice.caller).unwrap();
+    assert_eq!((welcomed.counter, welcomed.highest), (1, Hlc::from_ms(NOW_MS)));
+    let mut bob = Pusher::attach(&mut store, "acme", "bob", BOB);
+    assert_eq!(bob.pull(&mut store, &[]).cells[0].2, text("kept").into());
+}
+
+#[test]
+fn what_was_not_committed_is_not_there_after_reopening() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("hub.db");
+    let path = path.to_str().unwrap();
+    let mut store = SqliteHubStore::open(path, ReplicaId([1; 16])).unwrap();
+    let (alice, _) = two_agents(&mut store);
+    let request = alice.request(alice.body("notes", 0, 1, &[("title", text("lost"))]));
+    store.push(&alice.caller, request, NOW_MS).unwrap();
+    drop(store);
+    let store = SqliteHubStore::open(path, ReplicaId([2; 16])).unwrap();
+    assert_eq!(store.stats().rows, 0);
+}
+
+#[test]
+fn a_full_disk_fails_the_group_and_the_store_goes_on() {
+    let mut store = store();
+    let (mut alice, _) = two_agents(&mut store);
+    let pages: i64 = store.conn.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+    let limit = |store: &SqliteHubStore, pages: i64| {
+        store.conn.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
+    };
+    limit(&store, pages);
+    let body = alice.body("notes", 0, 1, &[("body", Value::Blob(vec![0; 1_000_000]))]);
+    let request = alice.request(body.clone());
+    let pushed = store.push(&alice.caller, request, NOW_MS).map(|_| ());
+    assert!(matches!(pushed.and_then(|()| store.commit()), Err(StoreError::Failed(_))));
+    // Whether the push or the commit failed, the group is over.
+    let _ = store.commit();
+    limit(&store, pages + 1_000);
+    assert_eq!(alice.push(&mut store, body).rejected, []);
+    assert_eq!(store.stats().rows, 1);
+}
+
+#[test]
+fn a_counter_survives_idle_sessions_and_never_falls() {
+    let mut store = store();
+    let (mut alice, mut bob) = two_agents(&mut store);
+    alice.set(&mut store, 0, 1, &[("title", text("x"))]);
+    for (counter, expected) in [(9, 9), (4, 9)] {
+        store.end_session(&alice.caller, counter).unwrap();
+        store.commit().unwrap();
+        assert_eq!(store.welcome(&alice.caller).unwrap().counter, expected);
+    }
+    assert_eq!(bob.pull(&mut store, &[]).clock, [("alice".to_owned(), 9)]);
+    store.end_session(&caller("nobody", "x"), 3).unwrap();
+    store.commit().unwrap();
+    assert_eq!(store.stats().tenants, 1);
+}
+
+#[test]
+fn a_second_hub_is_kept_out_of_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("hub.db");
+    let path = path.to_str().unwrap();
+    let store = SqliteHubStore::open(path, ReplicaId([1; 16])).unwrap();
+    assert!(matches!(SqliteHubStore::open(path, ReplicaId([2; 16])), Err(OpenStoreError::Locked(_))));
+    drop(store);
+    SqliteHubStore::open(path, ReplicaId([2; 16])).unwrap();
+}
+
+#[test]
+fn a_foreign_or_newer_file_is_left_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let text_path = directory.path().join("notes.txt");
+    std::fs::write(&text_path, "SQLite is great").unwrap();
+    let sqlite = directory.path().join("app.db");
+    Connection::open(&sqlite).unwrap().execute_batch("CREATE TABLE t(x)").unwrap();
+    let newer = directory.path().join("newer.db");
+    drop(SqliteHubStore::open(newer.to_str().unwrap(), ReplicaId([1; 16])).unwrap());
+    Connection::open(&newer).unwrap().execute_batch("PRAGMA user_version = 9").unwrap();
+    for path in [text_path, sqlite, newer] {
+        let before = std::fs::read(&path).unwrap();
+        let outcome = SqliteHubStore::open(path.to_str().unwrap(), ReplicaId([2; 16]));
+        assert!(
+            matches!(outcome, Err(OpenStoreError::Foreign(_) | OpenStoreError::Newer { found: 9, .. })),
+            "{}",
+            path.display()
+        );
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+    }
+    let nowhere = directory.path().join("no/such/directory/hub.db");
+    let outcome = SqliteHubStore::open(nowhere.to_str().unwrap(), ReplicaId([1; 16]));
+    assert!(matches!(outcome, Err(OpenStoreError::Io { .. })));
+}

@@ -1,0 +1,109 @@
+//! Batches.
+
+use super::*;
+
+#[test]
+fn a_deleted_row_is_no_row_any_more() {
+    let mut store = store();
+    let (mut alice, mut bob) = two_agents(&mut store);
+    alice.set(&mut store, 0, 1, &[("title", text("hello"))]);
+    let mut body = alice.body("notes", 1, 1, &[]);
+    body.rows[0].writes = alice.write(1, Op::Delete);
+    alice.push(&mut store, body);
+    assert_eq!(store.stats().rows, 0);
+    assert_eq!(bob.pull(&mut store, &[]).updates.len(), 1);
+}
+
+#[test]
+fn a_batch_counts_once_and_only_in_its_place() {
+    let mut store = store();
+    let (mut alice, _) = two_agents(&mut store);
+    let first = alice.request(alice.body("notes", 0, 1, &[("title", text("once"))]));
+    let mut other = first.clone();
+    other.digest = Digest([9; 32]);
+    let mut gap = first.clone();
+    gap.n = 2;
+    assert_eq!(refusal(store.push(&alice.caller, gap, NOW_MS)).0, Refusal::Stale);
+
+    store.push(&alice.caller, first.clone(), NOW_MS).unwrap();
+    store.commit().unwrap();
+    let cursor = alice.pull(&mut store, &[]).cursor;
+    let again = store.push(&alice.caller, first.clone(), NOW_MS).unwrap();
+    assert_eq!(again.n, 1, "a repetition is acknowledged again");
+    store.commit().unwrap();
+    assert_eq!(alice.pull(&mut store, &[]).cursor, cursor, "and has no effect");
+
+    assert_eq!(refusal(store.push(&alice.caller, other.clone(), NOW_MS)).0, Refusal::Stale);
+    other.n = 2;
+    other.previous = Digest([8; 32]);
+    assert_eq!(refusal(store.push(&alice.caller, other, NOW_MS)).0, Refusal::Stale);
+}
+
+#[test]
+fn an_earlier_epoch_is_refused() {
+    let mut store = store();
+    let (alice, _) = two_agents(&mut store);
+    let late = alice.request(alice.body("notes", 0, 1, &[("title", text("late"))]));
+    let newer = Pusher::attach(&mut store, "acme", "alice", ALICE);
+    assert_eq!(newer.epoch, alice.epoch + 1);
+    assert_eq!(refusal(store.push(&alice.caller, late, NOW_MS)).0, Refusal::Stale);
+    let pull = store.snapshot(&alice.caller, &alice.pull_request(&[]), NOW_MS).map(|_| ());
+    assert_eq!(refusal(pull).0, Refusal::Stale);
+}
+
+#[test]
+fn concurrent_cells_are_counted_and_the_greater_stamp_wins() {
+    let mut store = store();
+    let (mut alice, mut bob) = two_agents(&mut store);
+    alice.set(&mut store, 0, 1, &[("title", text("start")), ("body", text("b"))]);
+    bob.pull(&mut store, &[]);
+    alice.pull(&mut store, &[]);
+    assert_eq!(alice.set(&mut store, 20, 1, &[("title", text("alice"))]).conflicts, 0);
+    let ack = bob.set(&mut store, 10, 1, &[("title", text("bob")), ("body", text("bob"))]);
+    assert_eq!(ack.conflicts, 1, "the titles are concurrent, the body is not");
+    let cells = alice.pull(&mut store, &[]).cells;
+    assert_eq!(cells, [(RowId([1; 16]), "body".into(), text("bob").into())]);
+    let cells = bob.pull(&mut store, &[]).cells;
+    assert_eq!(cells, [(RowId([1; 16]), "title".into(), text("alice").into())]);
+}
+
+#[test]
+fn stamps_from_the_future_are_refused_and_time_never_runs_backwards() {
+    let mut store = store();
+    let (mut alice, _) = two_agents(&mut store);
+    let early = alice.request(alice.body("notes", 61_000, 1, &[("title", text("future"))]));
+    let (reason, message) = refusal(store.push(&alice.caller, early, NOW_MS));
+    assert_eq!(reason, Refusal::Clock);
+    assert!(message.contains("1700000061000") && message.contains("1700000000000"), "{message}");
+    alice.set(&mut store, 50_000, 1, &[("title", text("ahead"))]);
+    // The highest stored stamp is hub time now, whatever the wall says.
+    alice.set(&mut store, 100_000, 1, &[("title", text("further"))]);
+    let snapshot = store.snapshot(&alice.caller, &alice.pull_request(&[]), 5).unwrap();
+    assert_eq!(snapshot.done.hub_now_ms, NOW_MS + 100_000);
+}
+
+#[test]
+fn large_values_survive_and_too_large_rows_are_rejected() {
+    let mut store = store();
+    let (mut alice, mut bob) = two_agents(&mut store);
+    let big = Value::Blob((0..16_000_000_u32).map(|i| i.to_le_bytes()[0]).collect());
+    assert_eq!(alice.set(&mut store, 0, 1, &[("body", big.clone())]).rejected, []);
+    let ack = alice.set(&mut store, 1, 1, &[("title", Value::Blob(vec![0; 1_000_000]))]);
+    assert!(ack.rejected[0].1.contains("bytes"), "{ack:?}");
+    assert_eq!(bob.pull(&mut store, &[]).cells, [(RowId([1; 16]), "body".into(), big.into())]);
+}
+
+#[test]
+fn a_failed_operation_leaves_the_rest_of_its_group_alone() {
+    let mut store = store();
+    let (mut alice, mut bob) = two_agents(&mut store);
+    let good = alice.request(alice.body("notes", 0, 1, &[("title", text("good"))]));
+    let mut bad = bob.request(bob.body("notes", 0, 2, &[("title", text("bad"))]));
+    bad.epoch = 99;
+    store.push(&alice.caller, good, NOW_MS).unwrap();
+    assert!(store.push(&bob.caller, bad, NOW_MS).is_err());
+    store.commit().unwrap();
+    assert_eq!(store.stats().rows, 1);
+    assert_eq!(bob.pull(&mut store, &[]).updates.len(), 1);
+    alice.pull(&mut store, &[]);
+}
