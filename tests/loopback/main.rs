@@ -1,0 +1,7 @@
+//! Whole agents against a whole hub, over UDP on loopback, with mutual TLS.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod hostile;
+mod sharing;
+mod site;
