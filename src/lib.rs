@@ -2,6 +2,7 @@
 
 pub mod engine;
 pub mod model;
+mod node;
 pub mod protocol;
 pub mod storage;
 pub mod transport;

@@ -8,6 +8,7 @@ use std::thread;
 use rusqlite::types::{ToSqlOutput, ValueRef as Raw};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql};
 use thiserror::Error;
+use tokio::sync::watch;
 
 use super::driver::{EachRow, Job, Sql, SqlDriver, SqlError, SqlErrorKind, ValueRef};
 use crate::model::Value;
@@ -37,6 +38,8 @@ pub enum OpenError {
 pub struct SqliteDriver {
     jobs: mpsc::Sender<Job>,
     id: u64,
+    /// Ends when the thread has closed the database.
+    open: watch::Receiver<()>,
 }
 
 impl SqliteDriver {
@@ -57,14 +60,23 @@ impl SqliteDriver {
     pub fn start(connection: Connection) -> std::io::Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let (jobs, queue) = mpsc::channel::<Job>();
+        let (is_open, open) = watch::channel(());
         thread::Builder::new().name("federation-database".into()).spawn(move || {
             let mut sql = RusqliteSql::new(connection);
             while let Ok(job) = queue.recv() {
                 job(&mut sql);
             }
+            drop(sql);
+            drop(is_open);
         })?;
         // Odd, so that it never meets the id of a handle, which are even.
-        Ok(Self { jobs, id: NEXT.fetch_add(1, Ordering::Relaxed) * 2 + 1 })
+        Ok(Self { jobs, id: NEXT.fetch_add(1, Ordering::Relaxed) * 2 + 1, open })
+    }
+
+    /// Waits until the driver has been dropped and the file is closed, so that it can be opened again.
+    pub fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut open = self.open.clone();
+        async move { while open.changed().await.is_ok() {} }
     }
 }
 

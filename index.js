@@ -1,0 +1,323 @@
+'use strict';
+
+// What must be JavaScript and not native code: ordinary classes that can be subclassed and spied on, errors of
+// the caller's own realm whose stack shows the caller, the environment as JavaScript sees it, and logging.
+
+const native = require('./native.js');
+
+const NOT_CONNECTED = 'Not connected to federation hub';
+
+/** What every rejected promise carries. */
+class FederationError extends Error {
+  constructor(code, message, options) {
+    super(message, options);
+    this.code = code;
+  }
+}
+// As for the language's own errors, not an own property: it would show beside each stack.
+Object.defineProperty(FederationError.prototype, 'name', {
+  value: 'FederationError',
+  configurable: true,
+  writable: true,
+});
+
+/** Notes where a method was called, to be shown by an error that comes much later. */
+function callSite() {
+  const site = {};
+  Error.captureStackTrace(site, callSite);
+  return site;
+}
+
+/** What native code threw or rejected with, as an error whose stack begins at the call. */
+function failure(error, site) {
+  if (error instanceof FederationError) return error;
+  const known = typeof error?.code === 'string' && error.code.startsWith('ERR_FEDERATION_');
+  const code = known ? error.code : 'ERR_FEDERATION_INTERNAL';
+  const wrapped = new FederationError(code, error?.message ?? String(error), known ? undefined : { cause: error });
+  // Without the first frame, which is the method's own.
+  const frames = site.stack.slice(site.stack.indexOf('\n    at ') + 1).replace(/^.*\n/, '');
+  wrapped.stack = `FederationError [${code}]: ${wrapped.message}\n${frames}`;
+  return wrapped;
+}
+
+const CONFIG = {
+  endpoint: 'string',
+  agentId: 'string',
+  tenantId: 'string',
+  token: 'string',
+  enableMTLS: 'boolean?',
+  certPath: 'string?',
+  keyPath: 'string?',
+  caPath: 'string?',
+  certPem: 'string?',
+  keyPem: 'string?',
+  caPem: 'string?',
+  connectTimeoutMs: 'number?',
+  requestTimeoutMs: 'number?',
+};
+
+const SERVER_OPTIONS = {
+  listen: 'string',
+  dataPath: 'string',
+  certPath: 'string?',
+  certPem: 'string?',
+  keyPath: 'string?',
+  keyPem: 'string?',
+  clientCaPath: 'string?',
+  clientCaPem: 'string?',
+  jwtSecret: 'string?',
+  credentials: 'object?',
+};
+
+const CREDENTIALS = {
+  caCertPem: 'string',
+  caKeyPem: 'string',
+  hubCertPem: 'string',
+  hubKeyPem: 'string',
+  jwtSecret: 'string',
+};
+
+const AGENT_CONFIG_OPTIONS = {
+  agentId: 'string',
+  tenantId: 'string',
+  expiresInMs: 'number?',
+};
+
+/** A plain copy of the options that are known, or an error that names the first that is missing or wrong. */
+function checked(options, shape, name) {
+  if (options === null || typeof options !== 'object') {
+    throw new FederationError('ERR_FEDERATION_CONFIG', `${name} must be an object, not ${described(options)}`);
+  }
+  const copy = {};
+  for (const [key, rule] of Object.entries(shape)) {
+    const value = options[key] ?? undefined;
+    const type = rule.replace('?', '');
+    if (value === undefined && rule.endsWith('?')) continue;
+    if (typeof value !== type || value === '') {
+      const wanted = type === 'string' ? 'non-empty string' : type;
+      throw new FederationError(
+        'ERR_FEDERATION_CONFIG',
+        `${name}.${key} must be a ${wanted}, not ${described(value)}`,
+      );
+    }
+    copy[key] = value;
+  }
+  return copy;
+}
+
+// Never the value itself: it may be a token or a key.
+function described(value) {
+  if (value === null || value === undefined || value === '') return value === '' ? 'an empty string' : String(value);
+  return `of type ${typeof value}`;
+}
+
+/** Adds the certificate paths of the environment where the configuration gives none. */
+function withEnvironment(config) {
+  const { FEDERATION_CERT_PATH, FEDERATION_KEY_PATH, FEDERATION_CA_PATH } = process.env;
+  return {
+    ...config,
+    certPath: config.certPath ?? (FEDERATION_CERT_PATH || undefined),
+    keyPath: config.keyPath ?? (FEDERATION_KEY_PATH || undefined),
+    caPath: config.caPath ?? (FEDERATION_CA_PATH || undefined),
+  };
+}
+
+/** For each handle, the array in which native code keeps its prepared statements. */
+const statementsOf = new WeakMap();
+
+function statementsFor(database) {
+  if (typeof database === 'string') return [];
+  const known = statementsOf.get(database);
+  if (known) return known;
+  const statements = [];
+  statementsOf.set(database, statements);
+  return statements;
+}
+
+function checkDatabase(database) {
+  if (typeof database === 'string' && database !== '') return;
+  const methods = ['prepare', 'exec', 'pragma'];
+  if (database !== null && typeof database === 'object' && methods.every((m) => typeof database[m] === 'function')) {
+    return;
+  }
+  throw new FederationError(
+    'ERR_FEDERATION_DATABASE',
+    `sync() takes an open better-sqlite3 handle or the path of a database, not a value ${described(database)}`,
+  );
+}
+
+class FederationHub {
+  #config;
+  #agent = null;
+
+  constructor(config) {
+    this.#config = { enableMTLS: true, ...config };
+  }
+
+  async connect() {
+    const site = callSite();
+    const { endpoint, agentId, enableMTLS } = this.#config;
+    this.#log('info', 'Connecting to federation hub', { endpoint, agentId, mTLS: enableMTLS });
+    try {
+      // Until it has connected once, an agent knows nothing that is worth keeping, and the environment may
+      // have changed.
+      const fresh = this.#agent === null;
+      const agent = this.#agent ?? new native.FederationHub(withEnvironment(checked(this.#config, CONFIG, 'config')));
+      await agent.connect();
+      if (fresh) this.#agent ??= agent;
+    } catch (cause) {
+      const error = failure(cause, site);
+      this.#log('error', 'Failed to connect to federation hub', { endpoint, error: error.message });
+      throw error;
+    }
+    this.#log('info', 'Connected to federation hub', { agentId });
+  }
+
+  async sync(database) {
+    const site = callSite();
+    if (!this.isConnected()) {
+      throw failure({ code: 'ERR_FEDERATION_NOT_CONNECTED', message: NOT_CONNECTED }, site);
+    }
+    const { agentId } = this.#config;
+    try {
+      checkDatabase(database);
+      const report = await this.#agent.sync(database, statementsFor(database));
+      this.#logSync(report);
+      return report;
+    } catch (cause) {
+      const error = failure(cause, site);
+      this.#log('error', 'Sync failed', { agentId, error: error.message });
+      throw error;
+    }
+  }
+
+  async disconnect() {
+    if (!this.isConnected()) return;
+    const site = callSite();
+    this.#log('info', 'Disconnecting from federation hub', { agentId: this.#config.agentId });
+    try {
+      await this.#agent.disconnect();
+    } catch (cause) {
+      throw failure(cause, site);
+    }
+    this.#log('info', 'Disconnected from federation hub');
+  }
+
+  isConnected() {
+    return this.#agent !== null && this.#agent.isConnected();
+  }
+
+  getSyncStats() {
+    return this.#agent === null ? { lastSyncTime: 0, vectorClock: {} } : this.#agent.getSyncStats();
+  }
+
+  #logSync(report) {
+    const { agentId } = this.#config;
+    const { pulled, pushed, conflicts, notices, durationMs } = report;
+    if (pulled > 0) this.#log('info', 'Pulled remote updates', { agentId, updateCount: pulled });
+    if (pushed > 0) this.#log('info', 'Pushed local changes', { agentId, changeCount: pushed });
+    if (conflicts > 0) this.#log('warn', 'Conflict detected, applying resolution', { agentId, conflicts });
+    for (const notice of notices) this.#log('warn', notice, { agentId });
+    this.#log('info', 'Sync completed', { agentId, duration: durationMs, pullCount: pulled, pushCount: pushed });
+  }
+
+  #log(level, message, facts) {
+    const { logger } = this.#config;
+    if (!logger) return;
+    try {
+      if (facts === undefined) logger[level](message);
+      else logger[level](message, facts);
+    } catch {
+      // A logger that throws must not break a sync.
+    }
+  }
+}
+
+class FederationHubServer {
+  #hub;
+  #keepAlive = null;
+  #throwaway = false;
+
+  constructor(options) {
+    const copy = checked(options, SERVER_OPTIONS, 'options');
+    if (copy.credentials) copy.credentials = checked(copy.credentials, CREDENTIALS, 'options.credentials');
+    this.#hub = new native.FederationHubServer(copy);
+  }
+
+  static async generateCredentials() {
+    const site = callSite();
+    try {
+      return await native.FederationHubServer.generateCredentials();
+    } catch (cause) {
+      throw failure(cause, site);
+    }
+  }
+
+  static async ephemeral(options) {
+    const credentials = options?.credentials ?? (await FederationHubServer.generateCredentials());
+    const server = new this({ listen: '127.0.0.1:0', dataPath: ':memory:', ...options, credentials });
+    server.#throwaway = true;
+    await server.start();
+    return server;
+  }
+
+  async start() {
+    const site = callSite();
+    try {
+      await this.#hub.start();
+    } catch (cause) {
+      throw failure(cause, site);
+    }
+    // Native threads do not keep a process alive; a hub that somebody started to serve has to.
+    if (!this.#throwaway) this.#keepAlive ??= setInterval(() => {}, 2 ** 30);
+  }
+
+  get endpoint() {
+    return this.#hub.endpoint;
+  }
+
+  get credentials() {
+    return this.#hub.credentials;
+  }
+
+  getStats() {
+    return this.#hub.getStats();
+  }
+
+  agentConfig(options) {
+    const copy = checked(options, AGENT_CONFIG_OPTIONS, 'options');
+    const site = callSite();
+    try {
+      return this.#hub.agentConfig(copy);
+    } catch (cause) {
+      throw failure(cause, site);
+    }
+  }
+
+  async stop() {
+    const site = callSite();
+    clearInterval(this.#keepAlive);
+    this.#keepAlive = null;
+    try {
+      await this.#hub.stop();
+    } catch (cause) {
+      throw failure(cause, site);
+    }
+  }
+}
+
+if (Symbol.asyncDispose) {
+  const dispose = (name) => ({
+    value() {
+      return this[name]();
+    },
+    configurable: true,
+    writable: true,
+  });
+  Object.defineProperty(FederationHub.prototype, Symbol.asyncDispose, dispose('disconnect'));
+  Object.defineProperty(FederationHubServer.prototype, Symbol.asyncDispose, dispose('stop'));
+}
+
+module.exports.FederationHub = FederationHub;
+module.exports.FederationHubServer = FederationHubServer;
+module.exports.FederationError = FederationError;

@@ -1,0 +1,64 @@
+//! The one table from what went wrong to `err.code`.
+
+use crate::engine::agent_error::{AgentError, ErrorCode};
+use crate::engine::hub::HubStartError;
+
+/// A failure on its way to a rejected promise: the code that programs branch on, and the message that people
+/// read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CodedError {
+    /// One of the `ERR_FEDERATION_*` codes of the documented table.
+    pub code: &'static str,
+    /// What happened, and what to do about it.
+    pub message: String,
+}
+
+impl CodedError {
+    /// An option that is missing or wrong.
+    pub fn config(message: impl Into<String>) -> Self {
+        Self { code: code(ErrorCode::Config), message: message.into() }
+    }
+
+    /// A database that cannot be synced.
+    pub fn database(message: impl Into<String>) -> Self {
+        Self { code: code(ErrorCode::Database), message: message.into() }
+    }
+
+    /// A bug of ours.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self { code: code(ErrorCode::Internal), message: message.into() }
+    }
+}
+
+impl From<AgentError> for CodedError {
+    fn from(error: AgentError) -> Self {
+        Self { code: code(error.code), message: error.message }
+    }
+}
+
+impl From<HubStartError> for CodedError {
+    fn from(error: HubStartError) -> Self {
+        let code = match error {
+            HubStartError::Address { .. } | HubStartError::Secret(_) => code(ErrorCode::Config),
+            HubStartError::Store(_) | HubStartError::Bind(_) | HubStartError::System(_) => {
+                "ERR_FEDERATION_HUB_START"
+            }
+        };
+        Self { code, message: error.to_string() }
+    }
+}
+
+fn code(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::NotConnected => "ERR_FEDERATION_NOT_CONNECTED",
+        ErrorCode::Config => "ERR_FEDERATION_CONFIG",
+        ErrorCode::Unreachable => "ERR_FEDERATION_UNREACHABLE",
+        ErrorCode::Tls => "ERR_FEDERATION_TLS",
+        ErrorCode::Unauthenticated => "ERR_FEDERATION_UNAUTHENTICATED",
+        ErrorCode::Timeout => "ERR_FEDERATION_TIMEOUT",
+        ErrorCode::Database => "ERR_FEDERATION_DATABASE",
+        ErrorCode::Protocol => "ERR_FEDERATION_PROTOCOL",
+        ErrorCode::Busy => "ERR_FEDERATION_BUSY",
+        ErrorCode::Internal => "ERR_FEDERATION_INTERNAL",
+    }
+}

@@ -1,0 +1,206 @@
+//! `FederationHubServer`: a hub inside a Node process, off its JS thread.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use napi::Env;
+use napi::bindgen_prelude::PromiseRaw;
+use napi_derive::napi;
+use tokio::sync::Mutex as AsyncMutex;
+
+use super::error::CodedError;
+use super::federation_hub::number;
+use super::js_thread;
+use super::options::{
+    AgentConfigOptions, FederationHubConfig, FederationHubServerOptions, HubCredentials, hub_options,
+};
+use crate::engine::hub::{Hub, HubOptions};
+use crate::engine::token;
+use crate::transport::Credentials;
+
+const DEFAULT_TOKEN_LIFE_MS: f64 = 86_400_000.0;
+
+/// What a hub is busy with.
+#[napi(object, object_from_js = false)]
+pub struct HubStats {
+    /// Agents with a live connection.
+    pub connected_agents: f64,
+    /// Tenants that have rows here.
+    pub tenants: f64,
+    /// Live rows of all tenants.
+    pub rows: f64,
+    /// Seconds since `start()`.
+    pub uptime: f64,
+    /// Syncs answered since `start()`.
+    pub syncs: f64,
+    /// Bytes sent to agents since `start()`.
+    pub bytes_sent: f64,
+    /// Bytes received from agents since `start()`.
+    pub bytes_received: f64,
+}
+
+/// A hub inside this Node process, off its JS thread.
+///
+/// ```ts
+/// const server = new FederationHubServer({
+///   listen: '0.0.0.0:4433', dataPath: 'hub.db', certPath, keyPath, clientCaPath, jwtSecret,
+/// });
+/// await server.start();
+/// console.log(server.endpoint);
+/// await server.stop();
+/// ```
+///
+/// A running hub keeps the process alive; one made by `ephemeral()` does not.
+#[napi]
+pub struct FederationHubServer {
+    options: Result<HubOptions, CodedError>,
+    credentials: Option<HubCredentials>,
+    /// Held while starting or stopping, so that the two take turns.
+    lifecycle: Arc<AsyncMutex<()>>,
+    running: Arc<Mutex<Option<Arc<Hub>>>>,
+}
+
+#[napi]
+impl FederationHubServer {
+    /// Remembers the options; reads no file and opens no socket. What is wrong with them, `start()` tells.
+    #[napi(constructor)]
+    pub fn new(options: FederationHubServerOptions) -> Self {
+        let options_credentials = options.credentials.clone();
+        let options = hub_options(options);
+        let secret = options.as_ref().ok().map(|options| options.jwt_secret.clone());
+        // The secret that tokens are verified with, which may have been given beside the credentials.
+        let credentials = options_credentials.map(|own| HubCredentials {
+            jwt_secret: secret.unwrap_or_else(|| own.jwt_secret.clone()),
+            ..own
+        });
+        Self { options, credentials, lifecycle: Arc::default(), running: Arc::default() }
+    }
+
+    /// Makes credentials for a throwaway hub: a CA of its own, a certificate for this machine, and a secret.
+    #[napi(ts_return_type = "Promise<HubCredentials>")]
+    pub fn generate_credentials(env: &Env) -> napi::Result<PromiseRaw<'_, HubCredentials>> {
+        js_thread::promise(env, &[], |_| async move {
+            let mut secret = [0; 32];
+            getrandom::fill(&mut secret)
+                .map_err(|error| CodedError::internal(format!("the system gives no randomness: {error}")))?;
+            let credentials = Credentials::generate(secret);
+            credentials.map(HubCredentials::from).map_err(|error| CodedError::internal(error.to_string()))
+        })
+    }
+
+    /// Opens the store and begins to listen. Does nothing when the hub is running.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn start<'env>(&self, env: &'env Env) -> napi::Result<PromiseRaw<'env, ()>> {
+        let (options, lifecycle, running) =
+            (self.options.clone(), Arc::clone(&self.lifecycle), Arc::clone(&self.running));
+        js_thread::promise(env, &[], |_| async move {
+            let _turn = lifecycle.lock().await;
+            if current(&running).is_none() {
+                let hub = Hub::start(options?).await?;
+                *running.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(hub));
+            }
+            Ok(())
+        })
+    }
+
+    /// Where agents reach the hub, `quic://host:port`, with the real port; before `start()`, the address that
+    /// it was told to listen on. A hub that listens on all addresses shows the loopback one.
+    #[napi(getter)]
+    pub fn endpoint(&self) -> String {
+        match (current(&self.running), &self.options) {
+            (Some(hub), _) => format!("quic://{}", reachable(hub.local_addr())),
+            (None, Ok(options)) => format!("quic://{}", options.listen),
+            (None, Err(_)) => String::new(),
+        }
+    }
+
+    /// What the hub is busy with; all zeros when it is not running.
+    #[napi]
+    pub fn get_stats(&self) -> HubStats {
+        let stats = current(&self.running).map(|hub| hub.stats()).unwrap_or_default();
+        HubStats {
+            connected_agents: number(stats.connected_agents),
+            tenants: number(stats.tenants),
+            rows: number(stats.rows),
+            uptime: stats.uptime_seconds,
+            syncs: number(stats.syncs),
+            bytes_sent: number(stats.bytes_sent),
+            bytes_received: number(stats.bytes_received),
+        }
+    }
+
+    /// Stops listening, closes every connection and then the store. Does nothing when the hub is not running.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn stop<'env>(&self, env: &'env Env) -> napi::Result<PromiseRaw<'env, ()>> {
+        let (lifecycle, running) = (Arc::clone(&self.lifecycle), Arc::clone(&self.running));
+        js_thread::promise(env, &[], |_| async move {
+            let _turn = lifecycle.lock().await;
+            let hub = running.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(hub) = hub {
+                hub.stop().await;
+            }
+            Ok(())
+        })
+    }
+
+    /// The credentials that the hub was made with, to start it again with the same ones; null if it was made
+    /// without.
+    #[napi(getter)]
+    pub fn credentials(&self) -> Option<HubCredentials> {
+        self.credentials.clone()
+    }
+
+    /// Issues a certificate and a token for an agent: a complete `FederationHubConfig`, plain data that can be
+    /// sent to another process. Only a hub that was made with `credentials` can, as `ephemeral()` ones are.
+    #[napi]
+    pub fn agent_config(&self, options: AgentConfigOptions) -> napi::Result<FederationHubConfig<'static>> {
+        let Some(own) = self.credentials.clone() else {
+            return Err(napi::Error::from_reason(
+                "agentConfig() needs the CA's key: make the hub with ephemeral(), or with the option credentials",
+            ));
+        };
+        let AgentConfigOptions { agent_id, tenant_id, expires_in_ms } = options;
+        let expires_at_ms = now_ms() + expires_in_ms.unwrap_or(DEFAULT_TOKEN_LIFE_MS);
+        #[expect(clippy::cast_possible_truncation, reason = "a cast saturates: too far away is far away")]
+        let token = token::issue(&own.jwt_secret, &tenant_id, &agent_id, expires_at_ms as i64)
+            .map_err(|error| napi::Error::from_reason(error.to_string()))?;
+        let ca_pem = own.ca_cert_pem.clone();
+        let (cert_pem, key_pem) = Credentials::from(own)
+            .issue_agent(&agent_id, &tenant_id)
+            .map_err(|error| napi::Error::from_reason(error.to_string()))?;
+        Ok(FederationHubConfig {
+            endpoint: self.endpoint(),
+            agent_id,
+            tenant_id,
+            token,
+            enable_mtls: Some(true),
+            cert_pem: Some(cert_pem),
+            key_pem: Some(key_pem),
+            ca_pem: Some(ca_pem),
+            ..FederationHubConfig::default()
+        })
+    }
+}
+
+fn current(running: &Mutex<Option<Arc<Hub>>>) -> Option<Arc<Hub>> {
+    running.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// An address that a socket on this machine can send to.
+fn reachable(listening: SocketAddr) -> SocketAddr {
+    let mut address = listening;
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() {
+            Ipv4Addr::LOCALHOST.into()
+        } else {
+            Ipv6Addr::LOCALHOST.into()
+        });
+    }
+    address
+}
+
+fn now_ms() -> f64 {
+    // A clock before 1970 makes tokens that have expired.
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |elapsed| elapsed.as_secs_f64() * 1e3)
+}

@@ -1,0 +1,280 @@
+//! The bridge from our background thread to the JS thread.
+//!
+//! A call from JavaScript that answers with a promise opens one [`JsThread`]: a Node-API threadsafe function
+//! that carries closures, one wake-up each, and at last the one that settles the promise and closes it. So a
+//! pending promise keeps the process alive, and nothing else does. When the JS thread ends first (a worker is
+//! terminated, the process exits), closures that can no longer run are dropped, and whoever waits for them
+//! learns it from the channel that they held.
+
+#![expect(unsafe_code, reason = "threadsafe functions and deferreds are C, with pointers as their user data")]
+
+use std::ffi::c_void;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use napi::bindgen_prelude::{Object, PromiseRaw, ToNapiValue};
+use napi::{Env, JsValue, check_status, sys};
+
+use super::error::CodedError;
+use super::raw::{Local, Scope};
+use crate::engine::runtime;
+
+type Task = Box<dyn FnOnce(&mut Turn<'_>) + Send>;
+
+/// Runs closures on the JS thread, from any thread, until its promise is settled.
+#[derive(Clone)]
+pub struct JsThread(Arc<Bridge>);
+
+impl JsThread {
+    /// Runs a closure, whole, in a later turn of the event loop. It is dropped unrun if the promise is settled
+    /// already, or the JS thread has ended.
+    pub fn run(&self, task: impl FnOnce(&mut Turn<'_>) + Send + 'static) {
+        self.0.post(Box::new(task));
+    }
+}
+
+/// The way to the JS thread; `None` once closed.
+struct Bridge(Mutex<Option<ThreadsafeFunction>>);
+
+struct ThreadsafeFunction(sys::napi_threadsafe_function);
+
+// SAFETY: calling a threadsafe function from any thread is what it is for.
+unsafe impl Send for ThreadsafeFunction {}
+
+impl Bridge {
+    fn post(&self, task: Task) {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(function) = &*slot else { return };
+        let data = Box::into_raw(Box::new(task));
+        // SAFETY: the slot is emptied, under this lock, before Node frees the function. `run_task` takes the box.
+        let status = unsafe {
+            let mode = sys::ThreadsafeFunctionCallMode::nonblocking;
+            sys::napi_call_threadsafe_function(function.0, data.cast(), mode)
+        };
+        if status != sys::Status::napi_ok {
+            // The environment is closing, and the failed call has given our hold on the function back.
+            *slot = None;
+            drop(slot);
+            // SAFETY: nothing was queued, so the box is still ours.
+            drop(unsafe { Box::from_raw(data) });
+        }
+    }
+
+    fn take(&self) -> Option<ThreadsafeFunction> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// What belongs to one promise and is touched on the JS thread only.
+struct Pending {
+    deferred: Option<sys::napi_deferred>,
+    kept: Vec<sys::napi_ref>,
+    bridge: Arc<Bridge>,
+}
+
+impl Pending {
+    fn release(&mut self, env: sys::napi_env) {
+        for reference in self.kept.drain(..) {
+            // SAFETY: we run on the JS thread; draining deletes each reference once.
+            unsafe { sys::napi_delete_reference(env, reference) };
+        }
+    }
+}
+
+/// One turn on the JS thread.
+pub struct Turn<'t> {
+    scope: Scope<'t>,
+    pending: &'t mut Pending,
+}
+
+impl<'t> Turn<'t> {
+    /// The handle scope that is open during this turn.
+    pub fn scope(&self) -> Scope<'t> {
+        self.scope
+    }
+
+    /// One of the objects that the call keeps alive, in the order in which they were given.
+    pub fn kept(&self, index: usize) -> Option<Local<'t>> {
+        let reference = self.pending.kept.get(index)?;
+        self.scope.deref(*reference).ok()
+    }
+
+    fn settle<T: ToNapiValue>(&mut self, outcome: Result<T, CodedError>) {
+        let Some(deferred) = self.pending.deferred.take() else { return };
+        let env = self.scope.env();
+        // SAFETY: we run on the JS thread, with a scope open; the deferred is taken, so it is settled once.
+        unsafe {
+            let status = match outcome.map(|value| T::to_napi_value(env, value)) {
+                Ok(Ok(value)) => sys::napi_resolve_deferred(env, deferred, value),
+                Ok(Err(error)) => {
+                    let error = CodedError::internal(error.reason.clone());
+                    sys::napi_reject_deferred(env, deferred, error_value(env, &error))
+                }
+                Err(error) => sys::napi_reject_deferred(env, deferred, error_value(env, &error)),
+            };
+            // What fails here fails because the environment is ending, and the promise with it.
+            let _ = status;
+        }
+        self.pending.release(env);
+        if let Some(function) = self.pending.bridge.take() {
+            // SAFETY: taken, so it is released once; Node runs what is queued (which does nothing any more),
+            // then frees it.
+            unsafe {
+                let mode = sys::ThreadsafeFunctionReleaseMode::release;
+                sys::napi_release_threadsafe_function(function.0, mode)
+            };
+        }
+    }
+}
+
+/// A JavaScript `Error` with a `code`, or null if the environment is ending.
+///
+/// # Safety
+/// Only on the JS thread, with a scope open.
+unsafe fn error_value(env: sys::napi_env, error: &CodedError) -> sys::napi_value {
+    // SAFETY: the caller's.
+    let scope = unsafe { Scope::assume(env) };
+    let mut value = ptr::null_mut();
+    if let (Ok(code), Ok(message)) = (scope.string(error.code), scope.string(&error.message)) {
+        // SAFETY: the caller's.
+        unsafe { sys::napi_create_error(env, code.raw(), message.raw(), &raw mut value) };
+    }
+    value
+}
+
+/// Settles its promise once: with an outcome, or with an error when it is dropped because the work died.
+struct Settler<T: ToNapiValue + Send + 'static> {
+    bridge: Option<Arc<Bridge>>,
+    _outcome: PhantomData<fn(T)>,
+}
+
+impl<T: ToNapiValue + Send + 'static> Settler<T> {
+    fn settle(mut self, outcome: Result<T, CodedError>) {
+        self.post(outcome);
+    }
+
+    fn post(&mut self, outcome: Result<T, CodedError>) {
+        if let Some(bridge) = self.bridge.take() {
+            bridge.post(Box::new(move |turn| turn.settle(outcome)));
+        }
+    }
+}
+
+impl<T: ToNapiValue + Send + 'static> Drop for Settler<T> {
+    fn drop(&mut self) {
+        self.post(Err(CodedError::internal(
+            "the background thread did not start, or lost the call; please report this",
+        )));
+    }
+}
+
+/// Starts work on the background thread and returns the promise of its outcome.
+///
+/// `keep` are objects that [`Turn::kept`] finds again; they stay alive until the promise is settled, not longer.
+pub fn promise<'env, T, W>(
+    env: &'env Env,
+    keep: &[&Object<'_>],
+    work: impl FnOnce(JsThread) -> W,
+) -> napi::Result<PromiseRaw<'env, T>>
+where
+    T: ToNapiValue + Send + 'static,
+    W: Future<Output = Result<T, CodedError>> + Send + 'static,
+{
+    let (promise, bridge) = open(env, keep)?;
+    let settler = Settler { bridge: Some(Arc::clone(&bridge)), _outcome: PhantomData };
+    let work = work(JsThread(bridge));
+    // Where no thread can be started, the future is dropped, and the settler rejects.
+    let _ = runtime::spawn(async move {
+        let outcome = work.await;
+        settler.settle(outcome);
+    });
+    Ok(PromiseRaw::new(env.raw(), promise))
+}
+
+fn open(env: &Env, keep: &[&Object<'_>]) -> napi::Result<(sys::napi_value, Arc<Bridge>)> {
+    // Our background thread outlives a worker that alone has loaded the addon, whose exit would unmap us.
+    napi::bindgen_prelude::retain_current_module_for_unload_safety();
+    let env = env.raw();
+    let bridge = Arc::new(Bridge(Mutex::new(None)));
+    let mut pending =
+        Pending { deferred: None, kept: Vec::with_capacity(keep.len()), bridge: Arc::clone(&bridge) };
+    for object in keep {
+        let mut reference = ptr::null_mut();
+        // SAFETY: `env` is live on this thread, and `object` is a handle of it.
+        check_status!(unsafe { sys::napi_create_reference(env, object.raw(), 1, &raw mut reference) })?;
+        pending.kept.push(reference);
+    }
+    let (mut promise, mut deferred, mut name, mut function) =
+        (ptr::null_mut(), ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
+    let label = c"federation-hub";
+    // SAFETY: `env` is live on this thread; the label has its length; `free_pending` takes the box back, once.
+    unsafe {
+        check_status!(sys::napi_create_string_utf8(
+            env,
+            label.as_ptr(),
+            label.count_bytes().cast_signed(),
+            &raw mut name
+        ))?;
+        check_status!(sys::napi_create_promise(env, &raw mut deferred, &raw mut promise))?;
+        pending.deferred = Some(deferred);
+        let data = Box::into_raw(Box::new(pending));
+        let status = sys::napi_create_threadsafe_function(
+            env,
+            ptr::null_mut(),
+            ptr::null_mut(),
+            name,
+            0,
+            1,
+            data.cast(),
+            Some(free_pending),
+            data.cast(),
+            Some(run_task),
+            &raw mut function,
+        );
+        if status != sys::Status::napi_ok {
+            drop(Box::from_raw(data));
+        }
+        check_status!(status)?;
+    }
+    *bridge.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(ThreadsafeFunction(function));
+    Ok((promise, bridge))
+}
+
+/// Runs one closure on the JS thread, or drops it when the environment is ending (`env` is null then, and
+/// `context` freed).
+unsafe extern "C" fn run_task(
+    env: sys::napi_env,
+    _function: sys::napi_value,
+    context: *mut c_void,
+    data: *mut c_void,
+) {
+    // SAFETY: `post` made this pointer from such a box, and Node hands each out once.
+    let task = unsafe { Box::from_raw(data.cast::<Task>()) };
+    // A panic must not unwind into Node. The hook has reported it by then, and the closure's channel tells
+    // the waiting side.
+    let _ = catch_unwind(AssertUnwindSafe(move || {
+        if env.is_null() {
+            return drop(task);
+        }
+        // SAFETY: `context` is the box of `open`, which lives until `free_pending`; Node runs one task of a
+        // function at a time, and has a scope open around it.
+        let (scope, pending) = unsafe { (Scope::assume(env), &mut *context.cast::<Pending>()) };
+        if pending.deferred.is_some() {
+            task(&mut Turn { scope, pending });
+        }
+    }));
+}
+
+/// Frees what belonged to the promise: it is settled, or the environment is ending.
+unsafe extern "C" fn free_pending(env: sys::napi_env, data: *mut c_void, _hint: *mut c_void) {
+    // SAFETY: `open` made this pointer from such a box, and Node finalizes once.
+    let mut pending = unsafe { Box::from_raw(data.cast::<Pending>()) };
+    // From here on no other thread can reach the function that Node is about to free.
+    pending.bridge.take();
+    if !env.is_null() {
+        pending.release(env);
+    }
+}

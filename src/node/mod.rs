@@ -1,0 +1,12 @@
+//! The binding: convert, delegate, convert back. The only place that knows Node-API.
+//!
+//! Nothing here blocks the JS thread, and no method is `async` on `&self` (it crashes when a worker is
+//! terminated in mid-flight): a method clones what it needs, and [`js_thread::promise`] runs the rest.
+
+mod error;
+mod federation_hub;
+mod federation_hub_server;
+mod js_driver;
+mod js_thread;
+mod options;
+mod raw;
