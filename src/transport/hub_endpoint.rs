@@ -10,9 +10,10 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use super::connection::Connection;
+use super::connection_ids::ConnectionIds;
 use super::connection_lost::ConnectionLost;
 use super::reset_key::ResetKey;
-use super::tls::{HubTls, TlsConfigError};
+use super::tls::{HubTls, TlsConfigError, random_seed};
 
 /// From this many unfinished handshakes on, strangers first prove that their address is theirs (a Retry packet,
 /// one more round trip): senders of forged addresses then cost no key exchange.
@@ -77,7 +78,9 @@ impl HubEndpoint {
             io::ErrorKind::AddrInUse => BindError::InUse(listen),
             _ => BindError::Socket { address: listen, cause },
         })?;
-        let endpoint_config = quinn::EndpointConfig::new(Arc::new(reset_key));
+        let mut endpoint_config = quinn::EndpointConfig::new(Arc::new(reset_key));
+        let connection_ids = ConnectionIds::new(&random_seed()?);
+        endpoint_config.cid_generator(move || Box::new(connection_ids.clone()));
         let runtime = Arc::new(quinn::TokioRuntime);
         let endpoint = quinn::Endpoint::new(endpoint_config, Some(config), socket, runtime)
             .map_err(|cause| BindError::Socket { address: listen, cause })?;

@@ -67,6 +67,9 @@ pub enum TlsConfigError {
     /// The TLS library does not support what is needed; a fault of this build.
     #[error("the TLS library lacks TLS 1.3 with AES-128-GCM: {0}")]
     Library(String),
+    /// The system gives no randomness, without which nothing is secret.
+    #[error("this system gives no randomness")]
+    NoRandomness,
 }
 
 impl AgentTls {
@@ -139,6 +142,13 @@ pub(super) fn quic_client_config(
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
+}
+
+/// Randomness from where TLS takes its own.
+pub(super) fn random_seed() -> Result<[u8; 32], TlsConfigError> {
+    let mut seed = [0; 32];
+    provider().secure_random.fill(&mut seed).map_err(|_| TlsConfigError::NoRandomness)?;
+    Ok(seed)
 }
 
 fn root_store(ca: &PemSource) -> Result<RootCertStore, TlsConfigError> {

@@ -103,3 +103,42 @@ fn an_agent_says_goodbye_even_if_its_runtime_ends_at_once() {
     assert_eq!(lost, ConnectionLost::Closed { code: 3, reason: "goodbye".into() });
     agent.join().unwrap();
 }
+
+#[test]
+fn a_hub_that_was_killed_and_started_again_resets_the_connections_it_forgot() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let credentials = Credentials::generate([7; 32]).unwrap();
+    let (hub_runtime, agent_runtime) = (runtime(), runtime());
+    let (hub, agent, accepted) = hub_runtime.block_on(async {
+        let (cert, key) = (text(&credentials.hub_cert_pem), text(&credentials.hub_key_pem));
+        let tls = HubTls { cert, key, client_ca: None };
+        let hub = HubEndpoint::bind((Ipv4Addr::LOCALHOST, 0).into(), &tls).unwrap();
+        let address = hub.local_addr().unwrap().into();
+        let ca = Some(text(&credentials.ca_cert_pem));
+        let connect = agent_runtime.spawn(async move {
+            AgentEndpoint::new().connect(&address, &AgentTls { identity: None, ca }, PATIENCE).await
+        });
+        let driver = std::thread::spawn(move || {
+            let connected = agent_runtime.block_on(connect).unwrap().unwrap();
+            (agent_runtime, connected)
+        });
+        let accepted = hub.accept().await.unwrap().complete(PATIENCE).await.unwrap();
+        (hub, driver, accepted)
+    });
+    let (agent_runtime, connection) = agent.join().unwrap();
+    let socket = hub.local_addr().unwrap();
+    // Killed: not a packet more leaves.
+    drop(hub_runtime);
+    drop((hub, accepted));
+    let hub_runtime = runtime();
+    let (cert, key) = (text(&credentials.hub_cert_pem), text(&credentials.hub_key_pem));
+    let tls = HubTls { cert, key, client_ca: None };
+    let again = hub_runtime.block_on(async { HubEndpoint::bind(socket, &tls) }).unwrap();
+    std::thread::spawn(move || hub_runtime.block_on(async { again.accept().await.is_none() }));
+    let lost = agent_runtime.block_on(async {
+        let (mut sender, _receiver) = connection.open().await.unwrap();
+        sender.send(&message(100)).await.unwrap();
+        connection.closed().await
+    });
+    assert_eq!(lost, ConnectionLost::Reset);
+}
