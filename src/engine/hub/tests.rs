@@ -456,6 +456,35 @@ fn a_hub_that_cannot_start_says_why() {
 }
 
 #[test]
+fn who_says_nothing_loses_the_connection() {
+    block_on(async {
+        let credentials = Credentials::generate([7; 32]).unwrap();
+        let short = Duration::from_secs(1);
+        let deadlines = Deadlines { hello: short, idle: short, ..Deadlines::default() };
+        let hub = Hub::start_with(options(&credentials, ":memory:"), deadlines).await.unwrap();
+        let hub = TestHub { hub, credentials };
+        let silent = hub.connect().await;
+        let mut alice = hub.agent("acme", "alice", 1).await;
+        let _sync = alice.begin().await;
+        for connection in [silent, alice.connection] {
+            let lost = connection.closed().await;
+            let ConnectionLost::Closed { code, .. } = lost else { panic!("{lost:?}") };
+            assert_eq!(Refusal::from_close_code(code), Some(Refusal::Protocol));
+        }
+    });
+}
+
+#[test]
+fn a_hub_stops_although_a_stranger_is_silent() {
+    block_on(async {
+        let hub = TestHub::start(":memory:").await;
+        let silent = hub.connect().await;
+        hub.hub.stop().await;
+        assert!(matches!(silent.closed().await, ConnectionLost::Closed { .. }));
+    });
+}
+
+#[test]
 fn an_agent_that_vanishes_is_forgotten() {
     block_on(async {
         let hub = TestHub::start(":memory:").await;
