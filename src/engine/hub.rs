@@ -14,7 +14,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::hub_connection;
+use super::hub_connection::{self, Deadlines};
 use super::token::{EmptySecret, TokenVerifier};
 use super::writer::{StoreCounts, Writer};
 use crate::model::ReplicaId;
@@ -93,6 +93,7 @@ pub(super) struct Shared {
     pub(super) writer: Writer,
     pub(super) tokens: TokenVerifier,
     pub(super) counts: Arc<Counts>,
+    pub(super) deadlines: Deadlines,
 }
 
 /// What is counted while agents come and go.
@@ -154,11 +155,15 @@ struct Started {
 impl Hub {
     /// Opens the store and listens. The future may run on any runtime.
     pub async fn start(options: HubOptions) -> Result<Self, HubStartError> {
+        Self::start_with(options, Deadlines::default()).await
+    }
+
+    async fn start_with(options: HubOptions, deadlines: Deadlines) -> Result<Self, HubStartError> {
         let (stopping, stop) = watch::channel(false);
         let (end, ended) = watch::channel(false);
         let (report, started) = oneshot::channel();
         std::thread::Builder::new().name("federation-hub".to_owned()).spawn(move || {
-            if let Err(error) = run(&options, report, stop) {
+            if let Err(error) = run(&options, deadlines, report, stop) {
                 tracing::error!(%error, "the hub ended");
             }
             end.send_replace(true);
@@ -199,13 +204,14 @@ impl Hub {
 /// The hub's thread.
 fn run(
     options: &HubOptions,
+    deadlines: Deadlines,
     report: oneshot::Sender<Result<Started, HubStartError>>,
     stop: watch::Receiver<bool>,
 ) -> Result<(), io::Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     let mut store_thread = None;
     runtime.block_on(async {
-        let opened = open(options).await;
+        let opened = open(options, deadlines).await;
         let (endpoint, local_addr, shared) = match opened {
             Ok((endpoint, local_addr, shared, thread)) => {
                 store_thread = Some(thread);
@@ -233,7 +239,7 @@ fn run(
 
 type Opened = (HubEndpoint, SocketAddr, Shared, std::thread::JoinHandle<()>);
 
-async fn open(options: &HubOptions) -> Result<Opened, HubStartError> {
+async fn open(options: &HubOptions, deadlines: Deadlines) -> Result<Opened, HubStartError> {
     let tokens = TokenVerifier::new(&options.jwt_secret)?;
     let listen = resolve(&options.listen).await?;
     // Bound before the store is opened: a hub that cannot listen leaves no file behind.
@@ -243,7 +249,8 @@ async fn open(options: &HubOptions) -> Result<Opened, HubStartError> {
     getrandom::fill(&mut incarnation).map_err(io::Error::from)?;
     let store = SqliteHubStore::open(&options.data_path, ReplicaId(incarnation))?;
     let (writer, thread) = Writer::start(Box::new(store))?;
-    Ok((endpoint, local_addr, Shared { writer, tokens, counts: Arc::default() }, thread))
+    let shared = Shared { writer, tokens, counts: Arc::default(), deadlines };
+    Ok((endpoint, local_addr, shared, thread))
 }
 
 async fn resolve(listen: &str) -> Result<SocketAddr, HubStartError> {

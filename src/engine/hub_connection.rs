@@ -11,7 +11,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::hub::Shared;
 use super::writer::{Reply, wall_clock_ms};
@@ -24,27 +24,38 @@ use crate::protocol::message::{Refusal, Refused, ToAgent, Welcome};
 use crate::storage::hub_store::{RowSource, Snapshot, StoreError, hub_time_ms};
 use crate::transport::{Connection, FrameReceiver, FrameSender, Handshake, ReceiveError, SendError};
 
-/// For a stranger to finish the TLS handshake.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
+/// How long an agent may keep the hub waiting.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadlines {
+    /// For a stranger to finish the TLS handshake.
+    pub(super) handshake: Duration,
+    /// For an agent that is through TLS to say who it is, and for the hub to answer.
+    pub(super) hello: Duration,
+    /// For a stream to stay silent when a message is due, or not to be read when one was sent.
+    pub(super) idle: Duration,
+}
 
-/// For an agent that is through TLS to say who it is, and for the hub to answer.
-const HELLO_LIMIT: Duration = Duration::from_secs(5);
+impl Default for Deadlines {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { handshake: seconds(5), hello: seconds(5), idle: seconds(30) }
+    }
+}
 
 /// For a last word to arrive before the connection is closed.
 const LAST_WORD_LIMIT: Duration = Duration::from_secs(1);
 
-/// How long a stream may stay silent when a message is due.
-const IDLE_LIMIT: Duration = Duration::from_secs(30);
-
-/// An agent that reads a frame slower than this, in bytes per second, after [`IDLE_LIMIT`], is given up.
+/// An agent that reads a frame slower than this, in bytes per second, after [`Deadlines::idle`], is given up.
 const MIN_BYTES_PER_SECOND: usize = 16 << 10;
 
 /// How long one pull may take: it keeps the store from recycling its log. The agent goes on where it was.
 const PULL_LIMIT: Duration = Duration::from_secs(600);
 
-/// How long a large pull waits for others to end, and how often it looks.
+/// How long a large pull waits for others to end.
 const BUSY_LIMIT: Duration = Duration::from_secs(20);
-const BUSY_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long it waits before it asks again, at first and at last: each time costs the store a chunk.
+const BUSY_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(640));
 
 /// Why a stream ended before its time.
 #[derive(Debug, Error)]
@@ -68,13 +79,13 @@ impl StreamError {
 }
 
 /// Serves a connection from its handshake to its end.
-pub async fn serve(shared: Arc<Shared>, handshake: Handshake, mut stopping: watch::Receiver<bool>) {
+pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake, mut stopping: watch::Receiver<bool>) {
     let address = handshake.remote_address();
-    let connection = match handshake.complete(HANDSHAKE_LIMIT).await {
-        Ok(connection) => connection,
-        Err(error) => return tracing::debug!(%address, %error, "handshake failed"),
+    let let_in = tokio::select! {
+        let_in = let_in(&shared, handshake) => let_in,
+        _ = stopping.wait_for(|stop| *stop) => return,
     };
-    let Some(caller) = greet(&shared, &connection).await else { return };
+    let Some((connection, caller)) = let_in else { return };
     let _connected = shared.counts.enter();
     tracing::debug!(%address, tenant = caller.tenant, agent = caller.agent, "agent connected");
 
@@ -106,21 +117,29 @@ pub async fn serve(shared: Arc<Shared>, handshake: Handshake, mut stopping: watc
 }
 
 /// Lets the agent in, or closes the connection.
-async fn greet(shared: &Shared, connection: &Connection) -> Option<Arc<Caller>> {
-    let deadline = Instant::now() + HELLO_LIMIT;
-    let refused = match timeout_at(deadline, converse(shared, connection)).await {
-        Ok(Ok(Ok(caller))) => return Some(caller),
+async fn let_in(shared: &Shared, handshake: Handshake) -> Option<(Connection, Arc<Caller>)> {
+    let address = handshake.remote_address();
+    let connection = match handshake.complete(shared.deadlines.handshake).await {
+        Ok(connection) => connection,
+        Err(error) => {
+            tracing::debug!(%address, %error, "handshake failed");
+            return None;
+        }
+    };
+    let refused = match timeout(shared.deadlines.hello, greet(shared, &connection)).await {
+        Ok(Ok(Ok(caller))) => return Some((connection, caller)),
         Ok(Ok(Err(reason))) => (reason, "refused: see the stream".to_owned()),
         Ok(Err(error)) if !error.costs_the_connection() => return None,
         Ok(Err(error)) => (Refusal::Protocol, error.to_string()),
         Err(_) => (Refusal::Protocol, "no Hello in time".to_owned()),
     };
+    tracing::debug!(%address, reason = refused.1, "agent refused");
     connection.close(refused.0.close_code(), &refused.1);
     None
 }
 
 /// The first stream: `Hello` and its answer.
-async fn converse(
+async fn greet(
     shared: &Shared,
     connection: &Connection,
 ) -> Result<Result<Arc<Caller>, Refusal>, StreamError> {
@@ -174,7 +193,7 @@ async fn welcome(shared: &Shared, caller: Caller) -> Result<Welcome, Refused> {
 async fn send(shared: &Shared, sender: &mut FrameSender, message: &ToAgent) -> Result<(), StreamError> {
     let frame = frame::encode(message).map_err(SendError::from)?;
     let pace = Duration::from_secs((frame.len() / MIN_BYTES_PER_SECOND) as u64);
-    let sent = timeout(IDLE_LIMIT + pace, sender.send_encoded(frame)).await;
+    let sent = timeout(shared.deadlines.idle + pace, sender.send_encoded(frame)).await;
     let bytes = sent.map_err(|_| StreamError::SlowReader)??;
     shared.counts.add_sent(bytes as u64);
     Ok(())
@@ -237,7 +256,7 @@ impl Stream {
                     Ok(Reply::Pulled(answer)) => self.pulled(exchange, pull.take(), answer).await?,
                     Err(_) => exchange.handle(Input::Pulled(Err(stopping()))),
                 },
-                message = self.receiver.next_within(IDLE_LIMIT), if exchange.wants_message() => {
+                message = self.receiver.next_within(self.shared.deadlines.idle), if exchange.wants_message() => {
                     exchange.handle(message?.map_or(Input::Finished, Input::Message));
                 }
             }
@@ -276,10 +295,12 @@ impl Stream {
         mut answer: Result<Box<Snapshot>, StoreError>,
     ) -> Result<Box<Snapshot>, Refused> {
         let patience = Instant::now() + BUSY_LIMIT;
+        let (mut pause, longest_pause) = BUSY_PAUSE;
         while let (Err(StoreError::Busy), Some(request)) = (&answer, &request)
             && Instant::now() < patience
         {
-            sleep(BUSY_PAUSE).await;
+            sleep(pause).await;
+            pause = longest_pause.min(pause * 2);
             let again = self.shared.writer.ask(&self.caller, StoreRequest::Pull(request.clone())).await;
             answer = match again.await {
                 Ok(Reply::Pulled(answer)) => answer,

@@ -126,10 +126,12 @@ impl HubStore for SqliteHubStore {
     fn register(&mut self, caller: &Caller, request: &RegisterRequest) -> Result<(), StoreError> {
         self.write(|conn, _| {
             let (mut tenant, _) = session(conn, caller, request.replica, request.epoch)?;
+            let before = tenant.seq;
             for schema in &request.schema {
                 tables::declare(conn, &mut tenant, schema, request.replica.tie_break())?;
             }
-            tenant.save(conn)
+            // Declaring what is known already writes nothing, and so costs no fsync.
+            if tenant.seq == before { Ok(()) } else { tenant.save(conn) }
         })
     }
 

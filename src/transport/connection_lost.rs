@@ -151,7 +151,10 @@ impl From<quinn::ConnectionError> for ConnectionLost {
 
 fn classify(judge: Judge, code: quinn::TransportErrorCode, detail: String) -> ConnectionLost {
     let number = u64::from(code);
-    if code == quinn::TransportErrorCode::CONNECTION_REFUSED {
+    // The second is what becomes of a hub's own close code where the handshake is not finished yet.
+    if [quinn::TransportErrorCode::CONNECTION_REFUSED, quinn::TransportErrorCode::APPLICATION_ERROR]
+        .contains(&code)
+    {
         return ConnectionLost::Refused;
     }
     match u8::try_from(number.wrapping_sub(CRYPTO_ERRORS.start)) {
@@ -179,8 +182,11 @@ mod tests {
         assert!(failure.to_string().contains("requires a client certificate"));
         let lost = classify(Judge::Here, quinn::TransportErrorCode::PROTOCOL_VIOLATION, "why".into());
         assert!(matches!(lost, ConnectionLost::Protocol(text) if text.ends_with(": why")));
-        let lost = classify(Judge::There, quinn::TransportErrorCode::CONNECTION_REFUSED, String::new());
-        assert_eq!(lost, ConnectionLost::Refused);
+        for code in
+            [quinn::TransportErrorCode::CONNECTION_REFUSED, quinn::TransportErrorCode::APPLICATION_ERROR]
+        {
+            assert_eq!(classify(Judge::There, code, String::new()), ConnectionLost::Refused);
+        }
     }
 
     #[test]
