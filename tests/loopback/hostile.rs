@@ -71,7 +71,8 @@ async fn garbage_datagrams_do_not_disturb_an_agent() {
     let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
     for round in 0_u8..20 {
         for length in [0, 1, 21, 600, 1200, 1400] {
-            let garbage: Vec<u8> = (0..length).map(|at| (at as u8).wrapping_mul(31) ^ round).collect();
+            let garbage: Vec<u8> =
+                (0..=255).cycle().take(length).map(|byte: u8| byte.wrapping_mul(31) ^ round).collect();
             stranger.send_to(&garbage, site.hub.local_addr()).unwrap();
         }
         agent.run(&format!("INSERT INTO notes VALUES('{round}')")).await;
