@@ -10,6 +10,7 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use super::connection::Connection;
+use super::connection_ids::ConnectionIds;
 use super::connection_lost::ConnectionLost;
 use super::reset_key::ResetKey;
 use super::tls::{HubTls, TlsConfigError};
@@ -77,7 +78,10 @@ impl HubEndpoint {
             io::ErrorKind::AddrInUse => BindError::InUse(listen),
             _ => BindError::Socket { address: listen, cause },
         })?;
-        let endpoint_config = quinn::EndpointConfig::new(Arc::new(reset_key));
+        let ids = ConnectionIds::new()
+            .map_err(|cause| BindError::Socket { address: listen, cause: io::Error::other(cause) })?;
+        let mut endpoint_config = quinn::EndpointConfig::new(Arc::new(reset_key));
+        endpoint_config.cid_generator(move || Box::new(ids.clone()));
         let runtime = Arc::new(quinn::TokioRuntime);
         let endpoint = quinn::Endpoint::new(endpoint_config, Some(config), socket, runtime)
             .map_err(|cause| BindError::Socket { address: listen, cause })?;

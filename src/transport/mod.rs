@@ -14,6 +14,7 @@
 
 mod agent_endpoint;
 mod connection;
+mod connection_ids;
 mod connection_lost;
 mod credentials;
 mod endpoint_address;

@@ -57,3 +57,54 @@ async fn an_address_in_use_is_named() {
     let error = HubEndpoint::bind(hub.socket, &HubTls { cert, key, client_ca: None }).unwrap_err();
     assert!(matches!(error, BindError::InUse(address) if address == hub.socket), "{error:?}");
 }
+
+/// A hub's endpoint in a process of its own, as far as that can be had in a test: nothing of it outlives the
+/// thread, and nobody is told of its end.
+fn hub_that_can_be_killed(
+    credentials: &Credentials,
+    listen: SocketAddr,
+) -> (SocketAddr, tokio::sync::oneshot::Sender<()>, std::thread::JoinHandle<()>) {
+    let tls = HubTls {
+        cert: text(&credentials.hub_cert_pem),
+        key: text(&credentials.hub_key_pem),
+        client_ca: Some(text(&credentials.ca_cert_pem)),
+    };
+    let (kill, killed) = tokio::sync::oneshot::channel();
+    let (tell, told) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let endpoint = HubEndpoint::bind(listen, &tls).unwrap();
+            tell.send(endpoint.local_addr().unwrap()).unwrap();
+            let serve = async {
+                let mut connections = Vec::new();
+                while let Some(handshake) = endpoint.accept().await {
+                    connections.push(handshake.complete(PATIENCE).await);
+                }
+            };
+            tokio::select! { () = serve => {}, _ = killed => {} }
+        });
+    });
+    (told.recv().unwrap(), kill, thread)
+}
+
+#[tokio::test]
+async fn a_hub_that_was_killed_and_restarted_says_so_at_once() {
+    let credentials = Credentials::generate([7; 32]).unwrap();
+    let (cert, key) = credentials.issue_agent("agent", "tenant").unwrap();
+    let tls = AgentTls {
+        identity: Some((PemSource::Text(cert), PemSource::Text(key))),
+        ca: Some(text(&credentials.ca_cert_pem)),
+    };
+    let (socket, kill, thread) = hub_that_can_be_killed(&credentials, (Ipv4Addr::LOCALHOST, 0).into());
+    let endpoint = AgentEndpoint::new();
+    let connection = endpoint.connect(&socket.into(), &tls, PATIENCE).await.unwrap();
+    kill.send(()).unwrap();
+    thread.join().unwrap();
+    let (_, kill, thread) = hub_that_can_be_killed(&credentials, socket);
+    let (mut sender, _receiver) = connection.open().await.unwrap();
+    sender.send(&message(1)).await.unwrap();
+    assert_eq!(connection.closed().await, ConnectionLost::Reset, "not a timeout");
+    kill.send(()).unwrap();
+    thread.join().unwrap();
+}
