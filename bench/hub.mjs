@@ -1,0 +1,40 @@
+// The hub in a process of its own, with a real file.
+
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
+
+import Database from 'better-sqlite3';
+import { FederationHub } from 'federation-hub';
+
+export class BenchHub {
+  #process;
+
+  static async start(dataPath) {
+    const hub = new BenchHub();
+    hub.#process = fork(new URL('hub-process.mjs', import.meta.url), [dataPath]);
+    await once(hub.#process, 'message');
+    return hub;
+  }
+
+  /** A connected agent of its own, with mutual TLS and an empty `:memory:` database. */
+  async agent(agentId, tenantId) {
+    this.#process.send({ agentId, tenantId });
+    const [config] = await once(this.#process, 'message');
+    const hub = new FederationHub(config);
+    await hub.connect();
+    const db = new Database(':memory:');
+    return {
+      db,
+      sync: () => hub.sync(db),
+      async end() {
+        await hub.disconnect();
+        db.close();
+      },
+    };
+  }
+
+  async stop() {
+    this.#process.disconnect();
+    await once(this.#process, 'exit');
+  }
+}

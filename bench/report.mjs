@@ -1,0 +1,69 @@
+// How the figures look.
+
+import { execFileSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { statfs } from 'node:fs/promises';
+import os from 'node:os';
+
+const NAME_WIDTH = 52;
+
+/** What the figures depend on. */
+export async function machine(folder) {
+  const cpus = os.cpus();
+  const { type } = await statfs(folder);
+  return {
+    cpu: cpus[0]?.model.trim() ?? 'unknown',
+    cores: cpus.length,
+    memoryGiB: Math.round(os.totalmem() / 2 ** 30),
+    system: `${os.type()} ${os.release()} ${os.arch()}`,
+    node: process.version,
+    rustc: execFileSync('rustc', ['--version'], { encoding: 'utf8' }).trim(),
+    version: JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')).version,
+    fileSystemType: `0x${type.toString(16)}`,
+    loadAverage: os.loadavg().map((load) => Math.round(load * 100) / 100),
+  };
+}
+
+/** The machine, and what the columns mean. */
+export function printHeader(facts) {
+  print(
+    '',
+    `  federation-hub ${facts.version}: ${facts.cpu}, ${facts.cores} cores, ${facts.memoryGiB} GiB`,
+    `  ${facts.system}, Node.js ${facts.node}, ${facts.rustc}, load ${facts.loadAverage[0]}`,
+    '  Hub, agent and floor in processes of their own, on loopback. Both sides of a comparison take turns.',
+    '',
+    `  ${'ms'.padEnd(NAME_WIDTH)}${heading(['median', 'p99', 'rows/s', 'samples'])}`,
+  );
+}
+
+/** One comparison: subject, floor, ratio. */
+export function printResult({ subject, floor, medianRatio, p99Ratio }) {
+  print(
+    `  ${'─'.repeat(NAME_WIDTH + 40)}`,
+    line(subject),
+    line(floor),
+    `  ${'ratio'.padEnd(NAME_WIDTH)}${heading([`${medianRatio.toFixed(2)}×`, `${p99Ratio.toFixed(2)}×`])}`,
+  );
+}
+
+/** Everything, samples in ms included. */
+export function printJson(facts, results) {
+  print(JSON.stringify({ machine: facts, results }, null, 2));
+}
+
+function line({ name, medianMs, p99Ms, rowsPerSecond, count }) {
+  const perSecond = rowsPerSecond ? Math.round(rowsPerSecond).toLocaleString('en') : '';
+  return `  ${name.padEnd(NAME_WIDTH)}${heading([duration(medianMs), duration(p99Ms), perSecond, String(count)])}`;
+}
+
+function duration(ms) {
+  return ms < 10 ? ms.toFixed(3) : ms.toFixed(1);
+}
+
+function heading(cells) {
+  return cells.map((cell) => cell.padStart(10)).join('');
+}
+
+function print(...lines) {
+  for (const one of lines) process.stdout.write(`${one}\n`);
+}
