@@ -233,6 +233,9 @@ class FederationHub {
   }
 }
 
+/** Hubs that run: one that nobody refers to any more still serves its agents, and must not be collected. */
+const running = new Set();
+
 class FederationHubServer {
   #hub;
   #keepAlive = null;
@@ -268,6 +271,7 @@ class FederationHubServer {
     } catch (cause) {
       throw failure(cause, site);
     }
+    running.add(this);
     // Native threads do not keep a process alive; a hub that somebody started to serve has to.
     if (!this.#throwaway) this.#keepAlive ??= setInterval(() => {}, 2 ** 30);
   }
@@ -298,6 +302,7 @@ class FederationHubServer {
     const site = callSite();
     clearInterval(this.#keepAlive);
     this.#keepAlive = null;
+    running.delete(this);
     try {
       await this.#hub.stop();
     } catch (cause) {

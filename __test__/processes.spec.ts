@@ -1,0 +1,106 @@
+// What the package is for: agents in separate processes, each with a database in memory, and a hub in a third.
+
+import { fork, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+
+import type { FederationHubConfig, SyncReport } from '..'
+import { cleanup } from './support'
+
+interface Reply<T> {
+  value?: T
+  error?: string
+}
+
+function start(script: string): ChildProcess {
+  const child = fork(path.join(__dirname, 'fixtures', 'processes', script))
+  cleanup(() => child.kill('SIGKILL'))
+  return child
+}
+
+async function ask<T>(child: ChildProcess, message: object): Promise<T> {
+  child.send(message)
+  const [reply] = (await once(child, 'message')) as [T]
+  return reply
+}
+
+interface Reach {
+  endpoint: string
+  credentials: object
+  configs: FederationHubConfig[]
+}
+
+class Agent {
+  readonly child = start('agent.js')
+
+  private async do<T>(action: string, argument?: unknown): Promise<T> {
+    const { value, error } = await ask<Reply<T>>(this.child, { action, argument })
+    if (error !== undefined) throw new Error(error)
+    return value as T
+  }
+
+  connect = (config: FederationHubConfig) => this.do<void>('connect', config)
+  run = (sql: string) => this.do<void>('run', sql)
+  rows = (sql: string) => this.do<object[]>('rows', sql)
+  sync = () => this.do<SyncReport>('sync')
+}
+
+const NOTES = 'CREATE TABLE IF NOT EXISTS notes(id TEXT PRIMARY KEY, title TEXT)'
+const ALL = 'SELECT * FROM notes ORDER BY id'
+
+test('rows travel between processes, and a hub that is killed has lost nothing of what it acknowledged', async () => {
+  const directory = mkdtempSync(path.join(tmpdir(), 'federation-hub-'))
+  cleanup(() => rmSync(directory, { recursive: true }))
+  const options = { dataPath: path.join(directory, 'hub.db') }
+  let hub = start('hub.js')
+  const first = await ask<Reach>(hub, { options, agents: ['ada', 'ben', 'cleo'] })
+
+  const [ada, ben, cleo] = [new Agent(), new Agent(), new Agent()]
+  await ada.connect(first.configs[0]!)
+  await ben.connect(first.configs[1]!)
+  await ada.run(`${NOTES}; INSERT INTO notes VALUES ('a', 'from ada')`)
+  await ben.run(`${NOTES}; INSERT INTO notes VALUES ('b', 'from ben')`)
+  expect(await ada.sync()).toMatchObject({ pushed: 1, pulled: 0 })
+  expect(await ben.sync()).toMatchObject({ pushed: 1, pulled: 1 })
+
+  hub.kill('SIGKILL')
+  await once(hub, 'exit')
+  hub = start('hub.js')
+  const listen = first.endpoint.replace('quic://', '')
+  await ask<Reach>(hub, { options: { ...options, listen, credentials: first.credentials }, agents: [] })
+
+  // The agents notice by themselves; the third one never met the hub that was killed.
+  expect(await ada.sync()).toMatchObject({ pushed: 0, pulled: 1 })
+  await cleo.connect(first.configs[2]!)
+  expect(await cleo.sync()).toMatchObject({ pulled: 2 })
+  const expected = [
+    { id: 'a', title: 'from ada' },
+    { id: 'b', title: 'from ben' },
+  ]
+  for (const agent of [ada, ben, cleo]) expect(await agent.rows(ALL)).toEqual(expected)
+}, 60_000)
+
+test('an agent whose hub is gone keeps its memory, says so, and sends it once the hub is back', async () => {
+  const directory = mkdtempSync(path.join(tmpdir(), 'federation-hub-'))
+  cleanup(() => rmSync(directory, { recursive: true }))
+  const options = { dataPath: path.join(directory, 'hub.db') }
+  let hub = start('hub.js')
+  const { endpoint, credentials, configs } = await ask<Reach>(hub, { options, agents: ['ada', 'ben'] })
+  const [ada, ben] = [new Agent(), new Agent()]
+  await ada.connect({ ...configs[0]!, connectTimeoutMs: 500, requestTimeoutMs: 500 })
+  await ada.run(`${NOTES}; INSERT INTO notes VALUES ('a', 'before')`)
+  await ada.sync()
+
+  hub.kill('SIGKILL')
+  await once(hub, 'exit')
+  await ada.run(`INSERT INTO notes VALUES ('b', 'meanwhile')`)
+  await expect(ada.sync()).rejects.toThrow(/ERR_FEDERATION_(TIMEOUT|UNREACHABLE)/)
+
+  hub = start('hub.js')
+  await ask<Reach>(hub, { options: { ...options, listen: endpoint.replace('quic://', ''), credentials }, agents: [] })
+  expect(await ada.sync()).toMatchObject({ pushed: 1 })
+  await ben.connect(configs[1]!)
+  expect(await ben.sync()).toMatchObject({ pulled: 2 })
+}, 60_000)
