@@ -1,0 +1,121 @@
+//! What applications, locks and lost connections do to a replica at the worst moment.
+
+use crate::world::{Agent, Counts, Fate, Hub, pair, text};
+use federation_hub::model::Value;
+use federation_hub::storage::collect::TurnLimits;
+
+const NOTES: &str = "CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT, body)";
+const TASKS: &str = "CREATE TABLE tasks(id INTEGER PRIMARY KEY AUTOINCREMENT, title TEXT, done INTEGER)";
+
+/// Syncs everyone until everyone has heard of everything, and compares.
+fn settle(hub: &mut Hub, a: &mut Agent, b: &mut Agent, query: &str) -> Vec<Vec<Value>> {
+    for _ in 0..2 {
+        a.sync(hub);
+        b.sync(hub);
+    }
+    assert_eq!(a.rows(query), b.rows(query), "{query}");
+    a.rows(query)
+}
+
+#[test]
+fn a_lock_met_at_any_statement_loses_nothing() {
+    let all = "SELECT * FROM notes ORDER BY id";
+    for busy_after in 0.. {
+        let (mut hub, mut a, mut b) = pair(NOTES);
+        a.run("INSERT INTO notes VALUES('x', 'one', 'body'), ('y', 'two', 'body')");
+        a.sync(&mut hub);
+        b.sync(&mut hub);
+        a.run("UPDATE notes SET title = 'new' WHERE id = 'x'").run("DELETE FROM notes WHERE id = 'y'");
+        a.sync(&mut hub);
+        b.run("UPDATE notes SET body = 'edited'").run("INSERT INTO notes VALUES('z', 'three', 'body')");
+        b.sql.busy_after = Some(busy_after);
+        b.sync(&mut hub);
+        let reached = b.sql.busy_after.take().is_none();
+        settle(&mut hub, &mut a, &mut b, all);
+        assert_eq!(b.rows("SELECT title FROM notes WHERE id = 'x'"), vec![vec![text("new")]]);
+        if !reached {
+            return;
+        }
+    }
+}
+
+#[test]
+fn an_edit_of_what_an_interrupted_pull_brought_beats_it() {
+    let (mut hub, mut a, mut b) = pair(NOTES);
+    a.run("INSERT INTO notes VALUES('x', 'one', 'body')");
+    a.sync(&mut hub);
+    b.sync(&mut hub);
+    // The hub takes stamps that are a little ahead.
+    a.lead_ms = 50_000;
+    for statement in [
+        "INSERT INTO notes VALUES('gone', '', '')",
+        "DELETE FROM notes WHERE id = 'gone'",
+        "UPDATE notes SET title = 'seen by b'",
+        "INSERT INTO notes VALUES('y', 'two', 'body')",
+    ] {
+        a.run(statement).sync(&mut hub);
+    }
+    b.slice = 1;
+    b.sync_with(&mut hub, Fate::InterruptedPull(2), &mut |_| {});
+    b.run("UPDATE notes SET title = 'b again' WHERE id = 'x'");
+    b.run("INSERT INTO notes VALUES('gone', 'back', '')");
+    let rows = settle(&mut hub, &mut a, &mut b, "SELECT id, title FROM notes ORDER BY id");
+    let row = |id, title| vec![text(id), text(title)];
+    assert_eq!(rows, vec![row("gone", "back"), row("x", "b again"), row("y", "two")]);
+}
+
+#[test]
+fn a_column_added_after_an_interrupted_first_pull_gets_its_past() {
+    let (mut hub, mut a, mut b) = pair("");
+    a.run(NOTES).run("INSERT INTO notes VALUES('x', 'one', 'body'), ('y', 'two', 'body')");
+    a.sync(&mut hub);
+    b.run("CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT)");
+    b.slice = 1;
+    b.sync_with(&mut hub, Fate::InterruptedPull(1), &mut |_| {});
+    b.run("ALTER TABLE notes ADD COLUMN body");
+    settle(&mut hub, &mut a, &mut b, "SELECT * FROM notes ORDER BY id");
+}
+
+#[test]
+fn a_write_that_has_not_seen_what_is_set_aside_is_in_conflict_with_it() {
+    let (mut hub, mut a, mut b) = pair("CREATE TABLE skills(id TEXT PRIMARY KEY, name TEXT UNIQUE, uses)");
+    a.sync(&mut hub);
+    b.sync(&mut hub);
+    b.run("INSERT INTO skills VALUES('own', 'retry', 0)");
+    a.run("INSERT INTO skills VALUES('x', 'retry', 1)");
+    a.sync(&mut hub);
+    assert_eq!(b.sync(&mut hub).quarantined, 1);
+    b.run("INSERT INTO skills VALUES('x', 'plan', 2)");
+    assert_eq!(b.sync(&mut hub).conflicts, 2, "name and uses of x");
+    settle(&mut hub, &mut a, &mut b, "SELECT * FROM skills ORDER BY id");
+}
+
+#[test]
+fn rows_that_stay_set_aside_do_not_keep_others_from_being_tried_again() {
+    let (mut hub, mut a, mut b) = pair("CREATE TABLE skills(id TEXT PRIMARY KEY, name TEXT UNIQUE)");
+    b.run("CREATE TABLE bin(no_key)");
+    a.run("CREATE TABLE bin(id TEXT PRIMARY KEY)");
+    a.run(
+        "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 600)
+           INSERT INTO bin SELECT n FROM n",
+    );
+    a.run("INSERT INTO skills VALUES('x', 'retry')");
+    b.run("INSERT INTO skills VALUES('y', 'retry')");
+    a.sync(&mut hub);
+    assert_eq!(b.sync(&mut hub).quarantined, 601);
+    for name in ["plan", "act"] {
+        b.run(&format!("UPDATE skills SET name = '{name}' WHERE id = 'y'")).sync(&mut hub);
+    }
+    settle(&mut hub, &mut a, &mut b, "SELECT * FROM skills ORDER BY id");
+}
+
+#[test]
+fn an_idle_sync_is_three_statements() {
+    let (mut hub, mut a, _) = pair(NOTES);
+    a.run("INSERT INTO notes VALUES('x', 'one', 'body')");
+    a.sync(&mut hub);
+    a.sync(&mut hub);
+    a.sql.statements = 0;
+    a.collect();
+    assert_eq!(a.sql.statements, 3);
+}
