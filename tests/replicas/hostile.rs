@@ -119,3 +119,25 @@ fn an_idle_sync_is_three_statements() {
     a.collect();
     assert_eq!(a.sql.statements, 3);
 }
+
+#[test]
+fn an_edit_that_lost_to_a_delete_makes_no_row_where_there_never_was_one() {
+    for edit in ["title = 'lost'", "id = 'z', title = 'lost', body = 'lost'"] {
+        let (mut hub, mut a, mut b) = pair(NOTES);
+        a.run("INSERT INTO notes VALUES('x', 'one', 'body')");
+        a.sync(&mut hub);
+        b.sync(&mut hub);
+        a.skew_ms = 3_600_000;
+        a.run(&format!("UPDATE notes SET {edit}"));
+        b.run("DELETE FROM notes");
+        b.run("INSERT INTO notes VALUES('y', 'two', 'body')").sync(&mut hub);
+        let mut fresh = Agent::new("acme", "fresh", 3);
+        fresh.sync(&mut hub);
+        a.sync(&mut hub);
+        assert_eq!(fresh.sync(&mut hub), Counts::default(), "{edit}");
+        assert_eq!(
+            settle(&mut hub, &mut a, &mut b, "SELECT * FROM notes"),
+            fresh.rows("SELECT * FROM notes")
+        );
+    }
+}
