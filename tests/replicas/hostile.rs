@@ -65,6 +65,48 @@ fn an_edit_of_what_an_interrupted_pull_brought_beats_it() {
 }
 
 #[test]
+fn rows_that_replace_takes_away_are_deletes() {
+    let schema = "CREATE TABLE skills(id TEXT PRIMARY KEY, name TEXT UNIQUE, uses INTEGER);
+                  CREATE TABLE tools(id INTEGER PRIMARY KEY, a TEXT COLLATE NOCASE, b, UNIQUE(a, b))";
+    let (mut hub, mut a, mut b) = pair(schema);
+    a.run("INSERT INTO skills VALUES('1', 'retry', 0), ('2', 'plan', 0)");
+    a.run("INSERT INTO tools(a, b) VALUES('x', 1), ('y', 1)");
+    a.sync(&mut hub);
+    b.sync(&mut hub);
+    a.run("INSERT OR REPLACE INTO skills VALUES('3', 'retry', 1)");
+    a.run("UPDATE OR REPLACE skills SET name = 'retry' WHERE id = '2'");
+    a.run("INSERT OR REPLACE INTO tools(a, b) VALUES('X', 1)");
+    let rows = settle(&mut hub, &mut a, &mut b, "SELECT * FROM skills ORDER BY id");
+    assert_eq!(rows, vec![vec![text("2"), text("retry"), Value::Integer(0)]]);
+    let rows = settle(&mut hub, &mut a, &mut b, "SELECT a, b FROM tools ORDER BY a");
+    assert_eq!(rows, vec![vec![text("X"), Value::Integer(1)], vec![text("y"), Value::Integer(1)]]);
+    assert_eq!(b.sync(&mut hub), Counts::default());
+}
+
+#[test]
+fn names_may_hold_anything() {
+    let schema = "CREATE TABLE \"order \"\"% by\"(\"50%\" TEXT, \"select\" INTEGER, \"va'l\"\"ue\" TEXT,
+                  PRIMARY KEY(\"50%\", \"select\"))";
+    let (mut hub, mut a, mut b) = pair(schema);
+    a.run("INSERT INTO \"order \"\"% by\" VALUES('x', 1, 'one')");
+    a.sync(&mut hub);
+    a.run("UPDATE \"order \"\"% by\" SET \"50%\" = 'y', \"select\" = -9223372036854775808");
+    let rows = settle(&mut hub, &mut a, &mut b, "SELECT * FROM \"order \"\"% by\"");
+    assert_eq!(rows, vec![vec![text("y"), Value::Integer(i64::MIN), text("one")]]);
+}
+
+#[test]
+fn tables_whose_names_differ_in_case_are_one_table() {
+    let (mut hub, mut a, mut b) = (Hub::new(), Agent::new("acme", "a", 1), Agent::new("acme", "b", 2));
+    a.run(NOTES).run("INSERT INTO notes VALUES('x', 'one', 'body')");
+    b.run("CREATE TABLE Notes(ID TEXT PRIMARY KEY, Title TEXT, body)");
+    b.run("INSERT INTO Notes VALUES('x', 'one', 'body')");
+    assert_eq!(a.sync(&mut hub).quarantined + b.sync(&mut hub).quarantined, 0);
+    b.run("UPDATE Notes SET Title = 'two'");
+    assert_eq!(settle(&mut hub, &mut a, &mut b, "SELECT * FROM notes").len(), 1);
+}
+
+#[test]
 fn a_column_added_after_an_interrupted_first_pull_gets_its_past() {
     let (mut hub, mut a, mut b) = pair("");
     a.run(NOTES).run("INSERT INTO notes VALUES('x', 'one', 'body'), ('y', 'two', 'body')");
@@ -107,6 +149,14 @@ fn rows_that_stay_set_aside_do_not_keep_others_from_being_tried_again() {
         b.run(&format!("UPDATE skills SET name = '{name}' WHERE id = 'y'")).sync(&mut hub);
     }
     settle(&mut hub, &mut a, &mut b, "SELECT * FROM skills ORDER BY id");
+}
+
+#[test]
+fn a_table_of_numbers_alone_is_left_alone() {
+    let (mut hub, mut a, mut b) = pair("CREATE TABLE ids(id INTEGER PRIMARY KEY, twice AS (id * 2))");
+    a.run("INSERT INTO ids VALUES(7)");
+    assert_eq!(a.sync(&mut hub), Counts::default());
+    assert_eq!(b.sync(&mut hub), Counts::default());
 }
 
 #[test]
