@@ -40,6 +40,46 @@ fn a_lock_met_at_any_statement_loses_nothing() {
 }
 
 #[test]
+fn writes_in_flight_survive_when_the_log_is_cut_between_the_halves_of_a_move() {
+    for touched in 990..1_000 {
+        let (mut hub, mut a, mut b) = pair(NOTES);
+        a.run("INSERT INTO notes VALUES('x', 'one', 'body')");
+        a.sync(&mut hub);
+        b.sync(&mut hub);
+        a.sync_with(&mut hub, Fate::Complete, &mut |a| {
+            a.run(&format!(
+                "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {touched})
+                 INSERT INTO notes SELECT 'n' || n, 'title', n FROM n"
+            ));
+            a.run("UPDATE notes SET id = 'y' WHERE id = 'x'")
+                .run("UPDATE notes SET title = 'y' WHERE id = 'y'");
+            a.run("INSERT INTO notes VALUES('last', 'one', 'body')");
+        });
+        let rows =
+            settle(&mut hub, &mut a, &mut b, "SELECT id, title FROM notes WHERE body = 'body' ORDER BY id");
+        assert_eq!(rows, vec![vec![text("last"), text("one")], vec![text("y"), text("y")]], "{touched}");
+    }
+}
+
+#[test]
+fn the_default_of_an_added_column_never_beats_a_write() {
+    let (mut hub, mut a, mut b) = pair(NOTES);
+    a.run("INSERT INTO notes VALUES('x', 'one', 'body')");
+    a.sync(&mut hub);
+    b.sync(&mut hub);
+    for agent in [&mut a, &mut b] {
+        agent.run("ALTER TABLE notes ADD COLUMN mood TEXT DEFAULT 'calm'");
+        agent.run("ALTER TABLE notes ADD COLUMN weight REAL DEFAULT 1");
+    }
+    b.run("UPDATE notes SET mood = 'good', weight = 2");
+    b.sync(&mut hub);
+    a.run("UPDATE notes SET title = 'later'");
+    assert_eq!(a.sync(&mut hub).conflicts, 0);
+    let rows = settle(&mut hub, &mut a, &mut b, "SELECT title, mood, weight FROM notes");
+    assert_eq!(rows, vec![vec![text("later"), text("good"), Value::Real(2.0)]]);
+}
+
+#[test]
 fn an_edit_of_what_an_interrupted_pull_brought_beats_it() {
     let (mut hub, mut a, mut b) = pair(NOTES);
     a.run("INSERT INTO notes VALUES('x', 'one', 'body')");
@@ -62,6 +102,33 @@ fn an_edit_of_what_an_interrupted_pull_brought_beats_it() {
     let rows = settle(&mut hub, &mut a, &mut b, "SELECT id, title FROM notes ORDER BY id");
     let row = |id, title| vec![text(id), text(title)];
     assert_eq!(rows, vec![row("gone", "back"), row("x", "b again"), row("y", "two")]);
+}
+
+#[test]
+fn a_row_deleted_by_a_move_and_inserted_again_lives() {
+    let (mut hub, mut a, mut b) = pair(NOTES);
+    a.run("INSERT INTO notes VALUES('x', 'one', 'body'), ('y', 'two', 'body')");
+    a.sync(&mut hub);
+    b.sync(&mut hub);
+    a.skew_ms = 3_600_000;
+    a.run("DELETE FROM notes WHERE id = 'y'").run("UPDATE notes SET id = 'y'");
+    a.run("UPDATE notes SET id = 'z'").run("INSERT INTO notes VALUES('y', 'again', 'body')");
+    let rows = settle(&mut hub, &mut a, &mut b, "SELECT id, title FROM notes ORDER BY id");
+    assert_eq!(rows, vec![vec![text("y"), text("again")], vec![text("z"), text("one")]]);
+}
+
+#[test]
+fn the_unsent_rows_of_a_dropped_table_hold_nobody_up() {
+    let (mut hub, mut a, mut b) = pair(NOTES);
+    a.limits = TurnLimits { rows: 3, bytes: 1 << 20 };
+    a.run("CREATE TABLE bin(id TEXT PRIMARY KEY)");
+    a.run("INSERT INTO bin VALUES('1'), ('2'), ('3'), ('4')").run("INSERT INTO notes VALUES('x', 'one', 1)");
+    a.sync(&mut hub);
+    a.run("DROP TABLE bin").reconnect();
+    let mut restored = Hub::incarnated(2);
+    b.run("INSERT INTO notes VALUES('y', 'two', 2)");
+    settle(&mut restored, &mut a, &mut b, "SELECT * FROM notes ORDER BY id");
+    assert_eq!(b.rows("SELECT count(*) FROM notes"), vec![vec![Value::Integer(2)]]);
 }
 
 #[test]
@@ -107,6 +174,21 @@ fn tables_whose_names_differ_in_case_are_one_table() {
 }
 
 #[test]
+fn a_row_whose_key_becomes_null_leaves_and_comes_back() {
+    let (mut hub, mut a, mut b) = pair(NOTES);
+    a.run("INSERT INTO notes VALUES('x', 'one', 'body'), (NULL, 'never shared', '')");
+    a.sync(&mut hub);
+    b.sync(&mut hub);
+    a.run("UPDATE notes SET id = NULL WHERE id = 'x'");
+    a.sync(&mut hub);
+    b.sync(&mut hub);
+    assert_eq!(b.rows("SELECT * FROM notes"), Vec::<Vec<Value>>::new());
+    a.run("UPDATE notes SET id = 'z' WHERE title = 'one'");
+    let shared = settle(&mut hub, &mut a, &mut b, "SELECT id, title FROM notes WHERE id IS NOT NULL");
+    assert_eq!(shared, vec![vec![text("z"), text("one")]]);
+}
+
+#[test]
 fn a_column_added_after_an_interrupted_first_pull_gets_its_past() {
     let (mut hub, mut a, mut b) = pair("");
     a.run(NOTES).run("INSERT INTO notes VALUES('x', 'one', 'body'), ('y', 'two', 'body')");
@@ -116,6 +198,38 @@ fn a_column_added_after_an_interrupted_first_pull_gets_its_past() {
     b.sync_with(&mut hub, Fate::InterruptedPull(1), &mut |_| {});
     b.run("ALTER TABLE notes ADD COLUMN body");
     settle(&mut hub, &mut a, &mut b, "SELECT * FROM notes ORDER BY id");
+}
+
+#[test]
+fn rows_that_went_with_a_dropped_table_come_back_from_the_hub() {
+    for schema in [NOTES, "CREATE TABLE notes(id INTEGER PRIMARY KEY, title TEXT, body)"] {
+        let (mut hub, mut a, mut b) = pair(schema);
+        a.run("INSERT INTO notes VALUES(1, 'one', 'body'), (2, 'two', 'body'), (3, 'three', '')");
+        a.sync(&mut hub);
+        b.sync(&mut hub);
+        a.run("DELETE FROM notes WHERE title = 'three'").run("DROP TABLE notes").run(schema);
+        a.run("INSERT INTO notes VALUES(1, 'edited', 'body')");
+        b.run("UPDATE notes SET body = 'also edited' WHERE title = 'two'");
+        let rows = settle(&mut hub, &mut a, &mut b, "SELECT title, body FROM notes ORDER BY title");
+        let expected = [["edited", "body"], ["two", "also edited"]].map(|row| row.map(text).to_vec());
+        assert_eq!(rows, expected, "{schema}");
+        assert_eq!(a.sync(&mut hub), Counts::default());
+    }
+}
+
+#[test]
+fn a_rebuilt_table_keeps_its_rows_and_pushes_only_what_differs() {
+    let (mut hub, mut a, mut b) = pair(TASKS);
+    a.run("INSERT INTO tasks(title, done) VALUES('one', 0), ('two', 0)");
+    a.sync(&mut hub);
+    b.sync(&mut hub);
+    a.run(
+        "CREATE TABLE new(id INTEGER PRIMARY KEY, title TEXT, done INTEGER, mood TEXT);
+           INSERT INTO new SELECT id, title, done + (id = 2), NULL FROM tasks;
+           DROP TABLE tasks; ALTER TABLE new RENAME TO tasks",
+    );
+    assert_eq!(a.sync(&mut hub).pushed, 1);
+    settle(&mut hub, &mut a, &mut b, "SELECT title, done FROM tasks ORDER BY id");
 }
 
 #[test]
