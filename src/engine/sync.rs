@@ -13,6 +13,7 @@ use crate::protocol::agent_session::{AgentExchange, Step};
 use crate::protocol::message::{Ack, Done, Rows, SyncBegin, ToAgent, ToHub};
 use crate::storage::apply::Incoming;
 use crate::storage::bookkeeping::SentBatch;
+use crate::storage::collect::TurnLimits;
 use crate::storage::driver::SqlDriver;
 use crate::storage::replica::{ApplyExtras, CachedCatalog, CollectTurn, Mint, apply_turn, collect_turn};
 use crate::storage::scratch::prove_harmless;
@@ -236,7 +237,7 @@ impl SyncJob<'_> {
         let (clock, mint) = (self.session.clock(), self.mint.clone());
         let found = turn(self.driver, self.patience, move |sql| {
             let mut mint = mint.lock().unwrap_or_else(PoisonError::into_inner);
-            collect_turn(sql, cached.clone(), clock, &mut mint)
+            collect_turn(sql, cached.clone(), clock, TurnLimits::default(), &mut mint)
         });
         let found = found.await?;
         self.database.catalog = Some(found.catalog.clone());
@@ -283,11 +284,9 @@ impl SyncJob<'_> {
             schema_digest: arrived.extras.schema_digest,
             refreshed: arrived.extras.refreshed.clone(),
         };
-        // Taken only once the transaction is open: a turn that finds the database busy can be repeated.
-        let mut incoming = Some(incoming);
         let applied = turn(self.driver, self.patience, move |sql| {
             let mut mint = mint.lock().unwrap_or_else(PoisonError::into_inner);
-            apply_turn(sql, cached.clone(), clock, &mut mint, &extras, &mut incoming)
+            apply_turn(sql, cached.clone(), clock, &mut mint, &extras, &incoming)
         });
         let applied = applied.await?;
         self.database.catalog = Some(applied.catalog);

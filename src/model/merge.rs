@@ -177,7 +177,10 @@ impl RowState {
             .into_iter()
             .map(|((stamp, base), cells)| Write { stamp, base, op: Op::Set(cells) })
             .collect();
-        if let Some(delete) = self.deleted.as_ref().filter(|delete| news(delete.seq, delete.writer)) {
+        // What merged under a delete goes with the delete: a reader that never had the row has forgotten it.
+        let under_delete = !writes.is_empty() && !self.is_alive();
+        let told_delete = |delete: &&Cell<()>| under_delete || news(delete.seq, delete.writer);
+        if let Some(delete) = self.deleted.as_ref().filter(told_delete) {
             writes.push(Write { stamp: delete.stamp, base: delete.seq, op: Op::Delete });
         }
         (!writes.is_empty()).then_some((writes, told == self.cells.len()))
@@ -294,6 +297,15 @@ mod tests {
         let lost = state.merge(None, &[delete(stamp(5, 2), 1)], 2, 3);
         assert_eq!(lost, Merged { changed: true, conflicts: 1 });
         assert!(state.since(2, 2).unwrap().1);
+    }
+
+    #[test]
+    fn what_merges_under_a_delete_is_told_with_the_delete() {
+        let mut state = RowState::default();
+        state.merge(None, &[delete(stamp(5, 2), 0)], 2, 1);
+        state.merge(None, &[set(stamp(1, 1), 0, &[(0, 1)])], 1, 2);
+        let (writes, _) = state.since(1, 9).unwrap();
+        assert_eq!(writes, vec![set(stamp(1, 1), 2, &[(0, 1)]), delete(stamp(5, 2), 1)]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::quarantine::{self, SetAside};
 use super::row_meta::RowMeta;
 use super::rows::{Context, Entry, LocalKey, Sending, key_condition, key_params};
 use super::triggers;
-use crate::model::{RowUpdate, TableHeader, Value};
+use crate::model::{Hlc, RowId, RowUpdate, TableHeader, Value};
 use crate::protocol::message::{Done, Rows};
 
 /// What one turn applies.
@@ -41,7 +41,7 @@ pub fn apply(
     sql: &mut dyn Sql,
     context: &mut Context<'_>,
     state: &mut ReplicaState,
-    incoming: Incoming,
+    incoming: &Incoming,
 ) -> Result<Applied, SqlError> {
     if let Some(last) = incoming.acked.last() {
         acknowledge(sql, state, *last)?;
@@ -57,11 +57,11 @@ pub fn apply(
     let last = incoming.rows.rows.last().map(|row| row.seq);
     let retry = incoming.done.is_some() && (set_aside_before > 0 || last.is_some());
     let suspended = triggers::suspend(sql, context.catalog, &incoming.rows, retry)?;
-    for update in incoming.rows.rows {
+    for update in &incoming.rows.rows {
         let Some(header) = incoming.rows.tables.get(usize::from(update.table)) else {
             return Err(SqlError::corrupt("the hub sent a row of a table that it did not name"));
         };
-        applier.apply(sql, SetAside { header: header.clone(), update })?;
+        applier.apply(sql, header, update)?;
     }
     if retry {
         applier.retry(sql)?;
@@ -73,12 +73,14 @@ pub fn apply(
     if let Some(last) = last {
         state.resume = state.resume.max(last);
     }
-    if let Some(done) = incoming.done {
+    if let Some(done) = &incoming.done {
         state.cursor = done.cursor;
         state.resume = done.cursor;
         state.highest = state.highest.max(done.highest);
     }
-    state.highest = state.highest.max(context.highest);
+    // What a pull that is interrupted has brought is seen as well, deletes of unknown rows included.
+    let stamps = incoming.rows.rows.iter().flat_map(|row| &row.writes).map(|write| write.stamp.hlc);
+    state.highest = stamps.fold(state.highest.max(context.highest), Hlc::max);
     state.save(sql)?;
     Ok(Applied { rows: applier.applied, quarantined: quarantine::count(sql)? })
 }
@@ -103,25 +105,33 @@ struct Applier<'a> {
 
 impl Applier<'_> {
     /// Applies a row, together with what is set aside of it.
-    fn apply(&mut self, sql: &mut dyn Sql, row: SetAside) -> Result<(), SqlError> {
-        let earlier = if self.check_quarantine {
-            quarantine::take(sql, &row.header.name, row.update.id)?
-        } else {
-            None
-        };
-        let row = match earlier {
-            Some(earlier) => earlier.merge(row),
-            None => row,
-        };
-        self.try_row(sql, &row)
+    fn apply(&mut self, sql: &mut dyn Sql, header: &TableHeader, update: &RowUpdate) -> Result<(), SqlError> {
+        let earlier =
+            if self.check_quarantine { quarantine::take(sql, &header.name, update.id)? } else { None };
+        match earlier {
+            Some(earlier) => {
+                let later = SetAside { header: header.clone(), update: update.clone() };
+                let row = earlier.merge(later);
+                self.try_row(sql, &row.header, &row.update)
+            }
+            None => self.try_row(sql, header, update),
+        }
     }
 
-    fn try_row(&mut self, sql: &mut dyn Sql, row: &SetAside) -> Result<(), SqlError> {
-        match self.apply_row(sql, &row.header, &row.update)? {
+    fn try_row(
+        &mut self,
+        sql: &mut dyn Sql,
+        header: &TableHeader,
+        update: &RowUpdate,
+    ) -> Result<(), SqlError> {
+        match self.apply_row(sql, header, update)? {
             Outcome::Applied => self.applied += 1,
             Outcome::Unchanged => {}
             Outcome::Refused(reason) => {
-                quarantine::set_aside(sql, row, &reason)?;
+                quarantine::set_aside(sql, header, update, &reason)?;
+                if let Some(table) = self.catalog.table(&header.name) {
+                    hold(sql, table, update.id)?;
+                }
                 self.check_quarantine = true;
             }
         }
@@ -133,7 +143,7 @@ impl Applier<'_> {
         loop {
             let before = quarantine::count(sql)?;
             for row in quarantine::take_some(sql)? {
-                self.try_row(sql, &row)?;
+                self.try_row(sql, &row.header, &row.update)?;
             }
             let after = quarantine::count(sql)?;
             if after == 0 || after >= before {
@@ -155,9 +165,9 @@ impl Applier<'_> {
         let is_present = entry.as_ref().is_some_and(Entry::is_present);
         let (mut meta, cells) = match merge(sql, self.catalog, table, header, update, entry.as_ref())? {
             Ok(merged) => merged,
-            Err(reason) => return hold(sql, table, entry, reason),
+            Err(reason) => return Ok(Outcome::Refused(reason)),
         };
-        meta.seen = update.seq;
+        (meta.seen, meta.held) = (update.seq, false);
         match (entry, is_present, meta.is_alive()) {
             (Some(entry), true, true) => update_row(sql, table, entry, meta, &cells),
             (Some(entry), true, false) => delete_row(sql, table, entry, meta),
@@ -217,20 +227,15 @@ impl Applier<'_> {
                 LocalKey::of(table, &key)?
             }
         };
-        let statement = if names.is_empty() {
-            format!("INSERT INTO main.{} DEFAULT VALUES", quote(&table.name))
-        } else {
-            format!(
-                "INSERT OR ABORT INTO main.{}({}) VALUES({})",
-                quote(&table.name),
-                quote_list(names.iter().copied()),
-                vec!["?"; names.len()].join(", ")
-            )
-        };
+        let statement = format!(
+            "INSERT OR ABORT INTO main.{}({}) VALUES({})",
+            quote(&table.name),
+            quote_list(names.iter().copied()),
+            vec!["?"; names.len()].join(", ")
+        );
         if let Some(reason) = refused(sql.execute(&statement, &params))? {
             return Ok(Outcome::Refused(reason));
         }
-        let meta = RowMeta { held: false, ..meta };
         match entry {
             Some(mut entry) => {
                 let was = std::mem::replace(&mut entry.key, key);
@@ -270,7 +275,7 @@ fn update_row(
             key_condition(table)
         );
         if let Some(reason) = refused(sql.execute(&statement, &params))? {
-            return hold(sql, table, Some(entry), reason);
+            return Ok(Outcome::Refused(reason));
         }
     }
     let was = entry.key.clone();
@@ -283,7 +288,7 @@ fn update_row(
         }
         entry.key = LocalKey::of(table, &key)?;
     }
-    entry.meta = RowMeta { held: false, ..meta };
+    entry.meta = meta;
     entry.update(sql, table, &was)?;
     Ok(if changed.is_empty() { Outcome::Unchanged } else { Outcome::Applied })
 }
@@ -300,23 +305,29 @@ fn delete_row(
     };
     let statement = format!("DELETE FROM main.{} WHERE {}", quote(&table.name), key_condition(table));
     if let Some(reason) = refused(sql.execute(&statement, &key_params(table, &key)))? {
-        return hold(sql, table, Some(entry), reason);
+        return Ok(Outcome::Refused(reason));
     }
     let was = std::mem::replace(&mut entry.key, LocalKey::dead(entry.id));
-    entry.meta = RowMeta { held: false, ..meta };
+    entry.meta = meta;
     entry.update(sql, table, &was)?;
     Ok(Outcome::Applied)
 }
 
-/// Notes that an update of a row that is here could not be applied: what the application writes to it
-/// from now on has not seen that update.
-fn hold(sql: &mut dyn Sql, table: &Table, entry: Option<Entry>, reason: String) -> Result<Outcome, SqlError> {
-    if let Some(mut entry) = entry.filter(|entry| !entry.meta.held) {
-        entry.meta.held = true;
-        let was = entry.key.clone();
-        entry.update(sql, table, &was)?;
+/// Notes that an update of a row could not be applied: what the application writes to it from now on has
+/// not seen that update. The row need not be here: the application can make one with its key.
+fn hold(sql: &mut dyn Sql, table: &Table, id: RowId) -> Result<(), SqlError> {
+    match Entry::by_id(sql, table, id)? {
+        Some(entry) if entry.meta.held => Ok(()),
+        Some(mut entry) => {
+            entry.meta.held = true;
+            let was = entry.key.clone();
+            entry.update(sql, table, &was)
+        }
+        None => {
+            let meta = RowMeta { held: true, ..RowMeta::default() };
+            Entry { key: LocalKey::dead(id), id, sending: Sending::Clean, meta }.insert(sql, table)
+        }
     }
-    Ok(Outcome::Refused(reason))
 }
 
 /// A constraint's refusal of a row, in words; other failures end the turn.

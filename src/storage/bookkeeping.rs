@@ -36,7 +36,7 @@ const TABLES: &[&str] = &[
     "CREATE INDEX _federation_row_batch ON _federation_row(batch) WHERE batch IS NOT NULL",
     "CREATE TABLE _federation_batch(mark INTEGER PRIMARY KEY, digest BLOB NOT NULL)",
     "CREATE TABLE _federation_quarantine(tbl TEXT NOT NULL, id BLOB NOT NULL, reason TEXT NOT NULL,
-       change BLOB NOT NULL, PRIMARY KEY(tbl, id)) WITHOUT ROWID",
+       change BLOB NOT NULL, UNIQUE(tbl, id))",
 ];
 
 /// The columns of `_federation_replica`, in the order in which [`ReplicaState`] is read.

@@ -4,13 +4,17 @@
 //! the log is read, by comparing the row with the fingerprints of its last synced state. So a trigger names
 //! no column but those of the key (which SQLite lets nobody drop), the application's `DROP COLUMN` goes
 //! through, a value that was merely assigned again is no change, and there is no limit to the columns.
+//!
+//! REPLACE takes rows away without firing anything: triggers that run before name the rows that have the new
+//! row's UNIQUE columns. (A unique index that is no constraint is not looked at: its columns can be dropped.)
 
 use std::collections::HashMap;
 
 use super::bookkeeping::PREFIX;
-use super::catalog::{Catalog, Table, quote};
+use super::catalog::{Catalog, Table, quote, quote_list};
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::{Fields, integer};
+use super::table_info::UniqueKey;
 use crate::model::Seq;
 
 /// Milliseconds since the epoch, in SQL of any age.
@@ -38,13 +42,13 @@ pub enum Discovery {
 }
 
 /// Reads the catalog, and brings numbers, columns and triggers of the bookkeeping up to it. Runs no DDL
-/// when nothing changed.
-pub fn refresh(sql: &mut dyn Sql, discovery: Discovery, cursor: Seq) -> Result<Catalog, SqlError> {
+/// when nothing changed. Once something was pulled (up to `resume`), the past of what is new is asked for.
+pub fn refresh(sql: &mut dyn Sql, discovery: Discovery, resume: Seq) -> Result<Catalog, SqlError> {
     let mut catalog = Catalog::read(sql)?;
     let mut known = known_tables(sql)?;
     let mut triggers = installed_triggers(sql)?;
     for table in &mut catalog.tables {
-        let wants_past = cursor > 0 && discovery != Discovery::Made;
+        let wants_past = resume > 0 && discovery != Discovery::Made;
         let registered = known.remove(&table.name);
         let is_new = registered.is_none();
         match registered {
@@ -68,7 +72,7 @@ pub fn refresh(sql: &mut dyn Sql, discovery: Discovery, cursor: Seq) -> Result<C
         if !captured && !is_new {
             // The table was dropped and made again, or rebuilt: its triggers went with it. Every row is
             // compared with what was synced of it.
-            rescan(sql, table.number)?;
+            rescan(sql, table.number, resume > 0)?;
         }
     }
     for name in triggers.keys() {
@@ -181,27 +185,19 @@ fn columns_json(columns: &[String]) -> Result<String, SqlError> {
     serde_json::to_string(columns).map_err(|error| SqlError::corrupt(error.to_string()))
 }
 
-/// Has every row of a table compared with what was synced of it.
-fn rescan(sql: &mut dyn Sql, table: i64) -> Result<(), SqlError> {
-    sql.execute("UPDATE _federation_table SET scan = 'new', scanned = NULL WHERE tbl = ?", &[table.into()])?;
+/// Has every row of a table compared with what was synced of it, and the hub asked for those that are gone.
+fn rescan(sql: &mut dyn Sql, table: i64, wants_past: bool) -> Result<(), SqlError> {
+    sql.execute(
+        "UPDATE _federation_table SET scan = 'again', scanned = NULL, refresh = max(refresh, ?) WHERE tbl = ?",
+        &[i64::from(wants_past).into(), table.into()],
+    )?;
     Ok(())
 }
 
 /// The capture triggers of a table: name and text.
 fn trigger_texts(table: &Table) -> Vec<(String, String)> {
     let columns = table.key_columns();
-    let names = |prefix: &str| -> Vec<String> {
-        columns.iter().map(|column| format!("{prefix}{}", quote(column))).collect()
-    };
-    let log_columns: Vec<String> = (0..columns.len()).map(|at| format!("k{at}")).collect();
-    let entry = |op: i64, row: &str| {
-        format!(
-            "INSERT INTO _federation_log(tbl, op, at, {}) VALUES({}, {op}, {WALL_CLOCK}, {});",
-            log_columns.join(", "),
-            table.number,
-            names(&format!("{row}.")).join(", ")
-        )
-    };
+    let entry = |op: i64, row: &str| format!("{} VALUES({});", log_into(table), log_values(table, op, row));
     let moved: Vec<String> = columns
         .iter()
         .map(|column| {
@@ -209,20 +205,68 @@ fn trigger_texts(table: &Table) -> Vec<(String, String)> {
             format!("{old} IS NOT {new} COLLATE BINARY OR typeof({old}) <> typeof({new})")
         })
         .collect();
-    let trigger = |suffix: &str, when: String, body: String| {
-        let name = format!("{PREFIX}{}_{suffix}", table.number);
-        let on = quote(&table.name);
-        let text = format!("CREATE TRIGGER {name} AFTER {} BEGIN {body} END", when.replace('%', &on));
-        (name, text)
-    };
-    vec![
-        trigger("insert", "INSERT ON %".into(), entry(log_op::TOUCHED, "NEW")),
-        trigger("update", "UPDATE ON %".into(), entry(log_op::TOUCHED, "NEW")),
-        trigger("delete", "DELETE ON %".into(), entry(log_op::TOUCHED, "OLD")),
+    let (on, key) = (quote(&table.name), quote_list(columns));
+    let mut triggers = vec![
+        trigger(table, "insert", &format!("AFTER INSERT ON {on}"), &entry(log_op::TOUCHED, "NEW.")),
+        trigger(table, "update", &format!("AFTER UPDATE ON {on}"), &entry(log_op::TOUCHED, "NEW.")),
+        trigger(table, "delete", &format!("AFTER DELETE ON {on}"), &entry(log_op::TOUCHED, "OLD.")),
         trigger(
+            table,
             "move",
-            format!("UPDATE OF {} ON % WHEN {}", names("").join(", "), moved.join(" OR ")),
-            format!("{} {}", entry(log_op::MOVED_FROM, "OLD"), entry(log_op::MOVED_TO, "NEW")),
+            &format!("AFTER UPDATE OF {key} ON {on} WHEN {}", moved.join(" OR ")),
+            &format!("{} {}", entry(log_op::MOVED_FROM, "OLD."), entry(log_op::MOVED_TO, "NEW.")),
+        ),
+    ];
+    for (at, unique) in table.unique.iter().enumerate() {
+        triggers.extend(replace_triggers(table, at, unique));
+    }
+    triggers
+}
+
+/// Triggers that note which rows a REPLACE would take away because of a UNIQUE constraint.
+fn replace_triggers(table: &Table, at: usize, unique: &UniqueKey) -> [(String, String); 2] {
+    let on = quote(&table.name);
+    let same: Vec<String> = unique
+        .iter()
+        .map(|(column, collation)| format!("{0} = NEW.{0} COLLATE {1}", quote(column), quote(collation)))
+        .collect();
+    let values = log_values(table, log_op::TOUCHED, "");
+    let victims = format!("{} SELECT {values} FROM {on} WHERE {}", log_into(table), same.join(" AND "));
+    let key = key_list(table, "");
+    let columns = quote_list(unique.iter().map(|(column, _)| column.as_str()));
+    [
+        trigger(
+            table,
+            &format!("replace_{at}_insert"),
+            &format!("BEFORE INSERT ON {on}"),
+            &format!("{victims};"),
+        ),
+        trigger(
+            table,
+            &format!("replace_{at}_update"),
+            &format!("BEFORE UPDATE OF {columns} ON {on}"),
+            &format!("{victims} AND ({key}) IS NOT ({});", key_list(table, "OLD.")),
         ),
     ]
+}
+
+fn trigger(table: &Table, suffix: &str, when: &str, body: &str) -> (String, String) {
+    let name = format!("{PREFIX}{}_{suffix}", table.number);
+    let text = format!("CREATE TRIGGER {name} {when} BEGIN {body} END");
+    (name, text)
+}
+
+fn log_into(table: &Table) -> String {
+    let columns: Vec<String> = (0..table.key_columns().len()).map(|at| format!("k{at}")).collect();
+    format!("INSERT INTO _federation_log(tbl, op, at, {})", columns.join(", "))
+}
+
+/// The values of a log entry; `row` is what stands before the key's columns.
+fn log_values(table: &Table, op: i64, row: &str) -> String {
+    format!("{}, {op}, {WALL_CLOCK}, {}", table.number, key_list(table, row))
+}
+
+fn key_list(table: &Table, row: &str) -> String {
+    let columns = table.key_columns();
+    columns.iter().map(|column| format!("{row}{}", quote(column))).collect::<Vec<_>>().join(", ")
 }

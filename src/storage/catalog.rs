@@ -7,6 +7,9 @@ use std::collections::HashMap;
 use super::bookkeeping::PREFIX;
 use super::driver::{Sql, SqlError};
 use super::fields::Fields;
+use super::table_info::{
+    ForeignKey, RawColumn, UniqueKey, read_columns, read_foreign_keys, read_unique_keys,
+};
 use crate::model::{KeyKind, TableSchema, Value};
 
 /// The most key columns that the log has room for.
@@ -36,6 +39,9 @@ pub struct Table {
     pub ddl: String,
     /// The definitions of its explicit indexes.
     pub indexes: Vec<String>,
+    /// Its keys besides the one that identifies a row here: a REPLACE may take rows away by them. Only those
+    /// of the table's definition, whose columns SQLite lets nobody drop.
+    pub unique: Vec<UniqueKey>,
     /// The application's triggers on it, by name.
     pub triggers: Vec<(String, String)>,
 }
@@ -58,6 +64,8 @@ pub struct Column {
     pub number: u16,
     /// The numbered table that it references, if it is a foreign key to one.
     pub references: Option<String>,
+    /// The fingerprint of its default: what old rows hold in a column that was added.
+    pub default: u64,
 }
 
 impl Table {
@@ -109,12 +117,14 @@ impl Catalog {
     pub fn read(sql: &mut dyn Sql) -> Result<Self, SqlError> {
         let mut objects = Objects::read(sql)?;
         let columns = read_columns(sql)?;
+        let mut unique_keys = read_unique_keys(sql)?;
         let foreign_keys = read_foreign_keys(sql)?;
         let mut catalog = Self::default();
         for (name, ddl) in std::mem::take(&mut objects.tables) {
             let own = columns.get(&name).map_or(&[][..], Vec::as_slice);
+            let unique = unique_keys.remove(&name).unwrap_or_default();
             match objects.table(&name, ddl, own) {
-                Ok(table) => catalog.tables.push(table),
+                Ok(table) => catalog.tables.push(Table { unique, ..table }),
                 Err(why) => catalog.left_alone.push((name, why)),
             }
         }
@@ -237,8 +247,16 @@ impl Objects {
         let travelling: Vec<Column> = columns
             .iter()
             .filter(|column| !column.is_generated && Some(&column.name) != number.as_ref())
-            .map(|column| Column { name: column.name.clone(), number: 0, references: None })
+            .map(|column| Column {
+                name: column.name.clone(),
+                number: 0,
+                references: None,
+                default: column.default,
+            })
             .collect();
+        if travelling.is_empty() {
+            return Err("it has no column besides its number, which means nothing elsewhere".into());
+        }
         let position = |column: &&RawColumn| travelling.iter().position(|c| c.name == column.name);
         let key = if let Some(number) = number {
             Key::Number(number)
@@ -255,69 +273,10 @@ impl Objects {
             columns: travelling,
             ddl,
             indexes: self.indexes.iter().filter_map(own).collect(),
+            unique: Vec::new(),
             triggers: triggers.map(|(_, trigger, text)| (trigger.clone(), text.clone())).collect(),
         })
     }
-}
-
-/// A row of `pragma_table_xinfo`.
-struct RawColumn {
-    name: String,
-    is_integer: bool,
-    key_position: i64,
-    is_generated: bool,
-}
-
-fn read_columns(sql: &mut dyn Sql) -> Result<HashMap<String, Vec<RawColumn>>, SqlError> {
-    let mut columns: HashMap<String, Vec<RawColumn>> = HashMap::new();
-    sql.query(
-        "SELECT m.name, x.name, x.type, x.pk, x.hidden \
-         FROM main.sqlite_master AS m, pragma_table_xinfo(m.name) AS x WHERE m.type = 'table'",
-        &[],
-        &mut |row| {
-            let mut fields = Fields::of(row);
-            let table = fields.text()?;
-            let column = RawColumn {
-                name: fields.text()?,
-                is_integer: fields.text()?.eq_ignore_ascii_case("integer"),
-                key_position: fields.integer()?,
-                // 1 is a hidden column of a virtual table, 2 and 3 are generated columns.
-                is_generated: fields.integer()? != 0,
-            };
-            columns.entry(table).or_default().push(column);
-            Ok(())
-        },
-    )?;
-    Ok(columns)
-}
-
-/// A foreign key of one column.
-struct ForeignKey {
-    child: String,
-    parent: String,
-    from: String,
-    to: Option<String>,
-}
-
-fn read_foreign_keys(sql: &mut dyn Sql) -> Result<Vec<ForeignKey>, SqlError> {
-    let mut keys = Vec::new();
-    sql.query(
-        "SELECT m.name, f.\"table\", f.\"from\", f.\"to\" \
-         FROM main.sqlite_master AS m, pragma_foreign_key_list(m.name) AS f WHERE m.type = 'table' \
-         AND (SELECT count(*) FROM pragma_foreign_key_list(m.name) AS g WHERE g.id = f.id) = 1",
-        &[],
-        &mut |row| {
-            let mut fields = Fields::of(row);
-            keys.push(ForeignKey {
-                child: fields.text()?,
-                parent: fields.text()?,
-                from: fields.text()?,
-                to: fields.optional_text(),
-            });
-            Ok(())
-        },
-    )?;
-    Ok(keys)
 }
 
 /// SQLite's own objects and ours.

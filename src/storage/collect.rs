@@ -203,6 +203,9 @@ fn scan_tables(
             let page = scan.page(sql, table, limits.rows - looked_at)?;
             looked_at += page.len();
             let last = page.last().map(|(key, _)| key.clone());
+            if last.is_none() && scan.is_again {
+                Entry::release_missing(sql, table)?;
+            }
             for (key, row) in page {
                 let local = LocalKey::of(table, &key)?;
                 let found = settle_row(sql, context, table, local, Some(row), scan.origin, composer.mark)?;
@@ -222,6 +225,8 @@ type KeyAndRow = (Vec<Value>, Vec<Value>);
 /// A first look at a table's rows, page by page, in the order of the key.
 struct Scan {
     origin: Origin,
+    /// Whether the table was dropped and made again, or rebuilt.
+    is_again: bool,
     after: Option<Vec<Value>>,
 }
 
@@ -236,13 +241,13 @@ impl Scan {
         )?;
         let Some(row) = row else { return Ok(None) };
         let mut fields = Fields::from(row);
-        let is_old = fields.text()? == "old";
+        let scan = fields.text()?;
         let after = match fields.value() {
             Value::Blob(bytes) => Some(decode_values(&bytes)?),
             _ => None,
         };
-        let origin = if is_old { Origin::Old } else { Origin::Written(fields.integer()?) };
-        Ok(Some(Self { origin, after }))
+        let origin = if scan == "old" { Origin::Old } else { Origin::Written(fields.integer()?) };
+        Ok(Some(Self { origin, is_again: scan == "again", after }))
     }
 
     /// The next rows, with their keys. Rows whose key holds a NULL have no identity and are passed over.
@@ -294,7 +299,7 @@ fn add_unsent(
     limits: TurnLimits,
 ) -> Result<bool, SqlError> {
     let room = limits.rows.saturating_sub(composer.body.rows.len());
-    let entries = Entry::unsent(sql, i64::try_from(room).unwrap_or(i64::MAX))?;
+    let entries = Entry::unsent(sql, context.catalog, i64::try_from(room).unwrap_or(i64::MAX))?;
     let drained = entries.len() < room;
     for (table, mut entry) in entries {
         if composer.is_full(limits) {
@@ -302,7 +307,6 @@ fn add_unsent(
         }
         let was = entry.key.clone();
         let Some(table) = context.catalog.numbered(table) else {
-            // The table is gone. Its writes wait until it is back, or for ever.
             continue;
         };
         entry.take_up(composer.mark);

@@ -61,7 +61,7 @@ impl Hash {
 /// The identity of a row with a natural key, from the key as it travels: where a key column is a foreign
 /// key, the identity of the parent row takes the place of the local number.
 pub fn natural_row_id<'a>(table: &str, key: impl IntoIterator<Item = &'a CellValue>) -> RowId {
-    let mut hash = Hash::new(Domain::NaturalKey, table);
+    let mut hash = Hash::new(Domain::NaturalKey, &table.to_ascii_lowercase());
     for part in key {
         match part {
             CellValue::Plain(value) => hash.value(value),
@@ -77,7 +77,7 @@ pub fn natural_row_id<'a>(table: &str, key: impl IntoIterator<Item = &'a CellVal
 /// The identity of a numbered row that was there before the database was first attached: the same on every
 /// replica that started from the same template (I5).
 pub fn old_row_id<'a>(table: &str, number: i64, content: impl IntoIterator<Item = &'a Value>) -> RowId {
-    let mut hash = Hash::new(Domain::OldRow, table);
+    let mut hash = Hash::new(Domain::OldRow, &table.to_ascii_lowercase());
     hash.value(&Value::Integer(number));
     for value in content {
         hash.value(value);
@@ -101,6 +101,11 @@ mod tests {
         let text = CellValue::from(Value::Text("1".into()));
         let integer = CellValue::from(Value::Integer(1));
         assert_eq!(natural_row_id("t", [&text]), natural_row_id("t", [&text]));
+        assert_eq!(
+            natural_row_id("t", [&text]),
+            natural_row_id("T", [&text]),
+            "SQLite does not tell them apart"
+        );
         assert_ne!(natural_row_id("t", [&text]), natural_row_id("u", [&text]));
         assert_ne!(natural_row_id("t", [&text]), natural_row_id("t", [&integer]));
         assert_ne!(natural_row_id("t", [&text, &integer]), natural_row_id("t", [&integer, &text]));

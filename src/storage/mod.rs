@@ -20,5 +20,6 @@ pub mod rows;
 pub mod scratch;
 pub mod settle;
 pub mod sqlite_driver;
+pub mod table_info;
 pub mod transaction;
 pub mod triggers;

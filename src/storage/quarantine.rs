@@ -17,17 +17,17 @@ pub struct SetAside {
 }
 
 /// Sets a row aside.
-pub fn set_aside(sql: &mut dyn Sql, row: &SetAside, reason: &str) -> Result<(), SqlError> {
-    let change = rmp_serde::to_vec(&(&row.header, &row.update))
+pub fn set_aside(
+    sql: &mut dyn Sql,
+    header: &TableHeader,
+    update: &RowUpdate,
+    reason: &str,
+) -> Result<(), SqlError> {
+    let change = rmp_serde::to_vec(&(header, update))
         .map_err(|error| SqlError::corrupt(format!("cannot encode a row to set it aside: {error}")))?;
     sql.execute(
         "INSERT OR REPLACE INTO _federation_quarantine(tbl, id, reason, change) VALUES(?, ?, ?, ?)",
-        &[
-            row.header.name.as_str().into(),
-            ValueRef::Blob(&row.update.id.0),
-            reason.into(),
-            ValueRef::Blob(&change),
-        ],
+        &[header.name.as_str().into(), ValueRef::Blob(&update.id.0), reason.into(), ValueRef::Blob(&change)],
     )?;
     Ok(())
 }
@@ -41,11 +41,11 @@ pub fn take(sql: &mut dyn Sql, table: &str, id: RowId) -> Result<Option<SetAside
     decode(&row[0]).map(Some)
 }
 
-/// Takes rows that are set aside, to try them again.
+/// Takes rows that are set aside, to try them again: those whose last try is the longest ago.
 pub fn take_some(sql: &mut dyn Sql) -> Result<Vec<SetAside>, SqlError> {
     let mut rows = Vec::new();
     sql.query(
-        "SELECT change FROM _federation_quarantine ORDER BY tbl, id LIMIT ?",
+        "SELECT change FROM _federation_quarantine ORDER BY rowid LIMIT ?",
         &[integer(RETRIES)?],
         &mut |row| {
             rows.push(decode(&row[0])?);

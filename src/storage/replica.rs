@@ -161,6 +161,7 @@ pub fn collect_turn(
     sql: &mut dyn Sql,
     cached: Option<CachedCatalog>,
     clock: HubClock,
+    limits: TurnLimits,
     mint: &mut Mint,
 ) -> Result<CollectTurn, SqlError> {
     transaction(sql, Purpose::Collect, |sql| {
@@ -186,7 +187,7 @@ pub fn collect_turn(
             turn.collected = without_waiting(sql, |sql| {
                 let catalog = turn.catalog.catalog.clone();
                 let mut context = context(&catalog, &state, clock, mint);
-                collect(sql, &mut context, &mut state, TurnLimits::default())
+                collect(sql, &mut context, &mut state, limits)
             })?;
             turn.state = state;
         }
@@ -218,18 +219,17 @@ pub struct ApplyExtras {
     pub refreshed: Vec<String>,
 }
 
-/// Applies rows, acknowledgements and the end of a sync. `incoming` is taken only once the transaction is
-/// open, so that a turn that found the database busy can be repeated.
+/// Applies rows, acknowledgements and the end of a sync. `incoming` is borrowed, because the database may
+/// turn out busy as late as at the COMMIT, and the turn is then repeated.
 pub fn apply_turn(
     sql: &mut dyn Sql,
     cached: Option<CachedCatalog>,
     clock: HubClock,
     mint: &mut Mint,
     extras: &ApplyExtras,
-    incoming: &mut Option<Incoming>,
+    incoming: &Incoming,
 ) -> Result<ApplyTurn, SqlError> {
     transaction(sql, Purpose::Apply, |sql| {
-        let incoming = incoming.take().unwrap_or_default();
         let probe = probe(sql)?;
         let mut state = probe.state;
         let mut notices = Vec::new();
@@ -240,7 +240,7 @@ pub fn apply_turn(
         };
         let created = make_tables(sql, &catalog.catalog, &extras.tables, &mut notices);
         if created {
-            refresh(sql, Discovery::Made, state.cursor)?;
+            refresh(sql, Discovery::Made, state.resume)?;
             catalog = read_catalog(sql, &state)?;
         }
         let shared = catalog.catalog.clone();
@@ -281,7 +281,7 @@ fn context<'a>(
 
 /// Brings capture up to the schema, and reads the version that it has then.
 fn read_catalog(sql: &mut dyn Sql, state: &ReplicaState) -> Result<CachedCatalog, SqlError> {
-    let catalog = refresh(sql, Discovery::New, state.cursor)?;
+    let catalog = refresh(sql, Discovery::New, state.resume)?;
     Ok(CachedCatalog { schema_version: probe(sql)?.schema_version, catalog: Arc::new(catalog) })
 }
 

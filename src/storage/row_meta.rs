@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::driver::SqlError;
-use crate::model::{Seq, Stamp};
+use crate::model::{Hlc, Seq, Stamp};
 
 /// A replica's number for a column of a table: its position in `_federation_table.columns`.
 pub type LocalColumn = u16;
@@ -109,6 +109,12 @@ impl RowMeta {
         newest > self.deleted.map(|delete| delete.stamp)
     }
 
+    /// The highest clock reading of the row.
+    pub fn highest(&self) -> Hlc {
+        let cells = self.cells.iter().map(|cell| cell.stamp.hlc);
+        cells.chain(self.deleted.map(|delete| delete.stamp.hlc)).max().unwrap_or(Hlc::ZERO)
+    }
+
     /// An identity that was given away before its row was seen.
     pub fn is_reserved(&self) -> bool {
         self.cells.is_empty() && self.deleted.is_none()
@@ -141,7 +147,6 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Hlc;
 
     #[test]
     fn what_is_stored_comes_back() {

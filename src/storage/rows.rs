@@ -1,6 +1,6 @@
 //! The bookkeeping of rows: from a key here to an identity and back.
 
-use super::catalog::{Catalog, Key, Table, quote, quote_list};
+use super::catalog::{Catalog, Column, Key, Table, quote, quote_list};
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::integer;
 use super::identity::{fingerprint, old_row_id};
@@ -22,9 +22,11 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// The stamp of a write of `at_ms`, remembered as the highest if it is.
-    pub fn stamp(&mut self, at_ms: i64) -> Stamp {
-        let stamp = self.stamps.stamp(at_ms);
+    /// The stamp of a write of `at_ms` to a row whose highest reading is `seen`, remembered as the highest
+    /// if it is. A row can be deleted and come back in one turn, and the latter must beat the former.
+    pub fn stamp(&mut self, at_ms: i64, seen: Hlc) -> Stamp {
+        let mut stamp = self.stamps.stamp(at_ms);
+        stamp.hlc = stamp.hlc.max(seen.next());
         self.highest = self.highest.max(stamp.hlc);
         stamp
     }
@@ -182,11 +184,14 @@ impl Entry {
     }
 
     /// Rows with something to send, beginning with those to be offered again.
-    pub fn unsent(sql: &mut dyn Sql, limit: i64) -> Result<Vec<(i64, Self)>, SqlError> {
+    pub fn unsent(sql: &mut dyn Sql, catalog: &Catalog, limit: i64) -> Result<Vec<(i64, Self)>, SqlError> {
         let mut entries = Vec::new();
+        // Rows of a table that is gone wait until it is back, or for ever, and must hold nobody up.
+        let tables: Vec<i64> = catalog.tables.iter().map(|table| table.number).collect();
         sql.query(
-            "SELECT k, id, batch, state, tbl FROM _federation_row WHERE batch <= 0 ORDER BY batch LIMIT ?",
-            &[limit.into()],
+            "SELECT k, id, batch, state, tbl FROM _federation_row \
+             WHERE batch <= 0 AND tbl IN (SELECT value FROM json_each(?)) ORDER BY batch LIMIT ?",
+            &[format!("{tables:?}").as_str().into(), limit.into()],
             &mut |row| {
                 let [entry @ .., Value::Integer(table)] = row else {
                     return Err(SqlError::corrupt("_federation_row holds no table"));
@@ -201,6 +206,25 @@ impl Entry {
     /// Whether the row is, as far as the bookkeeping knows, in its table.
     pub fn is_present(&self) -> bool {
         !matches!(self.key, LocalKey::Dead(_)) && !self.meta.is_reserved()
+    }
+
+    /// Turns rows that went with their table, as it was dropped and made again, into reserved identities:
+    /// the hub is asked for them, and they come back under their numbers.
+    pub fn release_missing(sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
+        let mut entries = Vec::new();
+        sql.query(&format!("{ENTRY} WHERE tbl = ?"), &[table.number.into()], &mut |row| {
+            entries.push(Self::read(row)?);
+            Ok(())
+        })?;
+        for mut entry in entries.into_iter().filter(Self::is_present) {
+            let Some(key) = entry.key.values()? else { continue };
+            if read_row(sql, table, &key)?.is_none() {
+                (entry.sending, entry.meta) = (Sending::Clean, RowMeta::default());
+                let was = entry.key.clone();
+                entry.update(sql, table, &was)?;
+            }
+        }
+        Ok(())
     }
 
     /// Marks what is unsent of the row (or all of it, if it is to be offered again) as under way in the
@@ -265,11 +289,8 @@ pub fn read_row(sql: &mut dyn Sql, table: &Table, key: &[Value]) -> Result<Optio
     )
 }
 
-/// The travelling columns for a SELECT; never empty.
+/// The travelling columns for a SELECT.
 pub fn column_list(table: &Table) -> String {
-    if table.columns.is_empty() {
-        return "NULL".into();
-    }
     quote_list(table.columns.iter().map(|column| column.name.as_str()))
 }
 
@@ -292,8 +313,11 @@ pub fn key_params<'a>(table: &Table, key: &'a [Value]) -> Vec<ValueRef<'a>> {
 }
 
 /// The fingerprints of a row's cells.
-pub fn fingerprints<'a>(table: &'a Table, row: &'a [Value]) -> impl Iterator<Item = (u16, u64)> + use<'a> {
-    table.columns.iter().zip(row).map(|(column, value)| (column.number, fingerprint(value)))
+pub fn fingerprints<'a>(
+    table: &'a Table,
+    row: &'a [Value],
+) -> impl Iterator<Item = (&'a Column, u64)> + use<'a> {
+    table.columns.iter().zip(row).map(|(column, value)| (column, fingerprint(value)))
 }
 
 /// A value as it travels: a foreign key to a numbered table becomes the parent's identity.

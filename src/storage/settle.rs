@@ -51,14 +51,19 @@ pub fn settle_log(
     mark: u64,
     changed: OnChanged<'_>,
 ) -> Result<bool, SqlError> {
-    let (entries, last) = read_log(sql, limit)?;
+    let Log { entries, last, is_whole } = read_log(sql, limit)?;
     let Some(last) = last else { return Ok(true) };
     let catalog = context.catalog;
     for pair in entries.windows(2) {
         let [from, to] = pair else { continue };
         if let (log_op::MOVED_FROM, Some(table)) = (from.op, catalog.numbered(from.table)) {
             let at_ms = from.at_ms;
-            let (from, to) = (LocalKey::of(table, &from.key(table))?, LocalKey::of(table, &to.key(table))?);
+            let (from, to) = (from.key(table), to.key(table));
+            if from.iter().chain(&to).any(|value| matches!(value, Value::Null)) {
+                // A key that holds a NULL identifies nothing: the row leaves, or comes anew.
+                continue;
+            }
+            let (from, to) = (LocalKey::of(table, &from)?, LocalKey::of(table, &to)?);
             if let Some(replaced) = follow_move(sql, context, table, &from, to, at_ms, mark)? {
                 changed(sql, context, table, replaced)?;
             }
@@ -90,7 +95,16 @@ pub fn settle_log(
         }
     }
     sql.execute("DELETE FROM _federation_log WHERE seq <= ?", &[last.into()])?;
-    Ok(entries.len() < limit)
+    Ok(is_whole)
+}
+
+/// Some of the log.
+struct Log {
+    entries: Vec<LogEntry>,
+    /// The sequence number of the last of them.
+    last: Option<i64>,
+    /// Whether that is all there is.
+    is_whole: bool,
 }
 
 /// An entry of the log.
@@ -107,12 +121,13 @@ impl LogEntry {
     }
 }
 
-/// The first entries, never one half of a move, and the sequence number of the last.
-fn read_log(sql: &mut dyn Sql, limit: usize) -> Result<(Vec<LogEntry>, Option<i64>), SqlError> {
+/// The first entries, never one half of a move.
+fn read_log(sql: &mut dyn Sql, limit: usize) -> Result<Log, SqlError> {
+    let limit = limit.max(2);
     let mut entries: Vec<(i64, LogEntry)> = Vec::new();
     sql.query(
         "SELECT seq, tbl, op, at, k0, k1, k2, k3 FROM _federation_log ORDER BY seq LIMIT ?",
-        &[integer(limit.max(2) as u64)?],
+        &[integer(limit as u64)?],
         &mut |row| {
             let mut fields = Fields::of(row);
             let seq = fields.integer()?;
@@ -121,11 +136,12 @@ fn read_log(sql: &mut dyn Sql, limit: usize) -> Result<(Vec<LogEntry>, Option<i6
             Ok(())
         },
     )?;
+    let is_whole = entries.len() < limit;
     if entries.last().is_some_and(|(_, entry)| entry.op == log_op::MOVED_FROM) {
         entries.pop();
     }
     let last = entries.last().map(|(seq, _)| *seq);
-    Ok((entries.into_iter().map(|(_, entry)| entry).collect(), last))
+    Ok(Log { entries: entries.into_iter().map(|(_, entry)| entry).collect(), last, is_whole })
 }
 
 /// A row's key was edited: its bookkeeping follows, so that it stays the same row. A row that had the new
@@ -176,14 +192,17 @@ pub fn settle_row(
         None => born(sql, context, table, key, &row, origin)?,
     };
     let stamp = match origin {
-        Origin::Written(at_ms) => context.stamp(at_ms),
+        Origin::Written(at_ms) => context.stamp(at_ms, entry.meta.highest()),
         Origin::Old => Stamp::ZERO,
     };
     let whole = !entry.meta.is_alive();
     let differing: Vec<(u16, u64)> = fingerprints(table, &row)
         .filter(|(column, fingerprint)| {
-            whole || entry.meta.cell(*column).is_none_or(|cell| cell.fingerprint != *fingerprint)
+            // A cell that is not known yet is of a column that was added: its default is no write (I5).
+            let known = entry.meta.cell(column.number).map_or(column.default, |cell| cell.fingerprint);
+            whole || known != *fingerprint
         })
+        .map(|(column, fingerprint)| (column.number, fingerprint))
         .collect();
     if differing.is_empty() {
         return Ok(None);
@@ -214,7 +233,8 @@ fn settle_delete(
     };
     entry.take_up(mark);
     let pending = Some(Pending { base: entry.meta.base(context.cursor), mark });
-    entry.meta.deleted = Some(Tombstone { stamp: context.stamp(at_ms), pending });
+    let stamp = context.stamp(at_ms, entry.meta.highest());
+    entry.meta.deleted = Some(Tombstone { stamp, pending });
     for cell in &mut entry.meta.cells {
         // Its value is gone; the delete speaks for it.
         cell.pending = None;

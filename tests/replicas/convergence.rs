@@ -1,9 +1,11 @@
-//! Random writes on two and three agents, random syncs, lost batches and lost answers, writes in flight:
-//! once everyone has synced after the last write, all databases are equal (invariant I11).
+//! Random writes on two and three agents, random syncs, lost batches and lost answers, interrupted pulls,
+//! writes in flight, restored and cloned databases, a hub that loses everything: once everyone has synced after the last write, all databases are equal (invariant I11).
 
 use crate::world::{Agent, Counts, Fate, Hub};
 use federation_hub::model::Value;
+use federation_hub::storage::collect::TurnLimits;
 use proptest::prelude::*;
+use tempfile::TempPath;
 
 const SCHEMA: &str = "
     CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT COLLATE NOCASE, body);
@@ -31,6 +33,12 @@ const VIEWS: [&str; 5] = [
 enum Step {
     Write(usize, String),
     Sync(usize, Fate, Option<String>),
+    /// A copy of an agent's database is put aside.
+    Copy(usize),
+    /// An agent goes on with the last copy of an agent's database.
+    Restore(usize, usize),
+    /// The hub loses everything.
+    NewHub,
 }
 
 /// One statement of an application that knows nothing of syncing.
@@ -56,23 +64,33 @@ fn statement() -> impl Strategy<Value = String> {
 }
 
 fn steps(agents: usize) -> impl Strategy<Value = Vec<Step>> {
-    let fate =
-        prop_oneof![6 => Just(Fate::Complete), 1 => Just(Fate::LosesBatch), 1 => Just(Fate::LosesAnswer)];
+    let fate = prop_oneof![
+        6 => Just(Fate::Complete),
+        1 => Just(Fate::LosesBatch),
+        1 => Just(Fate::LosesAnswer),
+        2 => (0_usize..5).prop_map(Fate::InterruptedPull),
+    ];
     let step = prop_oneof![
-        3 => (0..agents, statement()).prop_map(|(agent, sql)| Step::Write(agent, sql)),
-        1 => (0..agents, fate, prop::option::weighted(0.3, statement()))
+        60 => (0..agents, statement()).prop_map(|(agent, sql)| Step::Write(agent, sql)),
+        20 => (0..agents, fate, prop::option::weighted(0.3, statement()))
             .prop_map(|(agent, fate, meanwhile)| Step::Sync(agent, fate, meanwhile)),
+        2 => (0..agents).prop_map(Step::Copy),
+        2 => (0..agents, 0..agents).prop_map(|(agent, of)| Step::Restore(agent, of)),
+        1 => Just(Step::NewHub),
     ];
     prop::collection::vec(step, 1..60)
 }
 
-fn run(count: usize, steps: &[Step]) {
+fn run(count: usize, turn: usize, steps: &[Step]) {
     let mut hub = Hub::new();
+    let mut hubs = 1;
+    let mut copies: Vec<Option<TempPath>> = (0..count).map(|_| None).collect();
     let mut agents: Vec<Agent> = (0..count)
         .map(|at| Agent::new("acme", &format!("agent {at}"), u8::try_from(at).unwrap() + 1))
         .collect();
     for (at, agent) in agents.iter_mut().enumerate() {
         agent.skew_ms = [0, 3_600_000, -3_600_000][at];
+        (agent.limits, agent.slice) = (TurnLimits { rows: turn, bytes: 1 << 20 }, turn);
         agent.run(SCHEMA);
     }
     for step in steps {
@@ -86,6 +104,17 @@ fn run(count: usize, steps: &[Step]) {
                         agent.run(sql);
                     }
                 });
+            }
+            Step::Copy(agent) => copies[*agent] = Some(agents[*agent].copy()),
+            Step::Restore(agent, of) => {
+                if let Some(copy) = &copies[*of] {
+                    agents[*agent].restore(copy);
+                }
+            }
+            Step::NewHub => {
+                hubs += 1;
+                hub = Hub::incarnated(hubs);
+                agents.iter_mut().for_each(Agent::reconnect);
             }
         }
     }
@@ -109,15 +138,15 @@ fn run(count: usize, steps: &[Step]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
     #[test]
-    fn two_agents_end_with_equal_databases(steps in steps(2)) {
-        run(2, &steps);
+    fn two_agents_end_with_equal_databases(turn in 1_usize..8, steps in steps(2)) {
+        run(2, turn, &steps);
     }
 
     #[test]
-    fn three_agents_end_with_equal_databases(steps in steps(3)) {
-        run(3, &steps);
+    fn three_agents_end_with_equal_databases(turn in 1_usize..8, steps in steps(3)) {
+        run(3, turn, &steps);
     }
 }

@@ -1,21 +1,10 @@
 //! What agents that share a hub see of each other's rows: one test for each promise.
 
-use crate::world::{Agent, Counts, Fate, Hub};
+use crate::world::{Agent, Counts, Fate, Hub, pair, text};
 use federation_hub::model::Value;
 
 const NOTES: &str = "CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT, body)";
 const TASKS: &str = "CREATE TABLE tasks(id INTEGER PRIMARY KEY AUTOINCREMENT, title TEXT, done INTEGER)";
-
-fn pair(schema: &str) -> (Hub, Agent, Agent) {
-    let (mut a, mut b) = (Agent::new("acme", "a", 1), Agent::new("acme", "b", 2));
-    a.run(schema);
-    b.run(schema);
-    (Hub::new(), a, b)
-}
-
-fn text(value: &str) -> Value {
-    Value::Text(value.into())
-}
 
 #[test]
 fn each_learns_what_the_other_wrote() {

@@ -2,11 +2,12 @@
 
 use federation_hub::model::{ReplicaId, Value};
 use federation_hub::protocol::hub_request::{Caller, PullRequest, PushRequest, RegisterRequest};
-use federation_hub::protocol::message::Ack;
+use federation_hub::protocol::message::{Ack, Refusal, Rows};
 use federation_hub::storage::apply::Incoming;
 use federation_hub::storage::bookkeeping::SentBatch;
-use federation_hub::storage::driver::Sql;
-use federation_hub::storage::hub_store::HubStore;
+use federation_hub::storage::collect::TurnLimits;
+use federation_hub::storage::driver::{EachRow, Sql, SqlError, SqlErrorKind, ValueRef};
+use federation_hub::storage::hub_store::{HubStore, StoreError};
 use federation_hub::storage::hub_store_sqlite::SqliteHubStore;
 use federation_hub::storage::replica::{
     ApplyExtras, CachedCatalog, HubClock, Mint, apply_turn, collect_turn, open, reconcile,
@@ -14,6 +15,7 @@ use federation_hub::storage::replica::{
 use federation_hub::storage::scratch::prove_harmless;
 use federation_hub::storage::sqlite_driver::RusqliteSql;
 use rusqlite::Connection;
+use tempfile::TempPath;
 
 /// How far a sync gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +26,69 @@ pub enum Fate {
     LosesBatch,
     /// The hub has the batch, and its answer never arrives.
     LosesAnswer,
+    /// This many turns of the answer are applied, and the rest never arrives.
+    InterruptedPull(usize),
+}
+
+/// A database on which a statement may find a lock of another connection.
+pub struct Faulty {
+    sql: RusqliteSql,
+    /// Statements until one is refused, which then becomes `None`.
+    pub busy_after: Option<usize>,
+    /// How many statements have run.
+    pub statements: usize,
+}
+
+impl Faulty {
+    fn new(connection: Connection) -> Self {
+        Self { sql: RusqliteSql::new(connection), busy_after: None, statements: 0 }
+    }
+
+    fn pass(&mut self, statement: &str) -> Result<(), SqlError> {
+        self.statements += 1;
+        // Neither settings nor the end of a transaction wait for locks.
+        if statement.starts_with("PRAGMA") || statement == "ROLLBACK" {
+            return Ok(());
+        }
+        match self.busy_after {
+            None => Ok(()),
+            Some(0) => {
+                self.busy_after = None;
+                Err(SqlError { kind: SqlErrorKind::Busy, message: "database is locked".into() })
+            }
+            Some(left) => {
+                self.busy_after = Some(left - 1);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Sql for Faulty {
+    fn run(&mut self, sql: &str) -> Result<(), SqlError> {
+        self.pass(sql)?;
+        self.sql.run(sql)
+    }
+
+    fn execute(&mut self, sql: &str, params: &[ValueRef<'_>]) -> Result<u64, SqlError> {
+        self.pass(sql)?;
+        self.sql.execute(sql, params)
+    }
+
+    fn query(&mut self, sql: &str, params: &[ValueRef<'_>], each: EachRow<'_>) -> Result<(), SqlError> {
+        self.pass(sql)?;
+        self.sql.query(sql, params, each)
+    }
+}
+
+/// Runs a turn, and once more each time that it finds the database busy: what the engine does.
+fn until_free<T>(mut turn: impl FnMut() -> Result<T, SqlError>) -> T {
+    loop {
+        match turn() {
+            Ok(value) => return value,
+            Err(error) => assert_eq!(error.kind, SqlErrorKind::Busy, "{error}"),
+        }
+    }
 }
 
 /// What a sync did.
@@ -52,12 +117,20 @@ impl Hub {
 
 /// An agent's database, and what its connection would remember.
 pub struct Agent {
-    pub sql: RusqliteSql,
+    pub sql: Faulty,
     caller: Caller,
     mint: Mint,
     attached: Option<(u64, Option<CachedCatalog>)>,
     /// The wall clock of this agent's machine, less the true time.
     pub skew_ms: i64,
+    /// How far this agent believes the hub's clock to be ahead of the true time.
+    pub lead_ms: i64,
+    /// How much one collecting turn does.
+    pub limits: TurnLimits,
+    /// How many rows one applying turn gets.
+    pub slice: usize,
+    /// Where the database lies, if not in memory.
+    file: Option<TempPath>,
 }
 
 impl Agent {
@@ -69,11 +142,15 @@ impl Agent {
             bytes
         });
         Self {
-            sql: RusqliteSql::new(Connection::open_in_memory().unwrap()),
+            sql: Faulty::new(Connection::open_in_memory().unwrap()),
             caller: Caller { tenant: tenant.into(), agent: name.into() },
             mint,
             attached: None,
             skew_ms: 0,
+            lead_ms: 0,
+            limits: TurnLimits::default(),
+            slice: 500,
+            file: None,
         }
     }
 
@@ -102,7 +179,8 @@ impl Agent {
 
     fn clock(&self) -> HubClock {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        HubClock { offset_ms: -self.skew_ms, now_ms: i64::try_from(now.as_millis()).unwrap() }
+        let now_ms = i64::try_from(now.as_millis()).unwrap() + self.lead_ms;
+        HubClock { offset_ms: self.lead_ms - self.skew_ms, now_ms }
     }
 
     fn attach(&mut self, hub: &mut Hub) -> (u64, Option<CachedCatalog>) {
@@ -125,6 +203,31 @@ impl Agent {
         }
     }
 
+    /// One collecting turn whose outcome nobody needs.
+    pub fn collect(&mut self) {
+        let (_, catalog) = self.attached.clone().unwrap();
+        let clock = self.clock();
+        collect_turn(&mut self.sql, catalog, clock, self.limits, &mut self.mint).unwrap();
+    }
+
+    /// A copy of the database as it is now.
+    pub fn copy(&mut self) -> TempPath {
+        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        self.run(&format!("VACUUM INTO '{}'", path.display()));
+        path
+    }
+
+    /// Goes on with a copy, perhaps another agent's.
+    pub fn restore(&mut self, copy: &TempPath) {
+        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        std::fs::copy(copy, &path).unwrap();
+        let connection = Connection::open(&path).unwrap();
+        connection.execute_batch("PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY").unwrap();
+        self.sql = Faulty::new(connection);
+        self.file = Some(path);
+        self.reconnect();
+    }
+
     /// Syncs; `meanwhile` is what the application does between the sending and the applying.
     pub fn sync_with(
         &mut self,
@@ -132,13 +235,31 @@ impl Agent {
         fate: Fate,
         meanwhile: &mut dyn FnMut(&mut Self),
     ) -> Option<Counts> {
+        loop {
+            match self.try_sync(hub, fate, meanwhile) {
+                Ok(counts) => return counts,
+                Err(StoreError::Refused(Refusal::Stale, _)) => self.reconnect(),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// A sync that fails if another session of the replica was opened meanwhile.
+    fn try_sync(
+        &mut self,
+        hub: &mut Hub,
+        fate: Fate,
+        meanwhile: &mut dyn FnMut(&mut Self),
+    ) -> Result<Option<Counts>, StoreError> {
         let (epoch, mut catalog) = self.attach(hub);
         let mut counts = Counts::default();
         let mut acked: Vec<SentBatch> = Vec::new();
         let mut first = None;
         loop {
             let clock = self.clock();
-            let turn = collect_turn(&mut self.sql, catalog.take(), clock, &mut self.mint).unwrap();
+            let turn = until_free(|| {
+                collect_turn(&mut self.sql, catalog.clone(), clock, self.limits, &mut self.mint)
+            });
             catalog = Some(turn.catalog.clone());
             let more = turn.collected.more;
             let rows = turn.collected.rows;
@@ -146,16 +267,16 @@ impl Agent {
                 && let Some((schema, _)) = &turn.schema
             {
                 let request = RegisterRequest { replica: turn.state.replica, epoch, schema: schema.clone() };
-                hub.store.register(&self.caller, &request).unwrap();
+                hub.store.register(&self.caller, &request)?;
                 hub.store.commit().unwrap();
             }
             let replica = turn.state.replica;
             if let Some((sent, batch)) = &turn.collected.batch {
                 if fate == Fate::LosesBatch {
                     self.attached = None;
-                    return None;
+                    return Ok(None);
                 }
-                let ack = push(hub, &self.caller, replica, epoch, batch);
+                let ack = push(hub, &self.caller, replica, epoch, batch)?;
                 assert_eq!(ack.rejected, vec![]);
                 counts.conflicts += u64::from(ack.conflicts);
                 counts.pushed += rows;
@@ -168,7 +289,7 @@ impl Agent {
         }
         if fate == Fate::LosesAnswer {
             self.attached = None;
-            return None;
+            return Ok(None);
         }
         let first = first.unwrap();
         let request = PullRequest {
@@ -179,7 +300,7 @@ impl Agent {
             refresh: first.refresh.clone(),
         };
         let now_ms = self.clock().now_ms;
-        let snapshot = hub.store.snapshot(&self.caller, &request, now_ms).unwrap();
+        let snapshot = hub.store.snapshot(&self.caller, &request, now_ms)?;
         meanwhile(self);
         let mut chunks = vec![snapshot.first];
         if let Some(mut rest) = snapshot.rest {
@@ -193,26 +314,31 @@ impl Agent {
         for table in &tables {
             prove_harmless(table).unwrap();
         }
-        let last = chunks.pop().unwrap_or_default();
-        let ends = chunks.into_iter().map(|rows| (rows, None)).chain([(last, Some(snapshot.done))]);
-        for (rows, done) in ends {
+        let slices = cut(chunks, self.slice);
+        let last = slices.len() - 1;
+        for (at, rows) in slices.into_iter().enumerate() {
+            if fate == Fate::InterruptedPull(at) {
+                self.attached = None;
+                return Ok(None);
+            }
             let extras = ApplyExtras {
                 tables: std::mem::take(&mut tables),
                 schema_digest: first.schema.as_ref().map(|(_, digest)| *digest),
                 refreshed: first.refresh.clone(),
             };
-            let mut incoming = Some(Incoming { acked: std::mem::take(&mut acked), rows, done });
+            let done = (at == last).then(|| snapshot.done.clone());
+            let incoming = Incoming { acked: std::mem::take(&mut acked), rows, done };
             let clock = self.clock();
-            let turn =
-                apply_turn(&mut self.sql, catalog.take(), clock, &mut self.mint, &extras, &mut incoming)
-                    .unwrap();
+            let turn = until_free(|| {
+                apply_turn(&mut self.sql, catalog.clone(), clock, &mut self.mint, &extras, &incoming)
+            });
             assert_eq!(turn.notices, Vec::<String>::new());
             catalog = Some(turn.catalog);
             counts.pulled += turn.applied.rows;
             counts.quarantined = turn.applied.quarantined;
         }
         self.attached = Some((epoch, catalog));
-        Some(counts)
+        Ok(Some(counts))
     }
 
     /// Syncs to the end, with nothing happening meanwhile.
@@ -221,13 +347,40 @@ impl Agent {
     }
 }
 
+/// A hub, and two agents whose databases have this schema.
+pub fn pair(schema: &str) -> (Hub, Agent, Agent) {
+    let (mut a, mut b) = (Agent::new("acme", "a", 1), Agent::new("acme", "b", 2));
+    a.run(schema);
+    b.run(schema);
+    (Hub::new(), a, b)
+}
+
+/// A text value.
+pub fn text(value: &str) -> Value {
+    Value::Text(value.into())
+}
+
+/// The rows of an answer, as the turns that apply them get them; the last turn may have none.
+fn cut(chunks: Vec<Rows>, size: usize) -> Vec<Rows> {
+    let mut slices = Vec::new();
+    for chunk in chunks {
+        for rows in chunk.rows.chunks(size) {
+            slices.push(Rows { tables: chunk.tables.clone(), rows: rows.to_vec() });
+        }
+    }
+    if slices.is_empty() {
+        slices.push(Rows::default());
+    }
+    slices
+}
+
 fn push(
     hub: &mut Hub,
     caller: &Caller,
     replica: ReplicaId,
     epoch: u64,
     batch: &federation_hub::protocol::message::Batch,
-) -> Ack {
+) -> Result<Ack, StoreError> {
     let request = PushRequest {
         replica,
         epoch,
@@ -238,7 +391,7 @@ fn push(
         body: federation_hub::protocol::frame::decode_payload(&batch.body).unwrap(),
     };
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    let ack = hub.store.push(caller, request, i64::try_from(now.as_millis()).unwrap()).unwrap();
+    let ack = hub.store.push(caller, request, i64::try_from(now.as_millis()).unwrap())?;
     hub.store.commit().unwrap();
-    ack
+    Ok(ack)
 }

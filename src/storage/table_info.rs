@@ -1,0 +1,167 @@
+//! What SQLite's pragmas tell of tables: columns, UNIQUE constraints, foreign keys.
+
+use std::collections::HashMap;
+
+use super::driver::{Sql, SqlError};
+use super::fields::Fields;
+use super::identity::fingerprint;
+use crate::model::Value;
+
+/// A row of `pragma_table_xinfo`.
+pub struct RawColumn {
+    /// Its name.
+    pub name: String,
+    /// Whether it is declared INTEGER, and nothing else.
+    pub is_integer: bool,
+    /// Its position in the PRIMARY KEY, from 1; 0 outside of it.
+    pub key_position: i64,
+    /// Whether it is computed, or hidden.
+    pub is_generated: bool,
+    /// The fingerprint of its default.
+    pub default: u64,
+}
+
+/// The columns of each table, in order.
+pub fn read_columns(sql: &mut dyn Sql) -> Result<HashMap<String, Vec<RawColumn>>, SqlError> {
+    let mut columns: HashMap<String, Vec<RawColumn>> = HashMap::new();
+    let mut defaults = Vec::new();
+    sql.query(
+        "SELECT m.name, x.name, x.type, x.pk, x.hidden, x.dflt_value \
+         FROM main.sqlite_master AS m, pragma_table_xinfo(m.name) AS x WHERE m.type = 'table'",
+        &[],
+        &mut |row| {
+            let mut fields = Fields::of(row);
+            let (table, name, kind) = (fields.text()?, fields.text()?, fields.text()?);
+            let column = RawColumn {
+                name,
+                is_integer: kind.eq_ignore_ascii_case("integer"),
+                key_position: fields.integer()?,
+                // 1 is a hidden column of a virtual table, 2 and 3 are generated columns.
+                is_generated: fields.integer()? != 0,
+                default: fingerprint(&Value::Null),
+            };
+            let own = columns.entry(table.clone()).or_default();
+            if let Some(text) = fields.optional_text().filter(|_| !column.is_generated) {
+                defaults.push((table, own.len(), text, kind));
+            }
+            own.push(column);
+            Ok(())
+        },
+    )?;
+    for (table, at, text, kind) in defaults {
+        if let Some(column) = columns.get_mut(&table).and_then(|own| own.get_mut(at)) {
+            column.default = fingerprint(&default_value(sql, &text, &kind));
+        }
+    }
+    Ok(columns)
+}
+
+/// A column's default as a row stores it. Only literals are looked at: the text may come from the wire, and
+/// a column with another default cannot be added to a table that has rows.
+fn default_value(sql: &mut dyn Sql, text: &str, kind: &str) -> Value {
+    if !is_literal(text) {
+        return Value::Null;
+    }
+    let converted = if kind.is_empty() { format!("({text})") } else { format!("CAST(({text}) AS {kind})") };
+    // Affinity converts like CAST, but only where nothing is lost.
+    let statement = format!("SELECT CASE WHEN {converted} = ({text}) THEN {converted} ELSE ({text}) END");
+    match sql.query_row(&statement, &[]) {
+        Ok(Some(mut row)) if !row.is_empty() => row.swap_remove(0),
+        _ => Value::Null,
+    }
+}
+
+/// Whether a text is one string, one blob or one number.
+fn is_literal(text: &str) -> bool {
+    let quoted = text.strip_prefix(['x', 'X']).unwrap_or(text);
+    let inner = quoted.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
+    let is_quoted = inner.is_some_and(|inner| !inner.replace("''", "").contains('\''));
+    is_quoted || text.parse::<f64>().is_ok() || ["true", "false"].contains(&text.to_lowercase().as_str())
+}
+
+/// The columns of a UNIQUE constraint, each with its collation.
+pub type UniqueKey = Vec<(String, String)>;
+
+/// The UNIQUE constraints of each table, and keys whose collation takes several values for one.
+pub fn read_unique_keys(sql: &mut dyn Sql) -> Result<HashMap<String, Vec<UniqueKey>>, SqlError> {
+    let mut keys: HashMap<String, Vec<(bool, UniqueKey)>> = HashMap::new();
+    let mut last = None;
+    sql.query(
+        "SELECT m.name, i.origin, i.seq, x.name, x.coll FROM main.sqlite_master AS m, \
+         pragma_index_list(m.name) AS i, pragma_index_xinfo(i.name) AS x \
+         WHERE m.type = 'table' AND i.origin IN ('u', 'pk') AND x.key ORDER BY m.name, i.seq, x.seqno",
+        &[],
+        &mut |row| {
+            let mut fields = Fields::of(row);
+            let (table, origin, index) = (fields.text()?, fields.text()?, fields.integer()?);
+            let column = (fields.text()?, fields.text()?);
+            let own = keys.entry(table.clone()).or_default();
+            let this = Some((table, index));
+            if last != this {
+                own.push((origin == "pk", Vec::new()));
+                last = this;
+            }
+            if let Some((_, columns)) = own.last_mut() {
+                columns.push(column);
+            }
+            Ok(())
+        },
+    )?;
+    // A PRIMARY KEY that compares bytes takes away no other row than the one that has the same key.
+    let matters = |(is_primary, columns): &(bool, UniqueKey)| {
+        !is_primary || columns.iter().any(|(_, collation)| collation != "BINARY")
+    };
+    let rest = |own: Vec<(bool, UniqueKey)>| own.into_iter().filter(matters).map(|(_, key)| key).collect();
+    Ok(keys.into_iter().map(|(table, own)| (table, rest(own))).collect())
+}
+
+/// A foreign key of one column.
+pub struct ForeignKey {
+    /// The table that references.
+    pub child: String,
+    /// The table that is referenced.
+    pub parent: String,
+    /// The column that references.
+    pub from: String,
+    /// The column that is referenced; the PRIMARY KEY if none is named.
+    pub to: Option<String>,
+}
+
+/// The foreign keys of one column of all tables.
+pub fn read_foreign_keys(sql: &mut dyn Sql) -> Result<Vec<ForeignKey>, SqlError> {
+    let mut keys = Vec::new();
+    sql.query(
+        "SELECT m.name, f.\"table\", f.\"from\", f.\"to\" \
+         FROM main.sqlite_master AS m, pragma_foreign_key_list(m.name) AS f WHERE m.type = 'table' \
+         AND (SELECT count(*) FROM pragma_foreign_key_list(m.name) AS g WHERE g.id = f.id) = 1",
+        &[],
+        &mut |row| {
+            let mut fields = Fields::of(row);
+            keys.push(ForeignKey {
+                child: fields.text()?,
+                parent: fields.text()?,
+                from: fields.text()?,
+                to: fields.optional_text(),
+            });
+            Ok(())
+        },
+    )?;
+    Ok(keys)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_literals_are_evaluated() {
+        for literal in ["'it''s'", "''", "x'00'", "-1", "+1.5e3", "TRUE"] {
+            assert!(is_literal(literal), "{literal}");
+        }
+        for other in
+            ["'a' || zeroblob(1000000000) || 'b'", "randomblob(8)", "1 + 1", "CURRENT_TIMESTAMP", "'"]
+        {
+            assert!(!is_literal(other), "{other}");
+        }
+    }
+}
