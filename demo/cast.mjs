@@ -116,7 +116,7 @@ export async function withCast(play) {
   let hub;
   try {
     hub = await Hub.start(folder);
-    await ada.run('DROP TABLE nothing'); await play({ hub, ada, ben, cleo, zoe });
+    await play({ hub, ada, ben, cleo, zoe });
   } finally {
     await Promise.all([hub?.kill(), ...[ada, ben, cleo, zoe].map((agent) => agent.end())]);
     await rm(folder, { recursive: true, force: true });

@@ -167,3 +167,12 @@ fn why_a_hub_refuses() {
         assert_eq!(rmp_serde::to_vec(&refusal).unwrap(), rmp_serde::to_vec(golden).unwrap());
     }
 }
+
+#[test]
+fn what_a_batch_is_known_by() {
+    let batch = Batch { n: 1, previous: Digest::ZERO, body: vec![1, 2, 3] };
+    assert_eq!(
+        batch.digest(ReplicaId([1; 16])).to_string(),
+        "0d12da3c91a2817bc8af22f37fa46bfc23968c50b1bc02296ac5229ed5a5959a"
+    );
+}

@@ -124,4 +124,24 @@ mod tests {
         assert_ne!(fingerprint(&Value::Integer(1)), fingerprint(&Value::Real(1.0)));
         assert_ne!(fingerprint(&Value::Text("x".into())), fingerprint(&Value::Blob(b"x".to_vec())));
     }
+
+    /// Every implementation must get these; they are in docs/protocol.md.
+    #[test]
+    fn the_hash_is_part_of_the_protocol() {
+        let text: CellValue = Value::Text("deploy".into()).into();
+        let parent = CellValue::Ref(RowId([9; 16]));
+        let ids = [
+            natural_row_id("notes", [&text]),
+            natural_row_id("notes", [&parent, &Value::Integer(-1).into()]),
+            old_row_id("notes", 1, &[Value::Text("hi".into())]),
+        ];
+        assert_eq!(
+            ids.map(|id| id.to_string()),
+            [
+                "fd19ff48818ad02e6d07e075432c913f",
+                "61e73e5a00494542d824d507a1aa1e74",
+                "34d1f5f9b274bc047f5b950bbb61a241"
+            ]
+        );
+    }
 }
