@@ -244,7 +244,7 @@ impl Agent {
                 turn(driver, patience, move |sql| reconcile(sql, &tenant, incarnation, &attached, fresh))
                     .await?;
             if !reconciled.renewed {
-                return Ok(AttachedDatabase { epoch, catalog: None });
+                return Ok(AttachedDatabase { epoch, catalog: None, is_noted: false });
             }
             state = reconciled.state;
         }

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::agent_error::AgentError;
 use super::link::{Session, millis};
 use super::turn::turn;
-use crate::model::VectorClock;
+use crate::model::{TableSchema, VectorClock};
 use crate::protocol::agent_session::{AgentExchange, Step};
 use crate::protocol::message::{Ack, Done, Rows, SyncBegin, ToAgent, ToHub};
 use crate::storage::apply::Incoming;
@@ -55,6 +55,8 @@ pub struct AttachedDatabase {
     pub epoch: u64,
     /// What is known of its schema.
     pub catalog: Option<CachedCatalog>,
+    /// Whether people have been told which tables are not shared.
+    pub is_noted: bool,
 }
 
 /// What a sync works with.
@@ -88,10 +90,21 @@ struct Arrived {
     extras: ApplyExtras,
 }
 
+impl Arrived {
+    fn is_nothing(&self) -> bool {
+        self.acked.is_empty()
+            && self.rows.rows.is_empty()
+            && self.extras.tables.is_empty()
+            && self.extras.schema_digest.is_none()
+            && self.extras.refreshed.is_empty()
+    }
+}
+
 /// Runs one sync to its end. Returns what it did, and the clock entries that the hub told.
 pub async fn run(mut job: SyncJob<'_>) -> Result<(SyncReport, VectorClock), AgentError> {
     let mut report = SyncReport::default();
     let first = job.collect().await?;
+    job.note_left_alone(&mut report);
     report.quarantined = first.quarantined;
     let state = first.state.clone();
     let mut arrived = Arrived::default();
@@ -119,16 +132,7 @@ pub async fn run(mut job: SyncJob<'_>) -> Result<(SyncReport, VectorClock), Agen
         match exchange.receive(message)? {
             Step::Acked(ack) => acknowledged(ack, &mut under_way, &mut arrived, &mut report),
             Step::Tables(tables) => {
-                let catalog = job.database.catalog.clone();
-                let missing = |name: &str| catalog.as_ref().is_none_or(|it| it.catalog.table(name).is_none());
-                for table in tables.into_iter().filter(|table| missing(&table.name)) {
-                    match prove_harmless(&table) {
-                        Ok(()) => arrived.extras.tables.push(table),
-                        Err(why) => {
-                            report.notices.push(format!("table {:?} is not made here: {why}", table.name));
-                        }
-                    }
-                }
+                job.take_tables(tables, &mut arrived, &mut report);
             }
             Step::Rows(rows) => {
                 job.apply_all(&mut arrived, None, &mut report).await?;
@@ -136,12 +140,7 @@ pub async fn run(mut job: SyncJob<'_>) -> Result<(SyncReport, VectorClock), Agen
             }
             Step::Done(done) => {
                 let clock = done.clock.iter().map(|(agent, count)| (agent.as_str(), *count)).collect();
-                let idle = arrived.acked.is_empty()
-                    && arrived.rows.rows.is_empty()
-                    && arrived.extras.tables.is_empty()
-                    && arrived.extras.schema_digest.is_none()
-                    && arrived.extras.refreshed.is_empty()
-                    && done.cursor == state.cursor;
+                let idle = arrived.is_nothing() && done.cursor == state.cursor;
                 if !idle {
                     job.apply_all(&mut arrived, Some(done), &mut report).await?;
                 }
@@ -185,6 +184,30 @@ async fn refusal(receiver: &mut FrameReceiver, patience: Duration) -> Option<Age
 }
 
 impl SyncJob<'_> {
+    /// Says once for each connection which tables are not shared: what is left out in silence is missed
+    /// only when it is needed.
+    fn note_left_alone(&mut self, report: &mut SyncReport) {
+        let Some(cached) = self.database.catalog.as_ref().filter(|_| !self.database.is_noted) else { return };
+        for (table, why) in &cached.catalog.left_alone {
+            note(&mut report.notices, format!("table {table} is not shared: {why}"));
+        }
+        self.database.is_noted = true;
+    }
+
+    /// Keeps definitions of tables that are missing here, once they are proved harmless.
+    fn take_tables(&self, tables: Vec<TableSchema>, arrived: &mut Arrived, report: &mut SyncReport) {
+        let known = self.database.catalog.as_ref();
+        let missing = |name: &str| known.is_none_or(|it| it.catalog.table(name).is_none());
+        for table in tables.into_iter().filter(|table| missing(&table.name)) {
+            match prove_harmless(&table) {
+                Ok(()) => arrived.extras.tables.push(table),
+                Err(why) => {
+                    note(&mut report.notices, format!("table {:?} is not made here: {why}", table.name));
+                }
+            }
+        }
+    }
+
     /// Sends the start, every batch, and the end.
     async fn push(
         &mut self,

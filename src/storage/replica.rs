@@ -19,6 +19,7 @@ use super::capture::{Discovery, refresh};
 use super::catalog::Catalog;
 use super::collect::{Collected, TurnLimits, collect};
 use super::driver::{Sql, SqlError};
+use super::quarantine::examples;
 use super::rows::Context;
 use super::settle::settle_log;
 use super::transaction::{Purpose, transaction, without_waiting};
@@ -84,6 +85,9 @@ pub fn open(sql: &mut dyn Sql, tenant: &str, fresh: ReplicaId) -> Result<Replica
         _ => Ok(state),
     }
 }
+
+/// Reasons for rows being set aside that a sync repeats.
+const EXAMPLES: u64 = 5;
 
 /// What a replica and its hub make of each other.
 #[derive(Debug)]
@@ -258,6 +262,11 @@ pub fn apply_turn(
             }
         }
         let applied = apply(sql, &mut context, &mut state, incoming)?;
+        if applied.quarantined > 0 && incoming.done.is_some() {
+            for (table, reason) in examples(sql, EXAMPLES)? {
+                notices.push(format!("rows of {table} are set aside: {reason}"));
+            }
+        }
         // Triggers that were suspended and are back have changed the version, but not the catalog.
         catalog.schema_version = super::replica::probe(sql)?.schema_version;
         Ok(ApplyTurn { state, catalog, applied, notices })

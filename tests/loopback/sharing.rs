@@ -127,6 +127,25 @@ async fn tenants_see_nothing_of_each_other() {
 }
 
 #[tokio::test]
+async fn a_table_that_cannot_be_shared_and_rows_that_do_not_fit_are_named_with_the_reason() {
+    let site = Site::start(":memory:").await;
+    let (a, b) = (site.agent("acme", "a").await, site.agent("acme", "b").await);
+    a.run("CREATE TABLE scratch(x)").await;
+    let report = a.sync().await;
+    assert_eq!(report.notices.len(), 1, "{:?}", report.notices);
+    assert!(report.notices[0].contains("scratch") && report.notices[0].contains("PRIMARY KEY"));
+    assert_eq!(a.sync().await.notices, Vec::<String>::new(), "once is enough");
+    for (agent, id) in [(&a, "a"), (&b, "b")] {
+        agent.run("CREATE TABLE skills(id TEXT PRIMARY KEY, name TEXT UNIQUE)").await;
+        agent.run(&format!("INSERT INTO skills VALUES('{id}', 'retry')")).await;
+        agent.sync().await;
+    }
+    let report = a.sync().await;
+    assert_eq!(report.quarantined, 1);
+    assert!(report.notices[0].contains("skills") && report.notices[0].contains("UNIQUE"), "{report:?}");
+}
+
+#[tokio::test]
 async fn before_connect_and_after_disconnect_a_sync_is_refused_with_the_known_words() {
     let site = Site::start(":memory:").await;
     let agent = Agent::new(site.options("acme", "a"));
