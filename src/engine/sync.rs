@@ -286,6 +286,7 @@ impl SyncJob<'_> {
                 acked: std::mem::take(&mut arrived.acked),
                 rows: Rows { tables: tables.clone(), rows: slice },
                 done: done.clone().filter(|_| is_last),
+                retry: is_last && done.is_some() && report.quarantined > 0,
             };
             self.apply(arrived, incoming, report).await?;
             if is_last {

@@ -25,6 +25,15 @@ pub struct Incoming {
     pub rows: Rows,
     /// The end of the sync.
     pub done: Option<Done>,
+    /// Rows were set aside before: at the end of the sync they are tried again.
+    pub retry: bool,
+}
+
+impl Incoming {
+    /// Whether the application's tables may be written. Otherwise there is only something to note.
+    pub fn touches_tables(&self) -> bool {
+        !self.rows.rows.is_empty() || self.retry
+    }
 }
 
 /// What a turn did.
@@ -55,7 +64,7 @@ pub fn apply(
         applied: 0,
     };
     let last = incoming.rows.rows.last().map(|row| row.seq);
-    let retry = incoming.done.is_some() && (set_aside_before > 0 || last.is_some());
+    let retry = incoming.done.is_some() && incoming.touches_tables();
     let suspended = triggers::suspend(sql, context.catalog, &incoming.rows, retry)?;
     for update in &incoming.rows.rows {
         let Some(header) = incoming.rows.tables.get(usize::from(update.table)) else {

@@ -67,6 +67,16 @@ pub fn count(sql: &mut dyn Sql) -> Result<u64, SqlError> {
     Fields::from(row.unwrap_or_default()).unsigned()
 }
 
+/// The tables whose rows are set aside.
+pub fn tables(sql: &mut dyn Sql) -> Result<Vec<String>, SqlError> {
+    let mut tables = Vec::new();
+    sql.query("SELECT DISTINCT tbl FROM _federation_quarantine", &[], &mut |row| {
+        tables.push(Fields::of(row).text()?);
+        Ok(())
+    })?;
+    Ok(tables)
+}
+
 /// Why rows are set aside: a few examples.
 pub fn examples(sql: &mut dyn Sql, limit: u64) -> Result<Vec<(String, String)>, SqlError> {
     let mut examples = Vec::new();

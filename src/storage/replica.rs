@@ -233,7 +233,8 @@ pub fn apply_turn(
     extras: &ApplyExtras,
     incoming: &Incoming,
 ) -> Result<ApplyTurn, SqlError> {
-    transaction(sql, Purpose::Apply, |sql| {
+    let purpose = if incoming.touches_tables() { Purpose::Apply } else { Purpose::Record };
+    transaction(sql, purpose, |sql| {
         let probe = probe(sql)?;
         let mut state = probe.state;
         let mut notices = Vec::new();

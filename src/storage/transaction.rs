@@ -8,6 +8,8 @@ use crate::model::Value;
 pub enum Purpose {
     /// To read the application's tables and write bookkeeping. Takes the write lock only if it writes.
     Collect,
+    /// To write bookkeeping.
+    Record,
     /// To write the application's tables: from the start with the write lock, and with foreign keys
     /// unenforced, because a cascade here could delete a child written while the sync was in flight (I7).
     Apply,
@@ -26,6 +28,8 @@ pub fn transaction<T>(
 ) -> Result<T, SqlError> {
     match purpose {
         Purpose::Collect => whole(sql, "BEGIN", work),
+        Purpose::Record => without_waiting(sql, |sql| whole(sql, "BEGIN IMMEDIATE", work)),
+        // SQLite prepares every statement anew after this pragma: it is not for turns without rows.
         Purpose::Apply => with_pragma(sql, "foreign_keys", |sql| {
             without_waiting(sql, |sql| whole(sql, "BEGIN IMMEDIATE", work))
         }),

@@ -327,7 +327,8 @@ impl Agent {
                 refreshed: first.refresh.clone(),
             };
             let done = (at == last).then(|| snapshot.done.clone());
-            let incoming = Incoming { acked: std::mem::take(&mut acked), rows, done };
+            let retry = done.is_some() && (first.quarantined > 0 || counts.quarantined > 0);
+            let incoming = Incoming { acked: std::mem::take(&mut acked), rows, done, retry };
             let clock = self.clock();
             let turn = until_free(|| {
                 apply_turn(&mut self.sql, catalog.clone(), clock, &mut self.mint, &extras, &incoming)
