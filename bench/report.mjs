@@ -31,18 +31,26 @@ export function printHeader(facts) {
     `  federation-hub ${facts.version}: ${facts.cpu}, ${facts.cores} cores, ${facts.memoryGiB} GiB`,
     `  ${facts.system}, Node.js ${facts.node}, ${facts.rustc}, load ${facts.loadAverage[0]}`,
     '  Hub, agent and floor in processes of their own, on loopback. Both sides of a comparison take turns.',
+    ...(isBusy(facts) ? ['  THIS MACHINE IS BUSY with something else: do not quote these figures.'] : []),
     '',
     `  ${'ms'.padEnd(NAME_WIDTH)}${heading(['median', 'p99', 'rows/s', 'samples'])}`,
   );
 }
 
+/** Whether something else wants so much of the processor that figures mean little. */
+function isBusy({ loadAverage, cores }) {
+  return loadAverage[0] > cores / 2;
+}
+
 /** One comparison: subject, floor, ratio. */
-export function printResult({ subject, floor, medianRatio, p99Ratio }) {
+export function printResult({ subject, floor, medianRatio, p99Ratio, roundRatios }) {
+  const { p10, p50, p90 } = roundRatios;
   print(
     `  ${'─'.repeat(NAME_WIDTH + 40)}`,
     line(subject),
     line(floor),
-    `  ${'ratio'.padEnd(NAME_WIDTH)}${heading([`${medianRatio.toFixed(2)}×`, `${p99Ratio.toFixed(2)}×`])}`,
+    `  ${'ratio'.padEnd(NAME_WIDTH)}${heading([times(medianRatio), times(p99Ratio)])}`,
+    `  ${'ratio round by round, 10th / 50th / 90th percentile'.padEnd(NAME_WIDTH)}${heading([p10, p50, p90].map(times))}`,
   );
 }
 
@@ -54,6 +62,10 @@ export function printJson(facts, results) {
 function line({ name, medianMs, p99Ms, rowsPerSecond, count }) {
   const perSecond = rowsPerSecond ? Math.round(rowsPerSecond).toLocaleString('en') : '';
   return `  ${name.padEnd(NAME_WIDTH)}${heading([duration(medianMs), duration(p99Ms), perSecond, String(count)])}`;
+}
+
+function times(ratio) {
+  return `${ratio.toFixed(2)}×`;
 }
 
 function duration(ms) {

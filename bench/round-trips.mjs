@@ -29,7 +29,7 @@ export async function oneRowSync({ hub, floor }) {
     insert.run(row(number++));
     return agent.sync();
   };
-  const samples = await interleave(20, () => floor.commit(25), () => series(25, insertAndSync));
+  const samples = await interleave(40, () => floor.commit(12), () => series(12, insertAndSync));
   await agent.end();
   return {
     name: 'one-row insert and sync, durable',

@@ -2,15 +2,15 @@
 
 /**
  * Lets two sides take turns, `rounds` times, after one round of warming up. Each side is a function that resolves
- * to durations in ms.
+ * to durations in ms. The samples stay apart by round, so that neighbours in time can be compared.
  */
 export async function interleave(rounds, floor, subject) {
   await floor();
   await subject();
   const samples = { floor: [], subject: [] };
   for (let round = 0; round < rounds; round++) {
-    samples.floor.push(...(await floor()));
-    samples.subject.push(...(await subject()));
+    samples.floor.push(await floor());
+    samples.subject.push(await subject());
   }
   return samples;
 }
