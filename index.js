@@ -151,21 +151,19 @@ class FederationHub {
   #agent = null;
 
   constructor(config) {
-    this.#config = { enableMTLS: true, ...config };
+    this.#config = { ...config };
   }
 
   async connect() {
     const site = callSite();
     const { endpoint, agentId, enableMTLS } = this.#config;
-    this.#log('info', 'Connecting to federation hub', { endpoint, agentId, mTLS: enableMTLS });
+    this.#log('info', 'Connecting to federation hub', { endpoint, agentId, mTLS: enableMTLS ?? true });
     try {
-      // Until it has connected once, an agent knows nothing that is worth keeping, and the environment may
-      // have changed.
-      const fresh = this.#agent === null;
-      const agent = this.#agent ?? new native.FederationHub(withEnvironment(checked(this.#config, CONFIG, 'config')));
-      await agent.connect();
-      if (fresh) this.#agent ??= agent;
+      this.#agent ??= new native.FederationHub(withEnvironment(checked(this.#config, CONFIG, 'config')));
+      await this.#agent.connect();
     } catch (cause) {
+      // An agent that has never connected knows nothing that is worth keeping, and the environment may change.
+      if (this.getSyncStats().lastSyncTime === 0) this.#agent = null;
       const error = failure(cause, site);
       this.#log('error', 'Failed to connect to federation hub', { endpoint, error: error.message });
       throw error;
@@ -300,13 +298,14 @@ class FederationHubServer {
 
   async stop() {
     const site = callSite();
-    clearInterval(this.#keepAlive);
-    this.#keepAlive = null;
-    running.delete(this);
     try {
       await this.#hub.stop();
     } catch (cause) {
       throw failure(cause, site);
+    } finally {
+      clearInterval(this.#keepAlive);
+      this.#keepAlive = null;
+      running.delete(this);
     }
   }
 }

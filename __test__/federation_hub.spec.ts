@@ -127,6 +127,16 @@ describe('connected', () => {
     await expect(hub.sync(openDatabase())).rejects.toThrow('Not connected to federation hub')
   })
 
+  test('connecting twice is connecting once', async () => {
+    const server = await startHub()
+    const hub = new FederationHub(server.agentConfig({ agentId: 'agent', tenantId: 'acme' }))
+    await Promise.all([hub.connect(), hub.connect()])
+    await hub.connect()
+    expect(server.getStats().connectedAgents).toBe(1)
+    await hub.disconnect()
+    await hub.disconnect()
+  })
+
   test('a sync resolves to a report', async () => {
     const hub = await connectAgent(await startHub(), 'agent')
     const db = openDatabase(':memory:', `${NOTES}; INSERT INTO notes VALUES ('a', 'one'), ('b', 'two')`)

@@ -28,8 +28,9 @@ test('starting twice and stopping twice do no harm', async () => {
   const { endpoint } = server
   await server.start()
   expect(server.endpoint).toBe(endpoint)
-  await Promise.all([server.stop(), server.stop()])
+  await Promise.all([server.stop(), server.start(), server.stop()])
   await server.stop()
+  expect(server.getStats().uptime).toBe(0)
 })
 
 test('what it issues can be sent to another process', async () => {
@@ -99,5 +100,7 @@ test('a hub without credentials issues none', async () => {
     jwtSecret: 'secret',
   })
   expect(server.credentials).toBeNull()
-  expect(() => server.agentConfig({ agentId: 'agent', tenantId: 'acme' })).toThrow('ephemeral()')
+  const issue = (): unknown => server.agentConfig({ agentId: 'agent', tenantId: 'acme' })
+  expect(issue).toThrow('ephemeral()')
+  expect(issue).toThrow(expect.objectContaining({ code: 'ERR_FEDERATION_CONFIG' }))
 })

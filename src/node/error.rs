@@ -48,6 +48,15 @@ impl From<HubStartError> for CodedError {
     }
 }
 
+/// What a method that answers at once fails with: napi throws it with its code.
+pub type Thrown = napi::Error<&'static str>;
+
+impl From<CodedError> for Thrown {
+    fn from(error: CodedError) -> Self {
+        Self::new(error.code, error.message)
+    }
+}
+
 fn code(code: ErrorCode) -> &'static str {
     match code {
         ErrorCode::NotConnected => "ERR_FEDERATION_NOT_CONNECTED",

@@ -9,7 +9,7 @@ use napi::bindgen_prelude::PromiseRaw;
 use napi_derive::napi;
 use tokio::sync::Mutex as AsyncMutex;
 
-use super::error::CodedError;
+use super::error::{CodedError, Thrown};
 use super::federation_hub::number;
 use super::js_thread;
 use super::options::{
@@ -154,21 +154,22 @@ impl FederationHubServer {
     /// Issues a certificate and a token for an agent: a complete `FederationHubConfig`, plain data that can be
     /// sent to another process. Only a hub that was made with `credentials` can, as `ephemeral()` ones are.
     #[napi]
-    pub fn agent_config(&self, options: AgentConfigOptions) -> napi::Result<FederationHubConfig<'static>> {
+    pub fn agent_config(&self, options: AgentConfigOptions) -> Result<FederationHubConfig<'static>, Thrown> {
         let Some(own) = self.credentials.clone() else {
-            return Err(napi::Error::from_reason(
+            return Err(CodedError::config(
                 "agentConfig() needs the CA's key: make the hub with ephemeral(), or with the option credentials",
-            ));
+            )
+            .into());
         };
         let AgentConfigOptions { agent_id, tenant_id, expires_in_ms } = options;
         let expires_at_ms = now_ms() + expires_in_ms.unwrap_or(DEFAULT_TOKEN_LIFE_MS);
         #[expect(clippy::cast_possible_truncation, reason = "a cast saturates: too far away is far away")]
         let token = token::issue(&own.jwt_secret, &tenant_id, &agent_id, expires_at_ms as i64)
-            .map_err(|error| napi::Error::from_reason(error.to_string()))?;
+            .map_err(|error| CodedError::internal(error.to_string()))?;
         let ca_pem = own.ca_cert_pem.clone();
         let (cert_pem, key_pem) = Credentials::from(own)
             .issue_agent(&agent_id, &tenant_id)
-            .map_err(|error| napi::Error::from_reason(error.to_string()))?;
+            .map_err(|error| CodedError::internal(error.to_string()))?;
         Ok(FederationHubConfig {
             endpoint: self.endpoint(),
             agent_id,
