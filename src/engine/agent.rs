@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::agent_error::{AgentError, ErrorCode, Remedy};
-use super::link::{Door, GOODBYE, Session, wall_now_ms};
+use super::clock::wall_now_ms;
+use super::link::{Door, Session};
 use super::sync::{AttachedDatabase, SharedMint, SyncJob, SyncReport, run};
 use super::turn::turn;
 use crate::model::{ReplicaId, VectorClock};
+use crate::protocol::close_code::GOODBYE;
 use crate::protocol::message::Hello;
 use crate::storage::driver::SqlDriver;
 use crate::storage::replica::{Mint, open, reconcile};
@@ -165,7 +167,9 @@ impl Agent {
         let mut link = self.0.link.lock().await;
         self.shared().is_connected = false;
         link.databases.clear();
-        if link.session.take().is_some() {
+        // Held until the goodbye is on its way: the last handle of a connection closes it without a word.
+        let session = link.session.take();
+        if session.is_some() {
             link.endpoint.close(GOODBYE, "goodbye").await;
         }
     }

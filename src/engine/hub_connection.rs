@@ -13,8 +13,9 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::clock::wall_now_ms;
 use super::hub::Shared;
-use super::writer::{Reply, wall_clock_ms};
+use super::writer::Reply;
 use crate::protocol::close_code::GOODBYE;
 use crate::protocol::frame::{self, FrameError, MAX_FRAME_BYTES};
 use crate::protocol::hub_request::{Caller, PullRequest, StoreRequest};
@@ -154,7 +155,7 @@ async fn greet(
     while let Some(output) = session.poll() {
         match output {
             SessionOutput::Verify { token } => {
-                let verified = shared.tokens.verify(&token, wall_clock_ms());
+                let verified = shared.tokens.verify(&token, wall_now_ms());
                 let proved =
                     verified.map(|claims| Caller { tenant: claims.tenant_id, agent: claims.agent_id });
                 session.handle(SessionInput::Verified(proved.map_err(|error| error.to_string())));
@@ -182,7 +183,7 @@ async fn greet(
 async fn welcome(shared: &Shared, caller: Caller) -> Result<Welcome, Refused> {
     let welcomed = shared.writer.welcome(&Arc::new(caller)).await?;
     Ok(Welcome {
-        hub_now_ms: hub_time_ms(wall_clock_ms(), welcomed.highest),
+        hub_now_ms: hub_time_ms(wall_now_ms(), welcomed.highest),
         incarnation: shared.writer.incarnation(),
         counter: welcomed.counter,
         max_frame_bytes: u32::try_from(MAX_FRAME_BYTES).unwrap_or(u32::MAX),

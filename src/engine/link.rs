@@ -1,24 +1,16 @@
 //! An agent's session with its hub: a connection on which the hub has said welcome.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
 use super::agent_error::{AgentError, ErrorCode};
+use super::clock::wall_now_ms;
 use crate::model::ReplicaId;
 use crate::protocol::message::{Attach, Attached, Hello, ToAgent, ToHub, Welcome};
 use crate::storage::replica::HubClock;
 use crate::transport::{AgentEndpoint, AgentTls, Connection, EndpointAddress};
-
-/// The close code of an agent that has nothing more to say.
-pub const GOODBYE: u32 = 0;
-
-/// Milliseconds since the epoch, by this machine's clock.
-pub fn wall_now_ms() -> i64 {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
-}
 
 /// What a session is opened with.
 pub struct Door<'a> {

@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod agent_error;
+pub mod clock;
 pub mod hub;
 mod hub_connection;
 pub mod link;

@@ -7,10 +7,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::clock::wall_now_ms;
 use crate::model::ReplicaId;
 use crate::protocol::hub_request::{Caller, PullRequest, PushRequest, RegisterRequest, StoreRequest};
 use crate::protocol::message::{Ack, Attached, Incarnation};
@@ -21,12 +21,6 @@ const MAX_WAITING: usize = 1024;
 
 /// Jobs of one group. More would let the first of them wait for long.
 const MAX_GROUP: usize = 128;
-
-/// The wall clock, in ms since the epoch.
-pub fn wall_clock_ms() -> i64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
-}
 
 /// An answer of the store.
 pub type Answer<T> = Result<T, StoreError>;
@@ -157,7 +151,7 @@ impl Writer {
 fn run(mut store: Box<dyn HubStore>, mut waiting: mpsc::Receiver<Job>, counts: &StoreCounts) {
     let mut group = Vec::with_capacity(MAX_GROUP);
     while waiting.blocking_recv_many(&mut group, MAX_GROUP) > 0 {
-        run_group(store.as_mut(), &mut group, wall_clock_ms());
+        run_group(store.as_mut(), &mut group, wall_now_ms());
         counts.set(store.stats());
     }
 }

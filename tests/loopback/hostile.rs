@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 
 use federation_hub::engine::agent::{Agent, AgentOptions};
 use federation_hub::engine::agent_error::{AgentError, ErrorCode};
-use federation_hub::engine::link::wall_now_ms;
+use federation_hub::engine::clock::wall_now_ms;
 use federation_hub::engine::token;
 
 use crate::site::Site;

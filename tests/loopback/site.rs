@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use federation_hub::engine::agent::{Agent, AgentOptions};
+use federation_hub::engine::clock::wall_now_ms;
 use federation_hub::engine::hub::{Hub, HubOptions};
-use federation_hub::engine::link::wall_now_ms;
 use federation_hub::engine::sync::SyncReport;
 use federation_hub::engine::token;
 use federation_hub::model::Value;
