@@ -275,13 +275,58 @@ fn a_table_of_numbers_alone_is_left_alone() {
 
 #[test]
 fn an_idle_sync_is_three_statements() {
-    let (mut hub, mut a, _) = pair(NOTES);
+    let (mut hub, mut a, mut b) = pair(NOTES);
     a.run("INSERT INTO notes VALUES('x', 'one', 'body')");
     a.sync(&mut hub);
+    b.sync(&mut hub);
+    // One who has pushed, and one who has pulled.
+    for agent in [&mut a, &mut b] {
+        agent.sync(&mut hub);
+        agent.sql.statements = 0;
+        agent.collect();
+        assert_eq!(agent.sql.statements, 3);
+    }
+}
+
+#[test]
+fn what_an_interrupted_pull_brought_counts_as_seen() {
+    let (mut hub, mut a, mut b) = pair(NOTES);
+    a.run("INSERT INTO notes VALUES('x', 'one', 'body'), ('y', 'two', 'body')");
     a.sync(&mut hub);
-    a.sql.statements = 0;
-    a.collect();
-    assert_eq!(a.sql.statements, 3);
+    b.sync(&mut hub);
+    a.run("UPDATE notes SET title = 'by a'");
+    a.sync(&mut hub);
+    b.slice = 1;
+    b.sync_with(&mut hub, Fate::InterruptedPull(1), &mut |_| {});
+    b.run("UPDATE notes SET title = 'by b'");
+    assert_eq!(b.sync(&mut hub).conflicts, 1, "y had not come yet");
+}
+
+#[test]
+fn positions_of_a_lost_hub_are_no_base_for_another() {
+    let (mut hub, mut a, mut b) = pair(NOTES);
+    a.run("INSERT INTO notes VALUES('w', '', ''), ('x', 'one', 'body')");
+    a.sync(&mut hub);
+    b.sync(&mut hub);
+    let mut restored = Hub::incarnated(2);
+    a.reconnect();
+    b.reconnect();
+    a.run("UPDATE notes SET title = 'by a' WHERE id = 'x'");
+    b.run("UPDATE notes SET title = 'by b' WHERE id = 'x'");
+    a.sync(&mut restored);
+    assert_eq!(b.sync(&mut restored).conflicts, 1);
+}
+
+#[test]
+fn a_strangers_number_is_granted_only_within_the_local_range() {
+    let (mut hub, mut a, mut b) = pair(TASKS);
+    a.run("INSERT INTO tasks(id, title) VALUES(-7, 'low'), (9223372036854775807, 'high'), (1, 'one')");
+    a.sync(&mut hub);
+    b.sync(&mut hub);
+    assert_eq!(b.rows("SELECT max(id) < 4, min(id) > 0 FROM tasks"), vec![vec![Value::Integer(1); 2]]);
+    b.run("INSERT INTO tasks(title) VALUES('own')").sync(&mut hub);
+    // Where the range is exhausted, a gap is taken.
+    settle(&mut hub, &mut a, &mut b, "SELECT title FROM tasks ORDER BY title");
 }
 
 #[test]
