@@ -4,6 +4,8 @@ import fs from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 
+import Database from 'better-sqlite3'
+
 import { cleanup, connectAgent, openDatabase, rejection, startHub, type Handle } from './support'
 
 const NOTES = 'CREATE TABLE notes (id TEXT PRIMARY KEY, value)'
@@ -81,6 +83,32 @@ describe('values', () => {
     const all = 'SELECT id, hex(value) FROM notes ORDER BY id'
     expect(to.prepare(all).raw().all()).toEqual(from.prepare(all).raw().all())
   })
+})
+
+test('a large sync lets the event loop turn between its parts', async () => {
+  const hub = await connectAgent(await startHub(), 'writer')
+  let turn = 0
+  const begun: number[] = []
+  const db = new Database(':memory:', {
+    verbose: (sql) => {
+      if (String(sql).startsWith('BEGIN')) begun.push(turn)
+    },
+  })
+  cleanup(() => db.close())
+  db.exec(NOTES)
+  const insert = db.prepare('INSERT INTO notes VALUES (?, ?)')
+  for (let i = 0; i < 3000; i++) insert.run(`row ${i}`, i)
+  let syncing = true
+  const count = (): void => {
+    turn += 1
+    if (syncing) setImmediate(count)
+  }
+  setImmediate(count)
+  await hub.sync(db)
+  syncing = false
+  // Parts of at most 250 rows, and no two of them in one turn of the event loop.
+  expect(begun.length).toBeGreaterThanOrEqual(12)
+  expect(new Set(begun).size).toBe(begun.length)
 })
 
 describe("the caller's open transaction", () => {

@@ -20,7 +20,7 @@ use crate::storage::scratch::prove_harmless;
 use crate::transport::{FrameReceiver, FrameSender};
 
 /// Rows applied in one turn of the database's thread: about 10 ms of it (I7).
-const ROWS_PER_TURN: usize = 500;
+const ROWS_PER_TURN: usize = 250;
 
 /// Random bytes for new identities, shared with the turns.
 pub type SharedMint = Arc<Mutex<Mint>>;

@@ -2,7 +2,6 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use napi::Env;
 use napi::bindgen_prelude::PromiseRaw;
@@ -15,6 +14,7 @@ use super::js_thread;
 use super::options::{
     AgentConfigOptions, FederationHubConfig, FederationHubServerOptions, HubCredentials, hub_options,
 };
+use crate::engine::clock::wall_now_ms;
 use crate::engine::hub::{Hub, HubOptions};
 use crate::engine::token;
 use crate::transport::Credentials;
@@ -162,9 +162,10 @@ impl FederationHubServer {
             .into());
         };
         let AgentConfigOptions { agent_id, tenant_id, expires_in_ms } = options;
-        let expires_at_ms = now_ms() + expires_in_ms.unwrap_or(DEFAULT_TOKEN_LIFE_MS);
         #[expect(clippy::cast_possible_truncation, reason = "a cast saturates: too far away is far away")]
-        let token = token::issue(&own.jwt_secret, &tenant_id, &agent_id, expires_at_ms as i64)
+        let life_ms = expires_in_ms.unwrap_or(DEFAULT_TOKEN_LIFE_MS) as i64;
+        let expires_at_ms = wall_now_ms().saturating_add(life_ms);
+        let token = token::issue(&own.jwt_secret, &tenant_id, &agent_id, expires_at_ms)
             .map_err(|error| CodedError::internal(error.to_string()))?;
         let ca_pem = own.ca_cert_pem.clone();
         let (cert_pem, key_pem) = Credentials::from(own)
@@ -199,9 +200,4 @@ fn reachable(listening: SocketAddr) -> SocketAddr {
         });
     }
     address
-}
-
-fn now_ms() -> f64 {
-    // A clock before 1970 makes tokens that have expired.
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |elapsed| elapsed.as_secs_f64() * 1e3)
 }

@@ -2,17 +2,21 @@
 //!
 //! A call from JavaScript that answers with a promise opens one [`JsThread`]: a Node-API threadsafe function
 //! that carries closures, one wake-up each, and at last the one that settles the promise and closes it. So a
-//! pending promise keeps the process alive, and nothing else does. When the JS thread ends first (a worker is
+//! pending promise keeps the process alive, and nothing else does. Node runs whatever waits for one such
+//! function without a look at the event loop in between; so each closure makes way for a new function, and
+//! the application's timers and I/O get their turn between two closures. When the JS thread ends first (a worker is
 //! terminated, the process exits), closures that can no longer run are dropped, and whoever waits for them
 //! learns it from the channel that they held.
 
 #![expect(unsafe_code, reason = "threadsafe functions and deferreds are C, with pointers as their user data")]
 
+use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use napi::bindgen_prelude::{Object, PromiseRaw, ToNapiValue};
@@ -66,6 +70,72 @@ impl Bridge {
     fn take(&self) -> Option<ThreadsafeFunction> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
+
+    /// Sends what comes from now on another way; returns the way so far. A bridge that is closed stays closed:
+    /// then what was given comes back.
+    fn replace(&self, function: ThreadsafeFunction) -> ThreadsafeFunction {
+        match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(current) => std::mem::replace(current, function),
+            None => function,
+        }
+    }
+
+    /// Closes the bridge if this is its way: Node is about to free it.
+    fn forget(&self, function: sys::napi_threadsafe_function) {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot.as_ref().is_some_and(|current| current.0 == function) {
+            *slot = None;
+        }
+    }
+}
+
+impl ThreadsafeFunction {
+    /// Makes a function for a promise. On the JS thread only.
+    fn open(env: sys::napi_env, pending: &Rc<RefCell<Pending>>) -> napi::Result<Self> {
+        let label = c"federation-hub";
+        let (mut name, mut function) = (ptr::null_mut(), ptr::null_mut());
+        // SAFETY: `env` is live on this thread; the label has its length; `free_context` takes the box back, once.
+        unsafe {
+            let length = label.count_bytes().cast_signed();
+            check_status!(sys::napi_create_string_utf8(env, label.as_ptr(), length, &raw mut name))?;
+            let context = Context { pending: Rc::clone(pending), function: Cell::new(ptr::null_mut()) };
+            let data = Box::into_raw(Box::new(context));
+            let status = sys::napi_create_threadsafe_function(
+                env,
+                ptr::null_mut(),
+                ptr::null_mut(),
+                name,
+                0,
+                1,
+                data.cast(),
+                Some(free_context),
+                data.cast(),
+                Some(run_task),
+                &raw mut function,
+            );
+            if status != sys::Status::napi_ok {
+                drop(Box::from_raw(data));
+            }
+            check_status!(status)?;
+            (*data).function.set(function);
+        }
+        Ok(Self(function))
+    }
+
+    /// Lets go of it: Node runs what is queued, then frees it.
+    fn release(self) {
+        // SAFETY: taken by value, so it is released once.
+        unsafe {
+            let mode = sys::ThreadsafeFunctionReleaseMode::release;
+            sys::napi_release_threadsafe_function(self.0, mode)
+        };
+    }
+}
+
+/// What a threadsafe function finds its promise by.
+struct Context {
+    pending: Rc<RefCell<Pending>>,
+    function: Cell<sys::napi_threadsafe_function>,
 }
 
 /// What belongs to one promise and is touched on the JS thread only.
@@ -120,12 +190,7 @@ impl<'t> Turn<'t> {
         }
         self.pending.release(env);
         if let Some(function) = self.pending.bridge.take() {
-            // SAFETY: taken, so it is released once; Node runs what is queued (which does nothing any more),
-            // then frees it.
-            unsafe {
-                let mode = sys::ThreadsafeFunctionReleaseMode::release;
-                sys::napi_release_threadsafe_function(function.0, mode)
-            };
+            function.release();
         }
     }
 }
@@ -207,39 +272,12 @@ fn open(env: &Env, keep: &[&Object<'_>]) -> napi::Result<(sys::napi_value, Arc<B
         check_status!(unsafe { sys::napi_create_reference(env, object.raw(), 1, &raw mut reference) })?;
         pending.kept.push(reference);
     }
-    let (mut promise, mut deferred, mut name, mut function) =
-        (ptr::null_mut(), ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
-    let label = c"federation-hub";
-    // SAFETY: `env` is live on this thread; the label has its length; `free_pending` takes the box back, once.
-    unsafe {
-        check_status!(sys::napi_create_string_utf8(
-            env,
-            label.as_ptr(),
-            label.count_bytes().cast_signed(),
-            &raw mut name
-        ))?;
-        check_status!(sys::napi_create_promise(env, &raw mut deferred, &raw mut promise))?;
-        pending.deferred = Some(deferred);
-        let data = Box::into_raw(Box::new(pending));
-        let status = sys::napi_create_threadsafe_function(
-            env,
-            ptr::null_mut(),
-            ptr::null_mut(),
-            name,
-            0,
-            1,
-            data.cast(),
-            Some(free_pending),
-            data.cast(),
-            Some(run_task),
-            &raw mut function,
-        );
-        if status != sys::Status::napi_ok {
-            drop(Box::from_raw(data));
-        }
-        check_status!(status)?;
-    }
-    *bridge.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(ThreadsafeFunction(function));
+    let (mut promise, mut deferred) = (ptr::null_mut(), ptr::null_mut());
+    // SAFETY: `env` is live on this thread.
+    check_status!(unsafe { sys::napi_create_promise(env, &raw mut deferred, &raw mut promise) })?;
+    pending.deferred = Some(deferred);
+    let function = ThreadsafeFunction::open(env, &Rc::new(RefCell::new(pending)))?;
+    *bridge.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(function);
     Ok((promise, bridge))
 }
 
@@ -259,22 +297,33 @@ unsafe extern "C" fn run_task(
         if env.is_null() {
             return drop(task);
         }
-        // SAFETY: `context` is the box of `open`, which lives until `free_pending`; Node runs one task of a
-        // function at a time, and has a scope open around it.
-        let (scope, pending) = unsafe { (Scope::assume(env), &mut *context.cast::<Pending>()) };
-        if pending.deferred.is_some() {
-            task(&mut Turn { scope, pending });
+        // SAFETY: `context` is the box of `ThreadsafeFunction::open`, which lives until `free_context`; Node has
+        // a scope open around the task.
+        let (scope, context) = unsafe { (Scope::assume(env), &*context.cast::<Context>()) };
+        // Never borrowed twice: a task does not run the event loop.
+        let Ok(mut pending) = context.pending.try_borrow_mut() else { return };
+        if pending.deferred.is_none() {
+            return;
+        }
+        // Before the task, because the answer to it may come before it has returned.
+        let successor = ThreadsafeFunction::open(env, &context.pending);
+        let retired = successor.map(|function| pending.bridge.replace(function));
+        task(&mut Turn { scope, pending: &mut pending });
+        if let Ok(function) = retired {
+            function.release();
         }
     }));
 }
 
-/// Frees what belonged to the promise: it is settled, or the environment is ending.
-unsafe extern "C" fn free_pending(env: sys::napi_env, data: *mut c_void, _hint: *mut c_void) {
-    // SAFETY: `open` made this pointer from such a box, and Node finalizes once.
-    let mut pending = unsafe { Box::from_raw(data.cast::<Pending>()) };
+/// Frees what a function held, and with the last one what belonged to the promise: it is settled, or the
+/// environment is ending.
+unsafe extern "C" fn free_context(env: sys::napi_env, data: *mut c_void, _hint: *mut c_void) {
+    // SAFETY: `ThreadsafeFunction::open` made this pointer from such a box, and Node finalizes once.
+    let context = unsafe { Box::from_raw(data.cast::<Context>()) };
+    let Ok(mut pending) = context.pending.try_borrow_mut() else { return };
     // From here on no other thread can reach the function that Node is about to free.
-    pending.bridge.take();
-    if !env.is_null() {
+    pending.bridge.forget(context.function.get());
+    if !env.is_null() && Rc::strong_count(&context.pending) == 1 {
         pending.release(env);
     }
 }

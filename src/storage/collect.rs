@@ -26,7 +26,7 @@ pub struct TurnLimits {
 
 impl Default for TurnLimits {
     fn default() -> Self {
-        Self { rows: 1_000, bytes: 1 << 20 }
+        Self { rows: 250, bytes: 1 << 20 }
     }
 }
 
