@@ -281,7 +281,6 @@ fn an_idle_sync_is_three_statements() {
     b.sync(&mut hub);
     // One who has pushed, and one who has pulled.
     for agent in [&mut a, &mut b] {
-        agent.sync(&mut hub);
         agent.sql.statements = 0;
         agent.collect();
         assert_eq!(agent.sql.statements, 3);
@@ -298,6 +297,7 @@ fn what_an_interrupted_pull_brought_counts_as_seen() {
     a.sync(&mut hub);
     b.slice = 1;
     b.sync_with(&mut hub, Fate::InterruptedPull(1), &mut |_| {});
+    assert_eq!(b.rows("SELECT resume > cursor FROM _federation_replica"), vec![vec![Value::Integer(1)]]);
     b.run("UPDATE notes SET title = 'by b'");
     assert_eq!(b.sync(&mut hub).conflicts, 1, "y had not come yet");
 }
