@@ -317,6 +317,6 @@ fn add_unsent(
         entry.update(sql, table, &was)?;
         composer.add(sql, context, table, &entry, row)?;
     }
-    // Rows that cannot be composed now must not keep the caller asking for more.
-    Ok(drained || composer.body.rows.is_empty())
+    // Even if nothing of these rows is left to send: they count as taken up, and others may wait behind them.
+    Ok(drained)
 }

@@ -132,6 +132,22 @@ fn the_unsent_rows_of_a_dropped_table_hold_nobody_up() {
 }
 
 #[test]
+fn a_write_that_lost_before_it_was_sent_does_not_end_the_push() {
+    let (mut hub, mut a, mut b) = pair(NOTES);
+    a.run("INSERT INTO notes VALUES('x', 'one', 'body'), ('y', 'two', 'body')");
+    a.sync(&mut hub);
+    b.sync(&mut hub);
+    b.limits.rows = 1;
+    b.skew_ms = 3_600_000;
+    a.run("UPDATE notes SET title = 'later' WHERE id = 'x'").sync(&mut hub);
+    b.sync_with(&mut hub, Fate::Complete, &mut |b| {
+        b.run("UPDATE notes SET title = 'in flight'");
+    });
+    assert_eq!(b.sync(&mut hub).pushed, 1);
+    settle(&mut hub, &mut a, &mut b, "SELECT * FROM notes ORDER BY id");
+}
+
+#[test]
 fn rows_that_replace_takes_away_are_deletes() {
     let schema = "CREATE TABLE skills(id TEXT PRIMARY KEY, name TEXT UNIQUE, uses INTEGER);
                   CREATE TABLE tools(id INTEGER PRIMARY KEY, a TEXT COLLATE NOCASE, b, UNIQUE(a, b))";
