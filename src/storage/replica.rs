@@ -23,7 +23,7 @@ use super::quarantine::examples;
 use super::rows::Context;
 use super::settle::settle_log;
 use super::transaction::{Purpose, transaction, without_waiting};
-use crate::model::{Digest, ReplicaId, StampSource, TableSchema};
+use crate::model::{Digest, ReplicaId, StampSource, TableSchema, Value};
 use crate::protocol::message::{Attached, Incarnation};
 
 /// Log entries settled in one go before remote changes are applied.
@@ -36,6 +36,11 @@ pub struct CachedCatalog {
     pub schema_version: i64,
     /// The catalog.
     pub catalog: Arc<Catalog>,
+    /// The digest of the definitions as they travel.
+    digest: Digest,
+    /// Whether another connection can make a reader of this database wait: it is a file with a rollback
+    /// journal. Readers of a write-ahead log, and of memory, wait for nobody.
+    readers_wait: bool,
 }
 
 /// What the hub's clock says, as far as this agent can tell.
@@ -160,7 +165,8 @@ pub struct CollectTurn {
     pub quarantined: u64,
 }
 
-/// Collects one batch. Three statements if there is nothing to do.
+/// Collects one batch. Three statements if there is nothing to do; three more, which keep the application
+/// from freezing, if another connection can make readers wait.
 pub fn collect_turn(
     sql: &mut dyn Sql,
     cached: Option<CachedCatalog>,
@@ -168,35 +174,47 @@ pub fn collect_turn(
     limits: TurnLimits,
     mint: &mut Mint,
 ) -> Result<CollectTurn, SqlError> {
-    transaction(sql, Purpose::Collect, |sql| {
-        let probe = probe(sql)?;
-        let mut state = probe.state;
-        let fresh = cached.filter(|cached| cached.schema_version == probe.schema_version);
-        let (catalog, is_fresh) = match fresh {
-            Some(cached) => (cached, true),
-            None => (without_waiting(sql, |sql| read_catalog(sql, &state))?, false),
-        };
-        let digest = schema_digest(&catalog.catalog)?;
-        let schema = (state.schema_digest != Some(digest)).then(|| (catalog.catalog.schemas(), digest));
-        let mut turn = CollectTurn {
-            state: state.clone(),
-            catalog,
-            schema,
-            refresh: Vec::new(),
-            collected: Collected::default(),
-            quarantined: probe.quarantined,
-        };
-        if probe.has_changes || !is_fresh {
-            turn.refresh = tables_to_refresh(sql)?;
-            turn.collected = without_waiting(sql, |sql| {
-                let catalog = turn.catalog.catalog.clone();
-                let mut context = context(&catalog, &state, clock, mint);
-                collect(sql, &mut context, &mut state, limits)
-            })?;
-            turn.state = state;
-        }
-        Ok(turn)
-    })
+    let may_wait = cached.as_ref().is_none_or(|cached| cached.readers_wait);
+    let work = |sql: &mut dyn Sql| {
+        transaction(sql, Purpose::Collect, |sql| collect_in(sql, cached, clock, limits, mint))
+    };
+    if may_wait { without_waiting(sql, work) } else { work(sql) }
+}
+
+fn collect_in(
+    sql: &mut dyn Sql,
+    cached: Option<CachedCatalog>,
+    clock: HubClock,
+    limits: TurnLimits,
+    mint: &mut Mint,
+) -> Result<CollectTurn, SqlError> {
+    let probe = probe(sql)?;
+    let mut state = probe.state;
+    let fresh = cached.filter(|cached| cached.schema_version == probe.schema_version);
+    let (catalog, is_fresh) = match fresh {
+        Some(cached) => (cached, true),
+        None => (without_waiting(sql, |sql| read_catalog(sql, &state))?, false),
+    };
+    let is_known = state.schema_digest == Some(catalog.digest);
+    let schema = (!is_known).then(|| (catalog.catalog.schemas(), catalog.digest));
+    let mut turn = CollectTurn {
+        state: state.clone(),
+        catalog,
+        schema,
+        refresh: Vec::new(),
+        collected: Collected::default(),
+        quarantined: probe.quarantined,
+    };
+    if probe.has_changes || !is_fresh {
+        turn.refresh = tables_to_refresh(sql)?;
+        turn.collected = without_waiting(sql, |sql| {
+            let catalog = turn.catalog.catalog.clone();
+            let mut context = context(&catalog, &state, clock, mint);
+            collect(sql, &mut context, &mut state, limits)
+        })?;
+        turn.state = state;
+    }
+    Ok(turn)
 }
 
 /// What one applying turn did.
@@ -292,7 +310,14 @@ fn context<'a>(
 /// Brings capture up to the schema, and reads the version that it has then.
 fn read_catalog(sql: &mut dyn Sql, state: &ReplicaState) -> Result<CachedCatalog, SqlError> {
     let catalog = refresh(sql, Discovery::New, state.resume)?;
-    Ok(CachedCatalog { schema_version: probe(sql)?.schema_version, catalog: Arc::new(catalog) })
+    let digest = schema_digest(&catalog)?;
+    let schema_version = probe(sql)?.schema_version;
+    let journal = sql.query_row("PRAGMA main.journal_mode", &[])?;
+    let file = sql.query_row("SELECT file FROM pragma_database_list WHERE name = 'main'", &[])?;
+    let is =
+        |row: Option<Vec<Value>>, text: &str| matches!(row.as_deref(), Some([Value::Text(it)]) if it == text);
+    let readers_wait = !is(file, "") && !is(journal, "wal");
+    Ok(CachedCatalog { schema_version, catalog: Arc::new(catalog), digest, readers_wait })
 }
 
 fn schema_digest(catalog: &Catalog) -> Result<Digest, SqlError> {
@@ -304,7 +329,7 @@ fn schema_digest(catalog: &Catalog) -> Result<Digest, SqlError> {
 fn tables_to_refresh(sql: &mut dyn Sql) -> Result<Vec<String>, SqlError> {
     let mut tables = Vec::new();
     sql.query("SELECT name FROM _federation_table WHERE refresh ORDER BY name", &[], &mut |row| {
-        if let crate::model::Value::Text(name) = &row[0] {
+        if let Value::Text(name) = &row[0] {
             tables.push(name.clone());
         }
         Ok(())

@@ -297,9 +297,30 @@ fn an_idle_sync_is_three_statements() {
     b.sync(&mut hub);
     // One who has pushed, and one who has pulled.
     for agent in [&mut a, &mut b] {
-        agent.sql.statements = 0;
+        agent.sql.statements.clear();
         agent.collect();
-        assert_eq!(agent.sql.statements, 3);
+        assert_eq!(agent.sql.statements.len(), 3, "{:?}", agent.sql.statements);
+    }
+}
+
+#[test]
+fn where_a_reader_can_be_made_to_wait_the_application_is_not_frozen() {
+    let (mut hub, mut a, _) = pair(NOTES);
+    // A copy lies in a file, which the agent goes on with.
+    let copy = a.copy();
+    a.restore(&copy);
+    for (journal, waits) in [("WAL", false), ("DELETE", true), ("MEMORY", true)] {
+        a.run(&format!("PRAGMA journal_mode = {journal}"));
+        a.run("PRAGMA busy_timeout = 5000");
+        a.reconnect();
+        a.sync(&mut hub);
+        a.sync(&mut hub);
+        a.sql.statements.clear();
+        a.collect();
+        let begin = a.sql.statements.iter().position(|statement| statement == "BEGIN").unwrap();
+        let zero = a.sql.statements.iter().position(|statement| statement == "PRAGMA busy_timeout = 0");
+        assert_eq!(zero.is_some_and(|at| at < begin), waits, "{journal}: {:?}", a.sql.statements);
+        assert_eq!(a.rows("PRAGMA busy_timeout"), vec![vec![Value::Integer(5000)]], "put back");
     }
 }
 

@@ -35,17 +35,17 @@ pub struct Faulty {
     sql: RusqliteSql,
     /// Statements until one is refused, which then becomes `None`.
     pub busy_after: Option<usize>,
-    /// How many statements have run.
-    pub statements: usize,
+    /// The statements that have run.
+    pub statements: Vec<String>,
 }
 
 impl Faulty {
     fn new(connection: Connection) -> Self {
-        Self { sql: RusqliteSql::new(connection), busy_after: None, statements: 0 }
+        Self { sql: RusqliteSql::new(connection), busy_after: None, statements: Vec::new() }
     }
 
     fn pass(&mut self, statement: &str) -> Result<(), SqlError> {
-        self.statements += 1;
+        self.statements.push(statement.to_owned());
         // Neither settings nor the end of a transaction wait for locks.
         if statement.starts_with("PRAGMA") || statement == "ROLLBACK" {
             return Ok(());
