@@ -179,6 +179,15 @@ impl Agent {
         self.shared().is_connected
     }
 
+    /// Whether a sync of this database would go straight to work: nobody else is syncing, the connection is
+    /// up, and the database is attached.
+    pub fn is_warm(&self, database_id: u64) -> bool {
+        self.0.link.try_lock().is_ok_and(|link| {
+            link.session.as_ref().is_some_and(|session| !session.is_closed())
+                && link.databases.contains_key(&database_id)
+        })
+    }
+
     /// A copy of what is known.
     pub fn stats(&self) -> AgentStats {
         self.shared().stats.clone()

@@ -109,11 +109,18 @@ impl FederationHub {
             }
         };
         let HandleInfo { database_id, turn } = HandleInfo::of(env, &statements)?;
-        js_thread::promise(env, &[&handle, &statements], |thread| async move {
+        let is_warm = begun.as_ref().is_ok_and(|(agent, _)| agent.is_warm(database_id));
+        let work = |thread| async move {
             let (agent, ticket) = begun?;
             let _turn = turn.lock().await;
             Ok(agent.sync(ticket, Arc::new(JsDriver::new(thread, database_id))).await?.into())
-        })
+        };
+        let keep = [&handle, &statements];
+        if is_warm {
+            js_thread::promise_begun_here(env, &keep, work)
+        } else {
+            js_thread::promise(env, &keep, work)
+        }
     }
 
     /// Closes the connection, after the sync that is running. Does nothing when there is none.

@@ -18,6 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 
 use napi::bindgen_prelude::{Object, PromiseRaw, ToNapiValue};
 use napi::{Env, JsValue, check_status, sys};
@@ -33,11 +34,31 @@ type Task = Box<dyn FnOnce(&mut Turn<'_>) + Send>;
 pub struct JsThread(Arc<Bridge>);
 
 impl JsThread {
-    /// Runs a closure, whole, in a later turn of the event loop. It is dropped unrun if the promise is settled
-    /// already, or the JS thread has ended.
+    /// Runs a closure, whole: at once inside the call that began the work, else in a later turn of the event
+    /// loop. It is dropped unrun if the promise is settled already, or the JS thread has ended.
     pub fn run(&self, task: impl FnOnce(&mut Turn<'_>) + Send + 'static) {
-        self.0.post(Box::new(task));
+        let call = CALL.take();
+        match call.as_ref().filter(|call| Arc::ptr_eq(&call.bridge, &self.0)) {
+            Some(call) => {
+                // SAFETY: a call is noted on the JS thread only, and for no longer than it lasts.
+                let scope = unsafe { Scope::assume(call.env) };
+                task(&mut Turn { scope, pending: &mut call.pending.borrow_mut() });
+            }
+            None => self.0.post(Box::new(task)),
+        }
+        CALL.set(call);
     }
+}
+
+/// A call from JavaScript, while the work that it began is polled inside it.
+struct Call {
+    env: sys::napi_env,
+    pending: Rc<RefCell<Pending>>,
+    bridge: Arc<Bridge>,
+}
+
+thread_local! {
+    static CALL: Cell<Option<Call>> = const { Cell::new(None) };
 }
 
 /// The way to the JS thread; `None` once closed.
@@ -248,18 +269,65 @@ where
     T: ToNapiValue + Send + 'static,
     W: Future<Output = Result<T, CodedError>> + Send + 'static,
 {
-    let (promise, bridge) = open(env, keep)?;
-    let settler = Settler { bridge: Some(Arc::clone(&bridge)), _outcome: PhantomData };
-    let work = work(JsThread(bridge));
-    // Where no thread can be started, the future is dropped, and the settler rejects.
-    let _ = runtime::spawn(async move {
-        let outcome = work.await;
-        settler.settle(outcome);
-    });
-    Ok(PromiseRaw::new(env.raw(), promise))
+    let (promise, pending) = open(env, keep)?;
+    spawn(work_of(pending.borrow().bridge.clone(), work));
+    Ok(promise)
 }
 
-fn open(env: &Env, keep: &[&Object<'_>]) -> napi::Result<(sys::napi_value, Arc<Bridge>)> {
+/// As [`promise`], but the work begins inside this call, and its first closures run at once: two changes of
+/// thread less. For work that does nothing slow before it first waits.
+pub fn promise_begun_here<'env, T, W>(
+    env: &'env Env,
+    keep: &[&Object<'_>],
+    work: impl FnOnce(JsThread) -> W,
+) -> napi::Result<PromiseRaw<'env, T>>
+where
+    T: ToNapiValue + Send + 'static,
+    W: Future<Output = Result<T, CodedError>> + Send + 'static,
+{
+    let (promise, pending) = open(env, keep)?;
+    let bridge = pending.borrow().bridge.clone();
+    let mut work = Box::pin(work_of(Arc::clone(&bridge), work));
+    CALL.set(Some(Call { env: env.raw(), pending, bridge }));
+    // A panic must not unwind into Node; dropping the work then rejects the promise.
+    let polled = catch_unwind(AssertUnwindSafe(|| {
+        let _runtime = runtime::handle().ok().map(tokio::runtime::Handle::enter);
+        work.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()))
+    }));
+    CALL.set(None);
+    if matches!(polled, Ok(Poll::Pending)) {
+        // Polled again there, it leaves its own waker wherever it waits.
+        spawn(work);
+    }
+    Ok(promise)
+}
+
+/// The work, and then the settling of its promise.
+fn work_of<T, W>(
+    bridge: Arc<Bridge>,
+    work: impl FnOnce(JsThread) -> W,
+) -> impl Future<Output = ()> + Send + 'static
+where
+    T: ToNapiValue + Send + 'static,
+    W: Future<Output = Result<T, CodedError>> + Send + 'static,
+{
+    let settler = Settler { bridge: Some(Arc::clone(&bridge)), _outcome: PhantomData };
+    let work = work(JsThread(bridge));
+    async move {
+        let outcome = work.await;
+        settler.settle(outcome);
+    }
+}
+
+/// Where no thread can be started, the work is dropped, and its settler rejects.
+fn spawn(work: impl Future<Output = ()> + Send + 'static) {
+    let _ = runtime::spawn(work);
+}
+
+fn open<'env, T>(
+    env: &'env Env,
+    keep: &[&Object<'_>],
+) -> napi::Result<(PromiseRaw<'env, T>, Rc<RefCell<Pending>>)> {
     // Our background thread outlives a worker that alone has loaded the addon, whose exit would unmap us.
     napi::bindgen_prelude::retain_current_module_for_unload_safety();
     let env = env.raw();
@@ -276,9 +344,10 @@ fn open(env: &Env, keep: &[&Object<'_>]) -> napi::Result<(sys::napi_value, Arc<B
     // SAFETY: `env` is live on this thread.
     check_status!(unsafe { sys::napi_create_promise(env, &raw mut deferred, &raw mut promise) })?;
     pending.deferred = Some(deferred);
-    let function = ThreadsafeFunction::open(env, &Rc::new(RefCell::new(pending)))?;
+    let pending = Rc::new(RefCell::new(pending));
+    let function = ThreadsafeFunction::open(env, &pending)?;
     *bridge.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(function);
-    Ok((promise, bridge))
+    Ok((PromiseRaw::new(env, promise), pending))
 }
 
 /// Runs one closure on the JS thread, or drops it when the environment is ending (`env` is null then, and
