@@ -137,6 +137,17 @@ describe('connected', () => {
     await hub.disconnect()
   })
 
+  test('disconnect() waits for the sync that is running', async () => {
+    const hub = await connectAgent(await startHub(), 'ada')
+    const db = openDatabase(':memory:', 'CREATE TABLE notes (id TEXT PRIMARY KEY)')
+    const insert = db.prepare('INSERT INTO notes VALUES (?)')
+    for (let i = 0; i < 1000; i++) insert.run(`note ${i}`)
+    const sync = hub.sync(db)
+    await hub.disconnect()
+    expect(hub.isConnected()).toBe(false)
+    expect(await sync).toMatchObject({ pushed: 1000 })
+  })
+
   test('a sync resolves to a report', async () => {
     const hub = await connectAgent(await startHub(), 'agent')
     const db = openDatabase(':memory:', `${NOTES}; INSERT INTO notes VALUES ('a', 'one'), ('b', 'two')`)
