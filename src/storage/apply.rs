@@ -45,17 +45,18 @@ pub struct Applied {
     pub quarantined: u64,
 }
 
-/// Applies one turn's work, within the transaction that is open. The log must be settled.
+/// Applies one turn's work, within the transaction that is open. The log must be settled. `set_aside_before`
+/// rows were in quarantine when the transaction began.
 pub fn apply(
     sql: &mut dyn Sql,
     context: &mut Context<'_>,
     state: &mut ReplicaState,
     incoming: &Incoming,
+    set_aside_before: u64,
 ) -> Result<Applied, SqlError> {
     if let Some(last) = incoming.acked.last() {
         acknowledge(sql, state, *last)?;
     }
-    let set_aside_before = quarantine::count(sql)?;
     let mut applier = Applier {
         catalog: context.catalog,
         acked: state.acked,
@@ -91,7 +92,9 @@ pub fn apply(
     let stamps = incoming.rows.rows.iter().flat_map(|row| &row.writes).map(|write| write.stamp.hlc);
     state.highest = stamps.fold(state.highest.max(context.highest), Hlc::max);
     state.save(sql)?;
-    Ok(Applied { rows: applier.applied, quarantined: quarantine::count(sql)? })
+    // Only where rows were tried can their number be another.
+    let quarantined = if incoming.touches_tables() { quarantine::count(sql)? } else { set_aside_before };
+    Ok(Applied { rows: applier.applied, quarantined })
 }
 
 /// What became of one row.

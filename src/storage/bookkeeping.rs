@@ -99,6 +99,12 @@ pub fn is_installed(sql: &mut dyn Sql) -> Result<bool, SqlError> {
     Ok(found.is_some())
 }
 
+/// SQLite's counter of schema changes, without a look at anything else.
+pub fn schema_version(sql: &mut dyn Sql) -> Result<i64, SqlError> {
+    let row = sql.query_row("SELECT schema_version FROM pragma_schema_version", &[])?;
+    Fields::from(row.unwrap_or_default()).integer()
+}
+
 /// Looks at an installed replica.
 pub fn probe(sql: &mut dyn Sql) -> Result<Probe, SqlError> {
     let row = sql.query_row(

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use super::apply::{Applied, Incoming, apply};
 use super::bookkeeping::{
-    ReplicaState, acknowledge, forget_sent, install, is_installed, probe, sent_batches,
+    ReplicaState, acknowledge, forget_sent, install, is_installed, probe, schema_version, sent_batches,
 };
 use super::capture::{Discovery, refresh};
 use super::catalog::Catalog;
@@ -280,14 +280,14 @@ pub fn apply_turn(
                 )?;
             }
         }
-        let applied = apply(sql, &mut context, &mut state, incoming)?;
+        let applied = apply(sql, &mut context, &mut state, incoming, probe.quarantined)?;
         if applied.quarantined > 0 && incoming.done.is_some() {
             for (table, reason) in examples(sql, EXAMPLES)? {
                 notices.push(format!("rows of {table} are set aside: {reason}"));
             }
         }
         // Triggers that were suspended and are back have changed the version, but not the catalog.
-        catalog.schema_version = super::replica::probe(sql)?.schema_version;
+        catalog.schema_version = schema_version(sql)?;
         Ok(ApplyTurn { state, catalog, applied, notices })
     })
 }
@@ -311,7 +311,7 @@ fn context<'a>(
 fn read_catalog(sql: &mut dyn Sql, state: &ReplicaState) -> Result<CachedCatalog, SqlError> {
     let catalog = refresh(sql, Discovery::New, state.resume)?;
     let digest = schema_digest(&catalog)?;
-    let schema_version = probe(sql)?.schema_version;
+    let schema_version = schema_version(sql)?;
     let journal = sql.query_row("PRAGMA main.journal_mode", &[])?;
     let file = sql.query_row("SELECT file FROM pragma_database_list WHERE name = 'main'", &[])?;
     let is =
