@@ -161,6 +161,9 @@ fn acknowledged(ack: Ack, under_way: &mut Vec<UnderWay>, arrived: &mut Arrived, 
     report.pushed += batch.rows.saturating_sub(rejected);
     report.rejected += rejected;
     report.conflicts += u64::from(ack.conflicts);
+    for notice in ack.notices {
+        note(&mut report.notices, notice);
+    }
     for (_, reason) in ack.rejected {
         note(&mut report.notices, format!("the hub cannot take a row: {reason}"));
     }

@@ -68,6 +68,9 @@ pub struct RowUpdate {
     pub seq: Seq,
     /// Whether `writes` holds every cell of the row, so that a replica without the row can make it.
     pub whole: bool,
+    /// Set if this row was found to be another one written twice: the identity under which both go on. Then
+    /// there are no writes; a replica that has the row keeps it, and its number, as the other one.
+    pub united: Option<RowId>,
     /// The last write of each cell that changed above the reader's cursor (all cells where the reader may
     /// lack some). `base` is the position of the write itself.
     pub writes: Vec<Write>,

@@ -116,11 +116,19 @@ mod tests {
     use crate::protocol::message::Refusal;
 
     fn ack(n: u64) -> ToAgent {
-        ToAgent::Ack(Ack { n, conflicts: 0, rejected: vec![] })
+        ToAgent::Ack(Ack { n, conflicts: 0, rejected: vec![], notices: vec![] })
     }
 
     fn rows(seq: Seq) -> ToAgent {
-        let row = RowUpdate { table: 0, id: RowId([1; 16]), number: None, seq, whole: true, writes: vec![] };
+        let row = RowUpdate {
+            table: 0,
+            id: RowId([1; 16]),
+            number: None,
+            seq,
+            whole: true,
+            united: None,
+            writes: vec![],
+        };
         let table = TableHeader { name: "t".into(), columns: vec![] };
         ToAgent::Rows(Rows { tables: vec![table], rows: vec![row] })
     }

@@ -116,8 +116,13 @@ fn what_a_hub_says() {
     );
     check(&ToAgent::Attached(Attached { epoch: 1, last: None }), "81a841747461636865649201c0");
     check(
-        &ToAgent::Ack(Ack { n: 1, conflicts: 2, rejected: vec![(3, "why".into())] }),
-        "81a341636b930102919203a3776879",
+        &ToAgent::Ack(Ack {
+            n: 1,
+            conflicts: 2,
+            rejected: vec![(3, "why".into())],
+            notices: vec!["so".into()],
+        }),
+        "81a341636b940102919203a377687991a2736f",
     );
     check(
         &ToAgent::Tables(vec![schema()]),
@@ -130,6 +135,7 @@ fn what_a_hub_says() {
         number: None,
         seq: 301,
         whole: true,
+        united: Some(RowId([7; 16])),
         writes: vec![Write {
             stamp: stamp(),
             base: 301,
@@ -138,8 +144,8 @@ fn what_a_hub_says() {
     };
     check(
         &ToAgent::Rows(Rows { tables: vec![header()], rows: vec![row] }),
-        "81a4526f7773929192a56e6f74657391a4626f6479919600c41008080808080808080808080808080808c0cd \
-         012dc3919392cf018bcfe56800000007cd012d81a3536574919200a26869",
+        "81a4526f7773929192a56e6f74657391a4626f6479919700c41008080808080808080808080808080808c0cd \
+         012dc3c410070707070707070707070707070707079193 92cf018bcfe56800000007cd012d81a3536574919200a26869",
     );
     let done = Done {
         cursor: 301,

@@ -40,5 +40,8 @@ pub const CHUNK_BYTES: usize = 256 << 10;
 /// The entries of one [`super::message::Done::clock`], at most; the newest are told (I10).
 pub const MAX_CLOCK_ENTRIES: usize = 4_096;
 
+/// The entries of one [`super::message::Ack::notices`], at most.
+pub const MAX_ACK_NOTICES: usize = 20;
+
 /// How far ahead of the hub's time a stamp may be, in ms.
 pub const MAX_CLOCK_LEAD_MS: u64 = 60_000;

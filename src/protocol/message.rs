@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{Digest, Hlc, ReplicaId, RowChange, RowUpdate, Seq, TableHeader, TableSchema};
 
 /// The ALPN name of this version of the protocol. A change that older peers would misread takes a new one.
-pub const ALPN: &[u8] = b"federation-hub/1";
+pub const ALPN: &[u8] = b"federation-hub/2";
 
 /// A store's incarnation: new when a store is created, or restored from a backup.
 pub type Incarnation = ReplicaId;
@@ -161,6 +161,9 @@ pub struct Ack {
     pub conflicts: u32,
     /// Rows that the hub could not take, by their position in the batch, each with its reason.
     pub rejected: Vec<(u32, String)>,
+    /// What people should know of the rows that were accepted: which were united with others, and which lost
+    /// a unique value to another row. At most [`super::limits::MAX_ACK_NOTICES`].
+    pub notices: Vec<String>,
 }
 
 /// Some rows.

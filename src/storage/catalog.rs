@@ -42,6 +42,8 @@ pub struct Table {
     /// Its keys besides the one that identifies a row here: a REPLACE may take rows away by them. Only those
     /// of the table's definition, whose columns SQLite lets nobody drop.
     pub unique: Vec<UniqueKey>,
+    /// Its foreign keys.
+    pub foreign_keys: Vec<ForeignKey>,
     /// The application's triggers on it, by name.
     pub triggers: Vec<(String, String)>,
 }
@@ -118,23 +120,24 @@ impl Catalog {
         let mut objects = Objects::read(sql)?;
         let columns = read_columns(sql)?;
         let mut unique_keys = read_unique_keys(sql)?;
-        let foreign_keys = read_foreign_keys(sql)?;
+        let mut foreign_keys = read_foreign_keys(sql)?;
         let mut catalog = Self::default();
         for (name, ddl) in std::mem::take(&mut objects.tables) {
             let own = columns.get(&name).map_or(&[][..], Vec::as_slice);
             let unique = unique_keys.remove(&name).unwrap_or_default();
+            let foreign_keys = foreign_keys.remove(&name).unwrap_or_default();
             match objects.table(&name, ddl, own) {
-                Ok(table) => catalog.tables.push(Table { unique, ..table }),
+                Ok(table) => catalog.tables.push(Table { unique, foreign_keys, ..table }),
                 Err(why) => catalog.left_alone.push((name, why)),
             }
         }
-        catalog.link(&foreign_keys);
+        catalog.link();
         catalog.parents_first();
         Ok(catalog)
     }
 
     /// Marks the columns whose values are local numbers of another table.
-    fn link(&mut self, foreign_keys: &[ForeignKey]) {
+    fn link(&mut self) {
         let numbers: HashMap<String, String> = self
             .tables
             .iter()
@@ -143,16 +146,19 @@ impl Catalog {
                 Key::Natural(_) => None,
             })
             .collect();
-        for key in foreign_keys {
-            let Some(number) = numbers.get(&key.parent.to_lowercase()) else { continue };
-            if key.to.as_ref().is_some_and(|to| to.to_lowercase() != *number) {
-                continue;
-            }
-            let child = self.tables.iter_mut().find(|table| table.name == key.child);
-            let column = child
-                .and_then(|table| table.columns.iter_mut().find(|c| c.name.eq_ignore_ascii_case(&key.from)));
-            if let Some(column) = column {
-                column.references = Some(key.parent.clone());
+        for table in &mut self.tables {
+            for key in &table.foreign_keys {
+                let ([(from, to)], Some(number)) =
+                    (&key.columns[..], numbers.get(&key.parent.to_lowercase()))
+                else {
+                    continue;
+                };
+                if to.as_ref().is_some_and(|to| to.to_lowercase() != *number) {
+                    continue;
+                }
+                if let Some(column) = table.columns.iter_mut().find(|c| c.name.eq_ignore_ascii_case(from)) {
+                    column.references = Some(key.parent.clone());
+                }
             }
         }
     }
@@ -274,6 +280,7 @@ impl Objects {
             ddl,
             indexes: self.indexes.iter().filter_map(own).collect(),
             unique: Vec::new(),
+            foreign_keys: Vec::new(),
             triggers: triggers.map(|(_, trigger, text)| (trigger.clone(), text.clone())).collect(),
         })
     }

@@ -115,34 +115,56 @@ pub fn read_unique_keys(sql: &mut dyn Sql) -> Result<HashMap<String, Vec<UniqueK
     Ok(keys.into_iter().map(|(table, own)| (table, rest(own))).collect())
 }
 
-/// A foreign key of one column.
-pub struct ForeignKey {
-    /// The table that references.
-    pub child: String,
-    /// The table that is referenced.
-    pub parent: String,
-    /// The column that references.
-    pub from: String,
-    /// The column that is referenced; the PRIMARY KEY if none is named.
-    pub to: Option<String>,
+/// What a foreign key does to its row when the row that it references is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDelete {
+    /// The row is deleted too.
+    Cascade,
+    /// Its columns become NULL.
+    SetNull,
+    /// Its columns take their defaults.
+    SetDefault,
+    /// The delete is refused: `RESTRICT` and `NO ACTION`.
+    Refuse,
 }
 
-/// The foreign keys of one column of all tables.
-pub fn read_foreign_keys(sql: &mut dyn Sql) -> Result<Vec<ForeignKey>, SqlError> {
-    let mut keys = Vec::new();
+/// A foreign key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignKey {
+    /// The table that is referenced.
+    pub parent: String,
+    /// Pairs of a column here and a column there; the latter is missing where the PRIMARY KEY is meant.
+    pub columns: Vec<(String, Option<String>)>,
+    /// What becomes of a row whose parent is deleted.
+    pub on_delete: OnDelete,
+}
+
+/// The foreign keys of each table.
+pub fn read_foreign_keys(sql: &mut dyn Sql) -> Result<HashMap<String, Vec<ForeignKey>>, SqlError> {
+    let mut keys: HashMap<String, Vec<ForeignKey>> = HashMap::new();
     sql.query(
-        "SELECT m.name, f.\"table\", f.\"from\", f.\"to\" \
+        "SELECT m.name, f.seq, f.\"table\", f.\"from\", f.\"to\", f.on_delete \
          FROM main.sqlite_master AS m, pragma_foreign_key_list(m.name) AS f WHERE m.type = 'table' \
-         AND (SELECT count(*) FROM pragma_foreign_key_list(m.name) AS g WHERE g.id = f.id) = 1",
+         ORDER BY m.name, f.id, f.seq",
         &[],
         &mut |row| {
             let mut fields = Fields::of(row);
-            keys.push(ForeignKey {
-                child: fields.text()?,
-                parent: fields.text()?,
-                from: fields.text()?,
-                to: fields.optional_text(),
-            });
+            let own = keys.entry(fields.text()?).or_default();
+            let (position, parent) = (fields.integer()?, fields.text()?);
+            let pair = (fields.text()?, fields.optional_text());
+            match own.last_mut().filter(|_| position > 0) {
+                Some(key) => key.columns.push(pair),
+                None => own.push(ForeignKey {
+                    parent,
+                    columns: vec![pair],
+                    on_delete: match fields.text()?.as_str() {
+                        "CASCADE" => OnDelete::Cascade,
+                        "SET NULL" => OnDelete::SetNull,
+                        "SET DEFAULT" => OnDelete::SetDefault,
+                        _ => OnDelete::Refuse,
+                    },
+                }),
+            }
             Ok(())
         },
     )?;

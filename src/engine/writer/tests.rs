@@ -51,7 +51,7 @@ impl HubStore for Notebook {
             return Err(StoreError::Failed("thirteen".into()));
         }
         self.with(|notes| notes.pending += 1);
-        Ok(Ack { n: request.n, conflicts: 0, rejected: vec![] })
+        Ok(Ack { n: request.n, conflicts: 0, rejected: vec![], notices: vec![] })
     }
 
     fn end_session(&mut self, _: &Caller, counter: u64) -> Answer<()> {

@@ -102,7 +102,7 @@ fn a_sync_asks_the_store_in_order_and_ends_with_done() {
     assert!(!exchange.wants_message());
 
     exchange.handle(Input::Registered(Ok(())));
-    let ack = Ack { n: 1, conflicts: 0, rejected: vec![] };
+    let ack = Ack { n: 1, conflicts: 0, rejected: vec![], notices: vec![] };
     exchange.handle(Input::Pushed(Ok(ack.clone())));
     exchange.handle(Input::PulledTables(vec![table.clone()]));
     exchange.handle(Input::PulledRows(Rows::default()));
@@ -185,7 +185,7 @@ fn batches_that_the_store_has_not_answered_hold_the_agent_back() {
         exchange.handle(Input::Message(batch(u64::try_from(n).unwrap(), &BatchBody::default())));
     }
     assert!(!exchange.wants_message());
-    exchange.handle(Input::Pushed(Ok(Ack { n: 1, conflicts: 0, rejected: vec![] })));
+    exchange.handle(Input::Pushed(Ok(Ack { n: 1, conflicts: 0, rejected: vec![], notices: vec![] })));
     assert!(exchange.wants_message());
 }
 

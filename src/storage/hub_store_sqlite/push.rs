@@ -20,7 +20,7 @@ pub fn push(
     now_ms: i64,
 ) -> Result<Ack, StoreError> {
     let (mut tenant, replica) = session(conn, caller, request.replica, request.epoch)?;
-    let mut ack = Ack { n: request.n, conflicts: 0, rejected: Vec::new() };
+    let mut ack = Ack { n: request.n, conflicts: 0, rejected: Vec::new(), notices: Vec::new() };
     if !is_next(&replica, &request)? {
         return Ok(ack);
     }

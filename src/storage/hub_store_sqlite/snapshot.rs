@@ -154,7 +154,8 @@ impl Chunks {
                 state.since(self.cursor, self.reader)
             };
             if let Some((writes, whole)) = told {
-                let update = RowUpdate { table: 0, id, number: state.number, seq, whole, writes };
+                let update =
+                    RowUpdate { table: 0, id, number: state.number, seq, whole, united: None, writes };
                 if !chunk.add(conn, self.tenant, table, update)? {
                     return Ok(Some(chunk.rows));
                 }
