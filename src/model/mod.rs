@@ -5,6 +5,7 @@
 
 mod change;
 mod clock;
+mod effective;
 mod id;
 mod merge;
 mod schema;
@@ -13,6 +14,7 @@ mod value;
 
 pub use change::{ColumnIndex, Op, RowChange, RowUpdate, Seq, TableHeader, Write};
 pub use clock::{ClockOrder, VectorClock};
+pub use effective::{NOBODY, Verdict};
 pub use id::{Digest, ReplicaId, RowId};
 pub use merge::{Cell, Merged, RowState};
 pub use schema::{KeyKind, TableSchema};
