@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod bookkeeping;
 pub mod capture;
+pub mod capture_triggers;
 pub mod catalog;
 pub mod collect;
 pub mod driver;
@@ -19,7 +20,9 @@ pub mod row_meta;
 pub mod rows;
 pub mod scratch;
 pub mod settle;
+pub mod sql_text;
 pub mod sqlite_driver;
 pub mod table_info;
 pub mod transaction;
 pub mod triggers;
+pub mod unique_index;

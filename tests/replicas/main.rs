@@ -6,3 +6,4 @@ mod convergence;
 mod hostile;
 mod sharing;
 mod world;
+mod writes;

@@ -160,6 +160,11 @@ impl Agent {
         self
     }
 
+    /// Runs statements that may fail.
+    pub fn try_run(&mut self, statements: &str) -> Result<(), SqlError> {
+        self.sql.run(statements)
+    }
+
     /// The rows of a query, as text.
     pub fn rows(&mut self, query: &str) -> Vec<Vec<Value>> {
         let mut rows = Vec::new();
@@ -356,6 +361,16 @@ pub fn pair(schema: &str) -> (Hub, Agent, Agent) {
     a.run(schema);
     b.run(schema);
     (Hub::new(), a, b)
+}
+
+/// Syncs everyone until everyone has heard of everything, and compares.
+pub fn settle(hub: &mut Hub, a: &mut Agent, b: &mut Agent, query: &str) -> Vec<Vec<Value>> {
+    for _ in 0..2 {
+        a.sync(hub);
+        b.sync(hub);
+    }
+    assert_eq!(a.rows(query), b.rows(query), "{query}");
+    a.rows(query)
 }
 
 /// A text value.
