@@ -142,7 +142,7 @@ function checkDatabase(database) {
   }
   throw new FederationError(
     'ERR_FEDERATION_DATABASE',
-    `sync() takes an open better-sqlite3 handle or the path of a database, not a value ${described(database)}`,
+    `an open better-sqlite3 handle or the path of a database is wanted, not a value ${described(database)}`,
   );
 }
 
@@ -186,6 +186,16 @@ class FederationHub {
       const error = failure(cause, site);
       this.#log('error', 'Sync failed', { agentId, error: error.message });
       throw error;
+    }
+  }
+
+  static async detach(database) {
+    const site = callSite();
+    try {
+      checkDatabase(database);
+      await native.FederationHub.detach(database, statementsFor(database));
+    } catch (cause) {
+      throw failure(cause, site);
     }
   }
 

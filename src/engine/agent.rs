@@ -16,8 +16,9 @@ use super::turn::turn;
 use crate::model::{ReplicaId, VectorClock};
 use crate::protocol::close_code::GOODBYE;
 use crate::protocol::message::Hello;
-use crate::storage::driver::SqlDriver;
-use crate::storage::replica::{Mint, open, reconcile};
+use crate::storage::driver::{SqlDriver, batch};
+use crate::storage::lease::{Claim, Holder};
+use crate::storage::replica::{Mint, open, reconcile, release};
 use crate::transport::{AgentEndpoint, AgentTls, EndpointAddress, PemSource};
 
 /// Databases whose attachment is remembered; more than any agent has.
@@ -84,7 +85,7 @@ struct Link {
     endpoint: AgentEndpoint,
     session: Option<Session>,
     databases: HashMap<u64, AttachedDatabase>,
-    mint: Option<SharedMint>,
+    mint: Option<(SharedMint, Holder)>,
 }
 
 /// A sync that was asked for, and counted.
@@ -219,16 +220,22 @@ impl Agent {
             self.open_session(&link.endpoint).await?
         };
         link.session = Some(session.clone());
-        let mint = link.mint()?;
+        let (mint, holder) = link.mint()?;
         let id = driver.database_id();
         let mut database = match link.databases.remove(&id) {
             Some(database) => database,
-            None => self.attach(&session, driver, &mint).await?,
+            None => self.attach(&session, driver, &mint, holder).await?,
         };
         let patience = self.patience();
-        let job = SyncJob { session: &session, driver, database: &mut database, counter, patience, mint };
+        let job =
+            SyncJob { session: &session, driver, database: &mut database, counter, patience, mint, holder };
+        let outcome = run(job).await;
+        if outcome.is_err() {
+            // If this fails as well, the lease runs out by itself.
+            let _ = batch(driver, move |sql| release(sql, claim(holder))).await;
+        }
         // Remembered only if it went well: after a failure the hub is asked again what it has accepted.
-        let done = run(job).await?;
+        let done = outcome?;
         if link.databases.len() >= MAX_DATABASES {
             link.databases.clear();
         }
@@ -242,20 +249,22 @@ impl Agent {
         session: &Session,
         driver: &dyn SqlDriver,
         mint: &SharedMint,
+        holder: Holder,
     ) -> Result<AttachedDatabase, AgentError> {
         let patience = self.patience();
         let tenant = self.0.options.tenant_id.clone();
         let fresh = fresh_replica(mint);
         let opening = tenant.clone();
-        let mut state = turn(driver, patience, move |sql| open(sql, &opening, fresh)).await?;
+        let mut state = turn(driver, patience, move |sql| open(sql, &opening, fresh, claim(holder))).await?;
         for _ in 0..MAX_ATTACHES {
             let attached = session.attach(state.replica, patience).await?;
             let epoch = attached.epoch;
             let (tenant, incarnation, fresh) =
                 (tenant.clone(), session.welcome.incarnation, fresh_replica(mint));
-            let reconciled =
-                turn(driver, patience, move |sql| reconcile(sql, &tenant, incarnation, &attached, fresh))
-                    .await?;
+            let reconciled = turn(driver, patience, move |sql| {
+                reconcile(sql, &tenant, incarnation, &attached, fresh, claim(holder))
+            })
+            .await?;
             if !reconciled.renewed {
                 return Ok(AttachedDatabase { epoch, catalog: None, is_noted: false });
             }
@@ -273,8 +282,9 @@ impl Agent {
 }
 
 impl Link {
-    /// Random bytes for identities: one seed from the system, stretched.
-    fn mint(&mut self) -> Result<SharedMint, AgentError> {
+    /// Random bytes for identities: one seed from the system, stretched. The first of them name this agent as
+    /// the holder of leases.
+    fn mint(&mut self) -> Result<(SharedMint, Holder), AgentError> {
         if let Some(mint) = &self.mint {
             return Ok(mint.clone());
         }
@@ -283,15 +293,20 @@ impl Link {
             AgentError::new(ErrorCode::Internal, format!("the system gives no random bytes: {error}"))
         })?;
         let mut stretched = blake3::Hasher::new_keyed(&seed).finalize_xof();
-        let mint: Mint = Box::new(move || {
+        let mut mint: Mint = Box::new(move || {
             let mut bytes = [0; 16];
             stretched.fill(&mut bytes);
             bytes
         });
+        let holder = Holder(mint());
         let mint: SharedMint = Arc::new(Mutex::new(mint));
-        self.mint = Some(mint.clone());
-        Ok(mint)
+        self.mint = Some((mint.clone(), holder));
+        Ok((mint, holder))
     }
+}
+
+fn claim(holder: Holder) -> Claim {
+    Claim { holder, now_ms: wall_now_ms() }
 }
 
 fn fresh_replica(mint: &SharedMint) -> ReplicaId {

@@ -177,6 +177,13 @@ impl From<ExchangeError> for AgentError {
 
 impl From<SqlError> for AgentError {
     fn from(error: SqlError) -> Self {
+        if error.kind == SqlErrorKind::Detached {
+            return Self {
+                code: ErrorCode::Database,
+                message: format!("{error}; sync it again to attach it anew"),
+                remedy: Remedy::Attach,
+            };
+        }
         let message = match error.kind {
             SqlErrorKind::Closed => format!(
                 "the database was closed during the sync ({error}). Nothing is lost; await sync() before closing \

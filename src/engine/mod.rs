@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod agent_error;
 pub mod clock;
+pub mod detach;
 pub mod hub;
 mod hub_connection;
 pub mod link;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::agent_error::AgentError;
+use super::clock::wall_now_ms;
 use super::link::{Session, millis};
 use super::turn::turn;
 use crate::model::{TableSchema, VectorClock};
@@ -15,6 +16,7 @@ use crate::storage::apply::Incoming;
 use crate::storage::bookkeeping::SentBatch;
 use crate::storage::collect::TurnLimits;
 use crate::storage::driver::SqlDriver;
+use crate::storage::lease::{Claim, Holder};
 use crate::storage::replica::{ApplyExtras, CachedCatalog, CollectTurn, Mint, apply_turn, collect_turn};
 use crate::storage::scratch::prove_harmless;
 use crate::transport::{FrameReceiver, FrameSender};
@@ -73,6 +75,8 @@ pub struct SyncJob<'a> {
     pub patience: Duration,
     /// Random bytes.
     pub mint: SharedMint,
+    /// Whose lease on the database it is.
+    pub holder: Holder,
 }
 
 /// A batch under way.
@@ -260,10 +264,17 @@ impl SyncJob<'_> {
 
     async fn collect(&mut self) -> Result<CollectTurn, AgentError> {
         let cached = self.database.catalog.clone();
-        let (clock, mint) = (self.session.clock(), self.mint.clone());
+        let (clock, mint, holder) = (self.session.clock(), self.mint.clone(), self.holder);
         let found = turn(self.driver, self.patience, move |sql| {
             let mut mint = mint.lock().unwrap_or_else(PoisonError::into_inner);
-            collect_turn(sql, cached.clone(), clock, TurnLimits::default(), &mut mint)
+            collect_turn(
+                sql,
+                cached.clone(),
+                clock,
+                Claim { holder, now_ms: wall_now_ms() },
+                TurnLimits::default(),
+                &mut mint,
+            )
         });
         let found = found.await?;
         self.database.catalog = Some(found.catalog.clone());
@@ -305,7 +316,7 @@ impl SyncJob<'_> {
         report: &mut SyncReport,
     ) -> Result<(), AgentError> {
         let cached = self.database.catalog.clone();
-        let (clock, mint) = (self.session.clock(), self.mint.clone());
+        let (clock, mint, holder) = (self.session.clock(), self.mint.clone(), self.holder);
         let extras = ApplyExtras {
             tables: std::mem::take(&mut arrived.extras.tables),
             schema_digest: arrived.extras.schema_digest,
@@ -313,7 +324,15 @@ impl SyncJob<'_> {
         };
         let applied = turn(self.driver, self.patience, move |sql| {
             let mut mint = mint.lock().unwrap_or_else(PoisonError::into_inner);
-            apply_turn(sql, cached.clone(), clock, &mut mint, &extras, &incoming)
+            apply_turn(
+                sql,
+                cached.clone(),
+                clock,
+                Claim { holder, now_ms: wall_now_ms() },
+                &mut mint,
+                &extras,
+                &incoming,
+            )
         });
         let applied = applied.await?;
         self.database.catalog = Some(applied.catalog);

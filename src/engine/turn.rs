@@ -58,6 +58,7 @@ where
             SqlErrorKind::Busy => {
                 "another connection holds a lock, or an iterator is open on this handle: finish it"
             }
+            SqlErrorKind::Leased => "another process is syncing it: let it finish",
             _ => return Err(error.into()),
         };
         if started.elapsed() >= patience {

@@ -14,7 +14,7 @@ use super::js_driver::{HandleInfo, JsDriver};
 use super::js_thread;
 use super::options::{FederationHubConfig, agent_options};
 use crate::engine::agent::{Agent, SyncTicket};
-use crate::engine::{runtime, sync};
+use crate::engine::{detach, runtime, sync};
 use crate::storage::sqlite_driver::SqliteDriver;
 
 /// What one sync did.
@@ -123,6 +123,31 @@ impl FederationHub {
         }
     }
 
+    /// Removes everything that syncing has put into a database: its bookkeeping tables, triggers and indexes. What
+    /// is left equals a database that never synced, with the rows that it has now. No hub is asked, and none has
+    /// to be connected; a sync that is running is waited for. What was not pushed before is from then on the
+    /// business of this database alone. Synced again, it is a new replica.
+    ///
+    /// Rejects while a transaction is open on the handle.
+    #[napi(ts_args_type = "database: SyncableDatabase | string", ts_return_type = "Promise<void>")]
+    pub fn detach<'env>(
+        env: &'env Env,
+        database: Either<Object<'_>, String>,
+        statements: Object<'_>,
+    ) -> napi::Result<PromiseRaw<'env, ()>> {
+        let handle = match database {
+            Either::A(handle) => handle,
+            Either::B(path) => {
+                return js_thread::promise(env, &[], |_| async move { detach_file(Path::new(&path)).await });
+            }
+        };
+        let HandleInfo { database_id, turn } = HandleInfo::of(env, &statements)?;
+        js_thread::promise(env, &[&handle, &statements], |thread| async move {
+            let _turn = turn.lock().await;
+            Ok(detach::detach(&JsDriver::new(thread, database_id)).await?)
+        })
+    }
+
     /// Closes the connection, after the sync that is running. Does nothing when there is none.
     #[napi(ts_return_type = "Promise<void>")]
     pub fn disconnect<'env>(&self, env: &'env Env) -> napi::Result<PromiseRaw<'env, ()>> {
@@ -187,6 +212,21 @@ async fn sync_file(agent: &Agent, ticket: SyncTicket, path: &Path) -> Result<Syn
     let outcome = agent.sync(ticket, Arc::new(driver)).await;
     closed.await;
     Ok(outcome?.into())
+}
+
+/// Detaches a file that nothing in this process has open.
+async fn detach_file(path: &Path) -> Result<(), CodedError> {
+    if !path.exists() {
+        return Err(CodedError::database(format!("there is no database {} to detach", path.display())));
+    }
+    let turn = file_turn(path);
+    let _turn = turn.lock().await;
+    let driver = SqliteDriver::open(path).map_err(|error| CodedError::database(error.to_string()))?;
+    let closed = driver.closed();
+    let outcome = detach::detach(&driver).await;
+    drop(driver);
+    closed.await;
+    Ok(outcome?)
 }
 
 /// What a sync of this file holds, so that two of them take turns.

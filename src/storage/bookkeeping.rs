@@ -2,8 +2,9 @@
 //!
 //! Every name begins with `_federation_`; dropping them returns the database to what it was (I4).
 
-use super::driver::{Sql, SqlError, ValueRef};
+use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
 use super::fields::{Fields, integer};
+use super::lease::{Holder, Lease};
 use super::row_meta::RowMeta;
 use crate::model::{Digest, Hlc, ReplicaId, Seq, Value};
 use crate::protocol::message::Incarnation;
@@ -12,7 +13,7 @@ use crate::protocol::message::Incarnation;
 pub const PREFIX: &str = "_federation_";
 
 /// The version of the bookkeeping's layout, for later versions of this library.
-const LAYOUT: i64 = 1;
+const LAYOUT: i64 = 2;
 
 /// The bookkeeping tables.
 ///
@@ -23,7 +24,8 @@ const TABLES: &[&str] = &[
     "CREATE TABLE _federation_replica(
        layout INTEGER NOT NULL, replica BLOB NOT NULL, tenant TEXT, incarnation BLOB,
        cursor INTEGER NOT NULL, resume INTEGER NOT NULL, highest INTEGER NOT NULL,
-       acked INTEGER NOT NULL, acked_digest BLOB NOT NULL, mark_offset INTEGER NOT NULL, schema_digest BLOB)",
+       acked INTEGER NOT NULL, acked_digest BLOB NOT NULL, mark_offset INTEGER NOT NULL, schema_digest BLOB,
+       lease_holder BLOB, lease_until INTEGER)",
     "CREATE TABLE _federation_table(
        tbl INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, columns TEXT NOT NULL,
        scan TEXT, scanned BLOB, refresh INTEGER NOT NULL DEFAULT 0)",
@@ -41,7 +43,7 @@ const TABLES: &[&str] = &[
 
 /// The columns of `_federation_replica`, in the order in which [`ReplicaState`] is read.
 const STATE_COLUMNS: &str = "layout, replica, tenant, incarnation, cursor, resume, highest, acked, \
-                             acked_digest, mark_offset, schema_digest";
+                             acked_digest, mark_offset, schema_digest, lease_holder, lease_until";
 
 /// The replica's one row of state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +69,8 @@ pub struct ReplicaState {
     pub mark_offset: u64,
     /// The digest of the schema that the hub last acknowledged.
     pub schema_digest: Option<Digest>,
+    /// Who is syncing the database.
+    pub lease: Option<Lease>,
 }
 
 /// What one statement tells of a database: enough to see that there is nothing to do.
@@ -105,8 +109,35 @@ pub fn schema_version(sql: &mut dyn Sql) -> Result<i64, SqlError> {
     Fields::from(row.unwrap_or_default()).integer()
 }
 
+/// The lease on an installed replica.
+pub fn lease(sql: &mut dyn Sql) -> Result<Option<Lease>, SqlError> {
+    let row = sql.query_row("SELECT lease_holder, lease_until FROM _federation_replica", &[])?;
+    Ok(read_lease(&mut Fields::from(row.unwrap_or_default())))
+}
+
+fn read_lease(fields: &mut Fields) -> Option<Lease> {
+    let (holder, until) = (fields.optional_bytes(Holder::from_slice), fields.value());
+    match until {
+        Value::Integer(until_ms) => Some(Lease { holder: holder?, until_ms }),
+        _ => None,
+    }
+}
+
 /// Looks at an installed replica.
+///
+/// # Errors
+/// [`SqlErrorKind::Detached`] if the bookkeeping has been removed.
 pub fn probe(sql: &mut dyn Sql) -> Result<Probe, SqlError> {
+    look(sql).map_err(|error| match is_installed(sql) {
+        Ok(false) => SqlError {
+            kind: SqlErrorKind::Detached,
+            message: "the database was detached during the sync".into(),
+        },
+        _ => error,
+    })
+}
+
+fn look(sql: &mut dyn Sql) -> Result<Probe, SqlError> {
     let row = sql.query_row(
         &format!(
             "SELECT schema_version, \
@@ -141,6 +172,7 @@ impl ReplicaState {
             acked_digest: Digest::ZERO,
             mark_offset: 0,
             schema_digest: None,
+            lease: None,
         }
     }
 
@@ -181,6 +213,7 @@ impl ReplicaState {
             acked_digest: fields.bytes(Digest::from_slice)?,
             mark_offset: fields.unsigned()?,
             schema_digest: fields.optional_bytes(Digest::from_slice),
+            lease: read_lease(fields),
         })
     }
 
@@ -188,7 +221,7 @@ impl ReplicaState {
         self.write(
             sql,
             &format!(
-                "INSERT INTO _federation_replica({STATE_COLUMNS}) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                "INSERT INTO _federation_replica({STATE_COLUMNS}) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             ),
         )
     }
@@ -197,7 +230,9 @@ impl ReplicaState {
     pub fn save(&self, sql: &mut dyn Sql) -> Result<(), SqlError> {
         self.write(
             sql,
-            &format!("UPDATE _federation_replica SET ({STATE_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"),
+            &format!(
+                "UPDATE _federation_replica SET ({STATE_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            ),
         )
     }
 
@@ -205,6 +240,7 @@ impl ReplicaState {
         let blob = |bytes: &Option<ReplicaId>| bytes.map(|id| id.0);
         let incarnation = blob(&self.incarnation);
         let schema = self.schema_digest.map(|digest| digest.0);
+        let [holder, until] = Lease::as_params(self.lease.as_ref());
         sql.execute(
             statement,
             &[
@@ -219,6 +255,8 @@ impl ReplicaState {
                 ValueRef::Blob(&self.acked_digest.0),
                 integer(self.mark_offset)?,
                 schema.as_ref().map_or(ValueRef::Null, |bytes| ValueRef::Blob(bytes)),
+                holder,
+                until,
             ],
         )?;
         Ok(())
@@ -285,6 +323,10 @@ pub fn forget_sent(sql: &mut dyn Sql, acked: u64) -> Result<(), SqlError> {
 
 /// Takes a batch as acknowledged: what it carried is clean, unless it was changed again.
 pub fn acknowledge(sql: &mut dyn Sql, state: &mut ReplicaState, batch: SentBatch) -> Result<(), SqlError> {
+    if batch.mark <= state.acked {
+        // Another process has learned it as well, and gone on.
+        return Ok(());
+    }
     let mark = integer(batch.mark)?;
     sql.execute("UPDATE _federation_row SET batch = NULL WHERE batch BETWEEN 1 AND ?", &[mark])?;
     sql.execute("DELETE FROM _federation_batch WHERE mark <= ?", &[mark])?;

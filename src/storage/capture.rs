@@ -4,31 +4,16 @@
 //! the log is read, by comparing the row with the fingerprints of its last synced state. So a trigger names
 //! no column but those of the key (which SQLite lets nobody drop), the application's `DROP COLUMN` goes
 //! through, a value that was merely assigned again is no change, and there is no limit to the columns.
-//!
-//! REPLACE takes rows away without firing anything: triggers that run before name the rows that have the new
-//! row's UNIQUE columns. (A unique index that is no constraint is not looked at: its columns can be dropped.)
+//! The triggers themselves are in `capture_triggers`.
 
 use std::collections::HashMap;
 
 use super::bookkeeping::PREFIX;
-use super::catalog::{Catalog, Table, quote, quote_list};
+use super::capture_triggers::trigger_texts;
+use super::catalog::{Catalog, Table, quote};
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::{Fields, integer};
-use super::table_info::UniqueKey;
 use crate::model::Seq;
-
-/// Milliseconds since the epoch, in SQL of any age.
-pub const WALL_CLOCK: &str = "CAST((julianday('now') - 2440587.5) * 86400000.0 + 0.5 AS INTEGER)";
-
-/// What a log entry says of its key.
-pub mod log_op {
-    /// The row with this key may have changed.
-    pub const TOUCHED: i64 = 0;
-    /// The row with this key moved to the key of the next entry.
-    pub const MOVED_FROM: i64 = 1;
-    /// See [`MOVED_FROM`].
-    pub const MOVED_TO: i64 = 2;
-}
 
 /// How the rows that a table holds when it is first seen are taken (I5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,81 +177,4 @@ fn rescan(sql: &mut dyn Sql, table: i64, wants_past: bool) -> Result<(), SqlErro
         &[i64::from(wants_past).into(), table.into()],
     )?;
     Ok(())
-}
-
-/// The capture triggers of a table: name and text.
-fn trigger_texts(table: &Table) -> Vec<(String, String)> {
-    let columns = table.key_columns();
-    let entry = |op: i64, row: &str| format!("{} VALUES({});", log_into(table), log_values(table, op, row));
-    let moved: Vec<String> = columns
-        .iter()
-        .map(|column| {
-            let (old, new) = (format!("OLD.{}", quote(column)), format!("NEW.{}", quote(column)));
-            format!("{old} IS NOT {new} COLLATE BINARY OR typeof({old}) <> typeof({new})")
-        })
-        .collect();
-    let (on, key) = (quote(&table.name), quote_list(columns));
-    let mut triggers = vec![
-        trigger(table, "insert", &format!("AFTER INSERT ON {on}"), &entry(log_op::TOUCHED, "NEW.")),
-        trigger(table, "update", &format!("AFTER UPDATE ON {on}"), &entry(log_op::TOUCHED, "NEW.")),
-        trigger(table, "delete", &format!("AFTER DELETE ON {on}"), &entry(log_op::TOUCHED, "OLD.")),
-        trigger(
-            table,
-            "move",
-            &format!("AFTER UPDATE OF {key} ON {on} WHEN {}", moved.join(" OR ")),
-            &format!("{} {}", entry(log_op::MOVED_FROM, "OLD."), entry(log_op::MOVED_TO, "NEW.")),
-        ),
-    ];
-    for (at, unique) in table.unique.iter().enumerate() {
-        triggers.extend(replace_triggers(table, at, unique));
-    }
-    triggers
-}
-
-/// Triggers that note which rows a REPLACE would take away because of a UNIQUE constraint.
-fn replace_triggers(table: &Table, at: usize, unique: &UniqueKey) -> [(String, String); 2] {
-    let on = quote(&table.name);
-    let same: Vec<String> = unique
-        .iter()
-        .map(|(column, collation)| format!("{0} = NEW.{0} COLLATE {1}", quote(column), quote(collation)))
-        .collect();
-    let values = log_values(table, log_op::TOUCHED, "");
-    let victims = format!("{} SELECT {values} FROM {on} WHERE {}", log_into(table), same.join(" AND "));
-    let key = key_list(table, "");
-    let columns = quote_list(unique.iter().map(|(column, _)| column.as_str()));
-    [
-        trigger(
-            table,
-            &format!("replace_{at}_insert"),
-            &format!("BEFORE INSERT ON {on}"),
-            &format!("{victims};"),
-        ),
-        trigger(
-            table,
-            &format!("replace_{at}_update"),
-            &format!("BEFORE UPDATE OF {columns} ON {on}"),
-            &format!("{victims} AND ({key}) IS NOT ({});", key_list(table, "OLD.")),
-        ),
-    ]
-}
-
-fn trigger(table: &Table, suffix: &str, when: &str, body: &str) -> (String, String) {
-    let name = format!("{PREFIX}{}_{suffix}", table.number);
-    let text = format!("CREATE TRIGGER {name} {when} BEGIN {body} END");
-    (name, text)
-}
-
-fn log_into(table: &Table) -> String {
-    let columns: Vec<String> = (0..table.key_columns().len()).map(|at| format!("k{at}")).collect();
-    format!("INSERT INTO _federation_log(tbl, op, at, {})", columns.join(", "))
-}
-
-/// The values of a log entry; `row` is what stands before the key's columns.
-fn log_values(table: &Table, op: i64, row: &str) -> String {
-    format!("{}, {op}, {WALL_CLOCK}, {}", table.number, key_list(table, row))
-}
-
-fn key_list(table: &Table, row: &str) -> String {
-    let columns = table.key_columns();
-    columns.iter().map(|column| format!("{row}{}", quote(column))).collect::<Vec<_>>().join(", ")
 }

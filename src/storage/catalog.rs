@@ -7,9 +7,8 @@ use std::collections::HashMap;
 use super::bookkeeping::PREFIX;
 use super::driver::{Sql, SqlError};
 use super::fields::Fields;
-use super::table_info::{
-    ForeignKey, RawColumn, UniqueKey, read_columns, read_foreign_keys, read_unique_keys,
-};
+use super::table_info::{ForeignKey, RawColumn, read_columns, read_foreign_keys};
+use super::unique_index::{UniqueKey, read_unique_keys};
 use crate::model::{KeyKind, TableSchema, Value};
 
 /// The most key columns that the log has room for.
@@ -39,11 +38,10 @@ pub struct Table {
     pub ddl: String,
     /// The definitions of its explicit indexes.
     pub indexes: Vec<String>,
-    /// Its keys besides the one that identifies a row here: a REPLACE may take rows away by them. Only those
-    /// of the table's definition, whose columns SQLite lets nobody drop.
-    pub unique: Vec<UniqueKey>,
     /// Its foreign keys.
     pub foreign_keys: Vec<ForeignKey>,
+    /// What must be unique in it: constraints and unique indexes, the PRIMARY KEY's index included.
+    pub unique_keys: Vec<UniqueKey>,
     /// The application's triggers on it, by name.
     pub triggers: Vec<(String, String)>,
 }
@@ -124,10 +122,10 @@ impl Catalog {
         let mut catalog = Self::default();
         for (name, ddl) in std::mem::take(&mut objects.tables) {
             let own = columns.get(&name).map_or(&[][..], Vec::as_slice);
-            let unique = unique_keys.remove(&name).unwrap_or_default();
+            let unique_keys = unique_keys.remove(&name).unwrap_or_default();
             let foreign_keys = foreign_keys.remove(&name).unwrap_or_default();
             match objects.table(&name, ddl, own) {
-                Ok(table) => catalog.tables.push(Table { unique, foreign_keys, ..table }),
+                Ok(table) => catalog.tables.push(Table { unique_keys, foreign_keys, ..table }),
                 Err(why) => catalog.left_alone.push((name, why)),
             }
         }
@@ -279,8 +277,8 @@ impl Objects {
             columns: travelling,
             ddl,
             indexes: self.indexes.iter().filter_map(own).collect(),
-            unique: Vec::new(),
             foreign_keys: Vec::new(),
+            unique_keys: Vec::new(),
             triggers: triggers.map(|(_, trigger, text)| (trigger.clone(), text.clone())).collect(),
         })
     }

@@ -235,7 +235,7 @@ impl Scan {
         let row = sql.query_row(
             &format!(
                 "SELECT scan, scanned, {} FROM _federation_table WHERE tbl = ? AND scan IS NOT NULL",
-                super::capture::WALL_CLOCK
+                super::capture_triggers::WALL_CLOCK
             ),
             &[table.number.into()],
         )?;

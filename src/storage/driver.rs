@@ -62,6 +62,10 @@ pub enum SqlErrorKind {
     InTransaction,
     /// A constraint of the application's schema (or a RAISE of its triggers) refused the row.
     Constraint,
+    /// Another process is syncing the database: a later turn may succeed.
+    Leased,
+    /// The bookkeeping is gone: somebody has detached the database. Attached anew, it is another replica.
+    Detached,
     /// The handle is closed.
     Closed,
     /// Anything else.
@@ -69,7 +73,7 @@ pub enum SqlErrorKind {
 }
 
 /// A statement that failed. The statement had no effect; the transaction is still open.
-#[derive(Clone, Debug, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{message}")]
 pub struct SqlError {
     /// How to react.

@@ -19,6 +19,7 @@ use super::capture::{Discovery, refresh};
 use super::catalog::Catalog;
 use super::collect::{Collected, TurnLimits, collect};
 use super::driver::{Sql, SqlError};
+use super::lease::Claim;
 use super::quarantine::examples;
 use super::rows::Context;
 use super::settle::settle_log;
@@ -75,20 +76,41 @@ pub enum TurnError {
 pub type Mint = Box<dyn FnMut() -> [u8; 16] + Send>;
 
 /// Installs the bookkeeping if it is not there, and reads the replica's state.
-pub fn open(sql: &mut dyn Sql, tenant: &str, fresh: ReplicaId) -> Result<ReplicaState, TurnError> {
+pub fn open(
+    sql: &mut dyn Sql,
+    tenant: &str,
+    fresh: ReplicaId,
+    claim: Claim,
+) -> Result<ReplicaState, TurnError> {
     let state = without_waiting(sql, |sql| {
         transaction(sql, Purpose::Collect, |sql| {
             if !is_installed(sql)? {
                 install(sql, fresh)?;
                 refresh(sql, Discovery::Old, 0)?;
             }
-            Ok(probe(sql)?.state)
+            let state = probe(sql)?.state;
+            claim.check(state.lease.as_ref())?;
+            Ok(state)
         })
     })?;
     match state.tenant {
         Some(bound) if bound != tenant => Err(TurnError::OtherTenant { bound, asked: tenant.to_owned() }),
         _ => Ok(state),
     }
+}
+
+/// Gives the lease back: a sync has failed, and whoever waits need not wait for it to run out.
+pub fn release(sql: &mut dyn Sql, claim: Claim) -> Result<(), SqlError> {
+    without_waiting(sql, |sql| {
+        transaction(sql, Purpose::Collect, |sql| {
+            let mut state = probe(sql)?.state;
+            if state.lease.is_some_and(|lease| lease.holder == claim.holder) {
+                state.lease = None;
+                state.save(sql)?;
+            }
+            Ok(())
+        })
+    })
 }
 
 /// Reasons for rows being set aside that a sync repeats.
@@ -110,10 +132,12 @@ pub fn reconcile(
     incarnation: Incarnation,
     attached: &Attached,
     fresh: ReplicaId,
+    claim: Claim,
 ) -> Result<Reconciled, SqlError> {
     without_waiting(sql, |sql| {
         transaction(sql, Purpose::Collect, |sql| {
             let mut state = probe(sql)?.state;
+            claim.check(state.lease.as_ref())?;
             let sent = sent_batches(sql)?;
             let other_store = state.incarnation.is_some_and(|known| known != incarnation);
             let accepted = attached.last.map_or((0, Digest::ZERO), |last| last);
@@ -171,12 +195,13 @@ pub fn collect_turn(
     sql: &mut dyn Sql,
     cached: Option<CachedCatalog>,
     clock: HubClock,
+    claim: Claim,
     limits: TurnLimits,
     mint: &mut Mint,
 ) -> Result<CollectTurn, SqlError> {
     let may_wait = cached.as_ref().is_none_or(|cached| cached.readers_wait);
     let work = |sql: &mut dyn Sql| {
-        transaction(sql, Purpose::Collect, |sql| collect_in(sql, cached, clock, limits, mint))
+        transaction(sql, Purpose::Collect, |sql| collect_in(sql, cached, clock, claim, limits, mint))
     };
     if may_wait { without_waiting(sql, work) } else { work(sql) }
 }
@@ -185,11 +210,13 @@ fn collect_in(
     sql: &mut dyn Sql,
     cached: Option<CachedCatalog>,
     clock: HubClock,
+    claim: Claim,
     limits: TurnLimits,
     mint: &mut Mint,
 ) -> Result<CollectTurn, SqlError> {
     let probe = probe(sql)?;
     let mut state = probe.state;
+    claim.check(state.lease.as_ref())?;
     let fresh = cached.filter(|cached| cached.schema_version == probe.schema_version);
     let (catalog, is_fresh) = match fresh {
         Some(cached) => (cached, true),
@@ -212,6 +239,11 @@ fn collect_in(
             let mut context = context(&catalog, &state, clock, mint);
             collect(sql, &mut context, &mut state, limits)
         })?;
+        if turn.collected.batch.is_some() {
+            // From here to the end of the sync nobody else may compose a batch, or take this one for lost.
+            state.lease = Some(claim.lease());
+            state.save(sql)?;
+        }
         turn.state = state;
     }
     Ok(turn)
@@ -247,6 +279,7 @@ pub fn apply_turn(
     sql: &mut dyn Sql,
     cached: Option<CachedCatalog>,
     clock: HubClock,
+    claim: Claim,
     mint: &mut Mint,
     extras: &ApplyExtras,
     incoming: &Incoming,
@@ -255,6 +288,8 @@ pub fn apply_turn(
     transaction(sql, purpose, |sql| {
         let probe = probe(sql)?;
         let mut state = probe.state;
+        claim.check(state.lease.as_ref())?;
+        state.lease = incoming.done.is_none().then(|| claim.lease());
         let mut notices = Vec::new();
         let fresh = cached.filter(|cached| cached.schema_version == probe.schema_version);
         let mut catalog = match fresh {

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::capture::log_op;
+use super::capture_triggers::log_op;
 use super::catalog::{Key, Table};
 use super::driver::{Sql, SqlError};
 use super::fields::{Fields, integer};

@@ -1,4 +1,4 @@
-//! What SQLite's pragmas tell of tables: columns, UNIQUE constraints, foreign keys.
+//! What SQLite's pragmas tell of tables: columns and foreign keys.
 
 use std::collections::HashMap;
 
@@ -77,42 +77,6 @@ fn is_literal(text: &str) -> bool {
     let inner = quoted.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
     let is_quoted = inner.is_some_and(|inner| !inner.replace("''", "").contains('\''));
     is_quoted || text.parse::<f64>().is_ok() || ["true", "false"].contains(&text.to_lowercase().as_str())
-}
-
-/// The columns of a UNIQUE constraint, each with its collation.
-pub type UniqueKey = Vec<(String, String)>;
-
-/// The UNIQUE constraints of each table, and keys whose collation takes several values for one.
-pub fn read_unique_keys(sql: &mut dyn Sql) -> Result<HashMap<String, Vec<UniqueKey>>, SqlError> {
-    let mut keys: HashMap<String, Vec<(bool, UniqueKey)>> = HashMap::new();
-    let mut last = None;
-    sql.query(
-        "SELECT m.name, i.origin, i.seq, x.name, x.coll FROM main.sqlite_master AS m, \
-         pragma_index_list(m.name) AS i, pragma_index_xinfo(i.name) AS x \
-         WHERE m.type = 'table' AND i.origin IN ('u', 'pk') AND x.key ORDER BY m.name, i.seq, x.seqno",
-        &[],
-        &mut |row| {
-            let mut fields = Fields::of(row);
-            let (table, origin, index) = (fields.text()?, fields.text()?, fields.integer()?);
-            let column = (fields.text()?, fields.text()?);
-            let own = keys.entry(table.clone()).or_default();
-            let this = Some((table, index));
-            if last != this {
-                own.push((origin == "pk", Vec::new()));
-                last = this;
-            }
-            if let Some((_, columns)) = own.last_mut() {
-                columns.push(column);
-            }
-            Ok(())
-        },
-    )?;
-    // A PRIMARY KEY that compares bytes takes away no other row than the one that has the same key.
-    let matters = |(is_primary, columns): &(bool, UniqueKey)| {
-        !is_primary || columns.iter().any(|(_, collation)| collation != "BINARY")
-    };
-    let rest = |own: Vec<(bool, UniqueKey)>| own.into_iter().filter(matters).map(|(_, key)| key).collect();
-    Ok(keys.into_iter().map(|(table, own)| (table, rest(own))).collect())
 }
 
 /// What a foreign key does to its row when the row that it references is deleted.

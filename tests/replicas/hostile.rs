@@ -1,21 +1,11 @@
 //! What applications, locks and lost connections do to a replica at the worst moment.
 
-use crate::world::{Agent, Counts, Fate, Hub, pair, text};
+use crate::world::{Agent, Counts, Fate, Hub, pair, settle, text};
 use federation_hub::model::Value;
 use federation_hub::storage::collect::TurnLimits;
 
 const NOTES: &str = "CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT, body)";
 const TASKS: &str = "CREATE TABLE tasks(id INTEGER PRIMARY KEY AUTOINCREMENT, title TEXT, done INTEGER)";
-
-/// Syncs everyone until everyone has heard of everything, and compares.
-fn settle(hub: &mut Hub, a: &mut Agent, b: &mut Agent, query: &str) -> Vec<Vec<Value>> {
-    for _ in 0..2 {
-        a.sync(hub);
-        b.sync(hub);
-    }
-    assert_eq!(a.rows(query), b.rows(query), "{query}");
-    a.rows(query)
-}
 
 #[test]
 fn a_lock_met_at_any_statement_loses_nothing() {

@@ -4,5 +4,7 @@
 
 mod convergence;
 mod hostile;
+mod nothing_left;
 mod sharing;
 mod world;
+mod writes;

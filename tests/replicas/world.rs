@@ -9,6 +9,7 @@ use federation_hub::storage::collect::TurnLimits;
 use federation_hub::storage::driver::{EachRow, Sql, SqlError, SqlErrorKind, ValueRef};
 use federation_hub::storage::hub_store::{HubStore, StoreError};
 use federation_hub::storage::hub_store_sqlite::SqliteHubStore;
+use federation_hub::storage::lease::{Claim, Holder};
 use federation_hub::storage::replica::{
     ApplyExtras, CachedCatalog, HubClock, Mint, apply_turn, collect_turn, open, reconcile,
 };
@@ -121,6 +122,10 @@ pub struct Agent {
     caller: Caller,
     mint: Mint,
     attached: Option<(u64, Option<CachedCatalog>)>,
+    /// Whose leases these are.
+    pub holder: Holder,
+    /// How far the time by which leases run out is ahead of the true time.
+    pub later_ms: i64,
     /// The wall clock of this agent's machine, less the true time.
     pub skew_ms: i64,
     /// How far this agent believes the hub's clock to be ahead of the true time.
@@ -146,6 +151,8 @@ impl Agent {
             caller: Caller { tenant: tenant.into(), agent: name.into() },
             mint,
             attached: None,
+            holder: Holder([seed; 16]),
+            later_ms: 0,
             skew_ms: 0,
             lead_ms: 0,
             limits: TurnLimits::default(),
@@ -158,6 +165,11 @@ impl Agent {
     pub fn run(&mut self, statements: &str) -> &mut Self {
         self.sql.run(statements).unwrap_or_else(|error| panic!("{statements}: {error}"));
         self
+    }
+
+    /// Runs statements that may fail.
+    pub fn try_run(&mut self, statements: &str) -> Result<(), SqlError> {
+        self.sql.run(statements)
     }
 
     /// The rows of a query, as text.
@@ -183,18 +195,24 @@ impl Agent {
         HubClock { offset_ms: self.lead_ms - self.skew_ms, now_ms }
     }
 
+    /// This agent, now.
+    pub fn claim(&self) -> Claim {
+        Claim { holder: self.holder, now_ms: self.clock().now_ms + self.later_ms }
+    }
+
     fn attach(&mut self, hub: &mut Hub) -> (u64, Option<CachedCatalog>) {
         if let Some(attached) = self.attached.clone() {
             return attached;
         }
         let fresh = ReplicaId((self.mint)());
-        let mut state = open(&mut self.sql, &self.caller.tenant, fresh).unwrap();
+        let claim = self.claim();
+        let mut state = open(&mut self.sql, &self.caller.tenant, fresh, claim).unwrap();
         loop {
             let attached = hub.store.attach(&self.caller, state.replica).unwrap();
             hub.store.commit().unwrap();
             let (incarnation, fresh) = (hub.store.incarnation(), ReplicaId((self.mint)()));
             let reconciled =
-                reconcile(&mut self.sql, &self.caller.tenant, incarnation, &attached, fresh).unwrap();
+                reconcile(&mut self.sql, &self.caller.tenant, incarnation, &attached, fresh, claim).unwrap();
             state = reconciled.state;
             if !reconciled.renewed {
                 self.attached = Some((attached.epoch, None));
@@ -205,9 +223,20 @@ impl Agent {
 
     /// One collecting turn whose outcome nobody needs.
     pub fn collect(&mut self) {
+        self.try_collect().unwrap();
+    }
+
+    /// One collecting turn that may fail.
+    pub fn try_collect(&mut self) -> Result<(), SqlError> {
         let (_, catalog) = self.attached.clone().unwrap();
-        let clock = self.clock();
-        collect_turn(&mut self.sql, catalog, clock, self.limits, &mut self.mint).unwrap();
+        let (clock, claim) = (self.clock(), self.claim());
+        collect_turn(&mut self.sql, catalog, clock, claim, self.limits, &mut self.mint).map(|_| ())
+    }
+
+    /// Another process that has the same file open.
+    pub fn beside(&self, name: &str, seed: u8) -> Self {
+        let connection = Connection::open(self.file.as_ref().unwrap()).unwrap();
+        Self { sql: Faulty::new(connection), ..Self::new(&self.caller.tenant, name, seed) }
     }
 
     /// A copy of the database as it is now.
@@ -256,9 +285,9 @@ impl Agent {
         let mut acked: Vec<SentBatch> = Vec::new();
         let mut first = None;
         loop {
-            let clock = self.clock();
+            let (clock, claim) = (self.clock(), self.claim());
             let turn = until_free(|| {
-                collect_turn(&mut self.sql, catalog.clone(), clock, self.limits, &mut self.mint)
+                collect_turn(&mut self.sql, catalog.clone(), clock, claim, self.limits, &mut self.mint)
             });
             catalog = Some(turn.catalog.clone());
             let more = turn.collected.more;
@@ -329,9 +358,9 @@ impl Agent {
             let done = (at == last).then(|| snapshot.done.clone());
             let retry = done.is_some() && (first.quarantined > 0 || counts.quarantined > 0);
             let incoming = Incoming { acked: std::mem::take(&mut acked), rows, done, retry };
-            let clock = self.clock();
+            let (clock, claim) = (self.clock(), self.claim());
             let turn = until_free(|| {
-                apply_turn(&mut self.sql, catalog.clone(), clock, &mut self.mint, &extras, &incoming)
+                apply_turn(&mut self.sql, catalog.clone(), clock, claim, &mut self.mint, &extras, &incoming)
             });
             let unexpected: Vec<&String> =
                 turn.notices.iter().filter(|notice| !notice.contains("set aside")).collect();
@@ -356,6 +385,16 @@ pub fn pair(schema: &str) -> (Hub, Agent, Agent) {
     a.run(schema);
     b.run(schema);
     (Hub::new(), a, b)
+}
+
+/// Syncs everyone until everyone has heard of everything, and compares.
+pub fn settle(hub: &mut Hub, a: &mut Agent, b: &mut Agent, query: &str) -> Vec<Vec<Value>> {
+    for _ in 0..2 {
+        a.sync(hub);
+        b.sync(hub);
+    }
+    assert_eq!(a.rows(query), b.rows(query), "{query}");
+    a.rows(query)
 }
 
 /// A text value.

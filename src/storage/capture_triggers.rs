@@ -1,0 +1,120 @@
+//! The texts of the capture triggers.
+//!
+//! REPLACE takes rows away without firing anything: triggers that run before name the rows that hold a unique
+//! key of the new row. Those have to name the columns of the key. Of a constraint SQLite lets nobody drop them;
+//! those of an index can be dropped once the index is, and until a sync has seen that, our trigger makes the
+//! application's `DROP COLUMN` fail. So its name says what to do: SQLite's error quotes it.
+
+use super::bookkeeping::PREFIX;
+use super::catalog::{Table, quote, quote_list};
+use super::unique_index::{KeyOrigin, KeyPart, KeyTerm, UniqueKey};
+
+/// Milliseconds since the epoch, in SQL of any age.
+pub const WALL_CLOCK: &str = "CAST((julianday('now') - 2440587.5) * 86400000.0 + 0.5 AS INTEGER)";
+
+/// What a log entry says of its key.
+pub mod log_op {
+    /// The row with this key may have changed.
+    pub const TOUCHED: i64 = 0;
+    /// The row with this key moved to the key of the next entry.
+    pub const MOVED_FROM: i64 = 1;
+    /// See [`MOVED_FROM`].
+    pub const MOVED_TO: i64 = 2;
+}
+
+/// The capture triggers of a table: name and text.
+pub fn trigger_texts(table: &Table) -> Vec<(String, String)> {
+    let columns = table.key_columns();
+    let entry = |op: i64, row: &str| format!("{} VALUES({});", log_into(table), log_values(table, op, row));
+    let moved: Vec<String> = columns
+        .iter()
+        .map(|column| {
+            let (old, new) = (format!("OLD.{}", quote(column)), format!("NEW.{}", quote(column)));
+            format!("{old} IS NOT {new} COLLATE BINARY OR typeof({old}) <> typeof({new})")
+        })
+        .collect();
+    let (on, key) = (quote(&table.name), quote_list(columns));
+    let mut triggers = vec![
+        trigger(table, "insert", &format!("AFTER INSERT ON {on}"), &entry(log_op::TOUCHED, "NEW.")),
+        trigger(table, "update", &format!("AFTER UPDATE ON {on}"), &entry(log_op::TOUCHED, "NEW.")),
+        trigger(table, "delete", &format!("AFTER DELETE ON {on}"), &entry(log_op::TOUCHED, "OLD.")),
+        trigger(
+            table,
+            "move",
+            &format!("AFTER UPDATE OF {key} ON {on} WHEN {}", moved.join(" OR ")),
+            &format!("{} {}", entry(log_op::MOVED_FROM, "OLD."), entry(log_op::MOVED_TO, "NEW.")),
+        ),
+    ];
+    for (at, unique) in table.unique_keys.iter().filter(|key| key.can_take_others()).enumerate() {
+        triggers.extend(replace_triggers(table, at, unique));
+    }
+    triggers
+}
+
+/// What SQLite's error says of a trigger that stands in the way of a `DROP COLUMN`.
+const ADVICE: &str = " (change the table inside FederationHub.migrate)";
+
+/// Triggers that note which rows a REPLACE would take away because of a unique key.
+fn replace_triggers(table: &Table, at: usize, unique: &UniqueKey) -> [(String, String); 2] {
+    let on = quote(&table.name);
+    let mut same: Vec<String> = unique.parts.iter().map(|part| same_part(unique, part)).collect();
+    if let Some(filter) = &unique.filter {
+        same.push(format!("({filter})"));
+        same.push(of_new_row(unique, filter));
+    }
+    let values = log_values(table, log_op::TOUCHED, "");
+    let victims = format!("{} SELECT {values} FROM {on} WHERE {}", log_into(table), same.join(" AND "));
+    let key = key_list(table, "");
+    let columns = quote_list(unique.columns.iter().map(String::as_str));
+    let advice = if unique.origin == KeyOrigin::Index { ADVICE } else { "" };
+    [
+        trigger(
+            table,
+            &format!("replace_{at}_insert{advice}"),
+            &format!("BEFORE INSERT ON {on}"),
+            &format!("{victims};"),
+        ),
+        trigger(
+            table,
+            &format!("replace_{at}_update{advice}"),
+            &format!("BEFORE UPDATE OF {columns} ON {on}"),
+            &format!("{victims} AND ({key}) IS NOT ({});", key_list(table, "OLD.")),
+        ),
+    ]
+}
+
+/// Whether a row has this part of the key in common with the new row. Worded so that the index serves it.
+fn same_part(unique: &UniqueKey, part: &KeyPart) -> String {
+    let (own, new) = match &part.term {
+        KeyTerm::Column(column) => (quote(column), format!("NEW.{}", quote(column))),
+        KeyTerm::Expression(expression) => (format!("({expression})"), of_new_row(unique, expression)),
+    };
+    format!("{own} = {new} COLLATE {}", quote(&part.collation))
+}
+
+/// An expression over the columns of the row that is about to be written.
+fn of_new_row(unique: &UniqueKey, expression: &str) -> String {
+    let columns = unique.columns.iter().map(|column| format!("NEW.{0} AS {0}", quote(column)));
+    format!("(SELECT {expression} FROM (SELECT {}))", columns.collect::<Vec<_>>().join(", "))
+}
+
+fn trigger(table: &Table, suffix: &str, when: &str, body: &str) -> (String, String) {
+    let name = format!("{PREFIX}{}_{suffix}", table.number);
+    let text = format!("CREATE TRIGGER {} {when} BEGIN {body} END", quote(&name));
+    (name, text)
+}
+
+fn log_into(table: &Table) -> String {
+    let columns: Vec<String> = (0..table.key_columns().len()).map(|at| format!("k{at}")).collect();
+    format!("INSERT INTO _federation_log(tbl, op, at, {})", columns.join(", "))
+}
+
+/// The values of a log entry; `row` is what stands before the key's columns.
+fn log_values(table: &Table, op: i64, row: &str) -> String {
+    format!("{}, {op}, {WALL_CLOCK}, {}", table.number, key_list(table, row))
+}
+
+fn key_list(table: &Table, row: &str) -> String {
+    let columns = table.key_columns();
+    columns.iter().map(|column| format!("{row}{}", quote(column))).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,137 @@
+//! SQL text cut into tokens, as SQLite cuts it: for the few facts about a definition that no pragma tells.
+
+/// What kind of token it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenKind {
+    /// A keyword, or a name that is not quoted. A number counts as one: it is never asked for.
+    Word,
+    /// A name in double quotes, backticks or brackets.
+    QuotedName,
+    /// A string, `'…'`.
+    String,
+    /// Any other character.
+    Symbol,
+}
+
+/// A token, and where it begins and ends in the text, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token<'a> {
+    /// Its kind.
+    pub kind: TokenKind,
+    /// Its text, quotes included.
+    pub text: &'a str,
+    /// Where it begins.
+    pub start: usize,
+}
+
+impl Token<'_> {
+    /// Where it ends.
+    pub fn end(&self) -> usize {
+        self.start + self.text.len()
+    }
+
+    /// Whether it is this keyword or this symbol.
+    pub fn is(&self, word: &str) -> bool {
+        matches!(self.kind, TokenKind::Word | TokenKind::Symbol) && self.text.eq_ignore_ascii_case(word)
+    }
+
+    /// The name that it stands for, without its quotes; none for strings and symbols.
+    pub fn name(&self) -> Option<String> {
+        match self.kind {
+            TokenKind::Word => Some(self.text.to_owned()),
+            TokenKind::QuotedName => {
+                let inner = &self.text[1..self.text.len() - 1];
+                Some(match self.text.as_bytes()[0] {
+                    b'[' => inner.to_owned(),
+                    b'"' => inner.replace("\"\"", "\""),
+                    _ => inner.replace("``", "`"),
+                })
+            }
+            TokenKind::String | TokenKind::Symbol => None,
+        }
+    }
+}
+
+/// The tokens of a text, without its comments. None if a quote is not closed: then it is no SQL.
+pub fn tokens(text: &str) -> Option<Vec<Token<'_>>> {
+    let mut tokens = Vec::new();
+    let mut at = 0;
+    while let Some(first) = text[at..].chars().next() {
+        let rest = &text[at..];
+        let (kind, length) = match first {
+            _ if first.is_ascii_whitespace() => (None, 1),
+            '-' if rest.starts_with("--") => (None, rest.find('\n').unwrap_or(rest.len())),
+            // A comment that is not closed ends with the text.
+            '/' if rest.starts_with("/*") => {
+                (None, rest[2..].find("*/").map_or(rest.len(), |length| length + 4))
+            }
+            '\'' => (Some(TokenKind::String), quoted(rest, '\'')?),
+            '"' | '`' => (Some(TokenKind::QuotedName), quoted(rest, first)?),
+            '[' => (Some(TokenKind::QuotedName), rest.find(']')? + 1),
+            _ if is_word(first) => (Some(TokenKind::Word), rest.find(|c| !is_word(c)).unwrap_or(rest.len())),
+            _ => (Some(TokenKind::Symbol), first.len_utf8()),
+        };
+        tokens.extend(kind.map(|kind| Token { kind, text: &rest[..length], start: at }));
+        at += length;
+    }
+    Some(tokens)
+}
+
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '$') || !c.is_ascii()
+}
+
+/// The length of a text in quotes; a quote that is doubled stands for itself.
+fn quoted(text: &str, quote: char) -> Option<usize> {
+    let mut at = 1;
+    loop {
+        at += text[at..].find(quote)? + 1;
+        if !text[at..].starts_with(quote) {
+            return Some(at);
+        }
+        at += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn texts(sql: &str) -> Vec<&str> {
+        tokens(sql).unwrap().iter().map(|token| token.text).collect()
+    }
+
+    #[test]
+    fn quotes_and_comments_hide_what_they_hold() {
+        assert_eq!(
+            texts("a/* ( */,'it''s (' -- )\n(\"x\"\"y\" [b)] `c``d`)x'00' é_1"),
+            ["a", ",", "'it''s ('", "(", "\"x\"\"y\"", "[b)]", "`c``d`", ")", "x", "'00'", "é_1"]
+        );
+        assert_eq!(texts("a -- to the end"), ["a"]);
+        assert_eq!(texts("a /* to the end"), ["a"]);
+        for open in ["'", "\"a", "[a", "'a''"] {
+            assert_eq!(tokens(open), None, "{open}");
+        }
+    }
+
+    #[test]
+    fn a_name_loses_its_quotes() {
+        let names: Vec<_> =
+            tokens("a \"x\"\"y\" [b] `c``d` 'e' (").unwrap().iter().map(Token::name).collect();
+        let expected = ["a", "x\"y", "b", "c`d"].map(|name| Some(name.to_owned()));
+        assert_eq!(names[..4], expected);
+        assert_eq!(names[4..], [None, None]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_too_odd(text in ".*") {
+            for token in tokens(&text).unwrap_or_default() {
+                prop_assert_eq!(&text[token.start..token.end()], token.text);
+                let _ = token.name();
+            }
+        }
+    }
+}

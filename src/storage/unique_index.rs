@@ -1,0 +1,290 @@
+//! What must be unique in a table: constraints of its definition, and unique indexes, partial ones and those
+//! over expressions included.
+
+use std::collections::HashMap;
+
+use super::driver::{Sql, SqlError};
+use super::fields::Fields;
+use super::sql_text::{Token, TokenKind, tokens};
+
+/// A key that SQLite keeps unique, by an index. (A rowid has none: it is not among these.)
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UniqueKey {
+    /// The name of the index, `sqlite_autoindex_…` for a constraint.
+    pub index: String,
+    /// What it is there for.
+    pub origin: KeyOrigin,
+    /// Its parts, in order. Two rows collide if all are equal and none is NULL.
+    pub parts: Vec<KeyPart>,
+    /// The condition of a partial index: only rows for which it is true can collide.
+    pub filter: Option<String>,
+    /// The columns that parts and filter read.
+    pub columns: Vec<String>,
+}
+
+/// What a unique index is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyOrigin {
+    /// For the PRIMARY KEY.
+    PrimaryKey,
+    /// For a UNIQUE constraint. SQLite lets nobody drop its columns.
+    Constraint,
+    /// `CREATE UNIQUE INDEX` made it.
+    Index,
+}
+
+/// A part of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyPart {
+    /// What is compared.
+    pub term: KeyTerm,
+    /// How it is compared.
+    pub collation: String,
+}
+
+/// What a part of a key compares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyTerm {
+    /// The column of this name.
+    Column(String),
+    /// An expression over the row's columns, as the definition words it.
+    Expression(String),
+}
+
+impl UniqueKey {
+    /// Whether a REPLACE may take away another row by it than the one whose PRIMARY KEY has the same bytes.
+    pub fn can_take_others(&self) -> bool {
+        self.origin != KeyOrigin::PrimaryKey || self.parts.iter().any(|part| part.collation != "BINARY")
+    }
+}
+
+/// The unique keys of each table of `main`, by the table's name.
+///
+/// A key whose definition cannot be read is left out; there is none that SQLite accepts.
+pub fn read_unique_keys(sql: &mut dyn Sql) -> Result<HashMap<String, Vec<UniqueKey>>, SqlError> {
+    let mut keys: HashMap<String, Vec<UniqueKey>> = HashMap::new();
+    // Which columns an expression reads, and its text, no pragma tells.
+    let mut worded: Vec<(String, usize, String)> = Vec::new();
+    sql.query(
+        "SELECT m.name, i.name, i.origin, x.name, x.coll, d.sql FROM main.sqlite_master AS m, \
+         pragma_index_list(m.name) AS i, pragma_index_xinfo(i.name) AS x \
+         LEFT JOIN main.sqlite_master AS d ON d.type = 'index' AND d.name = i.name \
+         WHERE m.type = 'table' AND i.\"unique\" AND x.key ORDER BY m.name, i.seq, x.seqno",
+        &[],
+        &mut |row| {
+            let mut fields = Fields::of(row);
+            let (table, index, origin) = (fields.text()?, fields.text()?, fields.text()?);
+            let (column, collation, text) = (fields.optional_text(), fields.text()?, fields.optional_text());
+            let own = keys.entry(table.clone()).or_default();
+            if own.last().is_none_or(|key| key.index != index) {
+                worded.extend(text.map(|text| (table, own.len(), text)));
+                let origin = match origin.as_str() {
+                    "pk" => KeyOrigin::PrimaryKey,
+                    "u" => KeyOrigin::Constraint,
+                    _ => KeyOrigin::Index,
+                };
+                own.push(UniqueKey { index, origin, parts: Vec::new(), filter: None, columns: Vec::new() });
+            }
+            if let Some(key) = own.last_mut() {
+                key.columns.extend(column.clone());
+                let term = column.map_or(KeyTerm::Expression(String::new()), KeyTerm::Column);
+                key.parts.push(KeyPart { term, collation });
+            }
+            Ok(())
+        },
+    )?;
+    // From behind, so that leaving one out moves none that is still to come.
+    for (table, at, text) in worded.into_iter().rev() {
+        let Some(own) = keys.get_mut(&table) else { continue };
+        let is_read = match Definition::read(&text) {
+            Some(definition) if definition.parts.len() == own[at].parts.len() => {
+                complete(sql, &table, &mut own[at], &definition)?;
+                true
+            }
+            _ => false,
+        };
+        if !is_read {
+            own.remove(at);
+        }
+    }
+    Ok(keys)
+}
+
+/// Adds what the definition alone tells.
+fn complete(
+    sql: &mut dyn Sql,
+    table: &str,
+    key: &mut UniqueKey,
+    definition: &Definition<'_>,
+) -> Result<(), SqlError> {
+    let mut read: Vec<String> = definition.filter.iter().flat_map(|filter| names(filter)).collect();
+    key.filter = definition.filter.map(str::to_owned);
+    for (part, text) in key.parts.iter_mut().zip(&definition.parts) {
+        if let KeyTerm::Expression(expression) = &mut part.term {
+            (*text).clone_into(expression);
+            read.extend(names(text));
+        }
+    }
+    if read.is_empty() {
+        return Ok(());
+    }
+    sql.query("SELECT name FROM pragma_table_xinfo(?)", &[table.into()], &mut |row| {
+        let column = Fields::of(row).text()?;
+        let is_read = read.iter().any(|name| name.eq_ignore_ascii_case(&column));
+        if is_read && !key.columns.contains(&column) {
+            key.columns.push(column);
+        }
+        Ok(())
+    })
+}
+
+/// The names in an expression that can be columns.
+fn names(expression: &str) -> Vec<String> {
+    let tokens = tokens(expression).unwrap_or_default();
+    let is_called = |at: usize| tokens.get(at + 1).is_some_and(|next| next.is("("));
+    let columns = tokens.iter().enumerate().filter(|(at, token)| {
+        let can_be = matches!(token.kind, TokenKind::Word | TokenKind::QuotedName);
+        can_be && !is_called(*at)
+    });
+    columns.filter_map(|(_, token)| token.name()).collect()
+}
+
+/// The part of a `CREATE UNIQUE INDEX` that says what is unique.
+#[derive(Debug, PartialEq, Eq)]
+struct Definition<'a> {
+    /// Columns and expressions, without ASC and DESC.
+    parts: Vec<&'a str>,
+    filter: Option<&'a str>,
+}
+
+impl<'a> Definition<'a> {
+    fn read(text: &'a str) -> Option<Self> {
+        let tokens = tokens(text)?;
+        // `CREATE UNIQUE INDEX name ON table (`: SQLite keeps no schema and no IF NOT EXISTS, but both names
+        // can be words that mean something elsewhere.
+        let open = tokens.iter().position(|token| token.is("("))?;
+        let mut depth = 0_usize;
+        let mut from = open + 1;
+        let mut parts = Vec::new();
+        let mut close = None;
+        for (at, token) in tokens.iter().enumerate().skip(open) {
+            if token.is("(") {
+                depth += 1;
+            } else if token.is(")") {
+                depth -= 1;
+            }
+            if depth == 0 || (depth == 1 && token.is(",")) {
+                parts.push(part(text, &tokens[from..at])?);
+                from = at + 1;
+            }
+            if depth == 0 {
+                close = Some(at);
+                break;
+            }
+        }
+        let rest = &tokens[close? + 1..];
+        let filter = match rest {
+            [] => None,
+            [word, condition @ ..] if word.is("WHERE") => Some(span(text, condition)?),
+            _ => return None,
+        };
+        Some(Self { parts, filter })
+    }
+}
+
+/// One column or expression, without its order.
+fn part<'a>(text: &'a str, tokens: &[Token<'_>]) -> Option<&'a str> {
+    match tokens {
+        [expression @ .., order] if order.is("ASC") || order.is("DESC") => span(text, expression),
+        expression => span(text, expression),
+    }
+}
+
+/// The text from the first token to the last.
+fn span<'a>(text: &'a str, tokens: &[Token<'_>]) -> Option<&'a str> {
+    Some(&text[tokens.first()?.start..tokens.last()?.end()])
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::storage::sqlite_driver::RusqliteSql;
+
+    fn keys(schema: &str, table: &str) -> Vec<UniqueKey> {
+        let mut sql = RusqliteSql::new(Connection::open_in_memory().unwrap());
+        sql.run(schema).unwrap();
+        read_unique_keys(&mut sql).unwrap().remove(table).unwrap_or_default()
+    }
+
+    fn column(name: &str, collation: &str) -> KeyPart {
+        KeyPart { term: KeyTerm::Column(name.into()), collation: collation.into() }
+    }
+
+    fn expression(text: &str, collation: &str) -> KeyPart {
+        KeyPart { term: KeyTerm::Expression(text.into()), collation: collation.into() }
+    }
+
+    #[test]
+    fn constraints_and_keys_are_told_apart() {
+        let found = keys(
+            "CREATE TABLE t(a TEXT COLLATE NOCASE, b, c UNIQUE, PRIMARY KEY(b, a)) WITHOUT ROWID;
+             CREATE INDEX plain ON t(c)",
+            "t",
+        );
+        let origins: Vec<_> = found.iter().map(|key| (key.origin, key.parts.clone())).collect();
+        assert!(origins.contains(&(KeyOrigin::Constraint, vec![column("c", "BINARY")])), "{origins:?}");
+        let primary = (KeyOrigin::PrimaryKey, vec![column("b", "BINARY"), column("a", "NOCASE")]);
+        assert!(origins.contains(&primary), "{origins:?}");
+        assert_eq!(origins.len(), 2);
+        assert_eq!(keys("CREATE TABLE t(id INTEGER PRIMARY KEY)", "t"), []);
+    }
+
+    #[test]
+    fn an_index_over_expressions_is_read_with_its_condition() {
+        let found = keys(
+            "CREATE TABLE \"a (table\"(id INTEGER PRIMARY KEY, \"na,me\" TEXT, coalesce TEXT, gone, kind);
+             CREATE UNIQUE INDEX IF NOT EXISTS main.\"by (name\" ON \"a (table\" ( -- one, two (
+                ifnull(\"na,me\" || ')' /* , */, 'it''s') COLLATE NOCASE DESC, kind COLLATE RTRIM asc,
+                coalesce((kind), 1)
+             ) WHERE gone IS NULL AND kind IN ('x', 'y') -- the end",
+            "a (table",
+        );
+        let [key] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(key.index, "by (name");
+        assert_eq!(key.origin, KeyOrigin::Index);
+        assert_eq!(
+            key.parts,
+            [
+                expression("ifnull(\"na,me\" || ')' /* , */, 'it''s') COLLATE NOCASE", "NOCASE"),
+                column("kind", "RTRIM"),
+                expression("coalesce((kind), 1)", "BINARY"),
+            ]
+        );
+        assert_eq!(key.filter.as_deref(), Some("gone IS NULL AND kind IN ('x', 'y')"));
+        assert_eq!(key.columns, ["kind", "na,me", "gone"], "`coalesce` is a function here");
+    }
+
+    #[test]
+    fn the_parts_of_several_indexes_stay_apart() {
+        let found = keys(
+            "CREATE TABLE t(a, b); CREATE UNIQUE INDEX x ON t(a, b); CREATE UNIQUE INDEX y ON t(b) WHERE a > 0;
+             CREATE UNIQUE INDEX z ON t(\"a\", abs(b))",
+            "t",
+        );
+        let by_name = |name: &str| found.iter().find(|key| key.index == name).unwrap();
+        assert_eq!(by_name("x").parts, [column("a", "BINARY"), column("b", "BINARY")]);
+        assert_eq!(by_name("y").columns, ["b", "a"]);
+        assert_eq!(by_name("z").parts, [column("a", "BINARY"), expression("abs(b)", "BINARY")]);
+    }
+
+    #[test]
+    fn what_is_no_definition_is_not_read() {
+        for text in
+            ["", "(", "CREATE UNIQUE INDEX i ON t(a", "CREATE UNIQUE INDEX i ON t(a) WHAT", "i(,)", "')"]
+        {
+            assert_eq!(Definition::read(text), None, "{text}");
+        }
+    }
+}

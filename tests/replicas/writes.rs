@@ -1,0 +1,105 @@
+//! Every way to write: whatever the application's statement, the others get what it did.
+
+use crate::world::{Agent, Counts, Hub, pair, settle, text};
+use federation_hub::model::Value;
+
+const SKILLS: &str = "CREATE TABLE skills(id TEXT PRIMARY KEY, name TEXT, kind TEXT, gone INTEGER);";
+
+/// Two agents that share these skills: 1 retry, 2 plan, 3 Act.
+fn skilled(index: &str) -> (Hub, Agent, Agent) {
+    let (mut hub, mut a, mut b) = pair(&format!("{SKILLS} {index}"));
+    a.run(
+        "INSERT INTO skills VALUES('1', 'retry', 'x', NULL), ('2', 'plan', 'x', NULL), ('3', 'Act', 'y', 1)",
+    );
+    a.sync(&mut hub);
+    b.sync(&mut hub);
+    (hub, a, b)
+}
+
+#[test]
+fn rows_that_replace_takes_away_by_a_unique_index_are_deletes() {
+    let row = |id, name| vec![text(id), text(name)];
+    for index in [
+        "CREATE UNIQUE INDEX by_name ON skills(name)",
+        "CREATE UNIQUE INDEX by_name ON skills(name COLLATE NOCASE, kind)",
+        "CREATE UNIQUE INDEX by_name ON skills(lower(name) /* ( */ DESC)",
+        "CREATE UNIQUE INDEX by_name ON skills(trim(name, '-''(') COLLATE NOCASE) WHERE gone IS NULL",
+    ] {
+        let (mut hub, mut a, mut b) = skilled(index);
+        a.run("INSERT OR REPLACE INTO skills VALUES('4', 'retry', 'x', NULL)");
+        a.run("UPDATE OR REPLACE skills SET name = 'retry' WHERE id = '2'");
+        let rows = settle(&mut hub, &mut a, &mut b, "SELECT id, name FROM skills ORDER BY id");
+        assert_eq!(rows, vec![row("2", "retry"), row("3", "Act")], "{index}");
+        assert_eq!(b.sync(&mut hub), Counts::default(), "{index}");
+    }
+}
+
+#[test]
+fn a_replaced_row_that_has_changed_again_is_found() {
+    let (mut hub, mut a, mut b) = skilled("CREATE UNIQUE INDEX by_name ON skills(name)");
+    a.run("INSERT OR REPLACE INTO skills VALUES('4', 'retry', 'x', NULL)");
+    a.run("UPDATE skills SET name = 'again' WHERE id = '4'");
+    a.run("INSERT OR REPLACE INTO skills VALUES('5', 'plan', 'x', NULL)")
+        .run("DELETE FROM skills WHERE id = '5'");
+    let rows = settle(&mut hub, &mut a, &mut b, "SELECT id, name FROM skills ORDER BY id");
+    assert_eq!(rows, vec![vec![text("3"), text("Act")], vec![text("4"), text("again")]]);
+}
+
+#[test]
+fn a_row_outside_a_partial_index_takes_nothing_away() {
+    let (mut hub, mut a, mut b) = skilled("CREATE UNIQUE INDEX by_name ON skills(name) WHERE gone IS NULL");
+    a.run("INSERT OR REPLACE INTO skills VALUES('4', 'retry', 'x', 1)");
+    assert_eq!(a.sync(&mut hub).pushed, 1);
+    assert_eq!(settle(&mut hub, &mut a, &mut b, "SELECT id FROM skills").len(), 4);
+}
+
+#[test]
+fn a_column_of_a_dropped_index_says_how_it_can_be_dropped() {
+    let (mut hub, mut a, mut b) = skilled("CREATE UNIQUE INDEX by_kind ON skills(kind, name)");
+    a.run("DROP INDEX by_kind");
+    let refused = a.try_run("ALTER TABLE skills DROP COLUMN kind").unwrap_err();
+    assert!(refused.message.contains("FederationHub.migrate"), "{refused}");
+    a.sync(&mut hub);
+    // The sync has seen that the index is gone.
+    a.run("ALTER TABLE skills DROP COLUMN kind");
+    settle(&mut hub, &mut a, &mut b, "SELECT id, name, gone FROM skills ORDER BY id");
+}
+
+#[test]
+fn ways_to_write_all_arrive() {
+    for recursive in ["OFF", "ON"] {
+        let schema = "CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT, body);
+             CREATE TABLE parents(id INTEGER PRIMARY KEY, name TEXT UNIQUE);
+             CREATE TABLE children(id INTEGER PRIMARY KEY, parent INTEGER REFERENCES parents ON DELETE CASCADE
+               ON UPDATE CASCADE, title TEXT)";
+        let (mut hub, mut a, mut b) = pair(schema);
+        for agent in [&mut a, &mut b] {
+            agent.run(&format!("PRAGMA recursive_triggers = {recursive}; PRAGMA foreign_keys = ON"));
+        }
+        a.run("INSERT INTO notes VALUES('x', 'one', 1), ('y', 'two', 2), ('z', 'three', 3)");
+        a.run("INSERT INTO parents VALUES(1, 'p1'), (2, 'p2')");
+        a.run("INSERT INTO children(parent, title) VALUES(1, 'c1'), (1, 'c2'), (2, 'c3')");
+        settle(&mut hub, &mut a, &mut b, "SELECT * FROM notes ORDER BY id");
+        a.run("INSERT OR IGNORE INTO notes VALUES('x', 'ignored', 0), ('v', 'new', 0)");
+        a.run("INSERT OR REPLACE INTO notes VALUES('x', 'replaced', 0)");
+        a.run(
+            "INSERT INTO notes VALUES('y', 'upsert', 0) ON CONFLICT(id) DO UPDATE SET title = excluded.title",
+        );
+        a.run("UPDATE notes SET id = 'w' WHERE id = 'z'");
+        a.run("DELETE FROM parents WHERE name = 'p1'");
+        a.run("INSERT OR REPLACE INTO parents VALUES(9, 'p2')");
+        a.run("WITH t(id) AS (SELECT 'u') REPLACE INTO notes(id, title) SELECT id, 'from a query' FROM t");
+        let queries = [
+            "SELECT * FROM notes ORDER BY id",
+            "SELECT name FROM parents ORDER BY name",
+            "SELECT c.title, p.name FROM children AS c LEFT JOIN parents AS p ON p.id = c.parent ORDER BY 1",
+        ];
+        for query in queries {
+            settle(&mut hub, &mut a, &mut b, query);
+        }
+        assert_eq!(a.rows("SELECT title FROM notes WHERE id = 'y'"), vec![vec![text("upsert")]]);
+        a.run("DELETE FROM notes");
+        settle(&mut hub, &mut a, &mut b, queries[0]);
+        assert_eq!(b.rows("SELECT count(*) FROM notes"), vec![vec![Value::Integer(0)]]);
+    }
+}
