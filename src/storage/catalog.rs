@@ -125,7 +125,7 @@ impl Catalog {
             let unique_keys = unique_keys.remove(&name).unwrap_or_default();
             let foreign_keys = foreign_keys.remove(&name).unwrap_or_default();
             match objects.table(&name, ddl, own) {
-                Ok(table) => catalog.tables.push(Table { unique_keys, foreign_keys, ..table }),
+                Ok(table) => catalog.tables.push(Table { foreign_keys, unique_keys, ..table }),
                 Err(why) => catalog.left_alone.push((name, why)),
             }
         }

@@ -8,11 +8,18 @@
 //! only. Positions, clock readings and tie-breaks are unsigned 64-bit numbers kept in SQLite's signed ones,
 //! bit for bit; the first two never come near the sign.
 
+mod claims;
+mod derive;
+mod key;
+mod merger;
 mod open;
 mod push;
+mod rows;
+mod rules;
 mod snapshot;
 mod tables;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,6 +27,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 pub use open::OpenStoreError;
 
+use self::rules::TenantRules;
 use self::snapshot::ReaderPool;
 use super::hub_store::{HubStore, Snapshot, StoreError, StoreStats, Welcomed};
 use crate::model::{Digest, Hlc, ReplicaId, Seq};
@@ -32,6 +40,9 @@ impl From<rusqlite::Error> for StoreError {
     }
 }
 
+/// How many tenants' rules are kept in memory; one more, and all are read again as they are needed.
+const MAX_KEPT_RULES: usize = 1_000;
+
 /// A [`HubStore`] in a SQLite file, or in memory.
 pub struct SqliteHubStore {
     conn: Connection,
@@ -40,6 +51,8 @@ pub struct SqliteHubStore {
     readers: Option<Arc<ReaderPool>>,
     committed: StoreStats,
     pending: StoreStats,
+    /// The rules of tenants that push, each good for the version of its definitions that it was read at.
+    rules: HashMap<String, TenantRules>,
     /// Set when SQLite rolled the whole group back on its own, as it does on a full disk.
     lost: Option<StoreError>,
 }
@@ -57,7 +70,15 @@ impl SqliteHubStore {
         };
         let incarnation = open::incarnation(&conn)?;
         let committed = open::stats(&conn)?;
-        Ok(Self { conn, incarnation, readers, committed, pending: committed, lost: None })
+        Ok(Self {
+            conn,
+            incarnation,
+            readers,
+            committed,
+            pending: committed,
+            rules: HashMap::new(),
+            lost: None,
+        })
     }
 
     /// Runs one write of the current group, whole or not at all.
@@ -84,6 +105,8 @@ impl SqliteHubStore {
 
     /// Undoes what a failed operation wrote; gives the whole group up if that is not possible.
     fn take_back(&mut self, error: &StoreError) {
+        // They may have been read from what is undone now.
+        self.rules.clear();
         let undone = !self.conn.is_autocommit()
             && run(&self.conn, "ROLLBACK TO one").and_then(|()| run(&self.conn, "RELEASE one")).is_ok();
         if !undone {
@@ -93,6 +116,7 @@ impl SqliteHubStore {
     }
 
     fn give_up(&mut self) {
+        self.rules.clear();
         if !self.conn.is_autocommit() {
             // A rollback that fails leaves nothing to do; the next BEGIN tells.
             let _ = run(&self.conn, "ROLLBACK");
@@ -136,7 +160,14 @@ impl HubStore for SqliteHubStore {
     }
 
     fn push(&mut self, caller: &Caller, request: PushRequest, now_ms: i64) -> Result<Ack, StoreError> {
-        self.write(|conn, stats| push::push(conn, stats, caller, request, now_ms))
+        let mut rules = self.rules.remove(&caller.tenant);
+        let outcome = self.write(|conn, stats| push::push(conn, stats, caller, request, now_ms, &mut rules));
+        if self.rules.len() >= MAX_KEPT_RULES {
+            self.rules.clear();
+        }
+        // A push that failed may have given them up; they are read again.
+        self.rules.extend(rules.map(|rules| (caller.tenant.clone(), rules)));
+        outcome
     }
 
     fn end_session(&mut self, caller: &Caller, counter: u64) -> Result<(), StoreError> {
@@ -245,24 +276,47 @@ impl Tenant {
 struct Replica {
     epoch: u64,
     last: Option<(u64, Digest)>,
+    /// The agent's count at its last push, and the position at which that began.
+    push: (u64, Seq),
 }
 
 impl Replica {
+    /// The last position before the push that a batch is part of: batches of one sync bear one count.
+    fn push_from(
+        &self,
+        conn: &Connection,
+        tenant: &Tenant,
+        id: ReplicaId,
+        counter: u64,
+    ) -> Result<Seq, StoreError> {
+        if self.push.0 == counter {
+            return Ok(self.push.1);
+        }
+        conn.prepare_cached(
+            "UPDATE replica SET push_counter = ?3, push_from = ?4 WHERE tenant = ?1 AND id = ?2",
+        )?
+        .execute(params![tenant.id, &id.0[..], counter.cast_signed(), tenant.seq.cast_signed()])?;
+        Ok(tenant.seq)
+    }
+
     fn find(conn: &Connection, tenant: &Tenant, id: ReplicaId) -> Result<Option<Self>, StoreError> {
         let found = conn
-            .prepare_cached("SELECT epoch, n, digest FROM replica WHERE tenant = ?1 AND id = ?2")?
+            .prepare_cached(
+                "SELECT epoch, n, digest, push_counter, push_from FROM replica WHERE tenant = ?1 AND id = ?2",
+            )?
             .query_row(params![tenant.id, &id.0[..]], |row| {
                 let digest = row.get_ref(2)?.as_blob_or_null()?.map(Digest::from_slice);
-                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, digest))
+                let push = (row.get::<_, i64>(3)?.cast_unsigned(), row.get::<_, i64>(4)?.cast_unsigned());
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, digest, push))
             })
             .optional()?;
-        let Some((epoch, n, digest)) = found else { return Ok(None) };
+        let Some((epoch, n, digest, push)) = found else { return Ok(None) };
         let last = match digest {
             None => None,
             Some(Some(digest)) => Some((n.cast_unsigned(), digest)),
             Some(None) => return Err(damaged("a replica's digest")),
         };
-        Ok(Some(Self { epoch: epoch.cast_unsigned(), last }))
+        Ok(Some(Self { epoch: epoch.cast_unsigned(), last, push }))
     }
 }
 

@@ -58,7 +58,7 @@ pub fn read_columns(sql: &mut dyn Sql) -> Result<HashMap<String, Vec<RawColumn>>
 
 /// A column's default as a row stores it. Only literals are looked at: the text may come from the wire, and
 /// a column with another default cannot be added to a table that has rows.
-fn default_value(sql: &mut dyn Sql, text: &str, kind: &str) -> Value {
+pub fn default_value(sql: &mut dyn Sql, text: &str, kind: &str) -> Value {
     if !is_literal(text) {
         return Value::Null;
     }

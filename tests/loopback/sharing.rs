@@ -135,14 +135,32 @@ async fn a_table_that_cannot_be_shared_and_rows_that_do_not_fit_are_named_with_t
     assert_eq!(report.notices.len(), 1, "{:?}", report.notices);
     assert!(report.notices[0].contains("scratch") && report.notices[0].contains("PRIMARY KEY"));
     assert_eq!(a.sync().await.notices, Vec::<String>::new(), "once is enough");
-    for (agent, id) in [(&a, "a"), (&b, "b")] {
-        agent.run("CREATE TABLE skills(id TEXT PRIMARY KEY, name TEXT UNIQUE)").await;
-        agent.run(&format!("INSERT INTO skills VALUES('{id}', 'retry')")).await;
-        agent.sync().await;
-    }
+    a.run("CREATE TABLE skills(id TEXT PRIMARY KEY, name TEXT CHECK(length(name) < 6))").await;
+    a.sync().await;
+    b.run("CREATE TABLE skills(id TEXT PRIMARY KEY, name TEXT)").await;
+    b.run("INSERT INTO skills VALUES('b', 'too long')").await;
+    b.sync().await;
     let report = a.sync().await;
     assert_eq!(report.quarantined, 1);
-    assert!(report.notices[0].contains("skills") && report.notices[0].contains("UNIQUE"), "{report:?}");
+    assert!(report.notices[0].contains("skills") && report.notices[0].contains("CHECK"), "{report:?}");
+}
+
+#[tokio::test]
+async fn one_thing_written_by_two_agents_becomes_one_row_and_is_reported() {
+    let site = Site::start(":memory:").await;
+    let (a, b) = (site.agent("acme", "a").await, site.agent("acme", "b").await);
+    for (agent, uses) in [(&a, 1), (&b, 2)] {
+        agent.run("CREATE TABLE skills(id INTEGER PRIMARY KEY, name TEXT UNIQUE, uses INTEGER)").await;
+        agent.run(&format!("INSERT INTO skills(name, uses) VALUES('retry', {uses})")).await;
+    }
+    a.sync().await;
+    let report = b.sync().await;
+    assert_eq!(report.conflicts, 1, "{report:?}");
+    assert!(report.notices[0].contains("one row now"), "{report:?}");
+    a.sync().await;
+    for agent in [&a, &b] {
+        assert_eq!(agent.query("SELECT count(*) || ' ' || uses FROM skills").await, "1 2");
+    }
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use crate::storage::hub_store::StoreStats;
 const APPLICATION_ID: u32 = 0x4645_4448;
 
 /// The layout that this library writes, in `PRAGMA user_version`.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 
 /// Statements kept prepared on each connection.
 pub const STATEMENT_CACHE: usize = 64;
@@ -23,6 +23,10 @@ pub const STATEMENT_CACHE: usize = 64;
 /// How long a connection waits for a lock that another connection of this hub holds for a moment.
 const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// `body` is what was written to a row, `effective` what readers are told instead where rules that span rows
+/// say so; `survivor` is the identity of the row that it was united with. `claim` says which row holds a unique
+/// key, `link` which row references which; both are derived, under the rules whose digest `table_rules` keeps.
+///
 /// `other_seq` is the last position at which someone other than `writer` (the row's last one) changed it, or
 /// from which every reader needs the whole row: a replica is not told of rows that only it has changed.
 /// All of that is in the index, so that rows that are not told are not read.
@@ -56,6 +60,8 @@ const SCHEMA: &str = "
         epoch INTEGER NOT NULL,
         n INTEGER NOT NULL DEFAULT 0,
         digest BLOB,
+        push_counter INTEGER NOT NULL DEFAULT -1,
+        push_from INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (tenant, id)
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE agent (
@@ -67,16 +73,52 @@ const SCHEMA: &str = "
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX agent_by_seq ON agent (tenant, seq);
     CREATE TABLE row_state (
+        row INTEGER PRIMARY KEY,
         tenant INTEGER NOT NULL,
         tbl INTEGER NOT NULL,
         id BLOB NOT NULL,
         seq INTEGER NOT NULL,
         writer INTEGER NOT NULL,
         other_seq INTEGER NOT NULL,
+        born INTEGER NOT NULL,
+        author INTEGER NOT NULL,
+        survivor BLOB,
+        united_at INTEGER NOT NULL,
+        withheld INTEGER NOT NULL,
         body BLOB NOT NULL,
+        effective BLOB,
         UNIQUE (tenant, tbl, id)
     ) STRICT;
     CREATE INDEX row_by_seq ON row_state (tenant, seq, tbl, writer, other_seq);
+    CREATE INDEX row_by_survivor ON row_state (tenant, survivor, tbl) WHERE survivor IS NOT NULL;
+    CREATE INDEX united_row ON row_state (tenant, id, survivor) WHERE survivor IS NOT NULL;
+    CREATE TABLE claim (
+        tenant INTEGER NOT NULL,
+        digest BLOB NOT NULL,
+        row INTEGER NOT NULL,
+        PRIMARY KEY (tenant, digest)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX claim_by_row ON claim (row);
+    CREATE TABLE claim_wait (
+        tenant INTEGER NOT NULL,
+        digest BLOB NOT NULL,
+        row INTEGER NOT NULL,
+        PRIMARY KEY (tenant, digest, row)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX claim_wait_by_row ON claim_wait (row);
+    CREATE TABLE link (
+        tenant INTEGER NOT NULL,
+        target BLOB NOT NULL,
+        row INTEGER NOT NULL,
+        PRIMARY KEY (tenant, target, row)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX link_by_row ON link (row);
+    CREATE TABLE table_rules (
+        tenant INTEGER NOT NULL,
+        tbl INTEGER NOT NULL,
+        digest BLOB NOT NULL,
+        PRIMARY KEY (tenant, tbl)
+    ) STRICT, WITHOUT ROWID;
 ";
 
 /// Why a hub's store could not be opened. The file is as it was.
@@ -96,6 +138,14 @@ pub enum OpenStoreError {
         /// Its layout.
         found: u32,
     },
+    /// A version before the first release wrote the file. Begin a new one: agents offer again what they hold.
+    #[error("{} was written by a version before the first release (layout {found}, this one knows {LAYOUT}): choose another data path, and the agents fill it again", path.display())]
+    Older {
+        /// The file.
+        path: PathBuf,
+        /// Its layout.
+        found: u32,
+    },
     /// The file system refused. The directory must exist and be writable.
     #[error("cannot open {}: {source}; its directory must exist and be writable", path.display())]
     Io {
@@ -109,6 +159,13 @@ pub enum OpenStoreError {
     Sql(#[from] rusqlite::Error),
 }
 
+impl OpenStoreError {
+    fn of_layout(path: &Path, found: u32) -> Self {
+        let path = path.to_owned();
+        if found > LAYOUT { Self::Newer { path, found } } else { Self::Older { path, found } }
+    }
+}
+
 /// Opens a file store, and holds a lock on it that dies with the process.
 pub fn file(path: &Path, new_incarnation: Incarnation) -> Result<(Connection, File), OpenStoreError> {
     check_header(path)?;
@@ -119,8 +176,8 @@ pub fn file(path: &Path, new_incarnation: Incarnation) -> Result<(Connection, Fi
     // only in a WAL, from the first moment on.
     create_if_empty(&mut conn, new_incarnation)?;
     let found: u32 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if found > LAYOUT {
-        return Err(OpenStoreError::Newer { path: path.to_owned(), found });
+    if found != LAYOUT {
+        return Err(OpenStoreError::of_layout(path, found));
     }
     conn.pragma_update(None, "journal_mode", "WAL")?;
     configure(&conn)?;

@@ -1,15 +1,17 @@
 //! Merging a batch into the store.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
+use super::derive::Deriver;
+use super::merger::Merger;
+use super::rules::TenantRules;
 use super::tables::Table;
-use super::{Replica, Tenant, damaged, refused, session};
-use crate::model::{ColumnIndex, Hlc, KeyKind, Op, RowChange, RowState, Seq, TableHeader};
+use super::{Replica, Tenant, refused, session};
+use crate::model::{ColumnIndex, Hlc, KeyKind, Op, RowChange, RowState, TableHeader};
 use crate::protocol::hub_request::{Caller, PushRequest};
 use crate::protocol::limits::{MAX_CLOCK_LEAD_MS, MAX_ROW_BYTES};
 use crate::protocol::message::{Ack, Refusal};
 use crate::storage::hub_store::{StoreError, StoreStats, hub_time_ms};
-use crate::storage::row_codec;
 
 /// See [`crate::storage::hub_store::HubStore::push`].
 pub fn push(
@@ -18,6 +20,7 @@ pub fn push(
     caller: &Caller,
     request: PushRequest,
     now_ms: i64,
+    rules: &mut Option<TenantRules>,
 ) -> Result<Ack, StoreError> {
     let (mut tenant, replica) = session(conn, caller, request.replica, request.epoch)?;
     let mut ack = Ack { n: request.n, conflicts: 0, rejected: Vec::new(), notices: Vec::new() };
@@ -27,8 +30,13 @@ pub fn push(
     check_clock(&request, tenant.highest, now_ms)?;
 
     let rows_before = tenant.rows;
+    let push_from = replica.push_from(conn, &tenant, request.replica, request.counter)?;
     let tables = resolve(conn, &mut tenant, &request.body.tables)?;
-    let mut merger = Merger { conn, tenant: &mut tenant, writer: request.replica.tie_break(), conflicts: 0 };
+    let mut current = TenantRules::of(conn, tenant.id, rules.take())?;
+    let changed_rules = current.changed(conn, tenant.id)?;
+    let writer = request.replica.tie_break();
+    let deriver = Deriver::new(conn, &mut tenant, &mut current)?;
+    let mut merger = Merger { deriver, writer, push_from, touched: changed_rules };
     for (position, change) in (0_u32..).zip(request.body.rows) {
         let outcome = match tables.get(usize::from(change.table)) {
             Some(Ok(table)) => merger.merge(table, change)?,
@@ -39,7 +47,8 @@ pub fn push(
             ack.rejected.push((position, reason));
         }
     }
-    ack.conflicts = merger.conflicts;
+    (ack.conflicts, ack.notices) = merger.finish()?;
+    *rules = Some(current);
 
     tenant.save(conn)?;
     conn.prepare_cached("UPDATE replica SET n = ?3, digest = ?4 WHERE tenant = ?1 AND id = ?2")?.execute(
@@ -99,12 +108,13 @@ fn check_clock(request: &PushRequest, highest: Hlc, now_ms: i64) -> Result<(), S
 }
 
 /// A header of the batch, in the store's terms.
-struct Resolved {
-    table: i64,
+pub struct Resolved {
+    /// The table's number.
+    pub table: i64,
     key: KeyKind,
     name: String,
     /// The store's number of each of the header's columns.
-    columns: Vec<ColumnIndex>,
+    pub columns: Vec<ColumnIndex>,
 }
 
 /// Finds the tables that a batch names. For one that cannot be used there is the reason.
@@ -131,84 +141,8 @@ fn resolve(
     headers.iter().map(resolve_one).collect()
 }
 
-/// Merges rows one after the other, each at a position of its own.
-struct Merger<'a> {
-    conn: &'a Connection,
-    tenant: &'a mut Tenant,
-    writer: u64,
-    conflicts: u32,
-}
-
-impl Merger<'_> {
-    /// Merges one row. The inner error is the reason for which the row is rejected.
-    fn merge(&mut self, table: &Resolved, mut change: RowChange) -> Result<Result<(), String>, StoreError> {
-        if !renumber(&mut change, &table.columns) {
-            return Ok(Err("the row names a column that its table's header does not".to_owned()));
-        }
-        let stored = self.load(table, &change)?;
-        let (row, mut state) = stored.map_or((None, RowState::default()), |(row, state)| (Some(row), state));
-        let was_alive = state.is_alive();
-        let merged = state.merge(change.number, &change.writes, self.writer, self.tenant.seq + 1);
-        if let Err(reason) = check_row(table, &change, &state) {
-            return Ok(Err(reason));
-        }
-        self.conflicts = self.conflicts.saturating_add(merged.conflicts);
-        if merged.changed {
-            self.store(table, row, &change, &state)?;
-            let highest = change.writes.iter().map(|write| write.stamp.hlc).max();
-            self.tenant.seq += 1;
-            self.tenant.highest = self.tenant.highest.max(highest.unwrap_or_default());
-            self.tenant.rows += u64::from(state.is_alive());
-            self.tenant.rows = self.tenant.rows.saturating_sub(u64::from(was_alive));
-        }
-        Ok(Ok(()))
-    }
-
-    fn load(&self, table: &Resolved, change: &RowChange) -> Result<Option<(i64, RowState)>, StoreError> {
-        let sql = "SELECT rowid, body FROM row_state WHERE tenant = ?1 AND tbl = ?2 AND id = ?3";
-        let found = self
-            .conn
-            .prepare_cached(sql)?
-            .query_row(params![self.tenant.id, table.table, &change.id.0[..]], |row| {
-                Ok((row.get::<_, i64>(0)?, row_codec::decode(row.get_ref(1)?.as_blob()?)))
-            })
-            .optional()?;
-        match found {
-            None => Ok(None),
-            Some((row, Ok(state))) => Ok(Some((row, state))),
-            Some((_, Err(_))) => Err(damaged("a row")),
-        }
-    }
-
-    fn store(
-        &self,
-        table: &Resolved,
-        row: Option<i64>,
-        change: &RowChange,
-        state: &RowState,
-    ) -> Result<(), StoreError> {
-        let body = row_codec::encode(state).map_err(|error| StoreError::Failed(error.to_string()))?;
-        let (writer, other_seq) = authorship(state);
-        let seq = state.seq().cast_signed();
-        let (writer, other_seq) = (writer.cast_signed(), other_seq.cast_signed());
-        if let Some(row) = row {
-            let sql = "UPDATE row_state SET seq = ?3, writer = ?4, other_seq = ?5, body = ?6
-                       WHERE rowid = ?2 AND tenant = ?1";
-            let params = params![self.tenant.id, row, seq, writer, other_seq, body];
-            self.conn.prepare_cached(sql)?.execute(params)?;
-        } else {
-            let sql = "INSERT INTO row_state (tenant, tbl, id, seq, writer, other_seq, body)
-                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-            let id = &change.id.0[..];
-            let params = params![self.tenant.id, table.table, id, seq, writer, other_seq, body];
-            self.conn.prepare_cached(sql)?.execute(params)?;
-        }
-        Ok(())
-    }
-}
-
 /// Puts the store's column numbers in place of the header's; false if the header lacks one.
-fn renumber(change: &mut RowChange, columns: &[ColumnIndex]) -> bool {
+pub fn renumber(change: &mut RowChange, columns: &[ColumnIndex]) -> bool {
     let sets = change.writes.iter_mut().filter_map(|write| match &mut write.op {
         Op::Set(cells) => Some(cells),
         Op::Delete => None,
@@ -223,7 +157,7 @@ fn renumber(change: &mut RowChange, columns: &[ColumnIndex]) -> bool {
 }
 
 /// What a merged row must be to be kept.
-fn check_row(table: &Resolved, change: &RowChange, state: &RowState) -> Result<(), String> {
+pub fn check_row(table: &Resolved, change: &RowChange, state: &RowState) -> Result<(), String> {
     let numbered = match table.key {
         KeyKind::Number => state.number.is_some() || !state.is_alive(),
         KeyKind::Natural => change.number.is_none(),
@@ -243,14 +177,4 @@ fn check_row(table: &Resolved, change: &RowChange, state: &RowState) -> Result<(
         return Err(format!("the row has {bytes} bytes, and the hub takes at most {MAX_ROW_BYTES}"));
     }
     Ok(())
-}
-
-/// Whose the row's last change was, and the last position that someone else must be told of: what the index
-/// by position keeps.
-fn authorship(state: &RowState) -> (u64, Seq) {
-    let cells = state.cells.values().map(|cell| (cell.seq, cell.writer));
-    let registers = cells.chain(state.deleted.iter().map(|delete| (delete.seq, delete.writer)));
-    let last = registers.clone().max().map_or(0, |(_, writer)| writer);
-    let others = registers.filter(|(_, writer)| *writer != last).map(|(seq, _)| seq).max();
-    (last, others.unwrap_or(0).max(state.whole_since))
 }

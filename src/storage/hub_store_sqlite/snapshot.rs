@@ -13,7 +13,7 @@ use rusqlite::{Connection, params};
 
 use super::tables::{self, Table};
 use super::{Tenant, damaged, open, refused, run, session};
-use crate::model::{RowId, RowUpdate, Seq, TableHeader};
+use crate::model::{NOBODY, RowId, RowUpdate, Seq, TableHeader};
 use crate::protocol::hub_request::{Caller, PullRequest};
 use crate::protocol::limits::{CHUNK_BYTES, CHUNK_ROWS, MAX_CLOCK_ENTRIES};
 use crate::protocol::message::{Done, Refusal, Rows};
@@ -129,7 +129,7 @@ impl Chunks {
             return Ok(None);
         }
         let mut statement = conn.prepare_cached(
-            "SELECT seq, tbl, id, body FROM row_state INDEXED BY row_by_seq
+            "SELECT seq, tbl, id, coalesce(effective, body), survivor FROM row_state INDEXED BY row_by_seq
              WHERE tenant = ?1 AND seq > ?2
                AND (seq > ?3 AND (writer <> ?4 OR other_seq > ?5)
                     OR tbl IN (SELECT value FROM json_each(?6)))
@@ -148,14 +148,16 @@ impl Chunks {
             let id = RowId::from_slice(id).ok_or_else(|| damaged("a row's identity"))?;
             let body = row.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?;
             let state = row_codec::decode(body).map_err(|_| damaged("a row"))?;
-            let told = if self.refresh.contains(&table) {
-                state.since(0, 0)
-            } else {
-                state.since(self.cursor, self.reader)
+            let survivor = row.get_ref(4)?.as_blob_or_null().map_err(rusqlite::Error::from)?;
+            let told = match survivor.and_then(RowId::from_slice) {
+                Some(survivor) => Some((Vec::new(), false, Some(survivor))),
+                None if self.refresh.contains(&table) => {
+                    state.since(0, NOBODY).map(|(writes, whole)| (writes, whole, None))
+                }
+                None => state.since(self.cursor, self.reader).map(|(writes, whole)| (writes, whole, None)),
             };
-            if let Some((writes, whole)) = told {
-                let update =
-                    RowUpdate { table: 0, id, number: state.number, seq, whole, united: None, writes };
+            if let Some((writes, whole, united)) = told {
+                let update = RowUpdate { table: 0, id, number: state.number, seq, whole, united, writes };
                 if !chunk.add(conn, self.tenant, table, update)? {
                     return Ok(Some(chunk.rows));
                 }

@@ -258,6 +258,19 @@ pub fn changed_since(
     Ok(changed)
 }
 
+/// All definitions of a tenant, in the order of their first declaration.
+pub fn all(conn: &Connection, tenant: i64) -> Result<Vec<(i64, TableSchema)>, StoreError> {
+    let sql = format!("SELECT {FIELDS} FROM table_schema WHERE tenant = ?1 ORDER BY id");
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut rows = statement.query([tenant])?;
+    let mut tables = Vec::new();
+    while let Some(row) = rows.next()? {
+        let table = Table::read(row)?;
+        tables.push((table.id, table.schema));
+    }
+    Ok(tables)
+}
+
 /// The number of the table of this name.
 pub fn id_of(conn: &Connection, tenant: &Tenant, name: &str) -> Result<Option<i64>, StoreError> {
     let id = conn

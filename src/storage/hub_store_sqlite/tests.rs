@@ -3,6 +3,7 @@
 mod file;
 mod pull;
 mod push;
+mod rules;
 mod schema;
 
 use super::*;

@@ -1,0 +1,342 @@
+//! Deriving: what the rules that span rows make of the rows that a batch changed, and of those around them.
+//!
+//! Rounds run until nothing changes. Each takes some rows and decides first who lives (foreign keys), then
+//! who has which unique key; the latter unites rows, or withholds one, and what that touches is looked at in
+//! the next round. Everything is decided from the raw states and in the order of birth, so that it does not
+//! depend on luck. A row that stands for several united ones is looked at in their place.
+
+mod liveness;
+mod local_effects;
+mod unique;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::claims::{Claims, Target};
+use super::key::KeyDigest;
+use super::rows::Rows;
+use super::rules::{LinkRule, TableRules, TenantRules};
+use super::{Tenant, damaged};
+use crate::model::{CellValue, ColumnIndex, RowId, RowState, Seq, Value, Verdict};
+use crate::protocol::limits::MAX_ACK_NOTICES;
+use crate::storage::hub_store::StoreError;
+use crate::storage::identity::natural_row_id;
+
+/// Rounds after which a batch is left as it is: no schema is known that needs more than a few.
+const MAX_ROUNDS: usize = 100;
+
+/// Derives for one batch.
+pub struct Deriver<'a> {
+    /// The tenant, whose positions are given away.
+    pub tenant: &'a mut Tenant,
+    /// Its rows.
+    pub rows: Rows<'a>,
+    /// Its rules.
+    pub rules: &'a mut TenantRules,
+    /// What was counted and is to be told.
+    pub report: Report,
+    claims: Claims<'a>,
+    /// The last position before the batch.
+    since: Seq,
+    /// Whether any rows are united; they seldom are.
+    has_unions: bool,
+    works: BTreeMap<i64, Work>,
+    /// Rows that were decided about; others among the works were only looked at.
+    decided: BTreeSet<i64>,
+    /// Rows that every reader needs whole.
+    whole: BTreeSet<i64>,
+    /// What the author of a row that this batch made had seen.
+    births: HashMap<i64, Seq>,
+    /// Keys that rows held before they lost or changed them.
+    released: BTreeMap<i64, BTreeSet<KeyDigest>>,
+    /// Rows that were parted from others, and those that reference them.
+    parted: BTreeSet<i64>,
+    /// Rows that this batch deleted, and the conflicts that were counted for each.
+    deleted: BTreeMap<i64, u32>,
+}
+
+/// What deriving found.
+#[derive(Default)]
+pub struct Report {
+    /// Cells in conflict.
+    pub conflicts: u32,
+    /// What people should know.
+    pub notices: Vec<String>,
+}
+
+impl Report {
+    fn note(&mut self, notice: String) {
+        if self.notices.len() < MAX_ACK_NOTICES && !self.notices.contains(&notice) {
+            self.notices.push(notice);
+        }
+    }
+}
+
+/// A row, or several united ones, on the way to their effective state.
+struct Work {
+    table: i64,
+    /// The merge of what was written.
+    merged: RowState,
+    /// Cells that show another value.
+    values: BTreeMap<ColumnIndex, CellValue>,
+    edges: Vec<Edge>,
+    alive: bool,
+    /// Kept alive by a row that references it.
+    kept: bool,
+    withheld: bool,
+}
+
+/// A reference to a row that the hub knows.
+#[derive(Clone, Copy)]
+struct Edge {
+    /// Which of the table's links.
+    link: usize,
+    parent: i64,
+    /// Found by the identity that its key was born with: it has another key now.
+    renamed: bool,
+}
+
+impl Work {
+    /// Whether it lives by its stamps.
+    fn is_written_alive(&self) -> bool {
+        self.merged.is_alive()
+    }
+
+    fn value(&self, column: ColumnIndex) -> Option<CellValue> {
+        self.values.get(&column).or_else(|| self.merged.cells.get(&column).map(|cell| &cell.value)).cloned()
+    }
+
+    /// The values of a link's columns; none if one is NULL or missing.
+    fn link_values(&self, link: &LinkRule) -> Option<Vec<CellValue>> {
+        let value = |column: &ColumnIndex| self.value(*column).filter(|value| *value != Value::Null.into());
+        link.columns.iter().map(value).collect()
+    }
+}
+
+impl<'a> Deriver<'a> {
+    /// Begins with a batch that has changed nothing yet.
+    pub fn new(
+        conn: &'a Connection,
+        tenant: &'a mut Tenant,
+        rules: &'a mut TenantRules,
+    ) -> Result<Self, StoreError> {
+        let claims = Claims::new(conn, tenant.id);
+        Ok(Self {
+            rows: Rows::new(conn, tenant.id),
+            since: tenant.seq,
+            has_unions: claims.has_unions()?,
+            claims,
+            tenant,
+            rules,
+            report: Report::default(),
+            works: BTreeMap::new(),
+            decided: BTreeSet::new(),
+            whole: BTreeSet::new(),
+            births: HashMap::new(),
+            released: BTreeMap::new(),
+            parted: BTreeSet::new(),
+            deleted: BTreeMap::new(),
+        })
+    }
+
+    /// Notes a row that this batch made, and what its author had seen.
+    pub fn born(&mut self, no: i64, base: Seq) {
+        self.births.insert(no, base);
+    }
+
+    /// The rows that are one with this one.
+    pub fn members(&mut self, no: i64) -> Result<Vec<i64>, StoreError> {
+        if self.has_unions { self.rows.members(no) } else { Ok(vec![no]) }
+    }
+
+    /// The row that stands for this one.
+    fn entity(&mut self, no: i64) -> Result<i64, StoreError> {
+        self.rows.load(no)?;
+        let row = self.rows.get(no)?;
+        let Some(survivor) = row.survivor else { return Ok(no) };
+        let table = row.table;
+        self.rows.find(table, survivor)?.ok_or_else(|| damaged("a union of rows"))
+    }
+
+    /// Derives what is told of the rows that the batch touched, and of those around them.
+    pub fn derive(&mut self, touched: &BTreeSet<i64>) -> Result<(), StoreError> {
+        for no in touched {
+            self.part(*no)?;
+        }
+        let mut round = std::mem::take(&mut self.parted);
+        for no in touched {
+            let entity = self.entity(*no)?;
+            self.rows.get_mut(entity)?.withheld = false;
+            round.insert(entity);
+        }
+        for _ in 0..MAX_ROUNDS {
+            if round.is_empty() {
+                return self.settle();
+            }
+            for no in &round {
+                self.prepare(*no)?;
+            }
+            let around = self.decide_who_lives(&round)?;
+            round = self.decide_keys(&around)?;
+            self.decided.extend(around);
+        }
+        tracing::warn!(tenant = self.tenant.id, "rules of a tenant's schema do not come to an end");
+        self.settle()
+    }
+
+    /// Merges what was written to a row, and looks up what it references.
+    fn prepare(&mut self, no: i64) -> Result<(), StoreError> {
+        self.rows.load(no)?;
+        let members = self.members(no)?;
+        let row = self.rows.get(no)?;
+        let (table, is_new) = (row.table, self.births.contains_key(&no));
+        let withheld = self.works.get(&no).map_or(row.withheld, |work| work.withheld);
+        let merged = if members.len() == 1 {
+            row.raw.clone()
+        } else {
+            let raw = members.iter().map(|no| self.rows.get(*no).map(|row| &row.raw));
+            RowState::united(raw.collect::<Result<Vec<_>, _>>()?)
+        };
+        let mut work = Work {
+            table,
+            alive: merged.is_alive() && !withheld,
+            merged,
+            values: BTreeMap::new(),
+            edges: Vec::new(),
+            kept: false,
+            withheld,
+        };
+        let mut targets = BTreeSet::new();
+        for (column, cell) in &work.merged.cells {
+            let CellValue::Ref(id) = cell.value else { continue };
+            targets.insert(Target::from(id));
+            let canonical = self.canonical(id)?;
+            if canonical != id {
+                targets.insert(canonical.into());
+                work.values.insert(*column, CellValue::Ref(canonical));
+            }
+        }
+        if let Some(rules) = self.rules.table(table) {
+            for (at, link) in rules.links.iter().enumerate() {
+                let Some(values) = work.link_values(link) else { continue };
+                let parent = self.parent(link, &values, &mut targets)?;
+                if let Some((parent, renamed)) = parent.filter(|(parent, _)| *parent != no) {
+                    work.edges.push(Edge { link: at, parent, renamed });
+                }
+            }
+        }
+        self.claims.set_links(no, is_new && !self.works.contains_key(&no), &targets)?;
+        self.works.insert(no, work);
+        Ok(())
+    }
+
+    /// The identity under which a row goes.
+    fn canonical(&self, id: RowId) -> Result<RowId, StoreError> {
+        if !self.has_unions {
+            return Ok(id);
+        }
+        Ok(self.claims.survivor_of(id)?.unwrap_or(id))
+    }
+
+    /// The row that a link's values mean, and whether it has another key by now. Adds what it would be
+    /// referenced by. A row that the hub does not know is none: nothing can be said of it.
+    fn parent(
+        &mut self,
+        link: &LinkRule,
+        values: &[CellValue],
+        targets: &mut BTreeSet<Target>,
+    ) -> Result<Option<(i64, bool)>, StoreError> {
+        let Some(key) = link.key else {
+            let [CellValue::Ref(id)] = values else { return Ok(None) };
+            let found = self.rows.find(link.parent, *id)?;
+            return found.map(|no| Ok((self.entity(no)?, false))).transpose();
+        };
+        let Some(parent) = self.rules.table(link.parent) else { return Ok(None) };
+        let Some(rule) = parent.unique.get(key) else { return Ok(None) };
+        let Some(digest) = rule.digest_of(&link.parent_columns, values) else { return Ok(None) };
+        targets.insert(digest.into());
+        if let Some(holder) = self.claims.holder(digest)? {
+            return Ok(Some((self.entity(holder)?, false)));
+        }
+        if !rule.is_primary {
+            return Ok(None);
+        }
+        let born_with = natural_row_id(&parent.name, &rule.in_order(&link.parent_columns, values));
+        targets.insert(born_with.into());
+        let found = self.rows.find(link.parent, born_with)?;
+        found.map(|no| Ok((self.entity(no)?, true))).transpose()
+    }
+
+    /// The rows that reference this one, or did before its key changed.
+    fn children(&mut self, no: i64) -> Result<BTreeSet<i64>, StoreError> {
+        let is_parent = self.rules.table(self.rows.get(no)?.table).is_some_and(|rules| rules.is_parent);
+        if !is_parent {
+            return Ok(BTreeSet::new());
+        }
+        let mut targets = BTreeSet::new();
+        for member in self.members(no)? {
+            targets.insert(self.rows.get(member)?.id.into());
+        }
+        targets.extend(self.claims.held_by(no)?.into_iter().map(Target::from));
+        targets.extend(self.released.get(&no).into_iter().flatten().copied().map(Target::from));
+        self.referencing(&targets)
+    }
+
+    fn referencing(&mut self, targets: &BTreeSet<Target>) -> Result<BTreeSet<i64>, StoreError> {
+        let mut rows = BTreeSet::new();
+        for no in self.claims.referencing(targets)? {
+            rows.insert(self.entity(no)?);
+        }
+        Ok(rows)
+    }
+
+    /// Brings the tenant's count of live rows up to what the batch made of it.
+    pub fn count_rows(&mut self) {
+        let (before, after) = self.rows.live();
+        self.tenant.rows = self.tenant.rows.saturating_add(after).saturating_sub(before);
+    }
+
+    fn work(&self, no: i64) -> Result<&Work, StoreError> {
+        self.works.get(&no).ok_or_else(|| damaged("the index of references"))
+    }
+
+    fn work_mut(&mut self, no: i64) -> Result<&mut Work, StoreError> {
+        self.works.get_mut(&no).ok_or_else(|| damaged("the index of references"))
+    }
+
+    fn link(&self, table: i64, at: usize) -> Option<(Arc<TableRules>, usize)> {
+        self.rules.table(table).filter(|rules| at < rules.links.len()).map(|rules| (rules, at))
+    }
+
+    /// Writes down what is told of every row that was looked at, where it differs.
+    fn settle(&mut self) -> Result<(), StoreError> {
+        for (no, work) in std::mem::take(&mut self.works) {
+            if !self.decided.contains(&no) {
+                continue;
+            }
+            let row = self.rows.get_mut(no)?;
+            if !row.stands_for_itself() {
+                continue;
+            }
+            let verdict = Verdict {
+                alive: work.alive && !work.withheld,
+                values: work.values,
+                whole: self.whole.contains(&no),
+            };
+            let position = self.tenant.seq + 1;
+            let told = work.merged.effective(&row.before, &verdict, self.since, position);
+            if told.seq() == position {
+                self.tenant.seq = position;
+            }
+            let effective = (told != row.raw).then_some(told);
+            if effective != row.effective || row.withheld != work.withheld {
+                row.effective = effective;
+                row.withheld = work.withheld;
+                self.rows.store(no)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,267 @@
+//! Who has which unique key.
+//!
+//! Two rows that were made apart with one key are the same thing written twice: they are united, column by
+//! column, under the identity of the one that was accepted first. In any other collision the later claim
+//! loses: the columns of its key keep the values that were last accepted. If those are taken as well, the row
+//! is withheld until one of them is free.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Deriver, Target};
+use crate::model::{CellValue, ColumnIndex, RowId, RowState};
+use crate::storage::hub_store::StoreError;
+use crate::storage::hub_store_sqlite::key::KeyDigest;
+
+/// Which of a table's unique keys, and its value.
+type WantedKey = (usize, KeyDigest);
+
+impl Deriver<'_> {
+    /// Decides for some rows, and returns those that are to be looked at again.
+    pub(super) fn decide_keys(&mut self, rows: &BTreeSet<i64>) -> Result<BTreeSet<i64>, StoreError> {
+        let mut again = BTreeSet::new();
+        let mut freed = Vec::new();
+        // What rows no longer want is free before anybody takes anything: values may be swapped.
+        for no in rows {
+            let wanted = self.wanted(*no)?;
+            for held in self.claims.held_by(*no)? {
+                if !wanted.iter().any(|(_, digest)| *digest == held) {
+                    self.claims.release(held)?;
+                    self.released.entry(*no).or_default().insert(held);
+                    freed.push(held);
+                }
+            }
+            // What is withheld is not asked again what it wants.
+            if !self.works.get(no).is_some_and(|work| work.withheld) {
+                self.claims.stop_waiting(*no)?;
+            }
+        }
+        let mut claimants: Vec<i64> = rows.iter().copied().collect();
+        let rank = |no: &i64| self.rows.get(*no).map(|row| (row.born, row.id)).ok();
+        claimants.sort_by_key(rank);
+        // Whoever loses falls back on what it had, before another one takes that.
+        for no in claimants.clone() {
+            if self.obstacle(no)?.is_some() {
+                self.claim(no, &mut again)?;
+            }
+        }
+        for no in claimants {
+            self.claim(no, &mut again)?;
+        }
+        for key in freed {
+            if self.claims.holder(key)?.is_none() {
+                for no in self.claims.waiting(key)? {
+                    self.rows.load(no)?;
+                    self.rows.get_mut(no)?.withheld = false;
+                    self.works.remove(&no);
+                    again.insert(no);
+                }
+            }
+            let orphaned = self.referencing(&[Target::from(key)].into())?;
+            again.extend(orphaned.into_iter().filter(|no| !self.works.contains_key(no)));
+        }
+        Ok(again)
+    }
+
+    /// The keys that a row must have to itself.
+    fn wanted(&mut self, no: i64) -> Result<Vec<WantedKey>, StoreError> {
+        let stands = self.rows.get(no)?.stands_for_itself();
+        let work = self.works.get(&no).filter(|work| stands && work.alive && !work.withheld);
+        Ok(work
+            .map(|work| self.rules.keys_of(work.table, &work.merged, &|c| work.value(c)))
+            .unwrap_or_default())
+    }
+
+    /// The first of a row's keys that another row holds.
+    fn obstacle(&mut self, no: i64) -> Result<Option<(WantedKey, i64)>, StoreError> {
+        for wanted in self.wanted(no)? {
+            if let Some(holder) = self.claims.holder(wanted.1)?.filter(|holder| *holder != no) {
+                return Ok(Some((wanted, holder)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Gives a row its keys, or what it gets instead of them.
+    fn claim(&mut self, no: i64, again: &mut BTreeSet<i64>) -> Result<(), StoreError> {
+        while let Some(((key, digest), holder)) = self.obstacle(no)? {
+            if self.is_written_twice(no, holder, key)? {
+                return self.unite(no, holder, again);
+            }
+            self.lose(no, key, digest, again)?;
+        }
+        for (_, digest) in self.wanted(no)? {
+            if self.claims.holder(digest)?.is_none() {
+                self.claims.take(digest, no)?;
+                let waiting_children = self.referencing(&[Target::from(digest)].into())?;
+                again.extend(waiting_children.into_iter().filter(|child| !self.works.contains_key(child)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether two rows were made apart with this key.
+    fn is_written_twice(&mut self, no: i64, holder: i64, key: usize) -> Result<bool, StoreError> {
+        self.rows.load(holder)?;
+        let (one, other) = (self.rows.get(no)?, self.rows.get(holder)?);
+        let Some(rules) = self.rules.table(one.table) else { return Ok(false) };
+        let columns = &rules.unique[key].columns;
+        let is_as_born = |raw: &RowState, born| {
+            columns.iter().all(|column| raw.cells.get(column).is_none_or(|cell| cell.seq == born))
+        };
+        let unseen = |base: Option<&u64>, born| base.is_none_or(|base| *base < born);
+        Ok(one.author != other.author
+            && is_as_born(&one.raw, one.born)
+            && is_as_born(&other.raw, other.born)
+            && unseen(self.births.get(&no), other.born)
+            && unseen(self.births.get(&holder), one.born))
+    }
+
+    /// Makes two rows one, under the identity of the one that was accepted first.
+    fn unite(&mut self, no: i64, holder: i64, again: &mut BTreeSet<i64>) -> Result<(), StoreError> {
+        let rank = |no: i64| self.rows.get(no).map(|row| (row.born, row.id));
+        let (survivor, loser) = if rank(no)? < rank(holder)? { (no, holder) } else { (holder, no) };
+        let (one, other) = (self.canonical_cells(loser)?, self.canonical_cells(survivor)?);
+        let differs = |(column, value): &(&ColumnIndex, &CellValue)| {
+            other.get(column).is_some_and(|known| known != *value)
+        };
+        let conflicts = u32::try_from(one.iter().filter(differs).count()).unwrap_or(u32::MAX);
+        self.report.conflicts = self.report.conflicts.saturating_add(conflicts);
+        if let Some(rules) = self.rules.table(self.rows.get(no)?.table) {
+            self.report.note(format!(
+                "a row of {} was also made by another agent: the two are one row now",
+                rules.name
+            ));
+        }
+        again.extend(self.children(loser)?);
+        for key in self.claims.held_by(loser)? {
+            self.claims.release(key)?;
+        }
+        let identity = self.rows.get(survivor)?.id;
+        for member in self.members(loser)? {
+            self.set_survivor(member, Some(identity))?;
+        }
+        self.has_unions = true;
+        self.works.remove(&loser);
+        self.works.remove(&survivor);
+        again.remove(&loser);
+        again.insert(survivor);
+        self.whole.insert(survivor);
+        Ok(())
+    }
+
+    /// Puts a row under the identity of another one, or under its own, and has everyone told.
+    fn set_survivor(&mut self, no: i64, survivor: Option<RowId>) -> Result<(), StoreError> {
+        self.tenant.seq += 1;
+        let position = self.tenant.seq;
+        let row = self.rows.get_mut(no)?;
+        row.survivor = survivor;
+        row.united_at = position;
+        if survivor.is_some() {
+            row.effective = None;
+            row.withheld = false;
+        }
+        self.rows.store(no)
+    }
+
+    /// Takes the values of a key back to those that were last accepted, or the row out of sight.
+    fn lose(
+        &mut self,
+        no: i64,
+        key: usize,
+        digest: KeyDigest,
+        again: &mut BTreeSet<i64>,
+    ) -> Result<(), StoreError> {
+        self.claims.wait(digest, no)?;
+        let row = self.rows.get(no)?;
+        let (table, before) = (row.table, row.before.clone());
+        let Some(rules) = self.rules.table(table) else { return Ok(()) };
+        let work = self.work_mut(no)?;
+        let mut changed = Vec::new();
+        for column in rules.unique[key].columns.iter().filter(|_| before.is_alive()) {
+            let accepted = before.cells.get(column).map(|cell| cell.value.clone());
+            if let Some(accepted) = accepted.filter(|accepted| work.value(*column).as_ref() != Some(accepted))
+            {
+                work.values.insert(*column, accepted);
+                changed.push(rules.columns[usize::from(*column)].as_str());
+            }
+        }
+        if changed.is_empty() {
+            work.withheld = true;
+            again.insert(no);
+            self.report.note(format!(
+                "a row of {} is withheld: another row has its unique values, and none that it had before are free",
+                rules.name
+            ));
+        } else {
+            self.report.note(format!(
+                "a row of {} keeps its former {}: another row has the new one, which must be unique",
+                rules.name,
+                changed.join(", ")
+            ));
+        }
+        Ok(())
+    }
+
+    /// Parts a row from those that it was united with, if what was written to it gave it another key.
+    pub(super) fn part(&mut self, no: i64) -> Result<(), StoreError> {
+        let entity = self.entity(no)?;
+        let members = self.members(entity)?;
+        if members.len() < 2 || !self.rows.get(no)?.raw.is_alive() {
+            return Ok(());
+        }
+        let own = self.own_keys(no)?;
+        let mut others = Vec::new();
+        let mut shares = false;
+        for member in members.into_iter().filter(|member| *member != no) {
+            if self.rows.get(member)?.raw.is_alive() {
+                shares |= self.own_keys(member)?.iter().any(|key| own.contains(key));
+                others.push(member);
+            }
+        }
+        if shares || others.is_empty() {
+            return Ok(());
+        }
+        for key in self.claims.held_by(entity)? {
+            self.claims.release(key)?;
+            self.released.entry(entity).or_default().insert(key);
+        }
+        let rest: Vec<i64> = self.members(entity)?.into_iter().filter(|member| *member != no).collect();
+        self.set_survivor(no, None)?;
+        let heir = if no == entity { others[0] } else { entity };
+        let identity = self.rows.get(heir)?.id;
+        for member in rest {
+            let survivor = (member != heir).then_some(identity);
+            if self.rows.get(member)?.survivor != survivor {
+                self.set_survivor(member, survivor)?;
+            }
+        }
+        for no in [no, heir] {
+            self.whole.insert(no);
+            self.prepare(no)?;
+            let children = self.children(no)?;
+            self.parted.extend(children);
+            self.parted.insert(no);
+        }
+        Ok(())
+    }
+
+    fn own_keys(&mut self, no: i64) -> Result<Vec<KeyDigest>, StoreError> {
+        let values = self.canonical_cells(no)?;
+        let row = self.rows.get(no)?;
+        let keys = self.rules.keys_of(row.table, &row.raw, &|column| values.get(&column).cloned());
+        Ok(keys.into_iter().map(|(_, digest)| digest).collect())
+    }
+
+    /// What was written to a row, with each reference by the identity under which its row goes.
+    fn canonical_cells(&self, no: i64) -> Result<BTreeMap<ColumnIndex, CellValue>, StoreError> {
+        let mut values = BTreeMap::new();
+        for (column, cell) in &self.rows.get(no)?.raw.cells {
+            let value = match cell.value {
+                CellValue::Ref(id) => CellValue::Ref(self.canonical(id)?),
+                CellValue::Plain(ref value) => value.clone().into(),
+            };
+            values.insert(*column, value);
+        }
+        Ok(values)
+    }
+}

@@ -1,0 +1,221 @@
+//! Unique keys: when SQLite would take the keys of two rows for the same.
+
+use super::rules::TableRules;
+use crate::model::{CellValue, ColumnIndex, RowId, RowState, Value};
+use crate::storage::catalog::quote;
+use crate::storage::driver::{Sql, SqlError, ValueRef};
+use crate::storage::sqlite_driver::RusqliteSql;
+use crate::storage::unique_index::{KeyOrigin, KeyTerm, UniqueKey};
+
+/// A key that must be unique, by the store's numbers.
+pub struct UniqueRule {
+    /// What tells it from every other key, however the schema is read: a hash of what it says.
+    pub signature: KeyDigest,
+    /// Whether it is the PRIMARY KEY.
+    pub is_primary: bool,
+    /// The columns whose values decide the key.
+    pub columns: Vec<ColumnIndex>,
+    parts: Vec<Part>,
+    /// What SQLite must evaluate: the condition, then each expression. None for a key of columns alone.
+    query: Option<String>,
+}
+
+struct Part {
+    /// The column; none for an expression.
+    column: Option<ColumnIndex>,
+    collation: Collation,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Collation {
+    Binary,
+    NoCase,
+    RTrim,
+}
+
+/// A hash of a key: equal for two rows exactly if they would collide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyDigest(pub [u8; 16]);
+
+impl UniqueRule {
+    /// The rule of a key; none if it cannot be decided here (a collation of the application's own, a column
+    /// that does not travel).
+    pub fn new(table: &TableRules, key: &UniqueKey) -> Option<Self> {
+        let mut parts = Vec::new();
+        let mut evaluated = Vec::new();
+        let mut hash = blake3::Hasher::new();
+        hash.update(table.name.to_lowercase().as_bytes());
+        for part in &key.parts {
+            let collation = match part.collation.to_ascii_uppercase().as_str() {
+                "BINARY" => Collation::Binary,
+                "NOCASE" => Collation::NoCase,
+                "RTRIM" => Collation::RTrim,
+                _ => return None,
+            };
+            hash.update(b"\0").update(part.collation.to_ascii_uppercase().as_bytes()).update(b"\0");
+            let column = match &part.term {
+                KeyTerm::Column(name) => {
+                    hash.update(name.to_lowercase().as_bytes());
+                    let column = table.column(name);
+                    if column.is_none() {
+                        if table.number.as_ref().is_some_and(|number| number.eq_ignore_ascii_case(name)) {
+                            return None;
+                        }
+                        // A generated column: SQLite computes it.
+                        evaluated.push(quote(name));
+                    }
+                    column
+                }
+                KeyTerm::Expression(text) => {
+                    hash.update(b"=").update(text.as_bytes());
+                    evaluated.push(format!("({text})"));
+                    None
+                }
+            };
+            parts.push(Part { column, collation });
+        }
+        if let Some(filter) = &key.filter {
+            hash.update(b"\0?").update(filter.as_bytes());
+        }
+        let query = (key.filter.is_some() || !evaluated.is_empty()).then(|| {
+            evaluated.insert(0, format!("({})", key.filter.as_deref().unwrap_or("1")));
+            format!("SELECT {} FROM {}", evaluated.join(", "), quote(&table.name))
+        });
+        let columns = key.columns.iter().filter_map(|name| table.column(name)).collect();
+        let mut signature = KeyDigest([0; 16]);
+        hash.finalize_xof().fill(&mut signature.0);
+        let is_primary = key.origin == KeyOrigin::PrimaryKey;
+        Some(Self { signature, is_primary, columns, parts, query })
+    }
+
+    /// Whether this is a plain key over exactly these columns.
+    pub fn is_over(&self, columns: &[ColumnIndex]) -> bool {
+        let own: Vec<_> = self.parts.iter().filter_map(|part| part.column).collect();
+        self.query.is_none()
+            && own.len() == columns.len()
+            && own.iter().all(|column| columns.contains(column))
+    }
+
+    /// The key of a row; none if it cannot collide with any: a part is NULL or missing, or the row is
+    /// outside of a partial index.
+    pub fn digest(
+        &self,
+        scratch: &mut RusqliteSql,
+        table: &TableRules,
+        row: &RowState,
+        value: &dyn Fn(ColumnIndex) -> Option<CellValue>,
+    ) -> Option<KeyDigest> {
+        let mut evaluated = match &self.query {
+            None => Vec::new(),
+            // What the store cannot evaluate (a function of the application's) it cannot decide.
+            Some(query) => evaluate(scratch, table, query, row, value).ok().flatten()?,
+        }
+        .into_iter();
+        let parts = self.parts.iter().map(|part| match part.column {
+            Some(column) => value(column),
+            None => evaluated.next().map(CellValue::Plain),
+        });
+        let parts: Option<Vec<CellValue>> = parts.collect();
+        self.of_values(&parts?)
+    }
+
+    /// The key that a foreign key's columns name: `columns` say which column of the key each value is for.
+    pub fn digest_of(&self, columns: &[ColumnIndex], values: &[CellValue]) -> Option<KeyDigest> {
+        let ordered = self.in_order(columns, values);
+        (ordered.len() == self.parts.len()).then(|| self.of_values(&ordered))?
+    }
+
+    /// Such values in the order of the key's parts.
+    pub fn in_order(&self, columns: &[ColumnIndex], values: &[CellValue]) -> Vec<CellValue> {
+        let place = |part: &Part| columns.iter().position(|column| Some(*column) == part.column);
+        self.parts.iter().filter_map(|part| values.get(place(part)?).cloned()).collect()
+    }
+
+    fn of_values(&self, values: &[CellValue]) -> Option<KeyDigest> {
+        let mut hash = blake3::Hasher::new();
+        hash.update(&self.signature.0);
+        for (part, value) in self.parts.iter().zip(values) {
+            add(&mut hash, value, part.collation)?;
+        }
+        let mut digest = KeyDigest([0; 16]);
+        hash.finalize_xof().fill(&mut digest.0);
+        Some(digest)
+    }
+}
+
+/// Adds a value so that equal ones, as SQLite compares them, add the same. None for NULL.
+fn add(hash: &mut blake3::Hasher, value: &CellValue, collation: Collation) -> Option<()> {
+    let mut tagged = |tag: u8, bytes: &[u8]| {
+        hash.update(&[tag]).update(&(bytes.len() as u64).to_be_bytes()).update(bytes);
+    };
+    match value {
+        CellValue::Ref(RowId(id)) => tagged(b'@', id),
+        CellValue::Plain(Value::Null) => return None,
+        CellValue::Plain(Value::Integer(integer)) => tagged(b'i', &integer.to_be_bytes()),
+        CellValue::Plain(Value::Real(real)) => match as_integer(*real) {
+            Some(integer) => tagged(b'i', &integer.to_be_bytes()),
+            None => tagged(b'r', &real.to_be_bytes()),
+        },
+        CellValue::Plain(Value::Text(text)) => match collation {
+            Collation::Binary => tagged(b't', text.as_bytes()),
+            Collation::NoCase => tagged(b't', text.to_ascii_lowercase().as_bytes()),
+            Collation::RTrim => tagged(b't', text.trim_end_matches(' ').as_bytes()),
+        },
+        CellValue::Plain(Value::Blob(blob)) => tagged(b'b', blob),
+    }
+    Some(())
+}
+
+/// The integer that SQLite takes a double for the same as.
+#[expect(clippy::cast_possible_truncation, reason = "only where the double is an integer within the range")]
+fn as_integer(real: f64) -> Option<i64> {
+    const LIMIT: f64 = 9_223_372_036_854_775_808.0;
+    (real.trunc().total_cmp(&real).is_eq() || real == 0.0)
+        .then_some(real)
+        .filter(|real| (-LIMIT..LIMIT).contains(real))
+        .map(|real| real as i64)
+}
+
+/// Evaluates expressions over one row, in an empty table of the tenant's own definition. None if the row is
+/// outside of the index.
+fn evaluate(
+    scratch: &mut RusqliteSql,
+    table: &TableRules,
+    query: &str,
+    row: &RowState,
+    value: &dyn Fn(ColumnIndex) -> Option<CellValue>,
+) -> Result<Option<Vec<Value>>, SqlError> {
+    let mut names = Vec::new();
+    let mut values = Vec::new();
+    for (column, name) in (0..).zip(&table.columns) {
+        let Some(cell) = value(column).or_else(|| row.cells.get(&column).map(|cell| cell.value.clone()))
+        else {
+            continue;
+        };
+        names.push(quote(name));
+        values.push(match cell {
+            CellValue::Plain(value) => value,
+            // Some number, the same for the same row: it has one here, whichever.
+            CellValue::Ref(id) => Value::Integer(number_of(id)),
+        });
+    }
+    let name = quote(&table.name);
+    let marks = vec!["?"; names.len()].join(", ");
+    let params: Vec<ValueRef<'_>> = values.iter().map(ValueRef::from).collect();
+    scratch.execute(&format!("INSERT INTO {name}({}) VALUES({marks})", names.join(", ")), &params)?;
+    let found = scratch.query_row(query, &[]);
+    scratch.execute(&format!("DELETE FROM {name}"), &[])?;
+    let mut found = found?.unwrap_or_default().into_iter();
+    let is_in = match found.next() {
+        Some(Value::Integer(integer)) => integer != 0,
+        Some(Value::Real(real)) => real != 0.0,
+        _ => false,
+    };
+    Ok(is_in.then(|| found.collect()))
+}
+
+fn number_of(id: RowId) -> i64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&id.0[..8]);
+    i64::from_be_bytes(bytes).checked_abs().unwrap_or(1)
+}

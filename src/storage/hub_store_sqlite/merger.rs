@@ -1,0 +1,127 @@
+//! Merging the rows of a batch, one after the other, each at a position of its own.
+
+use std::collections::BTreeSet;
+
+use super::derive::Deriver;
+use super::push::{Resolved, check_row, renumber};
+use crate::model::{Op, RowChange, Seq};
+use crate::storage::hub_store::StoreError;
+
+/// Merges rows into the raw states, and has derived from them what is told.
+pub struct Merger<'a> {
+    pub deriver: Deriver<'a>,
+    /// Who pushes.
+    pub writer: u64,
+    /// The last position before the push that this batch is part of.
+    pub push_from: Seq,
+    /// Rows that are to be looked at when all are merged.
+    pub touched: BTreeSet<i64>,
+}
+
+impl Merger<'_> {
+    /// Merges one row. The inner error is the reason for which the row is rejected.
+    pub fn merge(
+        &mut self,
+        table: &Resolved,
+        mut change: RowChange,
+    ) -> Result<Result<(), String>, StoreError> {
+        if !renumber(&mut change, &table.columns) {
+            return Ok(Err("the row names a column that its table's header does not".to_owned()));
+        }
+        let found = self.deriver.rows.find(table.table, change.id)?;
+        let base = change.writes.iter().map(|write| write.base).min().unwrap_or(0);
+        let Some(no) = found else {
+            let position = self.deriver.tenant.seq + 1;
+            let no = self.deriver.rows.create(table.table, change.id, position, self.writer)?;
+            let outcome = self.merge_into(table, no, &change)?;
+            match outcome {
+                Ok((true, _)) => self.deriver.born(no, base),
+                _ => self.deriver.rows.forget(no),
+            }
+            return Ok(outcome.map(drop));
+        };
+        let mut conflicts = None;
+        for target in self.targets(no, base)? {
+            match self.merge_into(table, target, &change)? {
+                Ok((_, counted)) => {
+                    conflicts.get_or_insert(counted);
+                }
+                Err(reason) => return Ok(Err(reason)),
+            }
+        }
+        self.deriver.report.conflicts = self.deriver.report.conflicts.saturating_add(conflicts.unwrap_or(0));
+        Ok(Ok(()))
+    }
+
+    /// The rows that a write to this one means. Of united rows, somebody who knew of the union writes to all
+    /// that live; anybody else to the row that is his own.
+    fn targets(&mut self, no: i64, base: Seq) -> Result<Vec<i64>, StoreError> {
+        let members = match self.deriver.rows.get(no)?.survivor {
+            Some(_) => vec![no],
+            None => self.deriver.members(no)?,
+        };
+        if members.len() == 1 {
+            return Ok(members);
+        }
+        let mut united_at = 0;
+        let mut own = no;
+        let mut alive = Vec::new();
+        for member in members {
+            let row = self.deriver.rows.get(member)?;
+            united_at = united_at.max(row.united_at);
+            if row.author == self.writer {
+                own = member;
+            }
+            if row.raw.is_alive() {
+                alive.push(member);
+            }
+        }
+        Ok(match alive.len() {
+            _ if base < united_at => vec![own],
+            0 => vec![no],
+            _ => alive,
+        })
+    }
+
+    /// Merges a change into one raw state; says whether that changed it, and how many cells were in conflict.
+    fn merge_into(
+        &mut self,
+        table: &Resolved,
+        no: i64,
+        change: &RowChange,
+    ) -> Result<Result<(bool, u32), String>, StoreError> {
+        let position = self.deriver.tenant.seq + 1;
+        let row = self.deriver.rows.get_mut(no)?;
+        let mut raw = row.raw.clone();
+        let merged = raw.merge(change.number, &change.writes, self.writer, position);
+        if let Err(reason) = check_row(table, change, &raw) {
+            return Ok(Err(reason));
+        }
+        if merged.changed {
+            row.raw = raw;
+            let has_effective = row.effective.is_some();
+            self.deriver.rows.store(no)?;
+            let highest = change.writes.iter().map(|write| write.stamp.hlc).max();
+            let tenant = &mut *self.deriver.tenant;
+            tenant.seq = position;
+            tenant.highest = tenant.highest.max(highest.unwrap_or_default());
+            let is_free = self.deriver.rules.table(table.table).is_none_or(|rules| rules.is_free());
+            if !is_free || has_effective {
+                self.touched.insert(no);
+            }
+            if change.writes.iter().any(|write| write.op == Op::Delete) {
+                self.deriver.deleted(no, merged.conflicts);
+            }
+        }
+        Ok(Ok((merged.changed, merged.conflicts)))
+    }
+
+    /// Derives what is told. Returns the conflicts, and what people should know.
+    pub fn finish(mut self) -> Result<(u32, Vec<String>), StoreError> {
+        let deriver = &mut self.deriver;
+        deriver.take_back_local_effects(&mut self.touched, self.writer, self.push_from)?;
+        deriver.derive(&self.touched)?;
+        deriver.count_rows();
+        Ok((deriver.report.conflicts, std::mem::take(&mut deriver.report.notices)))
+    }
+}

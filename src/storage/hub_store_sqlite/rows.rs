@@ -1,0 +1,281 @@
+//! A tenant's rows as one batch works on them: loaded once, written when they differ.
+
+use std::collections::{BTreeMap, HashMap};
+
+use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
+
+use super::damaged;
+use crate::model::{NOBODY, RowId, RowState, Seq};
+use crate::storage::hub_store::StoreError;
+use crate::storage::row_codec;
+
+/// A row.
+pub struct Row {
+    /// Its number in the store.
+    pub no: i64,
+    /// Its table.
+    pub table: i64,
+    /// Its identity.
+    pub id: RowId,
+    /// The position at which it was first accepted.
+    pub born: Seq,
+    /// The tie-break of the replica that made it.
+    pub author: u64,
+    /// The row that it is one with, if that one's identity stands for both.
+    pub survivor: Option<RowId>,
+    /// Where in the order it was united, and is told of; 0 if it stands for itself.
+    pub united_at: Seq,
+    /// The merge of its own writes.
+    pub raw: RowState,
+    /// What readers have been told, before this batch.
+    pub before: RowState,
+    /// What they are told instead of `raw`.
+    pub effective: Option<RowState>,
+    /// Its unique keys are taken: it is told as dead until one is free.
+    pub withheld: bool,
+    is_stored: bool,
+    /// Whether it was among the tenant's live rows.
+    was_live: bool,
+}
+
+impl Row {
+    /// What readers are told now.
+    pub fn told(&self) -> &RowState {
+        self.effective.as_ref().unwrap_or(&self.raw)
+    }
+
+    /// Whether the row goes under an identity of its own.
+    pub fn stands_for_itself(&self) -> bool {
+        self.survivor.is_none()
+    }
+}
+
+const FIELDS: &str = "row, tbl, id, born, author, survivor, united_at, withheld, body, effective";
+
+/// The rows of one tenant that a batch has looked at.
+pub struct Rows<'a> {
+    conn: &'a Connection,
+    tenant: i64,
+    loaded: BTreeMap<i64, Row>,
+    by_id: HashMap<(i64, RowId), i64>,
+    next: Option<i64>,
+}
+
+impl<'a> Rows<'a> {
+    /// No row yet.
+    pub fn new(conn: &'a Connection, tenant: i64) -> Self {
+        Self { conn, tenant, loaded: BTreeMap::new(), by_id: HashMap::new(), next: None }
+    }
+
+    /// The number of the row of an identity; loads it.
+    pub fn find(&mut self, table: i64, id: RowId) -> Result<Option<i64>, StoreError> {
+        if let Some(no) = self.by_id.get(&(table, id)) {
+            return Ok(Some(*no));
+        }
+        let sql = format!("SELECT {FIELDS} FROM row_state WHERE tenant = ?1 AND tbl = ?2 AND id = ?3");
+        let mut statement = self.conn.prepare_cached(&sql)?;
+        let found =
+            statement.query_row(params![self.tenant, table, &id.0[..]], |row| Ok(read(row))).optional()?;
+        found.transpose()?.map(|row| Ok(self.add(row))).transpose()
+    }
+
+    /// Loads the row of a number.
+    pub fn load(&mut self, no: i64) -> Result<(), StoreError> {
+        if self.loaded.contains_key(&no) {
+            return Ok(());
+        }
+        let sql = format!("SELECT {FIELDS} FROM row_state WHERE row = ?1 AND tenant = ?2");
+        let mut statement = self.conn.prepare_cached(&sql)?;
+        let row = statement.query_row(params![no, self.tenant], |row| Ok(read(row))).optional()?;
+        let row = row.ok_or_else(|| damaged("the index of references"))??;
+        self.add(row);
+        Ok(())
+    }
+
+    fn add(&mut self, row: Row) -> i64 {
+        let no = row.no;
+        self.by_id.insert((row.table, row.id), no);
+        self.loaded.insert(no, row);
+        no
+    }
+
+    /// Makes a row, which is stored once it has a state.
+    pub fn create(&mut self, table: i64, id: RowId, born: Seq, author: u64) -> Result<i64, StoreError> {
+        let no = match self.next {
+            Some(next) => next,
+            None => self
+                .conn
+                .prepare_cached("SELECT coalesce(max(row), 0) + 1 FROM row_state")?
+                .query_row([], |row| row.get(0))?,
+        };
+        self.next = Some(no + 1);
+        Ok(self.add(Row {
+            no,
+            table,
+            id,
+            born,
+            author,
+            survivor: None,
+            united_at: 0,
+            raw: RowState::default(),
+            before: RowState::default(),
+            effective: None,
+            withheld: false,
+            is_stored: false,
+            was_live: false,
+        }))
+    }
+
+    /// A row that was loaded or made.
+    pub fn get(&self, no: i64) -> Result<&Row, StoreError> {
+        self.loaded.get(&no).ok_or_else(|| damaged("the index of rows"))
+    }
+
+    /// A row that was loaded or made.
+    pub fn get_mut(&mut self, no: i64) -> Result<&mut Row, StoreError> {
+        self.loaded.get_mut(&no).ok_or_else(|| damaged("the index of rows"))
+    }
+
+    /// How many of the rows looked at were live before the batch, and how many are now.
+    pub fn live(&self) -> (u64, u64) {
+        let rows = self.loaded.values();
+        let is_live = |row: &&Row| row.stands_for_itself() && row.told().is_alive();
+        (rows.clone().filter(|row| row.was_live).count() as u64, rows.filter(is_live).count() as u64)
+    }
+
+    /// Forgets a row that was made and is not to be stored.
+    pub fn forget(&mut self, no: i64) {
+        if let Some(row) = self.loaded.remove(&no) {
+            self.by_id.remove(&(row.table, row.id));
+        }
+    }
+
+    /// The rows that are one with the row of this number, itself among them, in the order of their birth.
+    pub fn members(&mut self, no: i64) -> Result<Vec<i64>, StoreError> {
+        let (table, id) = {
+            let row = self.get(no)?;
+            (row.table, row.id)
+        };
+        let united: Vec<i64> = self
+            .conn
+            .prepare_cached("SELECT row FROM row_state WHERE tenant = ?1 AND survivor = ?2 AND tbl = ?3")?
+            .query_map(params![self.tenant, &id.0[..], table], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        for other in &united {
+            self.load(*other)?;
+        }
+        let mut members = vec![no];
+        members.extend(united);
+        members.sort_by_key(|no| self.loaded.get(no).map(|row| (row.born, row.id)));
+        Ok(members)
+    }
+
+    /// Writes a row down as it is.
+    pub fn store(&mut self, no: i64) -> Result<(), StoreError> {
+        let encode = |state: &RowState| {
+            row_codec::encode(state).map_err(|error| StoreError::Failed(error.to_string()))
+        };
+        let tenant = self.tenant;
+        let row = self.loaded.get_mut(&no).ok_or_else(|| damaged("the index of rows"))?;
+        let (writer, other_seq, seq) = if row.stands_for_itself() {
+            let (writer, other_seq) = authorship(row.told());
+            (writer, other_seq, row.told().seq())
+        } else {
+            (NOBODY, row.united_at, row.united_at)
+        };
+        let body = encode(&row.raw)?;
+        let effective = row.effective.as_ref().map(encode).transpose()?;
+        let survivor = row.survivor.map(|id| id.0);
+        let survivor = survivor.as_ref().map(|id| &id[..]);
+        let sql = if row.is_stored {
+            "UPDATE row_state SET seq = ?4, writer = ?5, other_seq = ?6, survivor = ?7, united_at = ?8,
+                 withheld = ?9, body = ?10, effective = ?11
+             WHERE row = ?1 AND tenant = ?2 AND tbl = ?3"
+        } else {
+            "INSERT INTO row_state
+                 (row, tenant, tbl, seq, writer, other_seq, survivor, united_at, withheld, body, effective,
+                  id, born, author)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)"
+        };
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let (seq, other_seq, united_at) =
+            (seq.cast_signed(), other_seq.cast_signed(), row.united_at.cast_signed());
+        let writer = writer.cast_signed();
+        if row.is_stored {
+            statement.execute(params![
+                no,
+                tenant,
+                row.table,
+                seq,
+                writer,
+                other_seq,
+                survivor,
+                united_at,
+                row.withheld,
+                body,
+                effective
+            ])?;
+        } else {
+            let (id, born, author) = (&row.id.0[..], row.born.cast_signed(), row.author.cast_signed());
+            statement.execute(params![
+                no,
+                tenant,
+                row.table,
+                seq,
+                writer,
+                other_seq,
+                survivor,
+                united_at,
+                row.withheld,
+                body,
+                effective,
+                id,
+                born,
+                author
+            ])?;
+        }
+        row.is_stored = true;
+        Ok(())
+    }
+}
+
+fn read(row: &SqlRow<'_>) -> Result<Row, StoreError> {
+    let id = |index: usize| -> Result<Option<RowId>, StoreError> {
+        match row.get_ref(index)?.as_blob_or_null().map_err(rusqlite::Error::from)? {
+            None => Ok(None),
+            Some(bytes) => RowId::from_slice(bytes).map(Some).ok_or_else(|| damaged("a row's identity")),
+        }
+    };
+    let unsigned = |index: usize| row.get::<_, i64>(index).map(i64::cast_unsigned);
+    let state = |bytes: &[u8]| row_codec::decode(bytes).map_err(|_| damaged("a row"));
+    let raw = state(row.get_ref(8)?.as_blob().map_err(rusqlite::Error::from)?)?;
+    let effective =
+        row.get_ref(9)?.as_blob_or_null().map_err(rusqlite::Error::from)?.map(state).transpose()?;
+    let survivor = id(5)?;
+    let before = effective.clone().unwrap_or_else(|| raw.clone());
+    Ok(Row {
+        no: row.get(0)?,
+        table: row.get(1)?,
+        was_live: survivor.is_none() && before.is_alive(),
+        id: id(2)?.ok_or_else(|| damaged("a row's identity"))?,
+        born: unsigned(3)?,
+        author: unsigned(4)?,
+        survivor,
+        united_at: unsigned(6)?,
+        withheld: row.get(7)?,
+        before,
+        raw,
+        effective,
+        is_stored: true,
+    })
+}
+
+/// Whose the row's last change was, and the last position that someone else must be told of: what the index
+/// by position keeps.
+fn authorship(state: &RowState) -> (u64, Seq) {
+    let cells = state.cells.values().map(|cell| (cell.seq, cell.writer));
+    let registers = cells.chain(state.deleted.iter().map(|delete| (delete.seq, delete.writer)));
+    let last = registers.clone().max().map_or(0, |(_, writer)| writer);
+    let others = registers.filter(|(_, writer)| *writer != last).map(|(seq, _)| seq).max();
+    (last, others.unwrap_or(0).max(state.whole_since))
+}

@@ -1,0 +1,303 @@
+//! A tenant's rules that span rows: UNIQUE constraints and foreign keys, read from its own definitions by
+//! SQLite, in the store's numbers of tables and columns.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use rusqlite::{Connection, params};
+
+use super::key::{KeyDigest, UniqueRule};
+use super::tables;
+use crate::model::{CellValue, ColumnIndex, Digest, RowState, Seq, TableSchema, Value};
+use crate::storage::catalog::{Catalog, Key};
+use crate::storage::driver::{Sql, SqlError};
+use crate::storage::fields::Fields;
+use crate::storage::hub_store::StoreError;
+use crate::storage::scratch::prove_harmless;
+use crate::storage::sqlite_driver::RusqliteSql;
+use crate::storage::table_info::{ForeignKey, OnDelete, default_value};
+use crate::storage::unique_index::read_unique_keys;
+
+/// The rules of a tenant, as of a version of its definitions.
+pub struct TenantRules {
+    version: Seq,
+    tables: HashMap<i64, Arc<TableRules>>,
+    /// The tenant's tables, empty: where keys over expressions are evaluated.
+    scratch: RusqliteSql,
+}
+
+/// The rules that a table is in.
+#[derive(Default)]
+pub struct TableRules {
+    /// Its name.
+    pub name: String,
+    /// The names of its columns, in the store's order.
+    pub columns: Vec<String>,
+    /// The column that numbers its rows, which does not travel.
+    pub number: Option<String>,
+    /// What must be unique among its rows.
+    pub unique: Vec<UniqueRule>,
+    /// What its rows reference.
+    pub links: Vec<LinkRule>,
+    /// Whether another table's rows, or its own, reference it.
+    pub is_parent: bool,
+    /// The digest of all that: rows were looked at under rules with this digest, or must be looked at again.
+    pub digest: Option<Digest>,
+}
+
+/// A foreign key.
+pub struct LinkRule {
+    /// The columns here.
+    pub columns: Vec<ColumnIndex>,
+    /// The table that is referenced.
+    pub parent: i64,
+    /// Which of the parent's unique keys is referenced; none for its number, which travels as an identity.
+    pub key: Option<usize>,
+    /// The columns there, in the order of `columns`; empty for a number.
+    pub parent_columns: Vec<ColumnIndex>,
+    /// What becomes of a row whose parent is deleted.
+    pub on_delete: OnDelete,
+    /// What `SET NULL` and `SET DEFAULT` put into each column; none where they cannot.
+    pub replacement: Option<Vec<CellValue>>,
+}
+
+impl TableRules {
+    /// Whether there is nothing to look at when a row changes.
+    pub fn is_free(&self) -> bool {
+        self.unique.is_empty() && self.links.is_empty() && !self.is_parent
+    }
+}
+
+impl TenantRules {
+    /// Reads the rules, unless `known` are still those of the tenant.
+    pub fn of(conn: &Connection, tenant: i64, known: Option<Self>) -> Result<Self, StoreError> {
+        let version = conn
+            .prepare_cached("SELECT coalesce(max(seq), 0) FROM table_schema WHERE tenant = ?1")?
+            .query_row(params![tenant], |row| row.get::<_, i64>(0))?
+            .cast_unsigned();
+        match known {
+            Some(known) if known.version == version => Ok(known),
+            _ => Self::read(tables::all(conn, tenant)?, version),
+        }
+    }
+
+    fn read(schemas: Vec<(i64, TableSchema)>, version: Seq) -> Result<Self, StoreError> {
+        let failed =
+            |error: &dyn std::fmt::Display| StoreError::Failed(format!("the tenant's rules: {error}"));
+        let connection = Connection::open_in_memory()?;
+        let mut scratch = RusqliteSql::new(connection);
+        scratch
+            .run("PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON")
+            .map_err(|error| failed(&error))?;
+        let mut tables = HashMap::new();
+        for (id, schema) in schemas {
+            // A definition that is not what it claims has no rules; replicas refuse it as well.
+            if prove_harmless(&schema).is_ok() && make(&mut scratch, &schema).is_ok() {
+                let rules =
+                    TableRules { name: schema.name, columns: schema.columns, ..TableRules::default() };
+                tables.insert(id, rules);
+            }
+        }
+        let mut draft = Draft { tables, scratch };
+        draft.complete().map_err(|error| failed(&error))?;
+        let tables = draft.tables.into_iter().map(|(id, rules)| (id, Arc::new(rules))).collect();
+        Ok(Self { version, tables, scratch: draft.scratch })
+    }
+
+    /// Rows that were looked at under other rules than there are now.
+    pub fn changed(&self, conn: &Connection, tenant: i64) -> Result<BTreeSet<i64>, StoreError> {
+        let mut known = HashMap::new();
+        let mut statement = conn.prepare_cached("SELECT tbl, digest FROM table_rules WHERE tenant = ?1")?;
+        let mut rows = statement.query([tenant])?;
+        while let Some(row) = rows.next()? {
+            known.insert(row.get::<_, i64>(0)?, Digest(row.get(1)?));
+        }
+        let mut changed = BTreeSet::new();
+        for (table, rules) in &self.tables {
+            let Some(digest) = rules.digest.filter(|digest| known.get(table) != Some(digest)) else {
+                continue;
+            };
+            let sql = "INSERT OR REPLACE INTO table_rules (tenant, tbl, digest) VALUES (?1, ?2, ?3)";
+            conn.prepare_cached(sql)?.execute(params![tenant, table, &digest.0[..]])?;
+            let sql = "SELECT row FROM row_state WHERE tenant = ?1 AND tbl = ?2";
+            let mut statement = conn.prepare_cached(sql)?;
+            for row in statement.query_map([tenant, *table], |row| row.get(0))? {
+                changed.insert(row?);
+            }
+        }
+        Ok(changed)
+    }
+
+    /// The rules of a table; none if its definition could not be used.
+    pub fn table(&self, table: i64) -> Option<Arc<TableRules>> {
+        self.tables.get(&table).cloned()
+    }
+
+    /// The keys of a row that must be unique, with their places among the table's.
+    pub fn keys_of(
+        &mut self,
+        table: i64,
+        row: &RowState,
+        value: &dyn Fn(ColumnIndex) -> Option<CellValue>,
+    ) -> Vec<(usize, KeyDigest)> {
+        let Some(rules) = self.tables.get(&table) else { return Vec::new() };
+        let digests = rules
+            .unique
+            .iter()
+            .enumerate()
+            .filter_map(|(at, unique)| Some((at, unique.digest(&mut self.scratch, rules, row, value)?)));
+        digests.collect()
+    }
+}
+
+/// Rules that are being read.
+struct Draft {
+    tables: HashMap<i64, TableRules>,
+    scratch: RusqliteSql,
+}
+
+impl Draft {
+    fn complete(&mut self) -> Result<(), SqlError> {
+        let catalog = Catalog::read(&mut self.scratch)?;
+        let mut unique = read_unique_keys(&mut self.scratch)?;
+        let filled = Filled::read(&mut self.scratch)?;
+        for rules in self.tables.values_mut() {
+            rules.number = catalog.table(&rules.name).and_then(|table| match &table.key {
+                Key::Number(column) => Some(column.clone()),
+                Key::Natural(_) => None,
+            });
+            let keys = unique.remove(&rules.name).unwrap_or_default();
+            rules.unique = keys.iter().filter_map(|key| UniqueRule::new(rules, key)).collect();
+        }
+        let ids: Vec<i64> = self.tables.keys().copied().collect();
+        for id in ids {
+            let Some(table) = self.tables.get(&id).and_then(|rules| catalog.table(&rules.name)) else {
+                continue;
+            };
+            let links: Vec<LinkRule> =
+                table.foreign_keys.iter().filter_map(|key| self.link(id, &catalog, key, &filled)).collect();
+            for parent in links.iter().map(|link| link.parent).collect::<Vec<_>>() {
+                if let Some(parent) = self.tables.get_mut(&parent) {
+                    parent.is_parent = true;
+                }
+            }
+            if let Some(rules) = self.tables.get_mut(&id) {
+                rules.links = links;
+            }
+        }
+        let digests: Vec<(i64, Digest)> =
+            self.tables.iter().map(|(id, rules)| (*id, self.digest(rules))).collect();
+        for (id, digest) in digests {
+            if let Some(rules) = self.tables.get_mut(&id) {
+                rules.digest = Some(digest);
+            }
+        }
+        Ok(())
+    }
+
+    fn link(&self, table: i64, catalog: &Catalog, key: &ForeignKey, filled: &Filled) -> Option<LinkRule> {
+        let rules = self.tables.get(&table)?;
+        let (parent, parent_rules) =
+            self.tables.iter().find(|(_, other)| other.name.eq_ignore_ascii_case(&key.parent))?;
+        let parent_table = catalog.table(&key.parent)?;
+        let columns: Vec<ColumnIndex> =
+            key.columns.iter().map(|(from, _)| rules.column(from)).collect::<Option<_>>()?;
+        let named: Option<Vec<&str>> = key.columns.iter().map(|(_, to)| to.as_deref()).collect();
+        let targets = named.unwrap_or_else(|| parent_table.key_columns());
+        let is_number = |name: &str| match &parent_table.key {
+            Key::Number(number) => number.eq_ignore_ascii_case(name),
+            Key::Natural(_) => false,
+        };
+        let (key_at, parent_columns) = if let [target] = targets[..]
+            && is_number(target)
+        {
+            (None, Vec::new())
+        } else {
+            let wanted: Vec<ColumnIndex> =
+                targets.iter().map(|name| parent_rules.column(name)).collect::<Option<_>>()?;
+            (Some(parent_rules.unique.iter().position(|unique| unique.is_over(&wanted))?), wanted)
+        };
+        let replacement = key
+            .columns
+            .iter()
+            .map(|(column, _)| filled.replacement(&rules.name, column, key.on_delete))
+            // A number that a definition names means another row on each replica.
+            .map(|value| value.filter(|value| key_at.is_some() || *value == Value::Null.into()))
+            .collect();
+        Some(LinkRule {
+            columns,
+            parent: *parent,
+            key: key_at,
+            parent_columns,
+            on_delete: key.on_delete,
+            replacement,
+        })
+    }
+
+    fn digest(&self, rules: &TableRules) -> Digest {
+        let mut hash = blake3::Hasher::new();
+        for unique in &rules.unique {
+            hash.update(&unique.signature.0);
+        }
+        for link in &rules.links {
+            hash.update(&link.parent.to_be_bytes());
+            for column in &link.columns {
+                hash.update(&column.to_be_bytes());
+            }
+            let key = link.key.and_then(|at| self.tables.get(&link.parent)?.unique.get(at));
+            hash.update(key.map_or(&[0][..], |key| &key.signature.0));
+            hash.update(format!("{:?}{:?}", link.on_delete, link.replacement).as_bytes());
+        }
+        Digest(*hash.finalize().as_bytes())
+    }
+}
+
+impl TableRules {
+    /// The number of a column.
+    pub fn column(&self, name: &str) -> Option<ColumnIndex> {
+        let at = self.columns.iter().position(|column| column.eq_ignore_ascii_case(name))?;
+        ColumnIndex::try_from(at).ok()
+    }
+}
+
+fn make(scratch: &mut RusqliteSql, schema: &TableSchema) -> Result<(), SqlError> {
+    scratch.run(&schema.ddl)?;
+    for index in &schema.indexes {
+        // One that does not fit beside the others is no rule.
+        let _ = scratch.run(index);
+    }
+    Ok(())
+}
+
+/// What columns may hold instead of a reference.
+struct Filled(HashMap<(String, String), (bool, Value)>);
+
+impl Filled {
+    fn read(sql: &mut dyn Sql) -> Result<Self, SqlError> {
+        let mut columns = Vec::new();
+        sql.query(
+            "SELECT m.name, x.name, x.\"notnull\" OR x.pk, x.dflt_value, x.type FROM main.sqlite_master AS m, \
+             pragma_table_xinfo(m.name) AS x WHERE m.type = 'table'",
+            &[],
+            &mut |row| {
+                let mut fields = Fields::of(row);
+                let name = (fields.text()?.to_lowercase(), fields.text()?.to_lowercase());
+                columns.push((name, fields.integer()? != 0, fields.optional_text(), fields.text()?));
+                Ok(())
+            },
+        )?;
+        let mut filled = HashMap::new();
+        for (name, is_required, default, kind) in columns {
+            let default = default.map_or(Value::Null, |text| default_value(sql, &text, &kind));
+            filled.insert(name, (is_required, default));
+        }
+        Ok(Self(filled))
+    }
+
+    /// What the column shows when its parent is dead; none if it can show nothing else.
+    fn replacement(&self, table: &str, column: &str, action: OnDelete) -> Option<CellValue> {
+        let (is_required, default) = self.0.get(&(table.to_lowercase(), column.to_lowercase()))?;
+        let value = if action == OnDelete::SetDefault { default.clone() } else { Value::Null };
+        (!is_required || value != Value::Null).then_some(value.into())
+    }
+}
