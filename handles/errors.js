@@ -1,0 +1,22 @@
+'use strict';
+
+// Errors as native code knows them from better-sqlite3: it looks at `code`, and for two of them at the message.
+
+/** An error with one of SQLite's codes by name. */
+function sqliteError(code, message, cause) {
+  const error = new Error(message, { cause });
+  error.code = code;
+  return error;
+}
+
+/** What any use of a closed handle throws. */
+function closed() {
+  return new TypeError('The database connection is not open');
+}
+
+/** What beginning a transaction throws while a statement of the application is unfinished. */
+function busyExecuting() {
+  return new TypeError('This database connection is busy executing a query');
+}
+
+module.exports = { busyExecuting, closed, sqliteError };
