@@ -3,13 +3,15 @@
 // Types are checked by `npm run test:types`.
 const typescript = ['ts-jest', { diagnostics: false }];
 
+const commonJs = { allowJs: true, module: 'commonjs', esModuleInterop: true, target: 'es2022' };
+
 /** @type {import('jest').Config} */
 module.exports = {
   testMatch: ['<rootDir>/__test__/**/*.spec.ts'],
   transform: {
     '\\.ts$': typescript,
     // Its modules are ESM, which jest runs only transformed.
-    '/node_modules/agentdb/.+\\.js$': ['ts-jest', { diagnostics: false, tsconfig: { allowJs: true, module: 'commonjs', esModuleInterop: true, target: 'es2022' } }],
+    '/node_modules/agentdb/.+\\.js$': ['ts-jest', { diagnostics: false, tsconfig: commonJs }],
   },
   transformIgnorePatterns: ['/node_modules/(?!agentdb/)'],
   testEnvironment: 'node',
