@@ -30,6 +30,8 @@ export interface OpenHandle extends Opened {
   begin(sql: string): () => number
   /** Closes the handle and opens what is stored anew. */
   reopened(): OpenHandle
+  /** Another connection to the same file, where there can be one. */
+  another?(): Opened
 }
 
 export interface Kind {
@@ -76,6 +78,7 @@ function better<Handle extends Better & SyncableDatabase>(file: string, open: (f
       db.close()
       return better(file, open)
     },
+    another: () => better(file, open),
   }
 }
 
@@ -103,8 +106,7 @@ const nodeSqlite: Kind = {
   open: async () => {
     // By this way because jest's own loader may not know the module.
     const { DatabaseSync } = process.getBuiltinModule('node:sqlite')
-    const opened = (file: string): OpenHandle => {
-      const db = new DatabaseSync(file)
+    const opened = (file: string, db = new DatabaseSync(file)): OpenHandle => {
       const close = (): void => {
         if (db.isOpen) db.close()
       }
@@ -120,9 +122,11 @@ const nodeSqlite: Kind = {
         close,
         begin: (sql) => unfinished(db.prepare(sql).iterate()),
         reopened: () => {
-          close()
-          return opened(file)
+          db.close()
+          db.open()
+          return opened(file, db)
         },
+        another: () => opened(file),
       }
     }
     return opened(temporaryFile())

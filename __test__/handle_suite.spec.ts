@@ -133,6 +133,17 @@ describe.each(ALL)('$name', (kind) => {
     expect(two.rows('SELECT * FROM t')).toEqual([['t']])
   })
 
+  test('a row that a constraint refuses here is set aside, and the others arrive', async () => {
+    const server = await startHub()
+    const [one, two] = [await kind.open(), await REFERENCE.open()]
+    one.exec('CREATE TABLE notes (id TEXT PRIMARY KEY, value CHECK (value < 10))')
+    two.exec(`${NOTES}; INSERT INTO notes VALUES ('a', 1), ('b', 11), ('c', 3)`)
+    await (await connectAgent(server, 'two')).sync(two.target)
+    const hub = await connectAgent(server, 'one')
+    expect(await hub.sync(one.target)).toMatchObject({ pulled: 2, quarantined: 1 })
+    expect(ids(one)).toEqual(['a', 'c'])
+  })
+
   test('many rows of many sizes', async () => {
     const { one, two, sync } = await pair(kind)
     addMany(one)
@@ -186,6 +197,23 @@ describe.each(KINDS)('$name, an open handle', (kind) => {
     expect(settled).toBe(false)
     expect(finish()).toBe(1000)
     expect(await sync).toMatchObject({ pushed: 1000 })
+  })
+
+  test('a lock that another connection holds is waited for', async () => {
+    const hub = await connectAgent(await startHub(), 'agent')
+    const db = await kind.open()
+    const other = db.another?.()
+    if (other === undefined) return
+    db.exec(`${NOTES}; PRAGMA busy_timeout = 0; INSERT INTO notes VALUES ('a', 1)`)
+    other.exec("BEGIN IMMEDIATE; INSERT INTO notes VALUES ('b', 1)")
+    let settled = false
+    const sync = hub.sync(db.target).finally(() => {
+      settled = true
+    })
+    for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate)
+    expect(settled).toBe(false)
+    other.exec('COMMIT')
+    expect(await sync).toMatchObject({ pushed: 2 })
   })
 
   test('a handle that is closed in mid-sync makes it reject', async () => {

@@ -9,6 +9,19 @@ function sqliteError(code, message, cause) {
   return error;
 }
 
+/** SQLite's primary result codes that native code reacts to. */
+const PRIMARY = new Map([
+  [5, 'SQLITE_BUSY'],
+  [6, 'SQLITE_LOCKED'],
+  [19, 'SQLITE_CONSTRAINT'],
+]);
+
+/** An error with the code that better-sqlite3 would give it for SQLite's result code, if anything hangs on it. */
+function byResultCode(error, resultCode) {
+  const code = PRIMARY.get(resultCode & 0xff);
+  return code === undefined ? error : sqliteError(code, error.message, error);
+}
+
 /** What any use of a closed handle throws. */
 function closed() {
   return new TypeError('The database connection is not open');
@@ -19,4 +32,4 @@ function busyExecuting() {
   return new TypeError('This database connection is busy executing a query');
 }
 
-module.exports = { busyExecuting, closed, sqliteError };
+module.exports = { busyExecuting, byResultCode, closed, sqliteError };

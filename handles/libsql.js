@@ -5,7 +5,7 @@
 // working when the handle is closed, while its `inTransaction` then ends the process. Text is read only up to a
 // NUL, so that queries are wrapped in one that gives such text as a blob, and says which it was.
 
-const { closed } = require('./errors.js');
+const { byResultCode, closed } = require('./errors.js');
 const { Unfinished, begins } = require('./unfinished.js');
 
 /** How many columns one number tells of. */
@@ -37,19 +37,31 @@ class Surface {
   }
 
   exec(sql) {
-    if (!this.open) throw closed();
-    if (begins(sql)) this.#unfinished.check();
-    this.#database.exec(sql);
+    this.guarded(() => {
+      if (begins(sql)) this.#unfinished.check();
+      this.#database.exec(sql);
+    });
   }
 
   prepare(sql) {
+    return this.guarded(() => {
+      const statement = this.#database.prepare(sql);
+      // An asynchronous handle's is a Promise.
+      if (typeof statement.all !== 'function') return statement;
+      if (!statement.reader || !/^\s*(SELECT|WITH)\b/i.test(sql)) return new Statement(this, statement, 0);
+      const columns = statement.columns().length;
+      return new Statement(this, this.#database.prepare(withNuls(sql, columns)), columns);
+    });
+  }
+
+  /** Runs a call of the handle. What it throws gets the codes that libsql does not know by name. */
+  guarded(call) {
     if (!this.open) throw closed();
-    const statement = this.#database.prepare(sql);
-    // An asynchronous handle's is a Promise.
-    if (typeof statement.all !== 'function') return statement;
-    if (!statement.reader || !/^\s*(SELECT|WITH)\b/i.test(sql)) return new Statement(this, statement, 0);
-    const columns = statement.columns().length;
-    return new Statement(this, this.#database.prepare(withNuls(sql, columns)), columns);
+    try {
+      return call();
+    } catch (error) {
+      throw byResultCode(error, error?.rawCode);
+    }
   }
 }
 
@@ -80,15 +92,13 @@ class Statement {
   }
 
   all(...params) {
-    if (!this.#surface.open) throw closed();
-    const rows = this.#statement.all(params);
+    const rows = this.#surface.guarded(() => this.#statement.all(params));
     if (this.#columns > 0) for (const row of rows) unwrap(row, this.#columns);
     return rows;
   }
 
   run(...params) {
-    if (!this.#surface.open) throw closed();
-    return this.#statement.run(params);
+    return this.#surface.guarded(() => this.#statement.run(params));
   }
 }
 
@@ -102,7 +112,9 @@ function withNuls(sql, columns) {
     const bits = names.slice(from, from + MASK_BITS).map((name, bit) => `(${hasNul(name)} << ${bit})`);
     masks.push(bits.join(' | '));
   }
-  return `WITH _federation_query (${names}) AS (${sql}) SELECT ${[...values, ...masks]} FROM _federation_query`;
+  // On a line of its own, should the query end with a comment.
+  return `WITH _federation_query (${names}) AS (${sql}
+) SELECT ${[...values, ...masks]} FROM _federation_query`;
 }
 
 /** Turns a row of a query that was wrapped into the row that it would have given. */

@@ -2,15 +2,8 @@
 
 // node:sqlite's `DatabaseSync`, from Node.js 24 on: it binds and reads every value exactly.
 
-const { closed, sqliteError } = require('./errors.js');
+const { byResultCode, closed } = require('./errors.js');
 const { Unfinished, begins } = require('./unfinished.js');
-
-/** SQLite's primary result codes that native code reacts to. */
-const CODES = new Map([
-  [5, 'SQLITE_BUSY'],
-  [6, 'SQLITE_LOCKED'],
-  [19, 'SQLITE_CONSTRAINT'],
-]);
 
 function matches(database) {
   return (
@@ -50,8 +43,7 @@ class Surface {
     try {
       return call();
     } catch (error) {
-      const code = CODES.get(error?.errcode & 0xff);
-      throw code === undefined ? error : sqliteError(code, error.message, error);
+      throw byResultCode(error, error?.errcode);
     }
   }
 }
