@@ -9,7 +9,7 @@ import Libsql from 'libsql'
 import initSqlJs, { type Database as SqlJsDatabase } from 'sql.js'
 
 import type { SyncableDatabase } from '..'
-import { loadAgentdb } from './agentdb_support'
+import { createDatabase } from './agentdb_support'
 import { cleanup } from './support'
 
 /** A database that a test has open. */
@@ -172,7 +172,6 @@ const oldSqlJsKind: Kind = {
 const agentdbWrapper: Kind = {
   name: "the wrapper that agentdb's createDatabase returns",
   open: async () => {
-    const { createDatabase } = await loadAgentdb()
     const wrapped = (wrapper: AgentdbWrapper): OpenHandle => ({
       ...sqlJs(wrapper.db.constructor as never, undefined, wrapper.db),
       target: wrapper as unknown as { db: SqlJsDatabase },
@@ -184,7 +183,7 @@ const agentdbWrapper: Kind = {
         return wrapped(wrapper)
       },
     })
-    return wrapped((await createDatabase(':memory:')) as AgentdbWrapper)
+    return wrapped((await createDatabase(':memory:')) as unknown as AgentdbWrapper)
   },
 }
 
