@@ -29,14 +29,44 @@ export interface FederationLogger {
   error(message: string, facts?: Record<string, unknown>): unknown
 }
 
-/** A database that can be synced: a better-sqlite3 handle, on a file or `:memory:`. */
-export interface SyncableDatabase {
+/** An open handle of better-sqlite3, or of libsql, which has the same methods. */
+export interface BetterSqlite3Handle {
   readonly open: boolean
   readonly inTransaction: boolean
-  prepare(source: string): unknown
+  prepare(source: string): { readonly reader: boolean; all(...params: never[]): unknown[] }
   exec(source: string): unknown
   pragma(source: string): unknown
 }
+
+/** An open handle of node:sqlite, from Node.js 24 on: a `DatabaseSync`. */
+export interface NodeSqliteHandle {
+  readonly isOpen: boolean
+  prepare(sql: string): { setReturnArrays(enabled: boolean): void; all(...params: never[]): unknown[] }
+  exec(sql: string): void
+  open(): void
+  close(): void
+}
+
+/** An open handle of sql.js: a `Database`. */
+export interface SqlJsHandle {
+  prepare(sql: string): { step(): boolean; reset(): unknown; free(): boolean }
+  run(sql: string): unknown
+  exec(sql: string): unknown[]
+  export(): Uint8Array
+  getRowsModified(): number
+}
+
+/**
+ * A database that can be synced: an open handle, in memory or on a file, or an object that holds one, as
+ * frameworks hand them around. The object and the handle itself are one and the same database.
+ */
+export type SyncableDatabase =
+  | BetterSqlite3Handle
+  | NodeSqliteHandle
+  | SqlJsHandle
+  | { readonly db: SyncableDatabase }
+  | { readonly database: SyncableDatabase }
+  | { readonly raw: SyncableDatabase }
 
 /** The options of the constructor, each optional. */
 export type EphemeralHubOptions = Partial<FederationHubServerOptions>
@@ -78,7 +108,7 @@ export interface FederationHubServer {
  * ```ts
  * const hub = new FederationHub({ endpoint: 'quic://hub.example.com:4433', agentId, tenantId, token });
  * await hub.connect();
- * await hub.sync(db); // a better-sqlite3 handle, or a path
+ * await hub.sync(db); // an open handle of better-sqlite3, node:sqlite, sql.js or libsql, or a path
  * await hub.disconnect();
  * ```
  *
@@ -96,9 +126,10 @@ export declare class FederationHub {
    * Exchanges changes with the hub: pulls, merges, pushes, in one round trip. The first sync of a database
    * installs what notes its changes; the application does nothing for it.
    *
-   * Takes an open better-sqlite3 handle, or the path of a file that this process does not have open. A sync
-   * of a database that is being synced waits its turn. A sync that fails loses nothing: the next one sends
-   * it. A lost connection is restored.
+   * Takes an open handle of better-sqlite3, node:sqlite, sql.js or libsql, an object that holds one as `db`,
+   * `database` or `raw`, or the path of a file that this process does not have open. A sync of a database
+   * that is being synced waits its turn. A sync that fails loses nothing: the next one sends it. A lost
+   * connection is restored.
    */
   sync(database: SyncableDatabase | string): Promise<SyncReport>
   /** Closes the connection, after the sync that is running. Does nothing when there is none. */

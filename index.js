@@ -3,6 +3,7 @@
 // What must be JavaScript and not native code: ordinary classes that can be subclassed and spied on, errors of
 // the caller's own realm whose stack shows the caller, the environment as JavaScript sees it, and logging.
 
+const { handleOf } = require('./handles');
 const native = require('./native.js');
 
 const NOT_CONNECTED = 'Not connected to federation hub';
@@ -122,30 +123,6 @@ function withEnvironment(config) {
   };
 }
 
-/** For each handle, the array in which native code keeps its prepared statements. */
-const statementsOf = new WeakMap();
-
-function statementsFor(database) {
-  if (typeof database === 'string') return [];
-  const known = statementsOf.get(database);
-  if (known) return known;
-  const statements = [];
-  statementsOf.set(database, statements);
-  return statements;
-}
-
-function checkDatabase(database) {
-  if (typeof database === 'string' && database !== '') return;
-  const methods = ['prepare', 'exec', 'pragma'];
-  if (database !== null && typeof database === 'object' && methods.every((m) => typeof database[m] === 'function')) {
-    return;
-  }
-  throw new FederationError(
-    'ERR_FEDERATION_DATABASE',
-    `an open better-sqlite3 handle or the path of a database is wanted, not a value ${described(database)}`,
-  );
-}
-
 class FederationHub {
   #config;
   #agent = null;
@@ -178,8 +155,8 @@ class FederationHub {
     }
     const { agentId } = this.#config;
     try {
-      checkDatabase(database);
-      const report = await this.#agent.sync(database, statementsFor(database));
+      const { surface, statements } = handleOf(database);
+      const report = await this.#agent.sync(surface, statements);
       this.#logSync(report);
       return report;
     } catch (cause) {
@@ -192,8 +169,8 @@ class FederationHub {
   static async detach(database) {
     const site = callSite();
     try {
-      checkDatabase(database);
-      await native.FederationHub.detach(database, statementsFor(database));
+      const { surface, statements } = handleOf(database);
+      await native.FederationHub.detach(surface, statements);
     } catch (cause) {
       throw failure(cause, site);
     }

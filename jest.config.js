@@ -1,10 +1,19 @@
 'use strict';
 
+// Types are checked by `npm run test:types`.
+const typescript = ['ts-jest', { diagnostics: false }];
+
+const commonJs = { allowJs: true, module: 'commonjs', esModuleInterop: true, target: 'es2022' };
+
 /** @type {import('jest').Config} */
 module.exports = {
   testMatch: ['<rootDir>/__test__/**/*.spec.ts'],
-  // Types are checked by `npm run test:types`.
-  transform: { '\\.ts$': ['ts-jest', { diagnostics: false }] },
+  transform: {
+    '\\.ts$': typescript,
+    // Its modules are ESM, which jest runs only transformed.
+    '/node_modules/agentdb/.+\\.js$': ['ts-jest', { diagnostics: false, tsconfig: commonJs }],
+  },
+  transformIgnorePatterns: ['/node_modules/(?!agentdb/)'],
   testEnvironment: 'node',
   // Most tests wait for real processes; those that need longer say so.
   testTimeout: 30_000,

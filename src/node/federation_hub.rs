@@ -56,7 +56,7 @@ pub struct SyncStats {
 /// ```ts
 /// const hub = new FederationHub({ endpoint: 'quic://hub.example.com:4433', agentId, tenantId, token });
 /// await hub.connect();
-/// await hub.sync(db); // a better-sqlite3 handle, or a path
+/// await hub.sync(db); // an open handle of better-sqlite3, node:sqlite, sql.js or libsql, or a path
 /// await hub.disconnect();
 /// ```
 ///
@@ -85,9 +85,10 @@ impl FederationHub {
     /// Exchanges changes with the hub: pulls, merges, pushes, in one round trip. The first sync of a database
     /// installs what notes its changes; the application does nothing for it.
     ///
-    /// Takes an open better-sqlite3 handle, or the path of a file that this process does not have open. A sync
-    /// of a database that is being synced waits its turn. A sync that fails loses nothing: the next one sends
-    /// it. A lost connection is restored.
+    /// Takes an open handle of better-sqlite3, node:sqlite, sql.js or libsql, an object that holds one as `db`,
+    /// `database` or `raw`, or the path of a file that this process does not have open. A sync of a database
+    /// that is being synced waits its turn. A sync that fails loses nothing: the next one sends it. A lost
+    /// connection is restored.
     #[napi(ts_args_type = "database: SyncableDatabase | string", ts_return_type = "Promise<SyncReport>")]
     pub fn sync<'env>(
         &self,

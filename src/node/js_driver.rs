@@ -1,4 +1,8 @@
-//! A database behind a better-sqlite3 handle, worked on only through that handle (invariant I1).
+//! A database behind an application's handle, worked on only through that handle (invariant I1).
+//!
+//! What is called is better-sqlite3's: `exec`, and `prepare` for statements with `reader`, `raw`, `safeIntegers`,
+//! `all` and `run`. Handles of other packages come with an adapter of that surface (the folder `handles`), whose
+//! errors have better-sqlite3's codes and messages too.
 //!
 //! Statements stay prepared from sync to sync. They live in a JavaScript array that the wrapper holds in a
 //! `WeakMap` under the handle, so that neither keeps the other from being collected; which statement is where
@@ -31,7 +35,7 @@ const MAX_BUFFERS: usize = 32;
 /// A blob longer than this is bound through a buffer of its own, freed with its row.
 const MAX_KEPT_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Works on a better-sqlite3 handle, on its JS thread, while one promise is pending.
+/// Works on a handle, on its JS thread, while one promise is pending.
 ///
 /// The call that made the [`JsThread`] keeps two objects: the handle, then the array for its statements.
 pub struct JsDriver {
@@ -110,7 +114,7 @@ struct JsSql<'t> {
     statements: Local<'t>,
     index: &'t mut HashMap<Box<str>, u32>,
     null: Local<'t>,
-    /// Buffers to bind blobs with, by parameter and length: better-sqlite3 copies what it binds, so the next
+    /// Buffers to bind blobs with, by parameter and length: what is bound is copied, so the next
     /// row can use them again.
     buffers: HashMap<(usize, usize), BufferLocal<'t>>,
 }
@@ -283,7 +287,7 @@ fn read_row<'n>(
     Ok(())
 }
 
-/// What better-sqlite3 threw, as far as storage reacts to it.
+/// What the handle threw, as far as storage reacts to it.
 fn sql_error(scope: Scope<'_>, fault: &Fault<'_>) -> SqlError {
     let thrown = match fault {
         Fault::Thrown(thrown) => thrown,

@@ -1,0 +1,130 @@
+'use strict';
+
+// libsql: better-sqlite3's methods, with differences that matter here. A single object among the arguments is
+// taken for named parameters (a Buffer, too: the process ends), so that arguments go in an array. Statements go on
+// working when the handle is closed, while its `inTransaction` then ends the process. Text is read only up to a
+// NUL, so that queries are wrapped in one that gives such text as a blob, and says which it was.
+
+const { byResultCode, closed } = require('./errors.js');
+const { Unfinished, begins } = require('./unfinished.js');
+
+/** How many columns one number tells of. */
+const MASK_BITS = 32;
+
+/** Leaving a loop over `iterate()` early does not end the statement: the garbage collector does, some day. */
+const GRACE_MS = 1000;
+
+function matches(database) {
+  return (
+    typeof database.open === 'boolean' &&
+    // Of the class and not of the instance in better-sqlite3.
+    Object.hasOwn(database, 'inTransaction') &&
+    ['prepare', 'exec', 'pragma'].every((name) => typeof database[name] === 'function')
+  );
+}
+
+class Surface {
+  #database;
+  #unfinished;
+
+  constructor(database) {
+    this.#database = database;
+    this.#unfinished = new Unfinished((sql) => database.exec(sql), GRACE_MS);
+  }
+
+  get open() {
+    return this.#database.open;
+  }
+
+  exec(sql) {
+    this.guarded(() => {
+      if (begins(sql)) this.#unfinished.check();
+      this.#database.exec(sql);
+    });
+  }
+
+  prepare(sql) {
+    return this.guarded(() => {
+      const statement = this.#database.prepare(sql);
+      // An asynchronous handle's is a Promise.
+      if (typeof statement.all !== 'function') return statement;
+      if (!statement.reader || !/^\s*(SELECT|WITH)\b/i.test(sql)) return new Statement(this, statement, 0);
+      const columns = statement.columns().length;
+      return new Statement(this, this.#database.prepare(withNuls(sql, columns)), columns);
+    });
+  }
+
+  /** Runs a call of the handle. What it throws gets the codes that libsql does not know by name. */
+  guarded(call) {
+    if (!this.open) throw closed();
+    try {
+      return call();
+    } catch (error) {
+      throw byResultCode(error, error?.rawCode);
+    }
+  }
+}
+
+class Statement {
+  #surface;
+  #statement;
+  #columns;
+
+  /** `columns` is how many columns the query had before it was wrapped, or 0 if it is not. */
+  constructor(surface, statement, columns) {
+    this.#surface = surface;
+    this.#statement = statement;
+    this.#columns = columns;
+  }
+
+  get reader() {
+    return this.#statement.reader;
+  }
+
+  raw(on) {
+    this.#statement.raw(on);
+    return this;
+  }
+
+  safeIntegers(on) {
+    this.#statement.safeIntegers(on);
+    return this;
+  }
+
+  all(...params) {
+    const rows = this.#surface.guarded(() => this.#statement.all(params));
+    if (this.#columns > 0) for (const row of rows) unwrap(row, this.#columns);
+    return rows;
+  }
+
+  run(...params) {
+    return this.#surface.guarded(() => this.#statement.run(params));
+  }
+}
+
+/** A query that gives text with NULs as a blob; after its own columns, numbers whose bits tell where. */
+function withNuls(sql, columns) {
+  const names = Array.from({ length: columns }, (_, i) => `c${i}`);
+  const hasNul = (name) => `(typeof(${name}) = 'text' AND instr(${name}, char(0)) > 0)`;
+  const values = names.map((name) => `CASE WHEN ${hasNul(name)} THEN CAST(${name} AS BLOB) ELSE ${name} END`);
+  const masks = [];
+  for (let from = 0; from < columns; from += MASK_BITS) {
+    const bits = names.slice(from, from + MASK_BITS).map((name, bit) => `(${hasNul(name)} << ${bit})`);
+    masks.push(bits.join(' | '));
+  }
+  // On a line of its own, should the query end with a comment.
+  return `WITH _federation_query (${names}) AS (${sql}
+) SELECT ${[...values, ...masks]} FROM _federation_query`;
+}
+
+/** Turns a row of a query that was wrapped into the row that it would have given. */
+function unwrap(row, columns) {
+  const masks = row.splice(columns);
+  masks.forEach((mask, i) => {
+    for (let column = i * MASK_BITS, bits = BigInt(mask); bits > 0n; column += 1, bits >>= 1n) {
+      if (bits & 1n) row[column] = row[column].toString('utf8');
+    }
+  });
+}
+
+module.exports = { matches, surface: (database) => new Surface(database) };
