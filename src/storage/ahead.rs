@@ -35,7 +35,7 @@ impl<'a> Ahead<'a> {
     }
 
     /// How many there were.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.rows.len()
     }
 

@@ -74,7 +74,7 @@ pub fn apply(
     let Some(mut ahead) = Ahead::of(&incoming.rows) else {
         return Err(SqlError::corrupt("the hub sent a row of a table that it did not name"));
     };
-    for at in 0..ahead.len() {
+    for at in 0..ahead.count() {
         if let Some(update) = ahead.take(at) {
             applier.apply(sql, update, &mut ahead)?;
         }
@@ -173,7 +173,7 @@ impl Applier<'_> {
         loop {
             let before = quarantine::count(sql)?;
             let mut ahead = Ahead::again(quarantine::take_some(sql)?);
-            for at in 0..ahead.len() {
+            for at in 0..ahead.count() {
                 if let Some(update) = ahead.take(at) {
                     self.try_row(sql, update, &mut ahead)?;
                 }
