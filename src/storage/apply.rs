@@ -4,6 +4,9 @@
 //! settling the log, so that what the application wrote meanwhile keeps the base it had, and ends by
 //! clearing it, so that what was applied is not taken for a write of this replica.
 
+use std::borrow::Cow;
+
+use super::ahead::{Ahead, Update};
 use super::bookkeeping::{ReplicaState, SentBatch, acknowledge};
 use super::catalog::{Catalog, Key, Table, quote, quote_list};
 use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
@@ -12,6 +15,7 @@ use super::numbers::Numbers;
 use super::quarantine::{self, SetAside};
 use super::row_meta::RowMeta;
 use super::rows::{Context, Entry, LocalKey, Sending, key_condition, key_params};
+use super::swaps::rotate;
 use super::triggers;
 use crate::model::{Hlc, RowId, RowUpdate, TableHeader, Value};
 use crate::protocol::message::{Done, Rows};
@@ -67,11 +71,13 @@ pub fn apply(
     let last = incoming.rows.rows.last().map(|row| row.seq);
     let retry = incoming.done.is_some() && incoming.touches_tables();
     let suspended = triggers::suspend(sql, context.catalog, &incoming.rows, retry)?;
-    for update in &incoming.rows.rows {
-        let Some(header) = incoming.rows.tables.get(usize::from(update.table)) else {
-            return Err(SqlError::corrupt("the hub sent a row of a table that it did not name"));
-        };
-        applier.apply(sql, header, update)?;
+    let Some(mut ahead) = Ahead::of(&incoming.rows) else {
+        return Err(SqlError::corrupt("the hub sent a row of a table that it did not name"));
+    };
+    for at in 0..ahead.count() {
+        if let Some(update) = ahead.take(at) {
+            applier.apply(sql, update, &mut ahead)?;
+        }
     }
     if retry {
         applier.retry(sql)?;
@@ -98,7 +104,7 @@ pub fn apply(
 }
 
 /// What became of one row.
-enum Outcome {
+pub enum Outcome {
     /// It is in its table as it should be.
     Applied,
     /// There was nothing to do.
@@ -107,40 +113,52 @@ enum Outcome {
     Refused(String),
 }
 
-struct Applier<'a> {
-    catalog: &'a Catalog,
+/// Applies the rows of one turn.
+pub struct Applier<'a> {
+    /// The tables.
+    pub catalog: &'a Catalog,
+    /// Rows inserted, updated or deleted.
+    pub applied: u64,
     acked: u64,
     numbers: Numbers,
     check_quarantine: bool,
-    applied: u64,
 }
 
 impl Applier<'_> {
     /// Applies a row, together with what is set aside of it.
-    fn apply(&mut self, sql: &mut dyn Sql, header: &TableHeader, update: &RowUpdate) -> Result<(), SqlError> {
+    fn apply<'b>(
+        &mut self,
+        sql: &mut dyn Sql,
+        update: Update<'b>,
+        ahead: &mut Ahead<'b>,
+    ) -> Result<(), SqlError> {
         let earlier =
-            if self.check_quarantine { quarantine::take(sql, &header.name, update.id)? } else { None };
+            if self.check_quarantine { quarantine::take(sql, &update.0.name, update.1.id)? } else { None };
         match earlier {
             Some(earlier) => {
-                let later = SetAside { header: header.clone(), update: update.clone() };
-                let row = earlier.merge(later);
-                self.try_row(sql, &row.header, &row.update)
+                let (header, update) = (update.0.into_owned(), update.1.into_owned());
+                let whole = earlier.merge(SetAside { header, update });
+                self.try_row(sql, (Cow::Owned(whole.header), Cow::Owned(whole.update)), ahead)
             }
-            None => self.try_row(sql, header, update),
+            None => self.try_row(sql, update, ahead),
         }
     }
 
-    fn try_row(
+    fn try_row<'b>(
         &mut self,
         sql: &mut dyn Sql,
-        header: &TableHeader,
-        update: &RowUpdate,
+        update: Update<'b>,
+        ahead: &mut Ahead<'b>,
     ) -> Result<(), SqlError> {
-        match self.apply_row(sql, header, update)? {
+        match self.apply_row(sql, &update.0, &update.1)? {
             Outcome::Applied => self.applied += 1,
             Outcome::Unchanged => {}
             Outcome::Refused(reason) => {
-                quarantine::set_aside(sql, header, update, &reason)?;
+                if rotate(self, sql, &update, ahead)? {
+                    return Ok(());
+                }
+                let (header, update) = update;
+                quarantine::set_aside(sql, &header, &update, &reason)?;
                 if let Some(table) = self.catalog.table(&header.name) {
                     hold(sql, table, update.id)?;
                 }
@@ -154,8 +172,11 @@ impl Applier<'_> {
     fn retry(&mut self, sql: &mut dyn Sql) -> Result<(), SqlError> {
         loop {
             let before = quarantine::count(sql)?;
-            for row in quarantine::take_some(sql)? {
-                self.try_row(sql, &row.header, &row.update)?;
+            let mut ahead = Ahead::again(quarantine::take_some(sql)?);
+            for at in 0..ahead.count() {
+                if let Some(update) = ahead.take(at) {
+                    self.try_row(sql, update, &mut ahead)?;
+                }
             }
             let after = quarantine::count(sql)?;
             if after == 0 || after >= before {
@@ -164,7 +185,8 @@ impl Applier<'_> {
         }
     }
 
-    fn apply_row(
+    /// Applies one row, if nothing stands in its way.
+    pub fn apply_row(
         &mut self,
         sql: &mut dyn Sql,
         header: &TableHeader,

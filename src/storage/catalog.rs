@@ -40,6 +40,8 @@ pub struct Table {
     pub indexes: Vec<String>,
     /// Its foreign keys.
     pub foreign_keys: Vec<ForeignKey>,
+    /// By which name its rowid can be reached, if no column of it is one and none hides it.
+    pub hidden_rowid: Option<&'static str>,
     /// What must be unique in it: constraints and unique indexes, the PRIMARY KEY's index included.
     pub unique_keys: Vec<UniqueKey>,
     /// The application's triggers on it, by name.
@@ -248,6 +250,10 @@ impl Objects {
         if key.len() > MAX_KEY_COLUMNS {
             return Err(format!("its PRIMARY KEY has more than {MAX_KEY_COLUMNS} columns"));
         }
+        let is_column = |name: &str| columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
+        let hidden_rowid = ["rowid", "_rowid_", "oid"]
+            .into_iter()
+            .find(|name| has_rowid && number.is_none() && !is_column(name));
         let travelling: Vec<Column> = columns
             .iter()
             .filter(|column| !column.is_generated && Some(&column.name) != number.as_ref())
@@ -278,6 +284,7 @@ impl Objects {
             ddl,
             indexes: self.indexes.iter().filter_map(own).collect(),
             foreign_keys: Vec::new(),
+            hidden_rowid,
             unique_keys: Vec::new(),
             triggers: triggers.map(|(_, trigger, text)| (trigger.clone(), text.clone())).collect(),
         })

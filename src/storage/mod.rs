@@ -1,5 +1,6 @@
 //! SQL: capture, apply and identity on the agent's side, the store on the hub's.
 
+pub mod ahead;
 pub mod apply;
 pub mod bookkeeping;
 pub mod capture;
@@ -24,6 +25,7 @@ pub mod scratch;
 pub mod settle;
 pub mod sql_text;
 pub mod sqlite_driver;
+pub mod swaps;
 pub mod table_info;
 pub mod transaction;
 pub mod triggers;

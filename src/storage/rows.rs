@@ -263,6 +263,15 @@ impl Entry {
         Ok(())
     }
 
+    /// Removes it.
+    pub fn forget(&self, sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
+        sql.execute(
+            "DELETE FROM _federation_row WHERE tbl = ? AND k = ?",
+            &[table.number.into(), self.key.as_param()],
+        )?;
+        Ok(())
+    }
+
     /// Writes it back, perhaps under another key than the one it was read from.
     pub fn update(&self, sql: &mut dyn Sql, table: &Table, was: &LocalKey) -> Result<(), SqlError> {
         let state = self.meta.encode()?;

@@ -2,7 +2,9 @@
 
 use super::catalog::{Catalog, Table, quote};
 use super::driver::{Sql, SqlError};
+use super::fields::Fields;
 use super::quarantine;
+use super::sql_text::tokens;
 use crate::protocol::message::Rows;
 
 /// Takes the application's triggers off the tables that this turn touches (I6), and returns the texts that
@@ -18,11 +20,51 @@ pub fn suspend(
     if retry {
         touched.extend(quarantine::tables(sql)?);
     }
-    let is_touched = |table: &&Table| touched.iter().any(|name| name.eq_ignore_ascii_case(&table.name));
+    if touched.is_empty() {
+        return Ok(Vec::new());
+    }
+    let is_touched = |table: &str| touched.iter().any(|name| name.eq_ignore_ascii_case(table));
     let mut texts = Vec::new();
-    for (name, text) in catalog.tables.iter().filter(is_touched).flat_map(|table| &table.triggers) {
+    let tables = catalog.tables.iter().filter(|table: &&Table| is_touched(&table.name));
+    for (name, text) in tables.flat_map(|table| &table.triggers) {
         sql.run(&format!("DROP TRIGGER main.{}", quote(name)))?;
         texts.push(text.clone());
     }
+    for (name, text) in temporary(sql, is_touched)? {
+        sql.run(&format!("DROP TRIGGER temp.{}", quote(&name)))?;
+        texts.push(as_temporary(&text));
+    }
     Ok(texts)
+}
+
+/// The TEMP triggers on tables: name and text. The schema version does not count them, so no catalog can hold
+/// them. One on a temporary table of the same name is among them, and comes to no harm.
+fn temporary(
+    sql: &mut dyn Sql,
+    is_touched: impl Fn(&str) -> bool,
+) -> Result<Vec<(String, String)>, SqlError> {
+    let mut found = Vec::new();
+    sql.query(
+        "SELECT name, tbl_name, sql FROM sqlite_temp_master WHERE type = 'trigger'",
+        &[],
+        &mut |row| {
+            let mut fields = Fields::of(row);
+            let (name, table, text) = (fields.text()?, fields.text()?, fields.text()?);
+            if is_touched(&table) {
+                found.push((name, text));
+            }
+            Ok(())
+        },
+    )?;
+    Ok(found)
+}
+
+/// SQLite keeps `CREATE TRIGGER …` of a TEMP trigger, and would make an ordinary one of that, unless the name
+/// says `temp.`.
+fn as_temporary(text: &str) -> String {
+    let is_qualified = tokens(text).is_some_and(|tokens| tokens.get(3).is_some_and(|token| token.is(".")));
+    match text.strip_prefix("CREATE ") {
+        Some(rest) if !is_qualified => format!("CREATE TEMP {rest}"),
+        _ => text.to_owned(),
+    }
 }

@@ -6,5 +6,6 @@ mod convergence;
 mod hostile;
 mod nothing_left;
 mod sharing;
+mod triggers;
 mod world;
 mod writes;

@@ -36,17 +36,25 @@ pub struct Faulty {
     sql: RusqliteSql,
     /// Statements until one is refused, which then becomes `None`.
     pub busy_after: Option<usize>,
+    /// Statements until the process dies: from then on none runs, not even a ROLLBACK.
+    pub dies_after: Option<usize>,
     /// The statements that have run.
     pub statements: Vec<String>,
 }
 
 impl Faulty {
     fn new(connection: Connection) -> Self {
-        Self { sql: RusqliteSql::new(connection), busy_after: None, statements: Vec::new() }
+        Self { sql: RusqliteSql::new(connection), busy_after: None, dies_after: None, statements: Vec::new() }
     }
 
     fn pass(&mut self, statement: &str) -> Result<(), SqlError> {
         self.statements.push(statement.to_owned());
+        if let Some(left) = &mut self.dies_after {
+            let Some(fewer) = left.checked_sub(1) else {
+                return Err(SqlError { kind: SqlErrorKind::Closed, message: "dead".into() });
+            };
+            *left = fewer;
+        }
         // Neither settings nor the end of a transaction wait for locks.
         if statement.starts_with("PRAGMA") || statement == "ROLLBACK" {
             return Ok(());
@@ -231,6 +239,12 @@ impl Agent {
         let (_, catalog) = self.attached.clone().unwrap();
         let (clock, claim) = (self.clock(), self.claim());
         collect_turn(&mut self.sql, catalog, clock, claim, self.limits, &mut self.mint).map(|_| ())
+    }
+
+    /// Lets go of the database as a process does that dies, and opens its file again.
+    pub fn reopen(&mut self) {
+        self.sql = Faulty::new(Connection::open(self.file.as_ref().unwrap()).unwrap());
+        self.reconnect();
     }
 
     /// Another process that has the same file open.

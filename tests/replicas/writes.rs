@@ -103,3 +103,69 @@ fn ways_to_write_all_arrive() {
         assert_eq!(b.rows("SELECT count(*) FROM notes"), vec![vec![Value::Integer(0)]]);
     }
 }
+
+#[test]
+fn swaps_and_chains_of_unique_values_and_of_keys_arrive() {
+    // Where AS names are unique by a constraint, an index, an expression; where the key itself is swapped.
+    for (schema, swapped) in [
+        ("CREATE TABLE t(id TEXT PRIMARY KEY, v TEXT UNIQUE)", "v"),
+        (
+            "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT); CREATE UNIQUE INDEX i ON t(lower(v)) WHERE v <> ''",
+            "v",
+        ),
+        ("CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT, v TEXT NOT NULL COLLATE NOCASE UNIQUE)", "v"),
+        ("CREATE TABLE t(v TEXT PRIMARY KEY, id TEXT)", "v"),
+        ("CREATE TABLE t(v TEXT, id TEXT, PRIMARY KEY(v, id)) WITHOUT ROWID", "v"),
+    ] {
+        for slice in [1, 2, 100] {
+            let (mut hub, mut a, mut b) = pair(schema);
+            a.run("INSERT INTO t(id, v) VALUES(1, 'one'), (2, 'two'), (3, 'three'), (4, 'four')");
+            a.sync(&mut hub);
+            b.sync(&mut hub);
+            b.slice = slice;
+            let query = "SELECT id, v FROM t ORDER BY id";
+            for statements in [
+                // A swap, a chain whose end is free, a rotation, and a row that goes to make room.
+                ["1, 'tmp'", "2, 'one'", "1, 'two'"].as_slice(),
+                ["4, 'five'", "3, 'four'", "1, 'three'"].as_slice(),
+                ["1, 'tmp'", "2, 'three'", "4, 'one'", "3, 'five'", "1, 'four'"].as_slice(),
+            ] {
+                for statement in statements {
+                    let (id, value) = statement.split_once(", ").unwrap();
+                    a.run(&format!("UPDATE t SET {swapped} = {value} WHERE id = {id}"));
+                }
+                a.sync(&mut hub);
+                assert_eq!(b.sync(&mut hub).quarantined, 0, "{schema} {slice} {statements:?}");
+                assert_eq!(a.rows(query), b.rows(query), "{schema} {slice}");
+            }
+            a.run("DELETE FROM t WHERE id = 1").run("UPDATE t SET v = 'four' WHERE id = 2");
+            a.run("INSERT INTO t(id, v) VALUES(9, 'three'), (10, 'two')");
+            a.sync(&mut hub);
+            assert_eq!(b.sync(&mut hub).quarantined, 0, "{schema} {slice}");
+            assert_eq!(settle(&mut hub, &mut a, &mut b, "SELECT v FROM t ORDER BY v").len(), 5);
+        }
+    }
+}
+
+#[test]
+fn a_swap_that_cannot_be_leaves_every_row_as_it_was() {
+    let schema = "CREATE TABLE t(id TEXT PRIMARY KEY, v TEXT UNIQUE, n INTEGER)";
+    let (mut hub, mut a, mut b) = pair("");
+    a.run(schema);
+    b.run("CREATE TABLE t(id TEXT PRIMARY KEY, v TEXT UNIQUE, n INTEGER CHECK(n < 10))");
+    a.run("INSERT INTO t VALUES(1, 'one', 1), (2, 'two', 1), (3, 'three', 1)");
+    a.sync(&mut hub);
+    b.sync(&mut hub);
+    let before = b.rows("SELECT rowid, * FROM t ORDER BY id");
+    a.run(
+        "UPDATE t SET v = 'tmp' WHERE id = 1; UPDATE t SET v = 'one' WHERE id = 2;
+           UPDATE t SET v = 'two', n = 99 WHERE id = 1; UPDATE t SET n = 2 WHERE id = 3",
+    );
+    a.sync(&mut hub);
+    assert_eq!(b.sync(&mut hub).quarantined, 2);
+    assert_eq!(b.rows("SELECT rowid, * FROM t WHERE id < 3 ORDER BY id"), before[..2]);
+    assert_eq!(b.rows("SELECT n FROM t WHERE id = 3"), vec![vec![Value::Integer(2)]]);
+    a.run("UPDATE t SET n = 3 WHERE id = 1");
+    assert_eq!(settle(&mut hub, &mut a, &mut b, "SELECT * FROM t ORDER BY id").len(), 3);
+    assert_eq!(b.rows("SELECT rowid, id FROM t ORDER BY id")[1], before[1][..2], "hidden numbers stay");
+}

@@ -1,0 +1,303 @@
+//! Swaps: rows that each take a unique value that another of them still holds.
+//!
+//! SQLite checks each statement by itself, so no order of single writes gets two rows to swap their names, and
+//! only one order a chain of renames. When a row is refused, the rows in its way are looked up; if each of them
+//! is to be written in the same turn, all are taken out of the table and put back as they are to be. If that
+//! fails, they are put back as they were.
+
+use std::borrow::Cow;
+
+use super::ahead::{Ahead, Update};
+use super::apply::{Applier, Outcome};
+use super::catalog::{Key, Table, quote, quote_list};
+use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
+use super::incoming::merge;
+use super::quarantine::{self, SetAside};
+use super::row_meta::RowMeta;
+use super::rows::{Entry, LocalKey, column_list, key_condition, key_params};
+use super::unique_index::{KeyPart, KeyTerm, UniqueKey};
+use crate::model::Value;
+
+/// How many rows may be in each other's way. More than an application renames at once, and few enough for a turn.
+const MAX_MEMBERS: usize = 250;
+
+/// A row that takes part.
+struct Member<'a> {
+    update: Update<'a>,
+    /// Its place among the rows ahead; none for the one that was refused.
+    place: Option<usize>,
+    /// Its bookkeeping before.
+    before: Option<Entry>,
+    /// The row as it is, if it is here: rowid (of a table that hides it) and cells.
+    row: Option<(Option<i64>, Vec<Value>)>,
+    /// The row as it is to be; none if it is to be gone.
+    target: Option<Vec<Value>>,
+    meta: RowMeta,
+}
+
+/// Applies a row that was refused together with those that are in its way. Returns whether that went well;
+/// otherwise nothing has changed, and the rows ahead are still ahead.
+pub fn rotate<'a>(
+    applier: &mut Applier<'_>,
+    sql: &mut dyn Sql,
+    refused: &Update<'a>,
+    ahead: &mut Ahead<'a>,
+) -> Result<bool, SqlError> {
+    let Some(table) = applier.catalog.table(&refused.0.name) else { return Ok(false) };
+    let Some(members) = gather(applier, sql, table, refused, ahead)? else { return Ok(false) };
+    for member in &members {
+        take_out(sql, table, member)?;
+    }
+    for (done, member) in members.iter().enumerate() {
+        if !put_back(applier, sql, table, member)? {
+            undo(sql, table, &members, done)?;
+            return Ok(false);
+        }
+    }
+    for member in members {
+        applier.applied += 1;
+        if let Some(place) = member.place {
+            ahead.take(place);
+        }
+    }
+    Ok(true)
+}
+
+/// The row that was refused, the rows in its way, the rows in theirs, and so on. None if one of them stays
+/// where it is, or if nothing is in the way.
+fn gather<'a>(
+    applier: &Applier<'_>,
+    sql: &mut dyn Sql,
+    table: &Table,
+    refused: &Update<'a>,
+    ahead: &mut Ahead<'a>,
+) -> Result<Option<Vec<Member<'a>>>, SqlError> {
+    let Some(first) = Member::of(applier, sql, table, refused.clone(), None)? else { return Ok(None) };
+    let mut members = vec![first];
+    let mut looked_at = 0;
+    while let Some(member) = members.get(looked_at) {
+        looked_at += 1;
+        let Some(target) = member.target.clone() else { continue };
+        for key in in_the_way(sql, table, &target)? {
+            let Some(entry) = Entry::by_key(sql, table, &LocalKey::of(table, &key)?)? else {
+                return Ok(None);
+            };
+            if members.iter().any(|member| member.update.1.id == entry.id) {
+                continue;
+            }
+            let Some(place) = ahead.find(&table.name, entry.id) else { return Ok(None) };
+            let Some(mut update) = ahead.take(place) else { return Ok(None) };
+            if let Some(earlier) = quarantine::take(sql, &update.0.name, entry.id)? {
+                let (header, later) = (update.0.into_owned(), update.1.into_owned());
+                let SetAside { header, update: whole } = earlier.merge(SetAside { header, update: later });
+                update = (Cow::Owned(header), Cow::Owned(whole));
+            }
+            ahead.put(place, update.clone());
+            match Member::of(applier, sql, table, update, Some(place))? {
+                Some(member) if members.len() < MAX_MEMBERS => members.push(member),
+                _ => return Ok(None),
+            }
+        }
+    }
+    Ok((members.len() > 1).then_some(members))
+}
+
+impl<'a> Member<'a> {
+    /// None if the update means nothing here as yet.
+    fn of(
+        applier: &Applier<'_>,
+        sql: &mut dyn Sql,
+        table: &Table,
+        update: Update<'a>,
+        place: Option<usize>,
+    ) -> Result<Option<Self>, SqlError> {
+        let before = Entry::by_id(sql, table, update.1.id)?;
+        let merged = merge(sql, applier.catalog, table, &update.0, &update.1, before.as_ref())?;
+        let Ok((mut meta, cells)) = merged else { return Ok(None) };
+        (meta.seen, meta.held) = (update.1.seq, false);
+        let row = match before.as_ref().filter(|entry| entry.is_present()) {
+            Some(entry) => Some(whole_row(sql, table, entry)?),
+            None => None,
+        };
+        let target = meta.is_alive().then(|| {
+            let mut cells_before = match &row {
+                Some((_, cells)) => cells.clone(),
+                None => vec![Value::Null; table.columns.len()],
+            };
+            for cell in cells {
+                cells_before[cell.at] = cell.value;
+            }
+            cells_before
+        });
+        Ok(Some(Self { update, place, before, row, target, meta }))
+    }
+}
+
+fn whole_row(sql: &mut dyn Sql, table: &Table, entry: &Entry) -> Result<(Option<i64>, Vec<Value>), SqlError> {
+    let key = entry.key.values()?.unwrap_or_default();
+    let statement = format!(
+        "SELECT {}, {} FROM main.{} WHERE {}",
+        table.hidden_rowid.map_or("NULL", |name| name),
+        column_list(table),
+        quote(&table.name),
+        key_condition(table)
+    );
+    let row = sql.query_row(&statement, &key_params(table, &key))?;
+    let mut row = row.ok_or_else(|| SqlError::corrupt("a present row is not there"))?;
+    let cells = row.split_off(1);
+    Ok((super::catalog::as_number(&row[0]), cells))
+}
+
+/// The keys of the rows that hold a unique key of this row.
+fn in_the_way(sql: &mut dyn Sql, table: &Table, row: &[Value]) -> Result<Vec<Vec<Value>>, SqlError> {
+    let mut found = Vec::new();
+    for unique in &table.unique_keys {
+        // A generated column has no value before the row is written; SQLite's refusal then stands.
+        let Some(values) = values_of(table, unique, row) else { continue };
+        let mut conditions: Vec<String> = unique.parts.iter().map(|part| equal(unique, part)).collect();
+        if let Some(filter) = &unique.filter {
+            conditions.push(format!("({filter}) AND {}", of_row(unique, filter)));
+        }
+        let statement = format!(
+            "SELECT {} FROM main.{} WHERE {}",
+            quote_list(table.key_columns()),
+            quote(&table.name),
+            conditions.join(" AND ")
+        );
+        sql.query(&statement, &values, &mut |key| {
+            found.push(key.to_vec());
+            Ok(())
+        })?;
+    }
+    Ok(found)
+}
+
+/// The values of the columns that a unique key reads, in the order of its columns.
+fn values_of<'a>(table: &Table, unique: &UniqueKey, row: &'a [Value]) -> Option<Vec<ValueRef<'a>>> {
+    let value = |name: &String| {
+        let at = table.columns.iter().position(|column| column.name.eq_ignore_ascii_case(name))?;
+        Some(ValueRef::from(row.get(at)?))
+    };
+    unique.columns.iter().map(value).collect()
+}
+
+fn equal(unique: &UniqueKey, part: &KeyPart) -> String {
+    let (own, other) = match &part.term {
+        KeyTerm::Column(column) => (quote(column), of_row(unique, &quote(column))),
+        KeyTerm::Expression(expression) => (format!("({expression})"), of_row(unique, expression)),
+    };
+    format!("{own} = {other} COLLATE {}", quote(&part.collation))
+}
+
+/// An expression over the bound values of the key's columns.
+fn of_row(unique: &UniqueKey, expression: &str) -> String {
+    let columns = unique.columns.iter().enumerate();
+    let columns: Vec<String> = columns.map(|(at, name)| format!("?{} AS {}", at + 1, quote(name))).collect();
+    format!("(SELECT {expression} FROM (SELECT {}))", columns.join(", "))
+}
+
+/// Deletes the row, and puts its bookkeeping where no other can be in its way.
+fn take_out(sql: &mut dyn Sql, table: &Table, member: &Member<'_>) -> Result<(), SqlError> {
+    let (Some(before), Some(_)) = (&member.before, &member.row) else { return Ok(()) };
+    delete(sql, table, &before.key)?;
+    let parked = Entry { key: LocalKey::dead(before.id), ..before.clone() };
+    parked.update(sql, table, &before.key)
+}
+
+fn delete(sql: &mut dyn Sql, table: &Table, key: &LocalKey) -> Result<(), SqlError> {
+    let Some(key) = key.values()? else { return Ok(()) };
+    let statement = format!("DELETE FROM main.{} WHERE {}", quote(&table.name), key_condition(table));
+    sql.execute(&statement, &key_params(table, &key))?;
+    Ok(())
+}
+
+/// Writes the row as it is to be. Returns whether SQLite has taken it.
+fn put_back(
+    applier: &mut Applier<'_>,
+    sql: &mut dyn Sql,
+    table: &Table,
+    member: &Member<'_>,
+) -> Result<bool, SqlError> {
+    let (Some(before), Some((rowid, _))) = (&member.before, &member.row) else {
+        let outcome = applier.apply_row(sql, &member.update.0, &member.update.1)?;
+        return Ok(!matches!(outcome, Outcome::Refused(_)));
+    };
+    let mut entry = Entry { meta: member.meta.clone(), ..before.clone() };
+    let parked = LocalKey::dead(before.id);
+    let Some(target) = &member.target else {
+        entry.key = parked.clone();
+        entry.update(sql, table, &parked)?;
+        return Ok(true);
+    };
+    if !insert(sql, table, &before.key, *rowid, target)? {
+        return Ok(false);
+    }
+    if let Key::Natural(positions) = &table.key {
+        let key: Vec<Value> = positions.iter().map(|&at| target[at].clone()).collect();
+        entry.key = LocalKey::of(table, &key)?;
+    }
+    entry.update(sql, table, &parked)?;
+    Ok(true)
+}
+
+/// Inserts a row under the number, or the hidden rowid, that it had.
+fn insert(
+    sql: &mut dyn Sql,
+    table: &Table,
+    key: &LocalKey,
+    rowid: Option<i64>,
+    row: &[Value],
+) -> Result<bool, SqlError> {
+    let mut names: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
+    let mut params: Vec<ValueRef<'_>> = row.iter().map(ValueRef::from).collect();
+    match (&table.key, key, table.hidden_rowid, rowid) {
+        (Key::Number(column), LocalKey::Number(number), ..) => {
+            names.push(column);
+            params.push((*number).into());
+        }
+        (_, _, Some(name), Some(rowid)) => {
+            names.push(name);
+            params.push(rowid.into());
+        }
+        _ => {}
+    }
+    let statement = format!(
+        "INSERT OR ABORT INTO main.{}({}) VALUES({})",
+        quote(&table.name),
+        quote_list(names.iter().copied()),
+        vec!["?"; names.len()].join(", ")
+    );
+    match sql.execute(&statement, &params) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind == SqlErrorKind::Constraint => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Puts every row back as it was; the first `done` of them have been written.
+fn undo(sql: &mut dyn Sql, table: &Table, members: &[Member<'_>], done: usize) -> Result<(), SqlError> {
+    for member in &members[..done] {
+        if let Some(entry) = Entry::by_id(sql, table, member.update.1.id)? {
+            delete(sql, table, &entry.key)?;
+            match &member.before {
+                Some(before) => {
+                    let parked = Entry { key: LocalKey::dead(before.id), ..before.clone() };
+                    parked.update(sql, table, &entry.key)?;
+                }
+                None => entry.forget(sql, table)?,
+            }
+        }
+    }
+    for member in members {
+        let Some(before) = &member.before else { continue };
+        if let Some((rowid, row)) = &member.row
+            && !insert(sql, table, &before.key, *rowid, row)?
+        {
+            return Err(SqlError::corrupt("a row that was here cannot be put back"));
+        }
+        if let Some(now) = Entry::by_id(sql, table, before.id)? {
+            before.update(sql, table, &now.key)?;
+        }
+    }
+    Ok(())
+}
