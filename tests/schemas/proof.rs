@@ -18,6 +18,8 @@ const SLICE: u64 = 150;
 /// What is drawn.
 const KEPT: &[Feature] = &[
     Feature::References,
+    Feature::NaturalReferences,
+    Feature::CompositeReferences,
     Feature::Triggers,
     Feature::Deletes,
     Feature::Losses,

@@ -93,8 +93,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    pub fn new(tenant: &str, name: &str, seed: u8) -> Self {
-        Self::timed(tenant, name, seed.into(), Clock::default())
+    pub fn new(tenant: &str, name: &str, seed: u64) -> Self {
+        Self::timed(tenant, name, seed, Clock::default())
     }
 
     /// An agent whose identities follow from a seed, and whose time is this clock's.
