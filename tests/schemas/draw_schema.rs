@@ -24,6 +24,9 @@ pub fn draw(dice: &mut Dice, features: &Features) -> Schema {
             unique(dice, features, table);
         }
     }
+    if features.has(Feature::UniqueReferences) {
+        references_to_unique(dice, features, &mut schema);
+    }
     if features.has(Feature::Triggers) {
         triggers(dice, &mut schema);
     }
@@ -117,8 +120,10 @@ fn key(dice: &mut Dice, features: &Features, schema: &Schema, table: &mut Table)
             own("hash", "BLOB NOT NULL", Pool::Blob);
         }
         "integer" => {
-            table.kind = KeyKind::WithoutRowid;
-            own("code", "INTEGER NOT NULL", Pool::Integer);
+            // Either way no alias of the rowid: an integer that means the same everywhere.
+            table.kind = natural;
+            let is_rowid = natural == KeyKind::Natural;
+            own("code", if is_rowid { "INT NOT NULL" } else { "INTEGER NOT NULL" }, Pool::Integer);
         }
         _ => {
             table.kind = natural;
@@ -244,7 +249,8 @@ fn unique(dice: &mut Dice, features: &Features, table: &mut Table) {
         if dice.chance(40) && !columns.contains(other) {
             columns.push(other.clone());
         }
-        table.unique.push(format!("UNIQUE({})", list(&columns)));
+        let clause = dice.weighed(&[(80, ""), (10, " ON CONFLICT REPLACE"), (10, " ON CONFLICT IGNORE")]);
+        table.unique.push(format!("UNIQUE({}){clause}", list(&columns)));
     }
     if features.has(Feature::UniqueIndexes) && dice.chance(50) {
         let column = quote(dice.pick::<String>(&candidates));
@@ -258,6 +264,32 @@ fn unique(dice: &mut Dice, features: &Features, table: &mut Table) {
         ]);
         let what = what.replace("{}", &column);
         table.indexes.push(format!("CREATE UNIQUE INDEX {name} ON {on}{what}"));
+    }
+}
+
+/// References to a column that is no key, and UNIQUE.
+fn references_to_unique(dice: &mut Dice, features: &Features, schema: &mut Schema) {
+    for at in 1..schema.tables.len() {
+        let parent = schema.tables[dice.below(at)].clone();
+        let is_unique = |column: &&Column| {
+            parent.unique.iter().any(|unique| unique.starts_with(&format!("UNIQUE({})", quote(&column.name))))
+        };
+        let Some(to) = parent.columns.iter().find(is_unique).filter(|_| dice.chance(50)) else { continue };
+        let kind = to.clauses.split(' ').next().filter(|kind| *kind != "NOT").unwrap_or("");
+        let table = &mut schema.tables[at];
+        table.columns.push(Column {
+            name: "named".into(),
+            clauses: kind.into(),
+            pool: Pool::Reference,
+            is_required: false,
+        });
+        table.references.push(Reference {
+            columns: vec!["named".into()],
+            parent: parent.name.clone(),
+            to: vec![to.name.clone()],
+            clauses: clauses(dice, features, false),
+            names_columns: true,
+        });
     }
 }
 

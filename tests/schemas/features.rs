@@ -23,6 +23,8 @@ pub enum Feature {
     Unique,
     /// Unique indexes: partial, over expressions, without case.
     UniqueIndexes,
+    /// Foreign keys to UNIQUE columns.
+    UniqueReferences,
     /// Keys whose collation takes several values for one.
     CollatedKeys,
     /// Triggers.
@@ -42,7 +44,7 @@ pub enum Feature {
 }
 
 /// All of them.
-pub const ALL: [Feature; 17] = [
+pub const ALL: [Feature; 18] = [
     Feature::References,
     Feature::NaturalReferences,
     Feature::CompositeReferences,
@@ -52,6 +54,7 @@ pub const ALL: [Feature; 17] = [
     Feature::KeyEdits,
     Feature::Unique,
     Feature::UniqueIndexes,
+    Feature::UniqueReferences,
     Feature::CollatedKeys,
     Feature::Triggers,
     Feature::Deletes,
