@@ -86,7 +86,7 @@ fn run(count: usize, turn: usize, steps: &[Step]) {
     let mut hubs = 1;
     let mut copies: Vec<Option<TempPath>> = (0..count).map(|_| None).collect();
     let mut agents: Vec<Agent> = (0..count)
-        .map(|at| Agent::new("acme", &format!("agent {at}"), u8::try_from(at).unwrap() + 1))
+        .map(|at| Agent::new("acme", &format!("agent {at}"), u64::try_from(at).unwrap() + 1))
         .collect();
     for (at, agent) in agents.iter_mut().enumerate() {
         agent.skew_ms = [0, 3_600_000, -3_600_000][at];

@@ -2,10 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[expect(dead_code, reason = "shared with other tests, which need more of it")]
+#[path = "../support/clock.rs"]
+mod clock;
 mod convergence;
+#[expect(dead_code, reason = "shared with other tests, which need more of it")]
+#[path = "../support/database.rs"]
+mod database;
 mod hostile;
 mod nothing_left;
 mod sharing;
 mod triggers;
+#[path = "../support/world.rs"]
 mod world;
 mod writes;

@@ -6,7 +6,7 @@ use federation_hub::protocol::message::{Ack, Refusal, Rows};
 use federation_hub::storage::apply::Incoming;
 use federation_hub::storage::bookkeeping::SentBatch;
 use federation_hub::storage::collect::TurnLimits;
-use federation_hub::storage::driver::{EachRow, Sql, SqlError, SqlErrorKind, ValueRef};
+use federation_hub::storage::driver::{Sql, SqlError, SqlErrorKind};
 use federation_hub::storage::hub_store::{HubStore, StoreError};
 use federation_hub::storage::hub_store_sqlite::SqliteHubStore;
 use federation_hub::storage::lease::{Claim, Holder};
@@ -14,9 +14,11 @@ use federation_hub::storage::replica::{
     ApplyExtras, CachedCatalog, HubClock, Mint, apply_turn, collect_turn, open, reconcile,
 };
 use federation_hub::storage::scratch::prove_harmless;
-use federation_hub::storage::sqlite_driver::RusqliteSql;
 use rusqlite::Connection;
 use tempfile::TempPath;
+
+use crate::clock::Clock;
+use crate::database::Faulty;
 
 /// How far a sync gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,65 +31,6 @@ pub enum Fate {
     LosesAnswer,
     /// This many turns of the answer are applied, and the rest never arrives.
     InterruptedPull(usize),
-}
-
-/// A database on which a statement may find a lock of another connection.
-pub struct Faulty {
-    sql: RusqliteSql,
-    /// Statements until one is refused, which then becomes `None`.
-    pub busy_after: Option<usize>,
-    /// Statements until the process dies: from then on none runs, not even a ROLLBACK.
-    pub dies_after: Option<usize>,
-    /// The statements that have run.
-    pub statements: Vec<String>,
-}
-
-impl Faulty {
-    fn new(connection: Connection) -> Self {
-        Self { sql: RusqliteSql::new(connection), busy_after: None, dies_after: None, statements: Vec::new() }
-    }
-
-    fn pass(&mut self, statement: &str) -> Result<(), SqlError> {
-        self.statements.push(statement.to_owned());
-        if let Some(left) = &mut self.dies_after {
-            let Some(fewer) = left.checked_sub(1) else {
-                return Err(SqlError { kind: SqlErrorKind::Closed, message: "dead".into() });
-            };
-            *left = fewer;
-        }
-        // Neither settings nor the end of a transaction wait for locks.
-        if statement.starts_with("PRAGMA") || statement == "ROLLBACK" {
-            return Ok(());
-        }
-        match self.busy_after {
-            None => Ok(()),
-            Some(0) => {
-                self.busy_after = None;
-                Err(SqlError { kind: SqlErrorKind::Busy, message: "database is locked".into() })
-            }
-            Some(left) => {
-                self.busy_after = Some(left - 1);
-                Ok(())
-            }
-        }
-    }
-}
-
-impl Sql for Faulty {
-    fn run(&mut self, sql: &str) -> Result<(), SqlError> {
-        self.pass(sql)?;
-        self.sql.run(sql)
-    }
-
-    fn execute(&mut self, sql: &str, params: &[ValueRef<'_>]) -> Result<u64, SqlError> {
-        self.pass(sql)?;
-        self.sql.execute(sql, params)
-    }
-
-    fn query(&mut self, sql: &str, params: &[ValueRef<'_>], each: EachRow<'_>) -> Result<(), SqlError> {
-        self.pass(sql)?;
-        self.sql.query(sql, params, each)
-    }
 }
 
 /// Runs a turn, and once more each time that it finds the database busy: what the engine does.
@@ -112,6 +55,7 @@ pub struct Counts {
 /// A hub's store.
 pub struct Hub {
     pub store: SqliteHubStore,
+    pub clock: Clock,
 }
 
 impl Hub {
@@ -120,7 +64,8 @@ impl Hub {
     }
 
     pub fn incarnated(seed: u8) -> Self {
-        Self { store: SqliteHubStore::open(":memory:", ReplicaId([seed; 16])).unwrap() }
+        let store = SqliteHubStore::open(":memory:", ReplicaId([seed; 16])).unwrap();
+        Self { store, clock: Clock::default() }
     }
 }
 
@@ -134,6 +79,7 @@ pub struct Agent {
     pub holder: Holder,
     /// How far the time by which leases run out is ahead of the true time.
     pub later_ms: i64,
+    clock: Clock,
     /// The wall clock of this agent's machine, less the true time.
     pub skew_ms: i64,
     /// How far this agent believes the hub's clock to be ahead of the true time.
@@ -147,20 +93,26 @@ pub struct Agent {
 }
 
 impl Agent {
-    pub fn new(tenant: &str, name: &str, seed: u8) -> Self {
-        let mut stretched = blake3::Hasher::new().update(&[seed]).finalize_xof();
+    pub fn new(tenant: &str, name: &str, seed: u64) -> Self {
+        Self::timed(tenant, name, seed, Clock::default())
+    }
+
+    /// An agent whose identities follow from a seed, and whose time is this clock's.
+    pub fn timed(tenant: &str, name: &str, seed: u64, clock: Clock) -> Self {
+        let mut stretched = blake3::Hasher::new().update(&seed.to_be_bytes()).finalize_xof();
         let mint: Mint = Box::new(move || {
             let mut bytes = [0; 16];
             stretched.fill(&mut bytes);
             bytes
         });
         Self {
-            sql: Faulty::new(Connection::open_in_memory().unwrap()),
+            sql: Faulty::new(Connection::open_in_memory().unwrap(), &clock),
             caller: Caller { tenant: tenant.into(), agent: name.into() },
             mint,
             attached: None,
-            holder: Holder([seed; 16]),
+            holder: Holder(u128::from(seed).to_be_bytes()),
             later_ms: 0,
+            clock,
             skew_ms: 0,
             lead_ms: 0,
             limits: TurnLimits::default(),
@@ -197,15 +149,14 @@ impl Agent {
         self.attached = None;
     }
 
-    fn clock(&self) -> HubClock {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        let now_ms = i64::try_from(now.as_millis()).unwrap() + self.lead_ms;
+    fn hub_clock(&self) -> HubClock {
+        let now_ms = self.clock.now_ms() + self.lead_ms;
         HubClock { offset_ms: self.lead_ms - self.skew_ms, now_ms }
     }
 
     /// This agent, now.
     pub fn claim(&self) -> Claim {
-        Claim { holder: self.holder, now_ms: self.clock().now_ms + self.later_ms }
+        Claim { holder: self.holder, now_ms: self.hub_clock().now_ms + self.later_ms }
     }
 
     fn attach(&mut self, hub: &mut Hub) -> (u64, Option<CachedCatalog>) {
@@ -237,20 +188,21 @@ impl Agent {
     /// One collecting turn that may fail.
     pub fn try_collect(&mut self) -> Result<(), SqlError> {
         let (_, catalog) = self.attached.clone().unwrap();
-        let (clock, claim) = (self.clock(), self.claim());
+        let (clock, claim) = (self.hub_clock(), self.claim());
         collect_turn(&mut self.sql, catalog, clock, claim, self.limits, &mut self.mint).map(|_| ())
     }
 
     /// Lets go of the database as a process does that dies, and opens its file again.
     pub fn reopen(&mut self) {
-        self.sql = Faulty::new(Connection::open(self.file.as_ref().unwrap()).unwrap());
+        self.sql = Faulty::new(Connection::open(self.file.as_ref().unwrap()).unwrap(), &self.clock);
         self.reconnect();
     }
 
     /// Another process that has the same file open.
-    pub fn beside(&self, name: &str, seed: u8) -> Self {
+    pub fn beside(&self, name: &str, seed: u64) -> Self {
         let connection = Connection::open(self.file.as_ref().unwrap()).unwrap();
-        Self { sql: Faulty::new(connection), ..Self::new(&self.caller.tenant, name, seed) }
+        let other = Self::timed(&self.caller.tenant, name, seed, self.clock.clone());
+        Self { sql: Faulty::new(connection, &self.clock), ..other }
     }
 
     /// A copy of the database as it is now.
@@ -266,7 +218,7 @@ impl Agent {
         std::fs::copy(copy, &path).unwrap();
         let connection = Connection::open(&path).unwrap();
         connection.execute_batch("PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY").unwrap();
-        self.sql = Faulty::new(connection);
+        self.sql = Faulty::new(connection, &self.clock);
         self.file = Some(path);
         self.reconnect();
     }
@@ -299,7 +251,7 @@ impl Agent {
         let mut acked: Vec<SentBatch> = Vec::new();
         let mut first = None;
         loop {
-            let (clock, claim) = (self.clock(), self.claim());
+            let (clock, claim) = (self.hub_clock(), self.claim());
             let turn = until_free(|| {
                 collect_turn(&mut self.sql, catalog.clone(), clock, claim, self.limits, &mut self.mint)
             });
@@ -342,7 +294,7 @@ impl Agent {
             resume: first.state.resume,
             refresh: first.refresh.clone(),
         };
-        let now_ms = self.clock().now_ms;
+        let now_ms = self.hub_clock().now_ms;
         let snapshot = hub.store.snapshot(&self.caller, &request, now_ms)?;
         meanwhile(self);
         let mut chunks = vec![snapshot.first];
@@ -372,7 +324,7 @@ impl Agent {
             let done = (at == last).then(|| snapshot.done.clone());
             let retry = done.is_some() && (first.quarantined > 0 || counts.quarantined > 0);
             let incoming = Incoming { acked: std::mem::take(&mut acked), rows, done, retry };
-            let (clock, claim) = (self.clock(), self.claim());
+            let (clock, claim) = (self.hub_clock(), self.claim());
             let turn = until_free(|| {
                 apply_turn(&mut self.sql, catalog.clone(), clock, claim, &mut self.mint, &extras, &incoming)
             });
@@ -446,8 +398,7 @@ fn push(
         digest: batch.digest(replica),
         body: federation_hub::protocol::frame::decode_payload(&batch.body).unwrap(),
     };
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    let ack = hub.store.push(caller, request, i64::try_from(now.as_millis()).unwrap())?;
+    let ack = hub.store.push(caller, request, hub.clock.now_ms())?;
     hub.store.commit().unwrap();
     Ok(ack)
 }

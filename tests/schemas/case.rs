@@ -1,0 +1,199 @@
+//! A case: a schema, agents, and what happens to them, all of it from one seed.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+
+use federation_hub::storage::collect::TurnLimits;
+use federation_hub::storage::driver::Sql;
+
+use crate::checks::{self, Failure};
+use crate::clock::Clock;
+use crate::database::Ablation;
+use crate::dice::Dice;
+use crate::draw_schema;
+use crate::draw_steps::{self, Step};
+use crate::features::{Feature, Features};
+use crate::schema::Schema;
+use crate::world::{Agent, Fate, Hub};
+
+/// After how many rounds of syncs in which nobody writes there must be nothing left to do.
+const ROUNDS: usize = 12;
+
+/// The time at which every case begins, in ms since the epoch.
+const BEGINNING_MS: i64 = 1_800_000_000_000;
+
+/// A case.
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub features: Features,
+    pub schema: Schema,
+    pub agents: Vec<Start>,
+    /// What agents that start from a template hold before anything happens.
+    pub template: Vec<String>,
+    pub steps: Vec<Step>,
+}
+
+/// How an agent begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    pub from_template: bool,
+    /// How far its machine's clock is ahead, in ms.
+    pub skew_ms: i64,
+    /// How many rows one turn handles.
+    pub turn: usize,
+}
+
+impl Case {
+    /// The case of a seed.
+    pub fn draw(seed: u64, allowed: &[Feature]) -> Self {
+        let mut dice = Dice::new(seed);
+        let features = Features::draw(&mut dice, allowed);
+        let schema = draw_schema::draw(&mut dice, &features);
+        let agents: Vec<Start> = (0..2 + dice.below(4))
+            .map(|_| Start {
+                from_template: features.has(Feature::Template) && dice.chance(60),
+                skew_ms: *dice.pick(&[0, 0, 5_000, -5_000]),
+                turn: *dice.pick(&[1, 3, 250]),
+            })
+            .collect();
+        let template = draw_steps::template(&mut dice, &features, &schema);
+        let steps = draw_steps::steps(&mut dice, &features, &schema, agents.len());
+        Self { features, schema, agents, template, steps }
+    }
+
+    /// Runs it and checks what came of it.
+    pub fn run(&self, ablation: Option<Ablation>) -> Result<Outcome, Failure> {
+        catching(|| self.run_and_check(ablation))
+    }
+
+    fn run_and_check(&self, ablation: Option<Ablation>) -> Result<Outcome, Failure> {
+        let clock = Clock::standing_at(BEGINNING_MS);
+        let mut hub = Hub::new();
+        hub.clock = clock.clone();
+        let mut agents: Vec<Agent> =
+            self.agents.iter().enumerate().map(|(at, start)| self.agent(at, start, &clock)).collect();
+        let originals: Vec<Vec<String>> = agents.iter_mut().map(checks::definitions).collect();
+        for agent in &mut agents {
+            agent.sql.ablation = ablation;
+        }
+        let mut outcome = Outcome::default();
+        for step in &self.steps {
+            match step {
+                Step::Pass(ms) => clock.pass(*ms),
+                Step::Write(agent, statements) => {
+                    outcome.writes += write(&mut agents[*agent], statements, &clock);
+                }
+                Step::Transaction(agent, statements) => transact(&mut agents[*agent], statements, &clock),
+                Step::Sync(agent, fate, meanwhile) => {
+                    agents[*agent].sync_with(&mut hub, *fate, &mut |agent| {
+                        write(agent, meanwhile, &clock);
+                    });
+                }
+            }
+        }
+        settle(&mut agents, &mut hub)?;
+        let mut newcomer = Agent::timed("acme", "newcomer", 1_000, clock.clone());
+        newcomer.sync(&mut hub);
+        for agent in &mut agents {
+            agent.sql.ablation = None;
+        }
+        let shape = checks::check(&mut agents, &mut newcomer, &originals)?;
+        (outcome.rows, outcome.digest) = (shape.rows(), shape.digest());
+        Ok(outcome)
+    }
+
+    fn agent(&self, at: usize, start: &Start, clock: &Clock) -> Agent {
+        let mut agent =
+            Agent::timed("acme", &format!("agent {at}"), u64::try_from(at).unwrap() + 1, clock.clone());
+        agent.skew_ms = start.skew_ms;
+        (agent.limits, agent.slice) = (TurnLimits { rows: start.turn, bytes: 1 << 20 }, start.turn);
+        agent.run("PRAGMA foreign_keys = ON");
+        for statement in self.schema.statements() {
+            agent.run(&statement);
+        }
+        if start.from_template {
+            for statement in &self.template {
+                let _ = agent.sql.run(statement);
+            }
+        }
+        agent
+    }
+}
+
+/// What a case did, so that a suite in which nothing happens is noticed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Statements that the applications' databases accepted.
+    pub writes: usize,
+    /// Rows in each replica at the end.
+    pub rows: usize,
+    /// A hash of all of them, local numbers included.
+    pub digest: u64,
+}
+
+/// Runs statements one by one, as an application does that shrugs off errors. Returns how many succeeded.
+fn write(agent: &mut Agent, statements: &[String], clock: &Clock) -> usize {
+    clock.pass(1);
+    statements.iter().filter(|statement| agent.sql.run(statement).is_ok()).count()
+}
+
+fn transact(agent: &mut Agent, statements: &[String], clock: &Clock) {
+    clock.pass(1);
+    agent.run("BEGIN");
+    let is_whole = statements.iter().all(|statement| agent.sql.run(statement).is_ok());
+    if !is_whole || agent.sql.run("COMMIT").is_err() {
+        // A RAISE(ROLLBACK) or the like may have ended it already.
+        let _ = agent.sql.run("ROLLBACK");
+    }
+}
+
+/// Everyone syncs until nothing changes.
+fn settle(agents: &mut [Agent], hub: &mut Hub) -> Result<(), Failure> {
+    for _ in 0..ROUNDS {
+        let mut is_quiet = true;
+        for agent in &mut *agents {
+            let counts = agent.sync_with(hub, Fate::Complete, &mut |_| {}).unwrap_or_default();
+            is_quiet &= counts.pulled == 0 && counts.pushed == 0;
+        }
+        if is_quiet {
+            return Ok(());
+        }
+    }
+    Err(Failure::new("wedged", format!("after {ROUNDS} rounds there is still something to sync")))
+}
+
+thread_local! {
+    /// Where the last panic of a case was, while a case runs.
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Turns a panic into a failure, without a word on the terminal: a case that is made smaller panics often.
+fn catching<T>(run: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let is_ours = PANIC.with_borrow_mut(|panic| match panic {
+                Some(place) => {
+                    *place = info.location().map(ToString::to_string).unwrap_or_default();
+                    true
+                }
+                None => false,
+            });
+            if !is_ours {
+                before(info);
+            }
+        }));
+    });
+    PANIC.set(Some(String::new()));
+    let outcome = catch_unwind(AssertUnwindSafe(run));
+    let place = PANIC.take().unwrap_or_default();
+    outcome.unwrap_or_else(|panic| Err(Failure::new(&format!("panic at {place}"), words(panic.as_ref()))))
+}
+
+fn words(panic: &(dyn Any + Send)) -> String {
+    let owned = panic.downcast_ref::<String>().cloned();
+    owned.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
+}

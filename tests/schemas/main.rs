@@ -1,0 +1,26 @@
+//! Random schemas and random writes: whatever the application's tables look like, all replicas end alike.
+//!
+//! ```text
+//! seed ─► features ─► schema ─► agents, writes, syncs ─► run ─► checks ─► (shrink, report)
+//! ```
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod case;
+mod checks;
+#[path = "../support/clock.rs"]
+mod clock;
+#[path = "../support/database.rs"]
+mod database;
+mod dice;
+mod draw_schema;
+mod draw_steps;
+mod features;
+mod isomorphism;
+mod proof;
+mod schema;
+mod shrink;
+mod thousand;
+#[expect(dead_code, reason = "shared with other tests, which need more of it")]
+#[path = "../support/world.rs"]
+mod world;

@@ -1,0 +1,171 @@
+//! The suite: a fixed slice of seeds, thousands of them on request, and seeds that once failed.
+
+use std::fmt::Write as _;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use crate::case::{Case, Outcome};
+use crate::checks::Failure;
+use crate::database::Ablation;
+use crate::draw_steps::Step;
+use crate::features::{ALL, Feature};
+use crate::shrink::shrink;
+
+/// How many cases run where nobody asks for more.
+const SLICE: u64 = 150;
+
+/// What is drawn.
+const KEPT: &[Feature] = &[
+    Feature::References,
+    Feature::NaturalReferences,
+    Feature::CompositeReferences,
+    Feature::Triggers,
+    Feature::Deletes,
+    Feature::Losses,
+    Feature::Meanwhile,
+    Feature::Template,
+    Feature::Late,
+    Feature::HugeNumbers,
+];
+
+/// A number from the environment.
+fn asked_for(variable: &str) -> Option<u64> {
+    let value = std::env::var(variable).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{variable} is {value}, which is no number")))
+}
+
+/// What is drawn, unless the environment names other features.
+fn features() -> Vec<Feature> {
+    match std::env::var("FEDERATION_FEATURES") {
+        Ok(names) => {
+            let is_named = |feature: &Feature| {
+                names == "all" || names.split(',').any(|name| name == format!("{feature:?}"))
+            };
+            ALL.into_iter().filter(is_named).collect()
+        }
+        Err(_) => KEPT.to_vec(),
+    }
+}
+
+/// Runs the cases of some seeds on all cores.
+fn run_seeds(
+    seeds: std::ops::Range<u64>,
+    ablation: Option<Ablation>,
+    allowed: &[Feature],
+) -> Vec<(u64, Result<Outcome, Failure>)> {
+    let next = AtomicU64::new(seeds.start);
+    let outcomes = Mutex::new(Vec::new());
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    let outcome = Case::draw(seed, allowed).run(ablation);
+                    outcomes.lock().unwrap().push((seed, outcome));
+                }
+            });
+        }
+    });
+    let mut outcomes = outcomes.into_inner().unwrap();
+    outcomes.sort_by_key(|(seed, _)| *seed);
+    outcomes
+}
+
+#[test]
+fn whatever_the_schema_all_replicas_end_alike() {
+    let one = asked_for("FEDERATION_SEED");
+    let count = asked_for("FEDERATION_SEEDS").unwrap_or(if one.is_some() { 1 } else { SLICE });
+    let from = one.unwrap_or(1);
+    let allowed = features();
+    println!("{count} cases from seed {from} of {allowed:?}");
+    let outcomes = run_seeds(from..from + count, None, &allowed);
+    let mut failed: Vec<(u64, Failure)> = Vec::new();
+    let mut sum = Outcome::default();
+    for (seed, outcome) in outcomes {
+        match outcome {
+            Ok(outcome) => {
+                sum.rows += outcome.rows;
+                sum.writes += outcome.writes;
+            }
+            Err(failure) => failed.push((seed, failure)),
+        }
+    }
+    println!("{sum:?}");
+    if let Some((seed, failure)) = failed.first().cloned() {
+        for (seed, failure) in &failed {
+            println!("seed {seed}: {}", failure.kind);
+        }
+        let (case, failure) = shrink(Case::draw(seed, &allowed), failure, None);
+        panic!("seed {seed} and {} others fail\n{}", failed.len() - 1, report(&case, &failure));
+    }
+}
+
+/// A case, and how it fails, for a person.
+fn report(case: &Case, failure: &Failure) -> String {
+    let mut report = format!("{}: {}\n{:?}\n", failure.kind, failure.detail, case.features);
+    for statement in case.schema.statements() {
+        writeln!(report, "{statement};").unwrap();
+    }
+    for (at, agent) in case.agents.iter().enumerate() {
+        writeln!(report, "agent {at}: {agent:?}").unwrap();
+    }
+    if !case.template.is_empty() {
+        writeln!(report, "template: {:#?}", case.template).unwrap();
+    }
+    for step in &case.steps {
+        match step {
+            Step::Write(agent, statements) => writeln!(report, "{agent}: {}", statements.join(";\n   ")),
+            Step::Transaction(agent, statements) => {
+                writeln!(report, "{agent}: BEGIN;\n   {};\n   COMMIT", statements.join(";\n   "))
+            }
+            Step::Sync(agent, fate, meanwhile) => {
+                writeln!(report, "{agent} syncs: {fate:?} {}", meanwhile.join(";\n   "))
+            }
+            Step::Pass(ms) => writeln!(report, "{ms} ms pass"),
+        }
+        .unwrap();
+    }
+    report
+}
+
+#[test]
+fn a_seed_is_all_that_it_takes_to_repeat_a_case() {
+    for seed in 1..6 {
+        let run = || Case::draw(seed, &ALL).run(None).map_err(|failure| failure.detail);
+        assert_eq!(run(), run(), "seed {seed}");
+    }
+}
+
+/// Within how many cases the suite must notice that a part of the storage layer does nothing.
+const NOTICED_WITHIN: u64 = 20;
+
+#[test]
+fn the_suite_notices_when_foreign_keys_are_not_translated() {
+    assert_notices(Ablation::References, &[Feature::References]);
+}
+
+#[test]
+fn the_suite_notices_when_triggers_fire_for_remote_writes() {
+    assert_notices(Ablation::TriggerSuppression, &[Feature::Triggers]);
+}
+
+/// The same cases pass with the part in place, and fail without it.
+fn assert_notices(ablation: Ablation, features: &[Feature]) {
+    let seeds = 1..1 + NOTICED_WITHIN;
+    let failures = |ablation| {
+        let outcomes = run_seeds(seeds.clone(), ablation, features);
+        outcomes
+            .into_iter()
+            .filter_map(|(seed, outcome)| outcome.err().map(|failure| (seed, failure.kind)))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(failures(None), vec![]);
+    let noticed = failures(Some(ablation));
+    println!("{ablation:?} switched off: {noticed:?}");
+    assert!(!noticed.is_empty(), "{ablation:?} could be switched off and nobody would notice");
+}
