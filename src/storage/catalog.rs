@@ -2,12 +2,12 @@
 //!
 //! Read when SQLite's schema version changes, and cached until it does (I7).
 
-use std::collections::HashMap;
-
 use super::bookkeeping::PREFIX;
 use super::driver::{Sql, SqlError};
 use super::fields::Fields;
-use super::table_info::{ForeignKey, RawColumn, read_columns, read_foreign_keys};
+use super::foreign_keys::Link;
+use super::references::Reference;
+use super::table_info::{Affinity, ForeignKey, RawColumn, read_columns, read_foreign_keys};
 use super::unique_index::{UniqueKey, read_unique_keys};
 use crate::model::{KeyKind, TableSchema, Value};
 
@@ -44,6 +44,10 @@ pub struct Table {
     pub hidden_rowid: Option<&'static str>,
     /// What must be unique in it: constraints and unique indexes, the PRIMARY KEY's index included.
     pub unique_keys: Vec<UniqueKey>,
+    /// Those of them that can be checked.
+    pub parents: Vec<Link>,
+    /// Foreign keys of synced tables, this one included, that reference it and can be checked.
+    pub children: Vec<Link>,
     /// The application's triggers on it, by name.
     pub triggers: Vec<(String, String)>,
 }
@@ -64,10 +68,16 @@ pub struct Column {
     pub name: String,
     /// Its number in the bookkeeping; assigned by `capture`, 0 before.
     pub number: u16,
-    /// The numbered table that it references, if it is a foreign key to one.
-    pub references: Option<String>,
+    /// What its integers are numbers of, if they are numbers of rows.
+    pub references: Option<Reference>,
     /// The fingerprint of its default: what old rows hold in a column that was added.
     pub default: u64,
+    /// What it makes of a number.
+    pub affinity: Affinity,
+    /// Whether it is part of a foreign key that can be checked.
+    pub is_foreign_key: bool,
+    /// Whether such a foreign key references it.
+    pub is_referenced: bool,
 }
 
 impl Table {
@@ -126,41 +136,15 @@ impl Catalog {
             let own = columns.get(&name).map_or(&[][..], Vec::as_slice);
             let unique_keys = unique_keys.remove(&name).unwrap_or_default();
             let foreign_keys = foreign_keys.remove(&name).unwrap_or_default();
-            match objects.table(&name, ddl, own) {
-                Ok(table) => catalog.tables.push(Table { foreign_keys, unique_keys, ..table }),
+            match objects.table(&name, ddl, own, foreign_keys) {
+                Ok(table) => catalog.tables.push(Table { unique_keys, ..table }),
                 Err(why) => catalog.left_alone.push((name, why)),
             }
         }
         catalog.link();
+        catalog.link_rows(&columns);
         catalog.parents_first();
         Ok(catalog)
-    }
-
-    /// Marks the columns whose values are local numbers of another table.
-    fn link(&mut self) {
-        let numbers: HashMap<String, String> = self
-            .tables
-            .iter()
-            .filter_map(|table| match &table.key {
-                Key::Number(column) => Some((table.name.to_lowercase(), column.to_lowercase())),
-                Key::Natural(_) => None,
-            })
-            .collect();
-        for table in &mut self.tables {
-            for key in &table.foreign_keys {
-                let ([(from, to)], Some(number)) =
-                    (&key.columns[..], numbers.get(&key.parent.to_lowercase()))
-                else {
-                    continue;
-                };
-                if to.as_ref().is_some_and(|to| to.to_lowercase() != *number) {
-                    continue;
-                }
-                if let Some(column) = table.columns.iter_mut().find(|c| c.name.eq_ignore_ascii_case(from)) {
-                    column.references = Some(key.parent.clone());
-                }
-            }
-        }
     }
 
     /// Orders parents before children, so that a first scan meets a parent before the rows that mean it.
@@ -170,7 +154,9 @@ impl Catalog {
         waiting.sort_by(|a, b| a.name.cmp(&b.name));
         while !waiting.is_empty() {
             let waits = |table: &Table| {
-                table.columns.iter().filter_map(|column| column.references.as_ref()).any(|parent| {
+                let referenced = table.columns.iter().filter_map(|column| column.references.as_ref());
+                let keys = table.foreign_keys.iter().map(|key| key.parent.as_str());
+                referenced.flat_map(Reference::parents).chain(keys).any(|parent| {
                     !parent.eq_ignore_ascii_case(&table.name)
                         && waiting.iter().any(|other| other.name.eq_ignore_ascii_case(parent))
                 })
@@ -234,7 +220,13 @@ impl Objects {
     }
 
     /// A table that can be synced, or why it cannot.
-    fn table(&self, name: &str, ddl: String, columns: &[RawColumn]) -> Result<Table, String> {
+    fn table(
+        &self,
+        name: &str,
+        ddl: String,
+        columns: &[RawColumn],
+        foreign_keys: Vec<ForeignKey>,
+    ) -> Result<Table, String> {
         if self.virtual_tables.iter().any(|other| other == name) {
             return Err("it is a virtual table or belongs to one".into());
         }
@@ -244,7 +236,14 @@ impl Objects {
         let has_key_index = self.key_indexes.iter().any(|other| other == name);
         let number = match &key[..] {
             [] => return Err("it has no PRIMARY KEY, so that its rows cannot be told apart".into()),
-            [only] if only.is_integer && has_rowid && !has_key_index => Some(only.name.clone()),
+            [only] if only.is_integer && has_rowid && !has_key_index => {
+                // A key that is another row's number is no number of its own: it is what it references.
+                let is_foreign = foreign_keys.iter().any(|key| {
+                    !key.parent.eq_ignore_ascii_case(name)
+                        && key.columns.iter().any(|(from, _)| from.eq_ignore_ascii_case(&only.name))
+                });
+                (!is_foreign).then(|| only.name.clone())
+            }
             _ => None,
         };
         if key.len() > MAX_KEY_COLUMNS {
@@ -262,6 +261,9 @@ impl Objects {
                 number: 0,
                 references: None,
                 default: column.default,
+                affinity: column.affinity,
+                is_foreign_key: false,
+                is_referenced: false,
             })
             .collect();
         if travelling.is_empty() {
@@ -283,9 +285,11 @@ impl Objects {
             columns: travelling,
             ddl,
             indexes: self.indexes.iter().filter_map(own).collect(),
-            foreign_keys: Vec::new(),
+            foreign_keys,
             hidden_rowid,
             unique_keys: Vec::new(),
+            parents: Vec::new(),
+            children: Vec::new(),
             triggers: triggers.map(|(_, trigger, text)| (trigger.clone(), text.clone())).collect(),
         })
     }

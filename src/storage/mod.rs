@@ -1,7 +1,7 @@
 //! SQL: capture, apply and identity on the agent's side, the store on the hub's.
 
-pub mod ahead;
 pub mod apply;
+mod apply_row;
 pub mod bookkeeping;
 pub mod capture;
 pub mod capture_triggers;
@@ -10,14 +10,19 @@ pub mod collect;
 pub mod detach;
 pub mod driver;
 pub mod fields;
+pub mod foreign_keys;
 pub mod hub_store;
 pub mod hub_store_sqlite;
 pub mod identity;
 pub mod incoming;
+pub mod journal;
 pub mod lease;
 pub mod numbers;
+pub mod outgoing;
 pub mod quarantine;
+pub mod references;
 pub mod replica;
+pub mod resolver;
 mod row_codec;
 pub mod row_meta;
 pub mod rows;
@@ -30,3 +35,4 @@ pub mod table_info;
 pub mod transaction;
 pub mod triggers;
 pub mod unique_index;
+mod unite;

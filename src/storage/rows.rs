@@ -3,7 +3,7 @@
 use super::catalog::{Catalog, Column, Key, Table, quote, quote_list};
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::integer;
-use super::identity::{fingerprint, old_row_id};
+use super::identity::fingerprint;
 use super::row_meta::{CellMeta, Pending, RowMeta};
 use crate::model::{CellValue, Hlc, RowId, Seq, Stamp, StampSource, Value};
 
@@ -208,6 +208,15 @@ impl Entry {
         !matches!(self.key, LocalKey::Dead(_)) && !self.meta.is_reserved()
     }
 
+    /// Lays it where deleted rows lie, with the number that the row had; returns where it lay.
+    pub fn bury(&mut self) -> LocalKey {
+        let was = std::mem::replace(&mut self.key, LocalKey::dead(self.id));
+        if let LocalKey::Number(number) = was {
+            self.meta.number = Some(number);
+        }
+        was
+    }
+
     /// Turns rows that went with their table, as it was dropped and made again, into reserved identities:
     /// the hub is asked for them, and they come back under their numbers.
     pub fn release_missing(sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
@@ -263,8 +272,8 @@ impl Entry {
         Ok(())
     }
 
-    /// Removes it.
-    pub fn forget(&self, sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
+    /// Forgets it.
+    pub fn remove(&self, sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
         sql.execute(
             "DELETE FROM _federation_row WHERE tbl = ? AND k = ?",
             &[table.number.into(), self.key.as_param()],
@@ -327,32 +336,6 @@ pub fn fingerprints<'a>(
     row: &'a [Value],
 ) -> impl Iterator<Item = (&'a Column, u64)> + use<'a> {
     table.columns.iter().zip(row).map(|(column, value)| (column, fingerprint(value)))
-}
-
-/// A value as it travels: a foreign key to a numbered table becomes the parent's identity.
-pub fn outgoing(
-    sql: &mut dyn Sql,
-    context: &mut Context<'_>,
-    references: Option<&str>,
-    value: Value,
-) -> Result<CellValue, SqlError> {
-    let (Some(parent), Value::Integer(number)) = (references, &value) else { return Ok(value.into()) };
-    let Some(parent) = context.catalog.table(parent) else { return Ok(value.into()) };
-    let key = LocalKey::Number(*number);
-    if let Some(entry) = Entry::by_key(sql, parent, &key)? {
-        return Ok(CellValue::Ref(entry.id));
-    }
-    // The parent has not been seen yet, or does not exist: its identity is fixed now, and its number with
-    // it. A row older than syncing has the identity that every replica gives it.
-    let scan = sql.query_row("SELECT scan FROM _federation_table WHERE tbl = ?", &[parent.number.into()])?;
-    let is_old = matches!(scan.as_deref(), Some([Value::Text(scan)]) if scan == "old");
-    let content = if is_old { read_row(sql, parent, &[Value::Integer(*number)])? } else { None };
-    let id = match content {
-        Some(content) => old_row_id(&parent.name, *number, &content),
-        None => RowId((context.mint)()),
-    };
-    Entry { key, id, sending: Sending::Clean, meta: RowMeta::default() }.insert(sql, parent)?;
-    Ok(CellValue::Ref(id))
 }
 
 /// What is remembered of a cell that came from elsewhere.

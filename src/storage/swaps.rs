@@ -5,27 +5,26 @@
 //! is to be written in the same turn, all are taken out of the table and put back as they are to be. If that
 //! fails, they are put back as they were.
 
-use std::borrow::Cow;
+use std::collections::BTreeSet;
 
-use super::ahead::{Ahead, Update};
-use super::apply::{Applier, Outcome};
+use super::apply::{Applier, Item};
+use super::apply_row::Outcome;
 use super::catalog::{Key, Table, quote, quote_list};
 use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
-use super::incoming::merge;
-use super::quarantine::{self, SetAside};
+use super::incoming::Arrival;
 use super::row_meta::RowMeta;
 use super::rows::{Entry, LocalKey, column_list, key_condition, key_params};
 use super::unique_index::{KeyPart, KeyTerm, UniqueKey};
-use crate::model::Value;
+use crate::model::{RowId, Value};
 
 /// How many rows may be in each other's way. More than an application renames at once, and few enough for a turn.
 const MAX_MEMBERS: usize = 250;
 
 /// A row that takes part.
-struct Member<'a> {
-    update: Update<'a>,
-    /// Its place among the rows ahead; none for the one that was refused.
-    place: Option<usize>,
+struct Member {
+    /// Its place among the turn's rows.
+    item: usize,
+    id: RowId,
     /// Its bookkeeping before.
     before: Option<Entry>,
     /// The row as it is, if it is here: rowid (of a table that hides it) and cells.
@@ -35,44 +34,45 @@ struct Member<'a> {
     meta: RowMeta,
 }
 
-/// Applies a row that was refused together with those that are in its way. Returns whether that went well;
-/// otherwise nothing has changed, and the rows ahead are still ahead.
-pub fn rotate<'a>(
+/// Applies a row that was refused together with those that are in its way, if all of them are `waiting`.
+/// Those that are applied wait no longer; otherwise nothing has changed.
+pub fn rotate(
     applier: &mut Applier<'_>,
     sql: &mut dyn Sql,
-    refused: &Update<'a>,
-    ahead: &mut Ahead<'a>,
-) -> Result<bool, SqlError> {
-    let Some(table) = applier.catalog.table(&refused.0.name) else { return Ok(false) };
-    let Some(members) = gather(applier, sql, table, refused, ahead)? else { return Ok(false) };
+    items: &[Item<'_>],
+    refused: usize,
+    waiting: &mut BTreeSet<usize>,
+) -> Result<(), SqlError> {
+    let Some(table) = applier.catalog.table(&items[refused].0.name) else { return Ok(()) };
+    let Some(members) = gather(applier, sql, table, items, refused, waiting)? else { return Ok(()) };
+    let noted = applier.journal.noted();
     for member in &members {
         take_out(sql, table, member)?;
     }
     for (done, member) in members.iter().enumerate() {
-        if !put_back(applier, sql, table, member)? {
-            undo(sql, table, &members, done)?;
-            return Ok(false);
+        if !put_back(applier, sql, table, member, &items[member.item])? {
+            applier.journal.truncate(noted);
+            return undo(sql, table, &members, done);
         }
     }
     for member in members {
         applier.applied += 1;
-        if let Some(place) = member.place {
-            ahead.take(place);
-        }
+        waiting.remove(&member.item);
     }
-    Ok(true)
+    Ok(())
 }
 
 /// The row that was refused, the rows in its way, the rows in theirs, and so on. None if one of them stays
 /// where it is, or if nothing is in the way.
-fn gather<'a>(
-    applier: &Applier<'_>,
+fn gather(
+    applier: &mut Applier<'_>,
     sql: &mut dyn Sql,
     table: &Table,
-    refused: &Update<'a>,
-    ahead: &mut Ahead<'a>,
-) -> Result<Option<Vec<Member<'a>>>, SqlError> {
-    let Some(first) = Member::of(applier, sql, table, refused.clone(), None)? else { return Ok(None) };
+    items: &[Item<'_>],
+    refused: usize,
+    waiting: &BTreeSet<usize>,
+) -> Result<Option<Vec<Member>>, SqlError> {
+    let Some(first) = Member::of(applier, sql, table, items, refused)? else { return Ok(None) };
     let mut members = vec![first];
     let mut looked_at = 0;
     while let Some(member) = members.get(looked_at) {
@@ -82,18 +82,14 @@ fn gather<'a>(
             let Some(entry) = Entry::by_key(sql, table, &LocalKey::of(table, &key)?)? else {
                 return Ok(None);
             };
-            if members.iter().any(|member| member.update.1.id == entry.id) {
+            if members.iter().any(|member| member.id == entry.id) {
                 continue;
             }
-            let Some(place) = ahead.find(&table.name, entry.id) else { return Ok(None) };
-            let Some(mut update) = ahead.take(place) else { return Ok(None) };
-            if let Some(earlier) = quarantine::take(sql, &update.0.name, entry.id)? {
-                let (header, later) = (update.0.into_owned(), update.1.into_owned());
-                let SetAside { header, update: whole } = earlier.merge(SetAside { header, update: later });
-                update = (Cow::Owned(header), Cow::Owned(whole));
-            }
-            ahead.put(place, update.clone());
-            match Member::of(applier, sql, table, update, Some(place))? {
+            let is_it = |at: &&usize| {
+                items[**at].1.id == entry.id && items[**at].0.name.eq_ignore_ascii_case(&table.name)
+            };
+            let Some(item) = waiting.iter().find(is_it) else { return Ok(None) };
+            match Member::of(applier, sql, table, items, *item)? {
                 Some(member) if members.len() < MAX_MEMBERS => members.push(member),
                 _ => return Ok(None),
             }
@@ -102,19 +98,23 @@ fn gather<'a>(
     Ok((members.len() > 1).then_some(members))
 }
 
-impl<'a> Member<'a> {
+impl Member {
     /// None if the update means nothing here as yet.
     fn of(
-        applier: &Applier<'_>,
+        applier: &mut Applier<'_>,
         sql: &mut dyn Sql,
         table: &Table,
-        update: Update<'a>,
-        place: Option<usize>,
+        items: &[Item<'_>],
+        item: usize,
     ) -> Result<Option<Self>, SqlError> {
-        let before = Entry::by_id(sql, table, update.1.id)?;
-        let merged = merge(sql, applier.catalog, table, &update.0, &update.1, before.as_ref())?;
-        let Ok((mut meta, cells)) = merged else { return Ok(None) };
-        (meta.seen, meta.held) = (update.1.seq, false);
+        let (header, update) = &items[item];
+        if update.united.is_some() {
+            return Ok(None);
+        }
+        let before = Entry::by_id(sql, table, update.id)?;
+        let arrival = Arrival { table, header, update, entry: before.as_ref(), acked: applier.acked };
+        let Ok((mut meta, cells)) = arrival.merge(sql, &mut applier.resolver)? else { return Ok(None) };
+        (meta.seen, meta.held) = (update.seq, false);
         let row = match before.as_ref().filter(|entry| entry.is_present()) {
             Some(entry) => Some(whole_row(sql, table, entry)?),
             None => None,
@@ -129,7 +129,7 @@ impl<'a> Member<'a> {
             }
             cells_before
         });
-        Ok(Some(Self { update, place, before, row, target, meta }))
+        Ok(Some(Self { item, id: update.id, before, row, target, meta }))
     }
 }
 
@@ -197,7 +197,7 @@ fn of_row(unique: &UniqueKey, expression: &str) -> String {
 }
 
 /// Deletes the row, and puts its bookkeeping where no other can be in its way.
-fn take_out(sql: &mut dyn Sql, table: &Table, member: &Member<'_>) -> Result<(), SqlError> {
+fn take_out(sql: &mut dyn Sql, table: &Table, member: &Member) -> Result<(), SqlError> {
     let (Some(before), Some(_)) = (&member.before, &member.row) else { return Ok(()) };
     delete(sql, table, &before.key)?;
     let parked = Entry { key: LocalKey::dead(before.id), ..before.clone() };
@@ -216,17 +216,20 @@ fn put_back(
     applier: &mut Applier<'_>,
     sql: &mut dyn Sql,
     table: &Table,
-    member: &Member<'_>,
+    member: &Member,
+    (header, update): &Item<'_>,
 ) -> Result<bool, SqlError> {
-    let (Some(before), Some((rowid, _))) = (&member.before, &member.row) else {
-        let outcome = applier.apply_row(sql, &member.update.0, &member.update.1)?;
-        return Ok(!matches!(outcome, Outcome::Refused(_)));
+    let (Some(before), Some((rowid, row))) = (&member.before, &member.row) else {
+        let outcome = applier.apply_row(sql, member.item, (header, update), false)?;
+        return Ok(matches!(outcome, Outcome::Applied | Outcome::Unchanged));
     };
     let mut entry = Entry { meta: member.meta.clone(), ..before.clone() };
     let parked = LocalKey::dead(before.id);
+    let noted = Some((before.clone(), Some(row.clone())));
     let Some(target) = &member.target else {
         entry.key = parked.clone();
         entry.update(sql, table, &parked)?;
+        applier.journal.note(member.item, table, noted, parked);
         return Ok(true);
     };
     if !insert(sql, table, &before.key, *rowid, target)? {
@@ -237,6 +240,7 @@ fn put_back(
         entry.key = LocalKey::of(table, &key)?;
     }
     entry.update(sql, table, &parked)?;
+    applier.journal.note(member.item, table, noted, entry.key);
     Ok(true)
 }
 
@@ -275,16 +279,16 @@ fn insert(
 }
 
 /// Puts every row back as it was; the first `done` of them have been written.
-fn undo(sql: &mut dyn Sql, table: &Table, members: &[Member<'_>], done: usize) -> Result<(), SqlError> {
+fn undo(sql: &mut dyn Sql, table: &Table, members: &[Member], done: usize) -> Result<(), SqlError> {
     for member in &members[..done] {
-        if let Some(entry) = Entry::by_id(sql, table, member.update.1.id)? {
+        if let Some(entry) = Entry::by_id(sql, table, member.id)? {
             delete(sql, table, &entry.key)?;
             match &member.before {
                 Some(before) => {
                     let parked = Entry { key: LocalKey::dead(before.id), ..before.clone() };
                     parked.update(sql, table, &entry.key)?;
                 }
-                None => entry.forget(sql, table)?,
+                None => entry.remove(sql, table)?,
             }
         }
     }

@@ -4,6 +4,7 @@ use super::catalog::{Catalog, Table, quote};
 use super::driver::{Sql, SqlError};
 use super::fields::Fields;
 use super::quarantine;
+use super::references::Reference;
 use super::sql_text::tokens;
 use crate::protocol::message::Rows;
 
@@ -23,7 +24,19 @@ pub fn suspend(
     if touched.is_empty() {
         return Ok(Vec::new());
     }
-    let is_touched = |table: &str| touched.iter().any(|name| name.eq_ignore_ascii_case(table));
+    let is_in = |names: &[String], name: &str| names.iter().any(|other| other.eq_ignore_ascii_case(name));
+    if retry || rows.rows.iter().any(|row| row.united.is_some()) {
+        // What references a row that was united with another is touched as well.
+        let references = |table: &&Table| {
+            let columns = table.columns.iter().filter_map(|column| column.references.as_ref());
+            let parents = table.foreign_keys.iter().map(|key| key.parent.as_str());
+            columns.flat_map(Reference::parents).chain(parents).any(|parent| is_in(&touched, parent))
+        };
+        let children = catalog.tables.iter().filter(references).map(|table| table.name.clone());
+        let children: Vec<String> = children.collect();
+        touched.extend(children);
+    }
+    let is_touched = |table: &str| is_in(&touched, table);
     let mut texts = Vec::new();
     let tables = catalog.tables.iter().filter(|table: &&Table| is_touched(&table.name));
     for (name, text) in tables.flat_map(|table| &table.triggers) {

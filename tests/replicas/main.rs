@@ -10,6 +10,7 @@ mod convergence;
 #[path = "../support/database.rs"]
 mod database;
 mod hostile;
+mod identity;
 mod nothing_left;
 mod sharing;
 mod triggers;
