@@ -312,21 +312,21 @@ fn references_to_numbered_rows_follow_the_row_and_not_the_number() {
 
 #[test]
 fn what_a_constraint_refuses_is_set_aside_and_applied_once_it_fits() {
-    let (mut hub, mut a, mut b) = pair("CREATE TABLE skills(id TEXT PRIMARY KEY, name TEXT UNIQUE)");
+    let (mut hub, mut a, mut b) = (Hub::new(), Agent::new("acme", "a", 1), Agent::new("acme", "b", 2));
+    a.run("CREATE TABLE skills(id TEXT PRIMARY KEY, name TEXT CHECK(length(name) < 8))");
+    b.run("CREATE TABLE skills(id TEXT PRIMARY KEY, name TEXT)");
     a.run("INSERT INTO skills VALUES('a', 'retry')");
-    b.run("INSERT INTO skills VALUES('b', 'retry'), ('c', 'other')");
+    b.run("INSERT INTO skills VALUES('b', 'much too long'), ('c', 'other')");
     a.sync(&mut hub);
-    let counts = b.sync(&mut hub);
-    assert_eq!(counts.quarantined, 1);
-    assert_eq!(counts.pushed, 2, "everything else goes on");
-    assert_eq!(a.sync(&mut hub).quarantined, 1);
+    assert_eq!(b.sync(&mut hub).pushed, 2);
+    assert_eq!(a.sync(&mut hub), Counts { pulled: 1, quarantined: 1, ..Counts::default() });
     assert_eq!(
-        a.rows("SELECT reason LIKE '%UNIQUE%' FROM _federation_quarantine"),
+        a.rows("SELECT reason LIKE '%CHECK%' FROM _federation_quarantine"),
         vec![vec![Value::Integer(1)]]
     );
-    a.run("UPDATE skills SET name = 'retry of a' WHERE id = 'a'");
+    b.run("UPDATE skills SET name = 'short' WHERE id = 'b'");
+    b.sync(&mut hub);
     assert_eq!(a.sync(&mut hub).quarantined, 0);
-    assert_eq!(b.sync(&mut hub).quarantined, 0);
     let all = "SELECT * FROM skills ORDER BY id";
     assert_eq!(a.rows(all), b.rows(all));
     assert_eq!(a.rows(all).len(), 3);

@@ -9,9 +9,9 @@ use federation_hub::storage::collect::TurnLimits;
 use federation_hub::storage::driver::{Sql, SqlError, SqlErrorKind};
 use federation_hub::storage::hub_store::{HubStore, StoreError};
 use federation_hub::storage::hub_store_sqlite::SqliteHubStore;
-use federation_hub::storage::lease::{Claim, Holder};
+use federation_hub::storage::lease::{Claim, Holder, LEASE_MS};
 use federation_hub::storage::replica::{
-    ApplyExtras, CachedCatalog, HubClock, Mint, apply_turn, collect_turn, open, reconcile,
+    ApplyExtras, CachedCatalog, HubClock, Mint, TurnError, apply_turn, collect_turn, open, reconcile,
 };
 use federation_hub::storage::scratch::prove_harmless;
 use rusqlite::Connection;
@@ -165,7 +165,15 @@ impl Agent {
         }
         let fresh = ReplicaId((self.mint)());
         let claim = self.claim();
-        let mut state = open(&mut self.sql, &self.caller.tenant, fresh, claim).unwrap();
+        let opened = open(&mut self.sql, &self.caller.tenant, fresh, claim);
+        let mut state = opened.unwrap_or_else(|error| {
+            // A copy of a database in mid-sync holds the lease of the original: it runs out.
+            assert!(matches!(&error, TurnError::Sql(error) if error.kind == SqlErrorKind::Leased), "{error}");
+            self.later_ms += LEASE_MS;
+            let claim = self.claim();
+            open(&mut self.sql, &self.caller.tenant, fresh, claim).unwrap()
+        });
+        let claim = self.claim();
         loop {
             let attached = hub.store.attach(&self.caller, state.replica).unwrap();
             hub.store.commit().unwrap();
