@@ -2,11 +2,10 @@
 //!
 //! Read when SQLite's schema version changes, and cached until it does (I7).
 
-use std::collections::HashMap;
-
 use super::bookkeeping::PREFIX;
 use super::driver::{Sql, SqlError};
 use super::fields::Fields;
+use super::references::Reference;
 use super::table_info::{ForeignKey, RawColumn, read_columns, read_foreign_keys};
 use super::unique_index::{UniqueKey, read_unique_keys};
 use crate::model::{KeyKind, TableSchema, Value};
@@ -64,8 +63,8 @@ pub struct Column {
     pub name: String,
     /// Its number in the bookkeeping; assigned by `capture`, 0 before.
     pub number: u16,
-    /// The numbered table that it references, if it is a foreign key to one.
-    pub references: Option<String>,
+    /// What its integers are numbers of, if they are numbers of rows.
+    pub references: Option<Reference>,
     /// The fingerprint of its default: what old rows hold in a column that was added.
     pub default: u64,
 }
@@ -136,33 +135,6 @@ impl Catalog {
         Ok(catalog)
     }
 
-    /// Marks the columns whose values are local numbers of another table.
-    fn link(&mut self) {
-        let numbers: HashMap<String, String> = self
-            .tables
-            .iter()
-            .filter_map(|table| match &table.key {
-                Key::Number(column) => Some((table.name.to_lowercase(), column.to_lowercase())),
-                Key::Natural(_) => None,
-            })
-            .collect();
-        for table in &mut self.tables {
-            for key in &table.foreign_keys {
-                let ([(from, to)], Some(number)) =
-                    (&key.columns[..], numbers.get(&key.parent.to_lowercase()))
-                else {
-                    continue;
-                };
-                if to.as_ref().is_some_and(|to| to.to_lowercase() != *number) {
-                    continue;
-                }
-                if let Some(column) = table.columns.iter_mut().find(|c| c.name.eq_ignore_ascii_case(from)) {
-                    column.references = Some(key.parent.clone());
-                }
-            }
-        }
-    }
-
     /// Orders parents before children, so that a first scan meets a parent before the rows that mean it.
     /// Within a cycle the order is that of the names.
     fn parents_first(&mut self) {
@@ -170,7 +142,9 @@ impl Catalog {
         waiting.sort_by(|a, b| a.name.cmp(&b.name));
         while !waiting.is_empty() {
             let waits = |table: &Table| {
-                table.columns.iter().filter_map(|column| column.references.as_ref()).any(|parent| {
+                let referenced = table.columns.iter().filter_map(|column| column.references.as_ref());
+                let keys = table.foreign_keys.iter().map(|key| key.parent.as_str());
+                referenced.flat_map(Reference::parents).chain(keys).any(|parent| {
                     !parent.eq_ignore_ascii_case(&table.name)
                         && waiting.iter().any(|other| other.name.eq_ignore_ascii_case(parent))
                 })

@@ -124,7 +124,7 @@ impl Composer {
             change.writes.push(Write { stamp: deleted.stamp, base: pending.base, op: Op::Delete });
         }
         if let Some(row) = row {
-            self.add_cells(sql, context, table, entry, row, &mut change.writes)?;
+            self.add_cells(sql, context, table, entry, &row, &mut change.writes)?;
         }
         let bytes = change.heap_bytes();
         if bytes > MAX_ROW_BYTES {
@@ -145,14 +145,15 @@ impl Composer {
         context: &mut Context<'_>,
         table: &Table,
         entry: &Entry,
-        row: Vec<Value>,
+        row: &[Value],
         writes: &mut Vec<Write>,
     ) -> Result<(), SqlError> {
-        for (index, (column, value)) in (0..).zip(table.columns.iter().zip(row)) {
-            let index: ColumnIndex = index;
+        for (at, column) in table.columns.iter().enumerate() {
+            let index = ColumnIndex::try_from(at)
+                .map_err(|_| SqlError::corrupt(format!("{} has too many columns", table.name)))?;
             let Some(cell) = entry.meta.cell(column.number) else { continue };
             let Some(pending) = cell.pending.filter(|pending| pending.mark == self.mark) else { continue };
-            let value = outgoing(sql, context, column.references.as_deref(), value)?;
+            let value = outgoing(sql, context, table, row, at)?;
             let same = |write: &&mut Write| write.stamp == cell.stamp && write.base == pending.base;
             match writes.iter_mut().find(same).map(|write| &mut write.op) {
                 Some(Op::Set(cells)) => cells.push((index, value)),

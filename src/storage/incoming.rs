@@ -2,6 +2,7 @@
 
 use super::catalog::{Catalog, Table};
 use super::driver::{Sql, SqlError};
+use super::references::Reference;
 use super::row_meta::{CellMeta, RowMeta, Tombstone};
 use super::rows::{Entry, LocalKey, merged_cell};
 use crate::model::{CellValue, Op, RowUpdate, TableHeader, Value};
@@ -50,7 +51,7 @@ pub fn merge(
                 continue;
             };
             let column = &table.columns[at];
-            let value = match stored_form(sql, catalog, column.references.as_deref(), value)? {
+            let value = match stored_form(sql, catalog, column.references.as_ref(), value)? {
                 Ok(value) => value,
                 Err(reason) => return Ok(Err(reason)),
             };
@@ -82,18 +83,20 @@ fn position(table: &Table, name: &str) -> Option<usize> {
 fn stored_form(
     sql: &mut dyn Sql,
     catalog: &Catalog,
-    references: Option<&str>,
+    references: Option<&Reference>,
     value: &CellValue,
 ) -> Result<Result<Value, String>, SqlError> {
     let id = match value {
         CellValue::Plain(value) => return Ok(Ok(value.clone())),
         CellValue::Ref(id) => *id,
     };
-    let Some(parent) = references.and_then(|name| catalog.table(name)) else {
+    let Some(reference) = references else {
         return Ok(Err("it references a row, through a column that is no foreign key here".into()));
     };
-    Ok(match Entry::by_id(sql, parent, id)?.map(|entry| entry.key) {
-        Some(LocalKey::Number(number)) => Ok(Value::Integer(number)),
-        _ => Err(format!("it waits for the row of {} that it references", parent.name)),
-    })
+    for parent in reference.parents().into_iter().filter_map(|name| catalog.table(name)) {
+        if let Some(LocalKey::Number(number)) = Entry::by_id(sql, parent, id)?.map(|entry| entry.key) {
+            return Ok(Ok(Value::Integer(number)));
+        }
+    }
+    Ok(Err(format!("it waits for the row of {} that it references", reference.parents().join(" or "))))
 }

@@ -17,6 +17,7 @@ pub mod incoming;
 pub mod lease;
 pub mod numbers;
 pub mod quarantine;
+pub mod references;
 pub mod replica;
 mod row_codec;
 pub mod row_meta;

@@ -329,14 +329,17 @@ pub fn fingerprints<'a>(
     table.columns.iter().zip(row).map(|(column, value)| (column, fingerprint(value)))
 }
 
-/// A value as it travels: a foreign key to a numbered table becomes the parent's identity.
+/// One of a row's values as it travels: a number of another row becomes that row's identity.
 pub fn outgoing(
     sql: &mut dyn Sql,
     context: &mut Context<'_>,
-    references: Option<&str>,
-    value: Value,
+    table: &Table,
+    row: &[Value],
+    at: usize,
 ) -> Result<CellValue, SqlError> {
-    let (Some(parent), Value::Integer(number)) = (references, &value) else { return Ok(value.into()) };
+    let value = row[at].clone();
+    let parent = table.columns[at].references.as_ref().and_then(|reference| reference.parent(row));
+    let (Some(parent), Value::Integer(number)) = (parent, &value) else { return Ok(value.into()) };
     let Some(parent) = context.catalog.table(parent) else { return Ok(value.into()) };
     let key = LocalKey::Number(*number);
     if let Some(entry) = Entry::by_key(sql, parent, &key)? {

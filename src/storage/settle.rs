@@ -280,8 +280,7 @@ fn natural_id(
 ) -> Result<RowId, SqlError> {
     let mut key: Vec<CellValue> = Vec::with_capacity(positions.len());
     for &position in positions {
-        let references = table.columns[position].references.as_deref();
-        key.push(outgoing(sql, context, references, row[position].clone())?);
+        key.push(outgoing(sql, context, table, row, position)?);
     }
     Ok(natural_row_id(&table.name, &key))
 }

@@ -1,0 +1,199 @@
+//! Which columns hold local numbers, and of which table's rows: foreign keys say it, or the application does.
+//!
+//! A number means something on one replica only. So a column whose values are numbers of rows travels as those
+//! rows' identities. The *domain* of a column is the numbered table that its values are numbers of; it is
+//! inherited along foreign keys, because a key can itself be a foreign key (`episode_embeddings.episode_id`),
+//! and so can a part of a composite one.
+
+use std::collections::HashMap;
+
+use super::catalog::{Catalog, Key, Table};
+use super::driver::{Sql, SqlError};
+use super::fields::Fields;
+use crate::model::Value;
+
+/// What a column's integers are numbers of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reference {
+    /// Rows of this table.
+    Table(String),
+    /// Rows of a table that another column of the row names.
+    ByColumn {
+        /// The position of that column in [`Table::columns`].
+        column: usize,
+        /// Which of its values names which table. A row with another value references nothing.
+        map: Vec<(Value, String)>,
+    },
+}
+
+/// A reference that no foreign key declares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeclaredReference {
+    /// The table of the column.
+    pub table: String,
+    /// The column.
+    pub column: String,
+    /// What it references.
+    pub parent: DeclaredParent,
+}
+
+/// What a declared reference references.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeclaredParent {
+    /// Rows of this table.
+    Table(String),
+    /// Rows of a table that another column of the row names.
+    ByColumn {
+        /// That column.
+        column: String,
+        /// Which of its values names which table.
+        map: Vec<(Value, String)>,
+    },
+}
+
+impl Reference {
+    /// The table that a row's column references, if it is a number; `row` has a table's travelling columns.
+    pub fn parent(&self, row: &[Value]) -> Option<&str> {
+        match self {
+            Self::Table(table) => Some(table),
+            Self::ByColumn { column, map } => {
+                let named = row.get(*column)?;
+                map.iter().find(|(value, _)| value == named).map(|(_, table)| table.as_str())
+            }
+        }
+    }
+
+    /// The tables that may be referenced.
+    pub fn parents(&self) -> Vec<&str> {
+        match self {
+            Self::Table(table) => vec![table],
+            Self::ByColumn { map, .. } => map.iter().map(|(_, table)| table.as_str()).collect(),
+        }
+    }
+}
+
+impl Table {
+    fn position(&self, column: &str) -> Option<usize> {
+        self.columns.iter().position(|own| own.name.eq_ignore_ascii_case(column))
+    }
+}
+
+/// A column, by its table's and its own name in lower case.
+type ColumnName = (String, String);
+
+fn column_name(table: &str, column: &str) -> ColumnName {
+    (table.to_lowercase(), column.to_lowercase())
+}
+
+impl Catalog {
+    /// Marks the columns whose values are local numbers, as far as foreign keys tell. To be called again
+    /// when the kind of a table's key has been changed.
+    pub fn link(&mut self) {
+        let mut domains: HashMap<ColumnName, String> = HashMap::new();
+        for table in &self.tables {
+            if let Key::Number(column) = &table.key {
+                domains.insert(column_name(&table.name, column), table.name.clone());
+            }
+        }
+        let links = self.links();
+        // Each round hands the domains on by one foreign key; there are no longer chains than links.
+        for _ in 0..=links.len() {
+            let mut changed = false;
+            for (child, parent) in &links {
+                if !domains.contains_key(child)
+                    && let Some(domain) = domains.get(parent).cloned()
+                {
+                    changed |= domains.insert(child.clone(), domain).is_none();
+                }
+            }
+            if !changed {
+                break;
+            }
+        }
+        for table in &mut self.tables {
+            let name = table.name.clone();
+            for column in &mut table.columns {
+                let domain = domains.get(&column_name(&name, &column.name));
+                column.references = domain.cloned().map(Reference::Table);
+            }
+        }
+    }
+
+    /// The pairs of columns that foreign keys make equal.
+    fn links(&self) -> Vec<(ColumnName, ColumnName)> {
+        let mut links = Vec::new();
+        for table in &self.tables {
+            for key in &table.foreign_keys {
+                let parent_key = self.table(&key.parent).map(Table::key_columns).unwrap_or_default();
+                for (at, (from, to)) in key.columns.iter().enumerate() {
+                    if let Some(to) = to.as_deref().or_else(|| parent_key.get(at).copied()) {
+                        links.push((column_name(&table.name, from), column_name(&key.parent, to)));
+                    }
+                }
+            }
+        }
+        links
+    }
+
+    /// Takes in references that no foreign key declares. Returns what is wrong with those that mean nothing
+    /// here, in words.
+    pub fn declare_references(&mut self, declared: &[DeclaredReference]) -> Vec<String> {
+        declared.iter().filter_map(|one| self.declare(one).err()).collect()
+    }
+
+    fn declare(&mut self, declared: &DeclaredReference) -> Result<(), String> {
+        let DeclaredReference { table: name, column, parent } = declared;
+        let named = match parent {
+            DeclaredParent::Table(table) => vec![table],
+            DeclaredParent::ByColumn { map, .. } => map.iter().map(|(_, table)| table).collect(),
+        };
+        for parent in named {
+            let is_numbered = self.table(parent).is_some_and(|parent| matches!(parent.key, Key::Number(_)));
+            if !is_numbered {
+                return Err(format!(
+                    "{name}.{column} cannot reference {parent}: there is no such table with a key of its own \
+                     numbers"
+                ));
+            }
+        }
+        let table = self.tables.iter_mut().find(|table| table.name.eq_ignore_ascii_case(name));
+        let Some(table) = table else { return Err(format!("there is no table {name} that could reference")) };
+        let missing = |column: &str| format!("there is no column {name}.{column} that could reference");
+        let at = table.position(column).ok_or_else(|| missing(column))?;
+        table.columns[at].references = Some(match parent {
+            DeclaredParent::Table(table) => Reference::Table(table.clone()),
+            DeclaredParent::ByColumn { column, map } => Reference::ByColumn {
+                column: table.position(column).ok_or_else(|| missing(column))?,
+                map: map.clone(),
+            },
+        });
+        Ok(())
+    }
+}
+
+/// Columns that look like references which nothing declares: named like `…_id`, declared INTEGER. As
+/// `table.column`.
+pub fn suspects(sql: &mut dyn Sql, catalog: &Catalog) -> Result<Vec<String>, SqlError> {
+    let mut suspects = Vec::new();
+    for table in &catalog.tables {
+        let key = table.key_columns();
+        let statement = "SELECT name FROM pragma_table_xinfo(?) WHERE lower(name) LIKE '%\\_id' ESCAPE '\\' \
+                         AND upper(type) LIKE '%INT%' ORDER BY cid";
+        sql.query(statement, &[table.name.as_str().into()], &mut |row| {
+            let name = Fields::of(row).text()?;
+            let is_foreign_key = table
+                .foreign_keys
+                .iter()
+                .any(|foreign| foreign.columns.iter().any(|(from, _)| from.eq_ignore_ascii_case(&name)));
+            let column = table.position(&name).map(|at| &table.columns[at]);
+            let is_declared = column.is_some_and(|column| column.references.is_some());
+            // A key of one's own is named `…_id` more often than not.
+            let is_key = key.iter().any(|own| own.eq_ignore_ascii_case(&name));
+            if !is_foreign_key && !is_declared && !is_key {
+                suspects.push(format!("{}.{name}", table.name));
+            }
+            Ok(())
+        })?;
+    }
+    Ok(suspects)
+}
