@@ -6,7 +6,7 @@ use super::bookkeeping::PREFIX;
 use super::driver::{Sql, SqlError};
 use super::fields::Fields;
 use super::references::Reference;
-use super::table_info::{ForeignKey, RawColumn, read_columns, read_foreign_keys};
+use super::table_info::{Affinity, ForeignKey, RawColumn, read_columns, read_foreign_keys};
 use super::unique_index::{UniqueKey, read_unique_keys};
 use crate::model::{KeyKind, TableSchema, Value};
 
@@ -67,6 +67,8 @@ pub struct Column {
     pub references: Option<Reference>,
     /// The fingerprint of its default: what old rows hold in a column that was added.
     pub default: u64,
+    /// What it makes of a number.
+    pub affinity: Affinity,
 }
 
 impl Table {
@@ -125,8 +127,8 @@ impl Catalog {
             let own = columns.get(&name).map_or(&[][..], Vec::as_slice);
             let unique_keys = unique_keys.remove(&name).unwrap_or_default();
             let foreign_keys = foreign_keys.remove(&name).unwrap_or_default();
-            match objects.table(&name, ddl, own) {
-                Ok(table) => catalog.tables.push(Table { foreign_keys, unique_keys, ..table }),
+            match objects.table(&name, ddl, own, foreign_keys) {
+                Ok(table) => catalog.tables.push(Table { unique_keys, ..table }),
                 Err(why) => catalog.left_alone.push((name, why)),
             }
         }
@@ -208,7 +210,13 @@ impl Objects {
     }
 
     /// A table that can be synced, or why it cannot.
-    fn table(&self, name: &str, ddl: String, columns: &[RawColumn]) -> Result<Table, String> {
+    fn table(
+        &self,
+        name: &str,
+        ddl: String,
+        columns: &[RawColumn],
+        foreign_keys: Vec<ForeignKey>,
+    ) -> Result<Table, String> {
         if self.virtual_tables.iter().any(|other| other == name) {
             return Err("it is a virtual table or belongs to one".into());
         }
@@ -218,7 +226,14 @@ impl Objects {
         let has_key_index = self.key_indexes.iter().any(|other| other == name);
         let number = match &key[..] {
             [] => return Err("it has no PRIMARY KEY, so that its rows cannot be told apart".into()),
-            [only] if only.is_integer && has_rowid && !has_key_index => Some(only.name.clone()),
+            [only] if only.is_integer && has_rowid && !has_key_index => {
+                // A key that is another row's number is no number of its own: it is what it references.
+                let is_foreign = foreign_keys.iter().any(|key| {
+                    !key.parent.eq_ignore_ascii_case(name)
+                        && key.columns.iter().any(|(from, _)| from.eq_ignore_ascii_case(&only.name))
+                });
+                (!is_foreign).then(|| only.name.clone())
+            }
             _ => None,
         };
         if key.len() > MAX_KEY_COLUMNS {
@@ -236,6 +251,7 @@ impl Objects {
                 number: 0,
                 references: None,
                 default: column.default,
+                affinity: column.affinity,
             })
             .collect();
         if travelling.is_empty() {
@@ -257,7 +273,7 @@ impl Objects {
             columns: travelling,
             ddl,
             indexes: self.indexes.iter().filter_map(own).collect(),
-            foreign_keys: Vec::new(),
+            foreign_keys,
             hidden_rowid,
             unique_keys: Vec::new(),
             triggers: triggers.map(|(_, trigger, text)| (trigger.clone(), text.clone())).collect(),

@@ -51,6 +51,16 @@ impl Hash {
         }
     }
 
+    fn cell(&mut self, value: &CellValue) {
+        match value {
+            CellValue::Plain(value) => self.value(value),
+            CellValue::Ref(id) => {
+                self.bytes(b"ref");
+                self.bytes(&id.0);
+            }
+        }
+    }
+
     fn finish<const N: usize>(self) -> [u8; N] {
         let mut out = [0; N];
         self.0.finalize_xof().fill(&mut out);
@@ -63,24 +73,20 @@ impl Hash {
 pub fn natural_row_id<'a>(table: &str, key: impl IntoIterator<Item = &'a CellValue>) -> RowId {
     let mut hash = Hash::new(Domain::NaturalKey, &table.to_ascii_lowercase());
     for part in key {
-        match part {
-            CellValue::Plain(value) => hash.value(value),
-            CellValue::Ref(id) => {
-                hash.bytes(b"ref");
-                hash.bytes(&id.0);
-            }
-        }
+        hash.cell(part);
     }
     RowId(hash.finish())
 }
 
 /// The identity of a numbered row that was there before the database was first attached: the same on every
-/// replica that started from the same template (I5).
-pub fn old_row_id<'a>(table: &str, number: i64, content: impl IntoIterator<Item = &'a Value>) -> RowId {
+/// replica that started from the same template (I5). The content is as it travels, as far as it references
+/// rows whose identity does not depend on this one: equal numbers in two databases that have nothing to do
+/// with each other are no equal content.
+pub fn old_row_id<'a>(table: &str, number: i64, content: impl IntoIterator<Item = &'a CellValue>) -> RowId {
     let mut hash = Hash::new(Domain::OldRow, &table.to_ascii_lowercase());
     hash.value(&Value::Integer(number));
     for value in content {
-        hash.value(value);
+        hash.cell(value);
     }
     RowId(hash.finish())
 }
@@ -133,7 +139,7 @@ mod tests {
         let ids = [
             natural_row_id("notes", [&text]),
             natural_row_id("notes", [&parent, &Value::Integer(-1).into()]),
-            old_row_id("notes", 1, &[Value::Text("hi".into())]),
+            old_row_id("notes", 1, &[Value::Text("hi".into()).into()]),
         ];
         assert_eq!(
             ids.map(|id| id.to_string()),

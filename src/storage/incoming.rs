@@ -1,8 +1,7 @@
 //! What an update of the hub means to the row that is here: the pure half of applying.
 
-use super::catalog::{Catalog, Table};
+use super::catalog::{Catalog, Column, Table};
 use super::driver::{Sql, SqlError};
-use super::references::Reference;
 use super::row_meta::{CellMeta, RowMeta, Tombstone};
 use super::rows::{Entry, LocalKey, merged_cell};
 use crate::model::{CellValue, Op, RowUpdate, TableHeader, Value};
@@ -51,7 +50,7 @@ pub fn merge(
                 continue;
             };
             let column = &table.columns[at];
-            let value = match stored_form(sql, catalog, column.references.as_ref(), value)? {
+            let value = match stored_form(sql, catalog, column, value)? {
                 Ok(value) => value,
                 Err(reason) => return Ok(Err(reason)),
             };
@@ -83,19 +82,19 @@ fn position(table: &Table, name: &str) -> Option<usize> {
 fn stored_form(
     sql: &mut dyn Sql,
     catalog: &Catalog,
-    references: Option<&Reference>,
+    column: &Column,
     value: &CellValue,
 ) -> Result<Result<Value, String>, SqlError> {
     let id = match value {
         CellValue::Plain(value) => return Ok(Ok(value.clone())),
         CellValue::Ref(id) => *id,
     };
-    let Some(reference) = references else {
+    let Some(reference) = &column.references else {
         return Ok(Err("it references a row, through a column that is no foreign key here".into()));
     };
     for parent in reference.parents().into_iter().filter_map(|name| catalog.table(name)) {
         if let Some(LocalKey::Number(number)) = Entry::by_id(sql, parent, id)?.map(|entry| entry.key) {
-            return Ok(Ok(Value::Integer(number)));
+            return Ok(Ok(column.affinity.stored(number)));
         }
     }
     Ok(Err(format!("it waits for the row of {} that it references", reference.parents().join(" or "))))

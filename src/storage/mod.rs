@@ -16,6 +16,7 @@ pub mod identity;
 pub mod incoming;
 pub mod lease;
 pub mod numbers;
+pub mod outgoing;
 pub mod quarantine;
 pub mod references;
 pub mod replica;

@@ -3,7 +3,7 @@
 use super::catalog::{Catalog, Column, Key, Table, quote, quote_list};
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::integer;
-use super::identity::{fingerprint, old_row_id};
+use super::identity::fingerprint;
 use super::row_meta::{CellMeta, Pending, RowMeta};
 use crate::model::{CellValue, Hlc, RowId, Seq, Stamp, StampSource, Value};
 
@@ -327,35 +327,6 @@ pub fn fingerprints<'a>(
     row: &'a [Value],
 ) -> impl Iterator<Item = (&'a Column, u64)> + use<'a> {
     table.columns.iter().zip(row).map(|(column, value)| (column, fingerprint(value)))
-}
-
-/// One of a row's values as it travels: a number of another row becomes that row's identity.
-pub fn outgoing(
-    sql: &mut dyn Sql,
-    context: &mut Context<'_>,
-    table: &Table,
-    row: &[Value],
-    at: usize,
-) -> Result<CellValue, SqlError> {
-    let value = row[at].clone();
-    let parent = table.columns[at].references.as_ref().and_then(|reference| reference.parent(row));
-    let (Some(parent), Value::Integer(number)) = (parent, &value) else { return Ok(value.into()) };
-    let Some(parent) = context.catalog.table(parent) else { return Ok(value.into()) };
-    let key = LocalKey::Number(*number);
-    if let Some(entry) = Entry::by_key(sql, parent, &key)? {
-        return Ok(CellValue::Ref(entry.id));
-    }
-    // The parent has not been seen yet, or does not exist: its identity is fixed now, and its number with
-    // it. A row older than syncing has the identity that every replica gives it.
-    let scan = sql.query_row("SELECT scan FROM _federation_table WHERE tbl = ?", &[parent.number.into()])?;
-    let is_old = matches!(scan.as_deref(), Some([Value::Text(scan)]) if scan == "old");
-    let content = if is_old { read_row(sql, parent, &[Value::Integer(*number)])? } else { None };
-    let id = match content {
-        Some(content) => old_row_id(&parent.name, *number, &content),
-        None => RowId((context.mint)()),
-    };
-    Entry { key, id, sending: Sending::Clean, meta: RowMeta::default() }.insert(sql, parent)?;
-    Ok(CellValue::Ref(id))
 }
 
 /// What is remembered of a cell that came from elsewhere.

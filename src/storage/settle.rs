@@ -6,13 +6,14 @@
 use std::collections::HashMap;
 
 use super::capture_triggers::log_op;
-use super::catalog::{Key, Table};
+use super::catalog::{Column, Key, Table};
 use super::driver::{Sql, SqlError};
 use super::fields::{Fields, integer};
-use super::identity::{natural_row_id, old_row_id};
+use super::outgoing::{natural_id, old_id};
+use super::references::Reference;
 use super::row_meta::{CellMeta, Pending, RowMeta, Tombstone};
-use super::rows::{Context, Entry, LocalKey, Sending, fingerprints, outgoing, read_row};
-use crate::model::{CellValue, RowId, Stamp, Value};
+use super::rows::{Context, Entry, LocalKey, Sending, fingerprints, read_row};
+use crate::model::{RowId, Stamp, Value};
 
 /// How a difference came about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,13 +197,21 @@ pub fn settle_row(
         Origin::Old => Stamp::ZERO,
     };
     let whole = !entry.meta.is_alive();
-    let differing: Vec<(u16, u64)> = fingerprints(table, &row)
-        .filter(|(column, fingerprint)| {
-            // A cell that is not known yet is of a column that was added: its default is no write (I5).
-            let known = entry.meta.cell(column.number).map_or(column.default, |cell| cell.fingerprint);
-            whole || known != *fingerprint
-        })
-        .map(|(column, fingerprint)| (column.number, fingerprint))
+    let cells: Vec<(&Column, u64)> = fingerprints(table, &row).collect();
+    let differs = |(column, fingerprint): &(&Column, u64)| {
+        // A cell that is not known yet is of a column that was added: its default is no write (I5).
+        let known = entry.meta.cell(column.number).map_or(column.default, |cell| cell.fingerprint);
+        whole || known != *fingerprint
+    };
+    // A number that means another table's row now is another reference, although it is the same number.
+    let means_another = |(column, _): &(&Column, u64)| match &column.references {
+        Some(Reference::ByColumn { column, .. }) => cells.get(*column).is_some_and(&differs),
+        _ => false,
+    };
+    let differing: Vec<(u16, u64)> = cells
+        .iter()
+        .filter(|cell| differs(cell) || means_another(cell))
+        .map(|(column, fingerprint)| (column.number, *fingerprint))
         .collect();
     if differing.is_empty() {
         return Ok(None);
@@ -255,7 +264,7 @@ fn born(
     origin: Origin,
 ) -> Result<(Entry, Option<LocalKey>), SqlError> {
     let id = match (&table.key, &key, origin) {
-        (Key::Number(_), LocalKey::Number(number), Origin::Old) => old_row_id(&table.name, *number, row),
+        (Key::Number(_), LocalKey::Number(number), Origin::Old) => old_id(sql, context, table, *number, row)?,
         (Key::Number(_), ..) => RowId((context.mint)()),
         (Key::Natural(positions), ..) => natural_id(sql, context, table, positions, row)?,
     };
@@ -269,18 +278,4 @@ fn born(
         // That identity lives on under another key.
         Some(_) => (fresh(RowId((context.mint)()), key), None),
     })
-}
-
-fn natural_id(
-    sql: &mut dyn Sql,
-    context: &mut Context<'_>,
-    table: &Table,
-    positions: &[usize],
-    row: &[Value],
-) -> Result<RowId, SqlError> {
-    let mut key: Vec<CellValue> = Vec::with_capacity(positions.len());
-    for &position in positions {
-        key.push(outgoing(sql, context, table, row, position)?);
-    }
-    Ok(natural_row_id(&table.name, &key))
 }

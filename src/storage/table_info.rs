@@ -19,6 +19,58 @@ pub struct RawColumn {
     pub is_generated: bool,
     /// The fingerprint of its default.
     pub default: u64,
+    /// What becomes of a number that is stored in it.
+    pub affinity: Affinity,
+}
+
+/// What a column's declared type makes of an integer that is stored in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Affinity {
+    /// It becomes text.
+    Text,
+    /// It becomes a double.
+    Real,
+    /// It stays an integer.
+    Integer,
+}
+
+impl Affinity {
+    /// SQLite's rules, in its order. Numeric columns, and those without a type, leave an integer as it is.
+    fn of(declared: &str) -> Self {
+        let declared = declared.to_ascii_uppercase();
+        let has = |parts: &[&str]| parts.iter().any(|part| declared.contains(part));
+        if has(&["INT"]) {
+            Self::Integer
+        } else if has(&["CHAR", "CLOB", "TEXT"]) {
+            Self::Text
+        } else if !has(&["BLOB"]) && has(&["REAL", "FLOA", "DOUB"]) {
+            Self::Real
+        } else {
+            Self::Integer
+        }
+    }
+
+    /// The number of a row as a column of this affinity stores it.
+    pub fn stored(self, number: i64) -> Value {
+        match self {
+            Self::Text => Value::Text(number.to_string()),
+            #[expect(clippy::cast_precision_loss, reason = "SQLite loses the same digits")]
+            Self::Real => Value::Real(number as f64),
+            Self::Integer => Value::Integer(number),
+        }
+    }
+
+    /// The number of a row that a column of this affinity holds, if the value is one.
+    pub fn number(self, value: &Value) -> Option<i64> {
+        let number = match (self, value) {
+            (Self::Integer, Value::Integer(number)) => *number,
+            (Self::Text, Value::Text(text)) => text.parse().ok()?,
+            #[expect(clippy::cast_possible_truncation, reason = "compared with what it was made of")]
+            (Self::Real, Value::Real(real)) => *real as i64,
+            _ => return None,
+        };
+        (self.stored(number) == *value).then_some(number)
+    }
 }
 
 /// The columns of each table, in order.
@@ -34,6 +86,7 @@ pub fn read_columns(sql: &mut dyn Sql) -> Result<HashMap<String, Vec<RawColumn>>
             let (table, name, kind) = (fields.text()?, fields.text()?, fields.text()?);
             let column = RawColumn {
                 name,
+                affinity: Affinity::of(&kind),
                 is_integer: kind.eq_ignore_ascii_case("integer"),
                 key_position: fields.integer()?,
                 // 1 is a hidden column of a virtual table, 2 and 3 are generated columns.

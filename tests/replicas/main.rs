@@ -4,6 +4,7 @@
 
 mod convergence;
 mod hostile;
+mod identity;
 mod nothing_left;
 mod sharing;
 mod triggers;
