@@ -5,6 +5,7 @@
 use super::bookkeeping::PREFIX;
 use super::driver::{Sql, SqlError};
 use super::fields::Fields;
+use super::foreign_keys::Link;
 use super::references::Reference;
 use super::table_info::{Affinity, ForeignKey, RawColumn, read_columns, read_foreign_keys};
 use super::unique_index::{UniqueKey, read_unique_keys};
@@ -43,6 +44,10 @@ pub struct Table {
     pub hidden_rowid: Option<&'static str>,
     /// What must be unique in it: constraints and unique indexes, the PRIMARY KEY's index included.
     pub unique_keys: Vec<UniqueKey>,
+    /// Those of them that can be checked.
+    pub parents: Vec<Link>,
+    /// Foreign keys of synced tables, this one included, that reference it and can be checked.
+    pub children: Vec<Link>,
     /// The application's triggers on it, by name.
     pub triggers: Vec<(String, String)>,
 }
@@ -69,6 +74,10 @@ pub struct Column {
     pub default: u64,
     /// What it makes of a number.
     pub affinity: Affinity,
+    /// Whether it is part of a foreign key that can be checked.
+    pub is_foreign_key: bool,
+    /// Whether such a foreign key references it.
+    pub is_referenced: bool,
 }
 
 impl Table {
@@ -133,6 +142,7 @@ impl Catalog {
             }
         }
         catalog.link();
+        catalog.link_rows(&columns);
         catalog.parents_first();
         Ok(catalog)
     }
@@ -252,6 +262,8 @@ impl Objects {
                 references: None,
                 default: column.default,
                 affinity: column.affinity,
+                is_foreign_key: false,
+                is_referenced: false,
             })
             .collect();
         if travelling.is_empty() {
@@ -276,6 +288,8 @@ impl Objects {
             foreign_keys,
             hidden_rowid,
             unique_keys: Vec::new(),
+            parents: Vec::new(),
+            children: Vec::new(),
             triggers: triggers.map(|(_, trigger, text)| (trigger.clone(), text.clone())).collect(),
         })
     }

@@ -1,9 +1,15 @@
 //! What an update of the hub means to the row that is here: the pure half of applying.
+//!
+//! The hub's word is final for a write that it knows: what it derives from constraints that span rows comes
+//! with the stamp of the write that it stands in for. So of two values with one stamp the hub's holds, and a
+//! row that comes whole comes with the only delete that counts.
 
-use super::catalog::{Catalog, Column, Table};
+use super::catalog::{Column, Table};
 use super::driver::{Sql, SqlError};
+use super::references::Reference;
+use super::resolver::Resolver;
 use super::row_meta::{CellMeta, RowMeta, Tombstone};
-use super::rows::{Entry, LocalKey, merged_cell};
+use super::rows::{Entry, merged_cell, read_row};
 use crate::model::{CellValue, Op, RowUpdate, TableHeader, Value};
 
 /// A cell that the merge took from the hub.
@@ -19,83 +25,104 @@ pub struct Cell {
 /// What is remembered of a row after a merge, and the cells to write.
 pub type MergedRow = (RowMeta, Vec<Cell>);
 
-/// Merges an update into what is remembered of the row: the new memory, and the cells to write. Or why the
-/// update means nothing here.
-pub fn merge(
-    sql: &mut dyn Sql,
-    catalog: &Catalog,
-    table: &Table,
-    header: &TableHeader,
-    update: &RowUpdate,
-    entry: Option<&Entry>,
-) -> Result<Result<MergedRow, String>, SqlError> {
-    let mut meta = entry.map(|entry| entry.meta.clone()).unwrap_or_default();
-    let is_present = entry.is_some_and(Entry::is_present);
-    let mut cells = Vec::new();
-    let mut deleted = meta.deleted;
-    for write in &update.writes {
-        let sets = match &write.op {
-            Op::Delete => {
-                if deleted.is_none_or(|delete| delete.stamp < write.stamp) {
-                    deleted = Some(Tombstone { stamp: write.stamp, pending: None });
+/// An update, the row that it is about, and what both are read with.
+pub struct Arrival<'a> {
+    /// The row's table here.
+    pub table: &'a Table,
+    /// The columns that the update names.
+    pub header: &'a TableHeader,
+    /// The update.
+    pub update: &'a RowUpdate,
+    /// What is remembered of the row.
+    pub entry: Option<&'a Entry>,
+    /// The mark of the last batch that the hub has acknowledged.
+    pub acked: u64,
+}
+
+impl Arrival<'_> {
+    /// Merges the update into what is remembered of the row: the new memory, and the cells to write. Or why
+    /// the update means nothing here yet.
+    pub fn merge(
+        &self,
+        sql: &mut dyn Sql,
+        resolver: &mut Resolver<'_>,
+    ) -> Result<Result<MergedRow, String>, SqlError> {
+        let mut meta = self.entry.map(|entry| entry.meta.clone()).unwrap_or_default();
+        let is_present = self.entry.is_some_and(Entry::is_present);
+        let mut cells = Vec::new();
+        let mut deleted = meta.deleted.filter(|delete| {
+            let is_unknown_to_hub = delete.pending.is_some_and(|pending| !pending.is_acked(self.acked));
+            !self.update.whole || is_unknown_to_hub
+        });
+        for write in &self.update.writes {
+            let sets = match &write.op {
+                Op::Delete => {
+                    if deleted.is_none_or(|delete| delete.stamp < write.stamp) {
+                        deleted = Some(Tombstone { stamp: write.stamp, pending: None });
+                    }
+                    continue;
                 }
-                continue;
+                Op::Set(sets) => sets,
+            };
+            for (index, value) in sets {
+                let name = self.header.columns.get(usize::from(*index));
+                let Some(at) = name.and_then(|name| self.table.position(name)) else {
+                    // The hub keeps it until this application's schema has the column.
+                    continue;
+                };
+                let column = &self.table.columns[at];
+                let value = match value {
+                    CellValue::Plain(value) => value.clone(),
+                    CellValue::Ref(id) => {
+                        let named = |sql: &mut dyn Sql| self.named_parent(sql, column);
+                        match resolver.stored(sql, column, named, *id)? {
+                            Ok(value) => value,
+                            Err(reason) => return Ok(Err(reason)),
+                        }
+                    }
+                };
+                let remote = merged_cell(column.number, write.stamp, &value);
+                let wins = meta.cell(column.number).is_none_or(|local| {
+                    (remote.stamp, remote.fingerprint != local.fingerprint) > (local.stamp, false)
+                });
+                // A row that is not here is made of what the hub has, whatever is remembered of it.
+                if wins || !is_present {
+                    cells.push(Cell { at, value, meta: remote });
+                }
             }
-            Op::Set(sets) => sets,
+        }
+        if !is_present && self.update.whole {
+            meta.cells.clear();
+        }
+        meta.deleted = deleted;
+        for cell in &cells {
+            meta.put(cell.meta);
+        }
+        Ok(Ok((meta, cells)))
+    }
+
+    /// The table that the row names as the one that a column references: in the update, or else here.
+    fn named_parent(&self, sql: &mut dyn Sql, column: &Column) -> Result<Option<String>, SqlError> {
+        let Some(reference @ Reference::ByColumn { column: naming, .. }) = &column.references else {
+            return Ok(None);
         };
-        for (index, value) in sets {
-            let name = header.columns.get(usize::from(*index));
-            let Some(at) = name.and_then(|name| position(table, name)) else {
-                // The hub keeps it until this application's schema has the column.
-                continue;
-            };
-            let column = &table.columns[at];
-            let value = match stored_form(sql, catalog, column, value)? {
-                Ok(value) => value,
-                Err(reason) => return Ok(Err(reason)),
-            };
-            let remote = merged_cell(column.number, write.stamp, &value);
-            let wins = meta.cell(column.number).is_none_or(|local| {
-                (remote.stamp, remote.fingerprint != local.fingerprint) > (local.stamp, false)
-            });
-            // A row that is not here is made of what the hub has, whatever is remembered of it.
-            if wins || !is_present {
-                cells.push(Cell { at, value, meta: remote });
+        let mut row = vec![Value::Null; self.table.columns.len()];
+        if let Some(Some(key)) = self.entry.map(|entry| entry.key.values()).transpose()?
+            && let Some(here) = read_row(sql, self.table, &key)?
+        {
+            row = here;
+        }
+        for write in &self.update.writes {
+            let Op::Set(sets) = &write.op else { continue };
+            for (index, value) in sets {
+                let name = self.header.columns.get(usize::from(*index));
+                if let CellValue::Plain(value) = value
+                    && name.and_then(|name| self.table.position(name)) == Some(*naming)
+                {
+                    row[*naming] = value.clone();
+                }
             }
         }
+        Ok(reference.parent(&row).map(str::to_owned))
     }
-    if !is_present && update.whole {
-        meta.cells.clear();
-    }
-    meta.deleted = deleted;
-    for cell in &cells {
-        meta.put(cell.meta);
-    }
-    Ok(Ok((meta, cells)))
-}
-
-fn position(table: &Table, name: &str) -> Option<usize> {
-    table.columns.iter().position(|column| column.name.eq_ignore_ascii_case(name))
-}
-
-/// A value as it is stored here: the identity of a parent row becomes its number here.
-fn stored_form(
-    sql: &mut dyn Sql,
-    catalog: &Catalog,
-    column: &Column,
-    value: &CellValue,
-) -> Result<Result<Value, String>, SqlError> {
-    let id = match value {
-        CellValue::Plain(value) => return Ok(Ok(value.clone())),
-        CellValue::Ref(id) => *id,
-    };
-    let Some(reference) = &column.references else {
-        return Ok(Err("it references a row, through a column that is no foreign key here".into()));
-    };
-    for parent in reference.parents().into_iter().filter_map(|name| catalog.table(name)) {
-        if let Some(LocalKey::Number(number)) = Entry::by_id(sql, parent, id)?.map(|entry| entry.key) {
-            return Ok(Ok(column.affinity.stored(number)));
-        }
-    }
-    Ok(Err(format!("it waits for the row of {} that it references", reference.parents().join(" or "))))
 }

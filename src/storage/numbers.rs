@@ -1,87 +1,198 @@
 //! Local numbers for rows that come from elsewhere.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use super::catalog::{Table, quote};
+use super::catalog::{Key, Table, as_number, quote};
 use super::driver::{Sql, SqlError};
 use super::rows::{Entry, LocalKey};
-use crate::model::Value;
 
-/// The highest number of each table, as far as this turn has looked.
+/// Numbers given out by one turn.
 #[derive(Debug, Default)]
-pub struct Numbers(HashMap<i64, i64>);
+pub struct Numbers {
+    tables: HashMap<i64, Given>,
+    /// Numbers that this turn has promised to rows that it has yet to make, by table.
+    promised: HashSet<(i64, i64)>,
+}
+
+/// How far the numbers of a table go.
+#[derive(Clone, Copy, Debug)]
+struct Given {
+    /// The highest number that is or was in use.
+    highest: i64,
+    /// What `sqlite_sequence` said before this turn, if the table is `AUTOINCREMENT`.
+    sequence: Option<i64>,
+    /// Where the search for a gap goes on, once the highest number of all is taken.
+    gap: i64,
+}
 
 impl Numbers {
-    /// A free number for a new row: the one it was born with if that is free and at most one above the
-    /// highest here, else the next one. So no stranger's huge number ever exhausts the range.
+    /// A free number for a row. The one that it had here before, if that is free; the one it was born with
+    /// elsewhere if that is free and not above the highest here; else the next one. So no stranger's huge
+    /// number ever exhausts the range.
     pub fn assign(
         &mut self,
         sql: &mut dyn Sql,
         table: &Table,
-        column: &str,
+        own: Option<i64>,
         wish: Option<i64>,
     ) -> Result<i64, SqlError> {
-        let highest = match self.0.get(&table.number) {
-            Some(highest) => *highest,
-            None => highest(sql, table, column)?,
-        };
-        let number = match wish {
-            Some(wish) if wish > 0 && wish <= highest && is_free(sql, table, column, wish)? => wish,
-            _ => next(sql, table, column, highest)?,
-        };
-        self.0.insert(table.number, highest.max(number));
+        let given = self.given(sql, table)?;
+        let wish = wish.filter(|wish| (1..=given.highest).contains(wish));
+        for number in own.into_iter().chain(wish) {
+            if self.is_free(sql, table, number)? {
+                self.raise(table, number);
+                return Ok(number);
+            }
+        }
+        self.next(sql, table)
+    }
+
+    /// As [`Self::assign`], for a row that this turn has yet to make.
+    pub fn promise(
+        &mut self,
+        sql: &mut dyn Sql,
+        table: &Table,
+        own: Option<i64>,
+        wish: Option<i64>,
+    ) -> Result<i64, SqlError> {
+        let number = self.assign(sql, table, own, wish)?;
+        self.promised.insert((table.number, number));
         Ok(number)
     }
-}
 
-/// The highest number that is in use here, was in use (AUTOINCREMENT never gives one twice), or is promised
-/// to a row that a reference names.
-fn highest(sql: &mut dyn Sql, table: &Table, column: &str) -> Result<i64, SqlError> {
-    let mut highest = 0;
-    let statements = [
-        format!("SELECT max({}) FROM main.{}", quote(column), quote(&table.name)),
-        format!("SELECT max(k) FROM _federation_row WHERE tbl = {} AND k < x''", table.number),
-    ];
-    for statement in &statements {
-        if let Some([Value::Integer(number)]) = sql.query_row(statement, &[])?.as_deref() {
-            highest = highest.max(*number);
+    /// A number for a row that is referenced here and may never come. The application must not get it for a
+    /// row of its own: `AUTOINCREMENT` skips what its sequence has passed, and other tables never choose a
+    /// negative number.
+    pub fn reserve(&mut self, sql: &mut dyn Sql, table: &Table) -> Result<i64, SqlError> {
+        if let Some(sequence) = self.given(sql, table)?.sequence {
+            let number = self.next(sql, table)?;
+            set_sequence(sql, table, number.max(sequence))?;
+            return Ok(number);
         }
-    }
-    if table.ddl.to_ascii_uppercase().contains("AUTOINCREMENT") {
-        let given = sql.query_row(
-            "SELECT max(seq) FROM sqlite_sequence WHERE name = ?",
-            &[table.name.as_str().into()],
+        let lowest = sql.query_row(
+            "SELECT min(k) FROM _federation_row WHERE tbl = ? AND k < 0",
+            &[table.number.into()],
         )?;
-        if let Some([Value::Integer(number)]) = given.as_deref() {
-            highest = highest.max(*number);
+        let mut number = lowest.and_then(|row| as_number(&row[0])).unwrap_or(0).saturating_sub(1);
+        while !self.is_free(sql, table, number)? {
+            number = number.saturating_sub(1);
+        }
+        Ok(number)
+    }
+
+    /// Puts the sequences of `AUTOINCREMENT` tables back to what their rows ask for, after rows that were made
+    /// have been taken out again.
+    pub fn put_back(&self, sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
+        let Some(Given { sequence: Some(before), .. }) = self.tables.get(&table.number) else {
+            return Ok(());
+        };
+        let highest = highest_row(sql, table)?;
+        set_sequence(sql, table, highest.max(*before))
+    }
+
+    fn given(&mut self, sql: &mut dyn Sql, table: &Table) -> Result<Given, SqlError> {
+        if let Some(given) = self.tables.get(&table.number) {
+            return Ok(*given);
+        }
+        let sequence = sequence(sql, table)?;
+        let highest = highest_row(sql, table)?.max(sequence.unwrap_or(0));
+        let given = Given { highest, sequence, gap: 0 };
+        self.tables.insert(table.number, given);
+        Ok(given)
+    }
+
+    fn raise(&mut self, table: &Table, number: i64) {
+        if let Some(given) = self.tables.get_mut(&table.number) {
+            given.highest = given.highest.max(number);
         }
     }
-    Ok(highest)
-}
 
-fn is_free(sql: &mut dyn Sql, table: &Table, column: &str, number: i64) -> Result<bool, SqlError> {
-    if Entry::by_key(sql, table, &LocalKey::Number(number))?.is_some() {
-        return Ok(false);
+    /// The number after the highest; where there is none, the first gap.
+    fn next(&mut self, sql: &mut dyn Sql, table: &Table) -> Result<i64, SqlError> {
+        let mut given = self.given(sql, table)?;
+        let number = loop {
+            let number = match given.highest.checked_add(1) {
+                Some(next) => {
+                    given.highest = next;
+                    next
+                }
+                None => {
+                    given.gap = first_gap(sql, table, given.gap)?;
+                    given.gap
+                }
+            };
+            if self.is_free(sql, table, number)? {
+                break number;
+            }
+        };
+        self.tables.insert(table.number, given);
+        Ok(number)
     }
-    let statement = format!("SELECT 1 FROM main.{} WHERE {} = ?", quote(&table.name), quote(column));
-    Ok(sql.query_row(&statement, &[number.into()])?.is_none())
+
+    /// Whether no row has the number, and none is to get it.
+    fn is_free(&self, sql: &mut dyn Sql, table: &Table, number: i64) -> Result<bool, SqlError> {
+        if self.promised.contains(&(table.number, number))
+            || Entry::by_key(sql, table, &LocalKey::Number(number))?.is_some()
+        {
+            return Ok(false);
+        }
+        let statement =
+            format!("SELECT 1 FROM main.{} WHERE {} = ?", quote(&table.name), number_column(table)?);
+        Ok(sql.query_row(&statement, &[number.into()])?.is_none())
+    }
 }
 
-/// The number after the highest; where there is none, the first gap.
-fn next(sql: &mut dyn Sql, table: &Table, column: &str, highest: i64) -> Result<i64, SqlError> {
-    if let Some(next) = highest.checked_add(1) {
+fn number_column(table: &Table) -> Result<String, SqlError> {
+    match &table.key {
+        Key::Number(column) => Ok(quote(column)),
+        Key::Natural(_) => Err(SqlError::corrupt(format!("{} has no numbers of its own", table.name))),
+    }
+}
+
+fn highest_row(sql: &mut dyn Sql, table: &Table) -> Result<i64, SqlError> {
+    let statement = format!("SELECT max({}) FROM main.{}", number_column(table)?, quote(&table.name));
+    let row = sql.query_row(&statement, &[])?;
+    Ok(row.and_then(|row| as_number(&row[0])).unwrap_or(0).max(0))
+}
+
+/// The highest number that `AUTOINCREMENT` has given, 0 if none yet; nothing for other tables.
+fn sequence(sql: &mut dyn Sql, table: &Table) -> Result<Option<i64>, SqlError> {
+    // SQLite makes `sqlite_sequence` with the first such table; the word alone may be a comment.
+    let exists = "SELECT 1 FROM main.sqlite_master WHERE name = 'sqlite_sequence'";
+    if !table.ddl.to_ascii_uppercase().contains("AUTOINCREMENT") || sql.query_row(exists, &[])?.is_none() {
+        return Ok(None);
+    }
+    let given = sql.query_row(
+        "SELECT max(seq) FROM main.sqlite_sequence WHERE name = ?",
+        &[table.name.as_str().into()],
+    )?;
+    Ok(Some(given.and_then(|row| as_number(&row[0])).unwrap_or(0)))
+}
+
+fn set_sequence(sql: &mut dyn Sql, table: &Table, to: i64) -> Result<(), SqlError> {
+    let name = table.name.as_str();
+    let set =
+        sql.execute("UPDATE main.sqlite_sequence SET seq = ? WHERE name = ?", &[to.into(), name.into()])?;
+    if set == 0 {
+        sql.execute("INSERT INTO main.sqlite_sequence(name, seq) VALUES(?, ?)", &[name.into(), to.into()])?;
+    }
+    Ok(())
+}
+
+/// The first number above `after` that no row has.
+fn first_gap(sql: &mut dyn Sql, table: &Table, after: i64) -> Result<i64, SqlError> {
+    let (name, column) = (quote(&table.name), number_column(table)?);
+    let next = after.saturating_add(1);
+    let taken = format!("SELECT 1 FROM main.{name} WHERE {column} = ?");
+    if sql.query_row(&taken, &[next.into()])?.is_none() {
         return Ok(next);
     }
-    let (name, column) = (quote(&table.name), quote(column));
     let statement = format!(
-        "SELECT coalesce((SELECT a.{column} + 1 FROM main.{name} AS a WHERE a.{column} > 0 \
-         AND a.{column} < ? AND NOT EXISTS (SELECT 1 FROM main.{name} AS b WHERE b.{column} = a.{column} + 1) \
-         AND NOT EXISTS (SELECT 1 FROM _federation_row WHERE tbl = {} AND k = a.{column} + 1) \
-         ORDER BY a.{column} LIMIT 1), 1)",
-        table.number
+        "SELECT a.{column} + 1 FROM main.{name} AS a WHERE a.{column} >= ? AND a.{column} < ? \
+         AND NOT EXISTS(SELECT 1 FROM main.{name} AS b WHERE b.{column} = a.{column} + 1) \
+         ORDER BY a.{column} LIMIT 1"
     );
-    match sql.query_row(&statement, &[i64::MAX.into()])?.as_deref() {
-        Some([Value::Integer(number)]) => Ok(*number),
-        _ => Err(SqlError::corrupt(format!("{} has no free number left", table.name))),
-    }
+    let gap = sql.query_row(&statement, &[next.into(), i64::MAX.into()])?;
+    gap.and_then(|row| as_number(&row[0]))
+        .ok_or_else(|| SqlError::corrupt(format!("{} has no free number left", table.name)))
 }

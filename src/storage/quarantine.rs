@@ -1,11 +1,11 @@
 //! What cannot be applied is set aside with its reason, and tried again; everything else goes on (I9).
 
-use super::driver::{Sql, SqlError, ValueRef};
+use super::catalog::Table;
+use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
 use super::fields::{Fields, integer};
-use crate::model::{RowId, RowState, RowUpdate, TableHeader, Value};
-
-/// How many rows one apply tries again.
-const RETRIES: u64 = 500;
+use super::row_meta::RowMeta;
+use super::rows::{Entry, LocalKey, Sending};
+use crate::model::{ColumnIndex, Op, RowId, RowUpdate, TableHeader, Value, Write};
 
 /// A row that is set aside.
 #[derive(Clone, Debug)]
@@ -41,12 +41,12 @@ pub fn take(sql: &mut dyn Sql, table: &str, id: RowId) -> Result<Option<SetAside
     decode(&row[0]).map(Some)
 }
 
-/// Takes rows that are set aside, to try them again: those whose last try is the longest ago.
-pub fn take_some(sql: &mut dyn Sql) -> Result<Vec<SetAside>, SqlError> {
+/// Takes up to `limit` rows that are set aside, to try them again: those whose last try is the longest ago.
+pub fn take_some(sql: &mut dyn Sql, limit: u64) -> Result<Vec<SetAside>, SqlError> {
     let mut rows = Vec::new();
     sql.query(
         "SELECT change FROM _federation_quarantine ORDER BY rowid LIMIT ?",
-        &[integer(RETRIES)?],
+        &[integer(limit)?],
         &mut |row| {
             rows.push(decode(&row[0])?);
             Ok(())
@@ -92,6 +92,38 @@ pub fn examples(sql: &mut dyn Sql, limit: u64) -> Result<Vec<(String, String)>, 
     Ok(examples)
 }
 
+/// A constraint's refusal of a row, in words; other failures end the turn.
+pub fn refused<T>(outcome: Result<T, SqlError>) -> Result<Option<String>, SqlError> {
+    match outcome {
+        Ok(_) => Ok(None),
+        Err(error) if error.kind == SqlErrorKind::Constraint => Ok(Some(error.message)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Has the hub asked for the past of a table.
+pub fn ask_again(sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
+    sql.execute("UPDATE _federation_table SET refresh = 1 WHERE tbl = ?", &[table.number.into()])?;
+    Ok(())
+}
+
+/// Notes that an update of a row could not be applied: what the application writes to it from now on has
+/// not seen that update. The row need not be here: the application can make one with its key.
+pub fn hold(sql: &mut dyn Sql, table: &Table, id: RowId) -> Result<(), SqlError> {
+    match Entry::by_id(sql, table, id)? {
+        Some(entry) if entry.meta.held => Ok(()),
+        Some(mut entry) => {
+            entry.meta.held = true;
+            let was = entry.key.clone();
+            entry.update(sql, table, &was)
+        }
+        None => {
+            let meta = RowMeta { held: true, ..RowMeta::default() };
+            Entry { key: LocalKey::dead(id), id, sending: Sending::Clean, meta }.insert(sql, table)
+        }
+    }
+}
+
 fn decode(change: &Value) -> Result<SetAside, SqlError> {
     let Value::Blob(bytes) = change else { return Err(SqlError::corrupt("a row set aside is no blob")) };
     let (header, update) = rmp_serde::from_slice(bytes)
@@ -102,24 +134,41 @@ fn decode(change: &Value) -> Result<SetAside, SqlError> {
 impl SetAside {
     /// Adds a later update of the same row. The hub numbers a table's columns once and for all, so that one
     /// header is the beginning of the other.
+    ///
+    /// What comes later is the hub's newer word, also on a write that it has spoken of before: see
+    /// [`super::incoming`].
     #[must_use]
     pub fn merge(self, later: Self) -> Self {
-        let mut state = RowState::default();
-        for (update, seq) in [(&self.update, 1), (&later.update, 2)] {
-            state.merge(update.number, &update.writes, 0, seq);
-        }
-        // A reader that has seen nothing and written nothing gets every cell.
-        let writes = state.since(0, u64::MAX).map(|(writes, _)| writes).unwrap_or_default();
         let longer = |a: TableHeader, b: TableHeader| if a.columns.len() > b.columns.len() { a } else { b };
-        Self {
-            header: longer(self.header, later.header),
-            update: RowUpdate {
-                seq: self.update.seq.max(later.update.seq),
-                whole: self.update.whole || later.update.whole,
-                number: self.update.number.or(later.update.number),
-                writes,
-                ..later.update
-            },
+        let header = longer(self.header, later.header);
+        if later.update.whole || later.update.united.is_some() {
+            return Self { header, update: later.update };
         }
+        let is_newest = |column: ColumnIndex, write: &Write| {
+            later.update.writes.iter().all(|newer| match &newer.op {
+                Op::Set(cells) => {
+                    newer.stamp < write.stamp || cells.iter().all(|(other, _)| *other != column)
+                }
+                Op::Delete => true,
+            })
+        };
+        let mut writes = Vec::new();
+        for mut write in self.update.writes {
+            if let Op::Set(cells) = &mut write.op {
+                let mut kept = std::mem::take(cells);
+                kept.retain(|(column, _)| is_newest(*column, &write));
+                if kept.is_empty() {
+                    continue;
+                }
+                write.op = Op::Set(kept);
+            }
+            writes.push(write);
+        }
+        writes.extend(later.update.writes);
+        // Of what is left of both, an older value must not come after a newer one.
+        writes.sort_by_key(|write| write.stamp);
+        let number = self.update.number.or(later.update.number);
+        let update = RowUpdate { whole: self.update.whole, number, writes, ..later.update };
+        Self { header, update }
     }
 }

@@ -73,7 +73,8 @@ impl Reference {
 }
 
 impl Table {
-    fn position(&self, column: &str) -> Option<usize> {
+    /// The position of a column, as SQLite compares names.
+    pub fn position(&self, column: &str) -> Option<usize> {
         self.columns.iter().position(|own| own.name.eq_ignore_ascii_case(column))
     }
 }

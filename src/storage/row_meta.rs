@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::driver::SqlError;
-use crate::model::{Hlc, Seq, Stamp};
+use crate::model::{Hlc, RowId, Seq, Stamp};
 
 /// A replica's number for a column of a table: its position in `_federation_table.columns`.
 pub type LocalColumn = u16;
@@ -49,9 +49,17 @@ pub struct RowMeta {
     pub held: bool,
     /// The last delete.
     pub deleted: Option<Tombstone>,
+    /// The number that the row had here before it was deleted: if it comes back, that is its number.
+    pub number: Option<i64>,
+    /// The row that this one was found to be, written twice. There is nothing here under this identity.
+    pub united: Option<RowId>,
     /// The cells; none for an identity that is only reserved.
     pub cells: Vec<CellMeta>,
 }
+
+/// What only few rows have: their number before they were deleted, and the row that they were united with.
+type Rare = (Option<i64>, Option<RowId>);
+type Stored<Groups> = (Seq, bool, Option<Tombstone>, Option<Rare>, Groups);
 
 /// Cells that share a stamp are stored together: a row is mostly written at once.
 type Group = (Stamp, Option<Pending>, Vec<(LocalColumn, u64)>);
@@ -70,15 +78,16 @@ impl RowMeta {
                 None => groups.push((cell.stamp, cell.pending, vec![entry])),
             }
         }
-        rmp_serde::to_vec(&(self.seen, self.held, &self.deleted, groups))
+        let rare = (self.number.is_some() || self.united.is_some()).then_some((self.number, self.united));
+        let stored: Stored<_> = (self.seen, self.held, self.deleted, rare, groups);
+        rmp_serde::to_vec(&stored)
             .map_err(|error| SqlError::corrupt(format!("cannot encode a row's state: {error}")))
     }
 
     /// Reads `_federation_row.state`.
     pub fn decode(bytes: &[u8]) -> Result<Self, SqlError> {
-        let (seen, held, deleted, groups): (Seq, bool, Option<Tombstone>, Vec<Group>) =
-            rmp_serde::from_slice(bytes)
-                .map_err(|error| SqlError::corrupt(format!("cannot read a row's state: {error}")))?;
+        let (seen, held, deleted, rare, groups): Stored<Vec<Group>> = rmp_serde::from_slice(bytes)
+            .map_err(|error| SqlError::corrupt(format!("cannot read a row's state: {error}")))?;
         let cells = groups.into_iter().flat_map(|(stamp, pending, cells)| {
             cells.into_iter().map(move |(column, fingerprint)| CellMeta {
                 column,
@@ -87,7 +96,8 @@ impl RowMeta {
                 pending,
             })
         });
-        Ok(Self { seen, held, deleted, cells: cells.collect() })
+        let (number, united) = rare.unwrap_or_default();
+        Ok(Self { seen, held, deleted, number, united, cells: cells.collect() })
     }
 
     /// The cell of a column.
@@ -117,7 +127,7 @@ impl RowMeta {
 
     /// An identity that was given away before its row was seen.
     pub fn is_reserved(&self) -> bool {
-        self.cells.is_empty() && self.deleted.is_none()
+        self.cells.is_empty() && self.deleted.is_none() && self.united.is_none()
     }
 
     /// Turns what batches beyond `acked` carried into unsent writes.
@@ -157,6 +167,8 @@ mod tests {
             seen: 9,
             held: true,
             deleted: Some(Tombstone { stamp: stamp(1), pending: Some(Pending { base: 3, mark: 0 }) }),
+            number: Some(i64::MIN),
+            united: Some(RowId([4; 16])),
             cells: vec![cell(0, 5, None), cell(2, 5, None), cell(1, 6, Some(Pending { base: 3, mark: 4 }))],
         };
         assert_eq!(RowMeta::decode(&meta.encode().unwrap()).unwrap(), meta);

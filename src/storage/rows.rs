@@ -208,6 +208,15 @@ impl Entry {
         !matches!(self.key, LocalKey::Dead(_)) && !self.meta.is_reserved()
     }
 
+    /// Lays it where deleted rows lie, with the number that the row had; returns where it lay.
+    pub fn bury(&mut self) -> LocalKey {
+        let was = std::mem::replace(&mut self.key, LocalKey::dead(self.id));
+        if let LocalKey::Number(number) = was {
+            self.meta.number = Some(number);
+        }
+        was
+    }
+
     /// Turns rows that went with their table, as it was dropped and made again, into reserved identities:
     /// the hub is asked for them, and they come back under their numbers.
     pub fn release_missing(sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {

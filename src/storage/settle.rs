@@ -248,7 +248,7 @@ fn settle_delete(
         // Its value is gone; the delete speaks for it.
         cell.pending = None;
     }
-    let was = std::mem::replace(&mut entry.key, LocalKey::dead(entry.id));
+    let was = entry.bury();
     entry.update(sql, table, &was)?;
     Ok(Changed { entry, row: None })
 }

@@ -5,14 +5,14 @@
 //! is to be written in the same turn, all are taken out of the table and put back as they are to be. If that
 //! fails, they are put back as they were.
 
-use std::borrow::Cow;
+use std::rc::Rc;
 
 use super::ahead::{Ahead, Update};
-use super::apply::{Applier, Outcome};
+use super::apply::Applier;
+use super::apply_row::Outcome;
 use super::catalog::{Key, Table, quote, quote_list};
 use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
-use super::incoming::merge;
-use super::quarantine::{self, SetAside};
+use super::incoming::Arrival;
 use super::row_meta::RowMeta;
 use super::rows::{Entry, LocalKey, column_list, key_condition, key_params};
 use super::unique_index::{KeyPart, KeyTerm, UniqueKey};
@@ -23,9 +23,9 @@ const MAX_MEMBERS: usize = 250;
 
 /// A row that takes part.
 struct Member<'a> {
-    update: Update<'a>,
-    /// Its place among the rows ahead; none for the one that was refused.
-    place: Option<usize>,
+    update: Rc<Update<'a>>,
+    /// Its place among the rows ahead.
+    place: usize,
     /// Its bookkeeping before.
     before: Option<Entry>,
     /// The row as it is, if it is here: rowid (of a table that hides it) and cells.
@@ -35,30 +35,31 @@ struct Member<'a> {
     meta: RowMeta,
 }
 
-/// Applies a row that was refused together with those that are in its way. Returns whether that went well;
-/// otherwise nothing has changed, and the rows ahead are still ahead.
+/// Applies a row that was refused, the one at the place `at`, together with those that are in its way. Returns
+/// whether that went well; otherwise nothing has changed, and the rows ahead are still ahead.
 pub fn rotate<'a>(
     applier: &mut Applier<'_>,
     sql: &mut dyn Sql,
-    refused: &Update<'a>,
+    at: usize,
+    refused: &Rc<Update<'a>>,
     ahead: &mut Ahead<'a>,
 ) -> Result<bool, SqlError> {
     let Some(table) = applier.catalog.table(&refused.0.name) else { return Ok(false) };
-    let Some(members) = gather(applier, sql, table, refused, ahead)? else { return Ok(false) };
+    let Some(members) = gather(applier, sql, table, at, refused, ahead)? else { return Ok(false) };
+    let noted = applier.journal.len();
     for member in &members {
         take_out(sql, table, member)?;
     }
     for (done, member) in members.iter().enumerate() {
         if !put_back(applier, sql, table, member)? {
+            applier.journal.truncate(noted);
             undo(sql, table, &members, done)?;
             return Ok(false);
         }
     }
     for member in members {
         applier.applied += 1;
-        if let Some(place) = member.place {
-            ahead.take(place);
-        }
+        ahead.done(member.place);
     }
     Ok(true)
 }
@@ -66,13 +67,14 @@ pub fn rotate<'a>(
 /// The row that was refused, the rows in its way, the rows in theirs, and so on. None if one of them stays
 /// where it is, or if nothing is in the way.
 fn gather<'a>(
-    applier: &Applier<'_>,
+    applier: &mut Applier<'_>,
     sql: &mut dyn Sql,
     table: &Table,
-    refused: &Update<'a>,
+    at: usize,
+    refused: &Rc<Update<'a>>,
     ahead: &mut Ahead<'a>,
 ) -> Result<Option<Vec<Member<'a>>>, SqlError> {
-    let Some(first) = Member::of(applier, sql, table, refused.clone(), None)? else { return Ok(None) };
+    let Some(first) = Member::of(applier, sql, table, refused.clone(), at)? else { return Ok(None) };
     let mut members = vec![first];
     let mut looked_at = 0;
     while let Some(member) = members.get(looked_at) {
@@ -86,14 +88,8 @@ fn gather<'a>(
                 continue;
             }
             let Some(place) = ahead.find(&table.name, entry.id) else { return Ok(None) };
-            let Some(mut update) = ahead.take(place) else { return Ok(None) };
-            if let Some(earlier) = quarantine::take(sql, &update.0.name, entry.id)? {
-                let (header, later) = (update.0.into_owned(), update.1.into_owned());
-                let SetAside { header, update: whole } = earlier.merge(SetAside { header, update: later });
-                update = (Cow::Owned(header), Cow::Owned(whole));
-            }
-            ahead.put(place, update.clone());
-            match Member::of(applier, sql, table, update, Some(place))? {
+            let Some(update) = ahead.get(place) else { return Ok(None) };
+            match Member::of(applier, sql, table, update, place)? {
                 Some(member) if members.len() < MAX_MEMBERS => members.push(member),
                 _ => return Ok(None),
             }
@@ -105,15 +101,21 @@ fn gather<'a>(
 impl<'a> Member<'a> {
     /// None if the update means nothing here as yet.
     fn of(
-        applier: &Applier<'_>,
+        applier: &mut Applier<'_>,
         sql: &mut dyn Sql,
         table: &Table,
-        update: Update<'a>,
-        place: Option<usize>,
+        update: Rc<Update<'a>>,
+        place: usize,
     ) -> Result<Option<Self>, SqlError> {
         let before = Entry::by_id(sql, table, update.1.id)?;
-        let merged = merge(sql, applier.catalog, table, &update.0, &update.1, before.as_ref())?;
-        let Ok((mut meta, cells)) = merged else { return Ok(None) };
+        let arrival = Arrival {
+            table,
+            header: &update.0,
+            update: &update.1,
+            entry: before.as_ref(),
+            acked: applier.acked,
+        };
+        let Ok((mut meta, cells)) = arrival.merge(sql, &mut applier.resolver)? else { return Ok(None) };
         (meta.seen, meta.held) = (update.1.seq, false);
         let row = match before.as_ref().filter(|entry| entry.is_present()) {
             Some(entry) => Some(whole_row(sql, table, entry)?),
@@ -133,7 +135,12 @@ impl<'a> Member<'a> {
     }
 }
 
-fn whole_row(sql: &mut dyn Sql, table: &Table, entry: &Entry) -> Result<(Option<i64>, Vec<Value>), SqlError> {
+/// A row as it is: rowid (of a table that hides it) and cells.
+pub fn whole_row(
+    sql: &mut dyn Sql,
+    table: &Table,
+    entry: &Entry,
+) -> Result<(Option<i64>, Vec<Value>), SqlError> {
     let key = entry.key.values()?.unwrap_or_default();
     let statement = format!(
         "SELECT {}, {} FROM main.{} WHERE {}",
@@ -204,7 +211,8 @@ fn take_out(sql: &mut dyn Sql, table: &Table, member: &Member<'_>) -> Result<(),
     parked.update(sql, table, &before.key)
 }
 
-fn delete(sql: &mut dyn Sql, table: &Table, key: &LocalKey) -> Result<(), SqlError> {
+/// Takes a row out of its table.
+pub fn delete(sql: &mut dyn Sql, table: &Table, key: &LocalKey) -> Result<(), SqlError> {
     let Some(key) = key.values()? else { return Ok(()) };
     let statement = format!("DELETE FROM main.{} WHERE {}", quote(&table.name), key_condition(table));
     sql.execute(&statement, &key_params(table, &key))?;
@@ -218,15 +226,18 @@ fn put_back(
     table: &Table,
     member: &Member<'_>,
 ) -> Result<bool, SqlError> {
-    let (Some(before), Some((rowid, _))) = (&member.before, &member.row) else {
-        let outcome = applier.apply_row(sql, &member.update.0, &member.update.1)?;
-        return Ok(!matches!(outcome, Outcome::Refused(_)));
+    let (Some(before), Some((rowid, cells))) = (&member.before, &member.row) else {
+        let update = (&*member.update.0, &*member.update.1);
+        let outcome = applier.apply_row(sql, member.place, update, true)?;
+        return Ok(matches!(outcome, Outcome::Applied | Outcome::Unchanged));
     };
     let mut entry = Entry { meta: member.meta.clone(), ..before.clone() };
     let parked = LocalKey::dead(before.id);
+    let was = Some((before.clone(), Some((*rowid, cells.clone()))));
     let Some(target) = &member.target else {
-        entry.key = parked.clone();
+        entry.bury();
         entry.update(sql, table, &parked)?;
+        applier.journal.note(member.place, table, was, entry.key);
         return Ok(true);
     };
     if !insert(sql, table, &before.key, *rowid, target)? {
@@ -237,11 +248,12 @@ fn put_back(
         entry.key = LocalKey::of(table, &key)?;
     }
     entry.update(sql, table, &parked)?;
+    applier.journal.note(member.place, table, was, entry.key);
     Ok(true)
 }
 
-/// Inserts a row under the number, or the hidden rowid, that it had.
-fn insert(
+/// Inserts a row under the number, or the hidden rowid, that it had. Returns whether SQLite has taken it.
+pub fn insert(
     sql: &mut dyn Sql,
     table: &Table,
     key: &LocalKey,

@@ -1,0 +1,242 @@
+//! Applying one row: the statements that make it what the hub says.
+
+use super::apply::Applier;
+use super::catalog::{Key, Table, quote, quote_list};
+use super::driver::{Sql, SqlError, ValueRef};
+use super::foreign_keys::referencing_child;
+use super::incoming::{Arrival, Cell};
+use super::journal::Journal;
+use super::quarantine::{ask_again, refused};
+use super::row_meta::RowMeta;
+use super::rows::{Entry, LocalKey, Sending, key_condition, key_params};
+use super::swaps::whole_row;
+use crate::model::{RowUpdate, TableHeader, Value};
+
+/// What became of one row.
+pub enum Outcome {
+    /// It is in its table as it should be.
+    Applied,
+    /// There was nothing to do.
+    Unchanged,
+    /// It cannot be applied now, for this reason.
+    Refused(String),
+    /// A constraint refuses it, in SQLite's words.
+    Constraint(String),
+    /// Rows that reference it stand in the way, for this reason.
+    Referenced(String),
+}
+
+impl Applier<'_> {
+    /// Applies a row; `item` is its place in the turn. A row that others reference is deleted, or given
+    /// another key, only if `leave_children` says so: the journal then decides.
+    pub fn apply_row(
+        &mut self,
+        sql: &mut dyn Sql,
+        item: usize,
+        (header, update): (&TableHeader, &RowUpdate),
+        leave_children: bool,
+    ) -> Result<Outcome, SqlError> {
+        let Some(table) = self.catalog.table(&header.name) else {
+            return Ok(Outcome::Refused(format!("this database has no table {}", header.name)));
+        };
+        if let Some(survivor) = update.united {
+            return self.unite(sql, table, update.id, survivor);
+        }
+        let entry = Entry::by_id(sql, table, update.id)?;
+        let is_present = entry.as_ref().is_some_and(Entry::is_present);
+        let arrival = Arrival { table, header, update, entry: entry.as_ref(), acked: self.acked };
+        let (mut meta, cells) = match arrival.merge(sql, &mut self.resolver)? {
+            Ok(merged) => merged,
+            Err(reason) => return Ok(Outcome::Refused(reason)),
+        };
+        (meta.seen, meta.held) = (update.seq, false);
+        match (entry, is_present, meta.is_alive()) {
+            (Some(entry), true, true) => {
+                self.update_row(sql, item, table, entry, meta, &cells, leave_children)
+            }
+            (Some(entry), true, false) => self.delete_row(sql, item, table, entry, meta, leave_children),
+            (entry, _, true) => self.insert_row(sql, item, table, entry, meta, &cells, update),
+            (Some(mut entry), _, false) => {
+                entry.meta = meta;
+                let was = entry.bury();
+                entry.update(sql, table, &was)?;
+                Ok(Outcome::Unchanged)
+            }
+            (None, ..) => Ok(Outcome::Unchanged),
+        }
+    }
+
+    /// Makes a row that is not here.
+    #[expect(clippy::too_many_arguments, reason = "the row, and what to make of it")]
+    fn insert_row(
+        &mut self,
+        sql: &mut dyn Sql,
+        item: usize,
+        table: &Table,
+        entry: Option<Entry>,
+        mut meta: RowMeta,
+        cells: &[Cell],
+        update: &RowUpdate,
+    ) -> Result<Outcome, SqlError> {
+        if !update.whole {
+            let acked = self.acked;
+            let deleted_here = entry.as_ref().and_then(|entry| entry.meta.deleted?.pending);
+            if deleted_here.is_some_and(|pending| !pending.is_acked(acked)) {
+                // Once the hub knows of the delete and the edit that beats it, it sends the row whole.
+                return Ok(Outcome::Unchanged);
+            }
+            ask_again(sql, table)?;
+            return Ok(Outcome::Refused("parts of the row are missing here; it is asked for again".into()));
+        }
+        let mut names: Vec<&str> = cells.iter().map(|cell| table.columns[cell.at].name.as_str()).collect();
+        let mut params: Vec<ValueRef<'_>> = cells.iter().map(|cell| (&cell.value).into()).collect();
+        let key = match &table.key {
+            Key::Number(column) => {
+                let reserved = match entry.as_ref().map(|entry| &entry.key) {
+                    Some(LocalKey::Number(number)) => Some(*number),
+                    _ => None,
+                };
+                let number = match reserved {
+                    Some(number) => number,
+                    None => self.resolver.assign(sql, table, update.id, meta.number, update.number)?,
+                };
+                names.push(column);
+                params.push(number.into());
+                LocalKey::Number(number)
+            }
+            Key::Natural(positions) => {
+                let part =
+                    |at: &usize| cells.iter().find(|cell| cell.at == *at).map(|cell| cell.value.clone());
+                let Some(key) = positions.iter().map(part).collect::<Option<Vec<Value>>>() else {
+                    return Ok(Outcome::Refused("its key lacks a column that this database has".into()));
+                };
+                LocalKey::of(table, &key)?
+            }
+        };
+        let statement = format!(
+            "INSERT OR ABORT INTO main.{}({}) VALUES({})",
+            quote(&table.name),
+            quote_list(names.iter().copied()),
+            vec!["?"; names.len()].join(", ")
+        );
+        if let Some(reason) = refused(sql.execute(&statement, &params))? {
+            return Ok(Outcome::Constraint(reason));
+        }
+        if !table.parents.is_empty() {
+            let before = Journal::before(sql, table, entry.as_ref())?;
+            self.journal.note(item, table, before, key.clone());
+        }
+        (meta.number, meta.united) = (None, None);
+        match entry {
+            Some(mut entry) => {
+                let was = std::mem::replace(&mut entry.key, key);
+                entry.meta = meta;
+                entry.update(sql, table, &was)?;
+            }
+            None => Entry { key, id: update.id, sending: Sending::Clean, meta }.insert(sql, table)?,
+        }
+        Ok(Outcome::Applied)
+    }
+
+    /// Writes the cells of a row that is here, as far as they differ.
+    #[expect(clippy::too_many_arguments, reason = "the row, and what to make of it")]
+    fn update_row(
+        &mut self,
+        sql: &mut dyn Sql,
+        item: usize,
+        table: &Table,
+        mut entry: Entry,
+        meta: RowMeta,
+        cells: &[Cell],
+        leave_children: bool,
+    ) -> Result<Outcome, SqlError> {
+        let Some(key) = entry.key.values()? else {
+            return Err(SqlError::corrupt("a present row without key"));
+        };
+        let different = |cell: &&Cell| {
+            entry.meta.cell(cell.meta.column).is_none_or(|known| known.fingerprint != cell.meta.fingerprint)
+        };
+        let changed: Vec<&Cell> = cells.iter().filter(different).collect();
+        let is =
+            |what: fn(&super::catalog::Column) -> bool| changed.iter().any(|c| what(&table.columns[c.at]));
+        let (moves_references, is_referenced) = (is(|c| c.is_foreign_key), is(|c| c.is_referenced));
+        let before =
+            if moves_references || is_referenced { Journal::before(sql, table, Some(&entry))? } else { None };
+        if is_referenced
+            && !leave_children
+            && let Some((_, Some((_, row)))) = &before
+        {
+            let mut new = row.clone();
+            changed.iter().for_each(|cell| new[cell.at] = cell.value.clone());
+            if let Some(link) = referencing_child(sql, table, &key, row, Some(&new))? {
+                return Ok(Outcome::Referenced(format!("rows of {} here still reference it", link.child)));
+            }
+        }
+        if !changed.is_empty() {
+            let assignments: Vec<String> =
+                changed.iter().map(|cell| format!("{} = ?", quote(&table.columns[cell.at].name))).collect();
+            let mut params: Vec<ValueRef<'_>> = changed.iter().map(|cell| (&cell.value).into()).collect();
+            params.extend(key_params(table, &key));
+            let statement = format!(
+                "UPDATE OR ABORT main.{} SET {} WHERE {}",
+                quote(&table.name),
+                assignments.join(", "),
+                key_condition(table)
+            );
+            if let Some(reason) = refused(sql.execute(&statement, &params))? {
+                return Ok(Outcome::Constraint(reason));
+            }
+        }
+        let was = entry.key.clone();
+        if let Key::Natural(positions) = &table.key {
+            let mut key = key;
+            for cell in &changed {
+                if let Some(part) = positions.iter().position(|&position| position == cell.at) {
+                    key[part] = cell.value.clone();
+                }
+            }
+            entry.key = LocalKey::of(table, &key)?;
+        }
+        if before.is_some() {
+            self.journal.note(item, table, before, entry.key.clone());
+        }
+        let outcome = if changed.is_empty() { Outcome::Unchanged } else { Outcome::Applied };
+        entry.meta = meta;
+        entry.update(sql, table, &was)?;
+        Ok(outcome)
+    }
+
+    /// Deletes a row that is here.
+    fn delete_row(
+        &mut self,
+        sql: &mut dyn Sql,
+        item: usize,
+        table: &Table,
+        mut entry: Entry,
+        meta: RowMeta,
+        leave_children: bool,
+    ) -> Result<Outcome, SqlError> {
+        let Some(key) = entry.key.values()? else {
+            return Err(SqlError::corrupt("a present row without key"));
+        };
+        let mut before = None;
+        if !table.children.is_empty() {
+            let row = whole_row(sql, table, &entry)?;
+            if !leave_children && let Some(link) = referencing_child(sql, table, &key, &row.1, None)? {
+                return Ok(Outcome::Referenced(format!("rows of {} here still reference it", link.child)));
+            }
+            before = Some((entry.clone(), Some(row)));
+        }
+        let statement = format!("DELETE FROM main.{} WHERE {}", quote(&table.name), key_condition(table));
+        if let Some(reason) = refused(sql.execute(&statement, &key_params(table, &key)))? {
+            return Ok(Outcome::Constraint(reason));
+        }
+        let was = entry.bury();
+        entry.meta = RowMeta { number: entry.meta.number, ..meta };
+        if before.is_some() {
+            self.journal.note(item, table, before, entry.key.clone());
+        }
+        entry.update(sql, table, &was)?;
+        Ok(Outcome::Applied)
+    }
+}

@@ -1,0 +1,285 @@
+//! Two rows that turn out to be one, written twice: the hub says under which identity both go on.
+
+use super::apply::Applier;
+use super::apply_row::Outcome;
+use super::catalog::{Key, Table, quote, quote_list};
+use super::driver::{Sql, SqlError, ValueRef};
+use super::foreign_keys::cell;
+use super::identity::fingerprint;
+use super::quarantine::refused;
+use super::references::Reference;
+use super::row_meta::{CellMeta, Pending, RowMeta};
+use super::rows::{Entry, LocalKey, Sending, key_condition, key_params, read_row};
+use super::swaps::delete;
+use crate::model::{RowId, Value};
+
+/// A change of one column of rows: those that hold one value get another.
+struct Repoint<'a> {
+    table: &'a Table,
+    /// The position of the column.
+    at: usize,
+    old: Value,
+    new: Value,
+    /// Only rows that hold this in that column.
+    only: Option<(usize, Value)>,
+}
+
+impl Applier<'_> {
+    /// Lets the row `loser` go on as `survivor`. What is here keeps its number; if both are here, the loser's
+    /// goes, and what references it references the survivor.
+    pub fn unite(
+        &mut self,
+        sql: &mut dyn Sql,
+        table: &Table,
+        loser: RowId,
+        survivor: RowId,
+    ) -> Result<Outcome, SqlError> {
+        let Some(mut lost) = Entry::by_id(sql, table, loser)? else { return Ok(Outcome::Unchanged) };
+        if lost.id == survivor {
+            return Ok(Outcome::Unchanged);
+        }
+        if matches!(lost.key, LocalKey::Dead(_)) {
+            // Deleted here: if the hub has yet to hear of it, it was this row that was deleted.
+            (lost.meta.united, lost.meta.held) = (Some(survivor), false);
+            let was = lost.key.clone();
+            lost.update(sql, table, &was)?;
+            return Ok(Outcome::Unchanged);
+        }
+        let Some(known) = Entry::by_id(sql, table, survivor)? else {
+            adopt(sql, table, lost, survivor)?;
+            return Ok(Outcome::Unchanged);
+        };
+        if matches!(known.key, LocalKey::Dead(_)) {
+            let pending = known.meta.deleted.and_then(|delete| delete.pending);
+            if pending.is_some_and(|pending| !pending.is_acked(self.acked)) {
+                return Ok(Outcome::Refused(
+                    "the row that it is was deleted here, which the hub has yet to hear".into(),
+                ));
+            }
+            known.forget(sql, table)?;
+            adopt(sql, table, lost, survivor)?;
+            return Ok(Outcome::Unchanged);
+        }
+        if !known.is_present() {
+            if let Some(reason) = self.repoint_row(sql, table, &known, &lost)? {
+                return Ok(Outcome::Refused(reason));
+            }
+            known.forget(sql, table)?;
+            adopt(sql, table, lost, survivor)?;
+            return Ok(Outcome::Unchanged);
+        }
+        self.absorb(sql, table, lost, known)
+    }
+
+    /// Both are here: one remains.
+    fn absorb(
+        &mut self,
+        sql: &mut dyn Sql,
+        table: &Table,
+        lost: Entry,
+        mut known: Entry,
+    ) -> Result<Outcome, SqlError> {
+        if let Some(reason) = self.repoint_row(sql, table, &lost, &known)? {
+            return Ok(Outcome::Refused(reason));
+        }
+        let mut moved: Vec<(&str, Value)> = Vec::new();
+        let was_present = lost.is_present();
+        if let (true, Some(key)) = (was_present, lost.key.values()?) {
+            let row = read_row(sql, table, &key)?.unwrap_or_default();
+            for (column, value) in table.columns.iter().zip(row) {
+                let Some(cell) = lost.meta.cell(column.number) else { continue };
+                let Some(pending) = cell.pending.filter(|pending| !pending.is_acked(self.acked)) else {
+                    continue;
+                };
+                if known.meta.cell(column.number).is_none_or(|own| own.stamp < cell.stamp) {
+                    // It belongs to the one row now, and is sent as that row's.
+                    known.meta.put(CellMeta { pending: Some(Pending { mark: 0, ..pending }), ..*cell });
+                    moved.push((&column.name, value));
+                }
+            }
+            delete(sql, table, &lost.key)?;
+        }
+        lost.forget(sql, table)?;
+        alias(sql, table, lost.id, known.id)?;
+        if let (false, Some(key)) = (moved.is_empty(), known.key.values()?) {
+            let was = known.key.clone();
+            let sets: Vec<String> = moved.iter().map(|(name, _)| format!("{} = ?", quote(name))).collect();
+            let mut params: Vec<ValueRef<'_>> = moved.iter().map(|(_, value)| value.into()).collect();
+            params.extend(key_params(table, &key));
+            let statement = format!(
+                "UPDATE OR ABORT main.{} SET {} WHERE {}",
+                quote(&table.name),
+                sets.join(", "),
+                key_condition(table)
+            );
+            if refused(sql.execute(&statement, &params))?.is_none() {
+                if let Key::Natural(positions) = &table.key {
+                    let mut key = key;
+                    for (part, &at) in positions.iter().enumerate() {
+                        let own = moved.iter().find(|(name, _)| *name == table.columns[at].name);
+                        if let Some((_, value)) = own {
+                            key[part] = value.clone();
+                        }
+                    }
+                    known.key = LocalKey::of(table, &key)?;
+                }
+                known.sending = Sending::Unsent;
+                known.update(sql, table, &was)?;
+            }
+        }
+        Ok(if was_present { Outcome::Applied } else { Outcome::Unchanged })
+    }
+
+    /// Has what references one row reference another. Returns why a constraint does not let it, if so: the
+    /// referencing rows are then one as well, or one of them gives way, and the hub says which.
+    fn repoint_row(
+        &self,
+        sql: &mut dyn Sql,
+        table: &Table,
+        from: &Entry,
+        to: &Entry,
+    ) -> Result<Option<String>, SqlError> {
+        let mut changes = Vec::new();
+        if let (LocalKey::Number(old), LocalKey::Number(new)) = (&from.key, &to.key) {
+            for child in &self.catalog.tables {
+                for (at, column) in child.columns.iter().enumerate() {
+                    let (old, new) = (column.affinity.stored(*old), column.affinity.stored(*new));
+                    let mut change = |only| {
+                        changes.push(Repoint { table: child, at, old: old.clone(), new: new.clone(), only });
+                    };
+                    match &column.references {
+                        Some(Reference::Table(name)) if name.eq_ignore_ascii_case(&table.name) => {
+                            change(None)
+                        }
+                        Some(Reference::ByColumn { column, map }) => map
+                            .iter()
+                            .filter(|(_, name)| name.eq_ignore_ascii_case(&table.name))
+                            .for_each(|(value, _)| change(Some((*column, value.clone())))),
+                        _ => {}
+                    }
+                }
+            }
+        }
+        changes.extend(self.plain_references(sql, table, from, to)?);
+        for change in changes {
+            if let Some(reason) = change.run(sql)? {
+                return Ok(Some(reason));
+            }
+        }
+        Ok(None)
+    }
+
+    /// References by columns that mean the same everywhere.
+    fn plain_references(
+        &self,
+        sql: &mut dyn Sql,
+        table: &Table,
+        from: &Entry,
+        to: &Entry,
+    ) -> Result<Vec<Repoint<'_>>, SqlError> {
+        let mut changes = Vec::new();
+        if table.children.is_empty() || !from.is_present() || !to.is_present() {
+            return Ok(changes);
+        }
+        let (Some(old_key), Some(new_key)) = (from.key.values()?, to.key.values()?) else {
+            return Ok(changes);
+        };
+        let (Some(old), Some(new)) = (read_row(sql, table, &old_key)?, read_row(sql, table, &new_key)?)
+        else {
+            return Ok(changes);
+        };
+        for link in &table.children {
+            let Some(child) = self.catalog.table(&link.child) else { continue };
+            for (from, to) in &link.columns {
+                let Some(at) = child.position(from).filter(|&at| child.columns[at].references.is_none())
+                else {
+                    continue;
+                };
+                let cells = (cell(table, &old_key, &old, to), cell(table, &new_key, &new, to));
+                if let (Some(old), Some(new)) = cells
+                    && old != new
+                {
+                    changes.push(Repoint {
+                        table: child,
+                        at,
+                        old: old.clone(),
+                        new: new.clone(),
+                        only: None,
+                    });
+                }
+            }
+        }
+        Ok(changes)
+    }
+}
+
+/// What is remembered of a row becomes what is remembered of the one that it is.
+fn adopt(sql: &mut dyn Sql, table: &Table, mut lost: Entry, survivor: RowId) -> Result<(), SqlError> {
+    let was = lost.id;
+    lost.forget(sql, table)?;
+    (lost.id, lost.meta.held) = (survivor, false);
+    lost.insert(sql, table)?;
+    alias(sql, table, was, survivor)
+}
+
+/// Remembers that references to one row mean another.
+fn alias(sql: &mut dyn Sql, table: &Table, lost: RowId, survivor: RowId) -> Result<(), SqlError> {
+    let meta = RowMeta { united: Some(survivor), ..RowMeta::default() };
+    Entry { key: LocalKey::dead(lost), id: lost, sending: Sending::Clean, meta }.insert(sql, table)
+}
+
+impl Repoint<'_> {
+    /// Changes the rows, and what is remembered of them: it is no write.
+    fn run(&self, sql: &mut dyn Sql) -> Result<Option<String>, SqlError> {
+        let column = &self.table.columns[self.at];
+        let name = quote(&column.name);
+        let mut statement = format!(
+            "SELECT {} FROM main.{} WHERE {name} = ?",
+            quote_list(self.table.key_columns()),
+            quote(&self.table.name)
+        );
+        let mut params: Vec<ValueRef<'_>> = vec![(&self.old).into()];
+        if let Some((at, value)) = &self.only {
+            statement += &format!(" AND {} = ?", quote(&self.table.columns[*at].name));
+            params.push(value.into());
+        }
+        let mut keys = Vec::new();
+        sql.query(&statement, &params, &mut |row| {
+            keys.push(row.to_vec());
+            Ok(())
+        })?;
+        let update = format!(
+            "UPDATE OR ABORT main.{} SET {name} = ? WHERE {}",
+            quote(&self.table.name),
+            key_condition(self.table)
+        );
+        for key in keys {
+            let mut params: Vec<ValueRef<'_>> = vec![(&self.new).into()];
+            params.extend(key_params(self.table, &key));
+            if let Some(reason) = refused(sql.execute(&update, &params))? {
+                return Ok(Some(reason));
+            }
+            self.remember(sql, &key)?;
+        }
+        Ok(None)
+    }
+
+    fn remember(&self, sql: &mut dyn Sql, key: &[Value]) -> Result<(), SqlError> {
+        if key.contains(&Value::Null) {
+            return Ok(());
+        }
+        let was = LocalKey::of(self.table, key)?;
+        let Some(mut entry) = Entry::by_key(sql, self.table, &was)? else { return Ok(()) };
+        if let Some(cell) = entry.meta.cell(self.table.columns[self.at].number).copied() {
+            entry.meta.put(CellMeta { fingerprint: fingerprint(&self.new), ..cell });
+        }
+        if let Key::Natural(positions) = &self.table.key
+            && let Some(part) = positions.iter().position(|&at| at == self.at)
+        {
+            let mut key = key.to_vec();
+            key[part] = self.new.clone();
+            entry.key = LocalKey::of(self.table, &key)?;
+        }
+        entry.update(sql, self.table, &was)
+    }
+}
