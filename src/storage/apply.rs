@@ -4,20 +4,18 @@
 //! settling the log, so that what the application wrote meanwhile keeps the base it had, and ends by
 //! clearing it, so that what was applied is not taken for a write of this replica.
 
-use std::borrow::Cow;
-use std::collections::BTreeSet;
-
+use super::ahead::Ahead;
 use super::apply_row::Outcome;
 use super::bookkeeping::{ReplicaState, SentBatch, acknowledge};
 use super::catalog::Catalog;
 use super::driver::{Sql, SqlError};
-use super::journal::Journal;
-use super::quarantine::{self, SetAside};
+use super::journal::{Journal, Undone};
+use super::quarantine;
 use super::resolver::Resolver;
 use super::rows::Context;
 use super::swaps::rotate;
 use super::triggers;
-use crate::model::{Hlc, Op, RowUpdate, TableHeader, Write};
+use crate::model::{Hlc, Op, RowUpdate, Write};
 use crate::protocol::message::{Done, Rows};
 
 /// What one turn applies.
@@ -95,16 +93,18 @@ const RETRIED_TOGETHER: u64 = 1_000;
 
 /// The rows of one turn, on their way into their tables.
 pub struct Applier<'a> {
-    pub(super) catalog: &'a Catalog,
-    pub(super) acked: u64,
-    pub(super) resolver: Resolver<'a>,
-    pub(super) journal: Journal,
-    pub(super) applied: u64,
+    /// The tables.
+    pub catalog: &'a Catalog,
+    /// The mark of the last acknowledged batch.
+    pub acked: u64,
+    /// Finds numbers.
+    pub resolver: Resolver<'a>,
+    /// What foreign keys may object to.
+    pub journal: Journal,
+    /// Rows inserted, updated or deleted.
+    pub applied: u64,
     check_quarantine: bool,
 }
-
-/// A row to apply.
-pub type Item<'a> = (Cow<'a, TableHeader>, Cow<'a, RowUpdate>);
 
 impl<'a> Applier<'a> {
     fn new(catalog: &'a Catalog, acked: u64, check_quarantine: bool) -> Self {
@@ -114,22 +114,14 @@ impl<'a> Applier<'a> {
 
     /// Applies rows, each together with what is set aside of it.
     fn apply_all(&mut self, sql: &mut dyn Sql, rows: &Rows) -> Result<(), SqlError> {
-        let mut items: Vec<Item<'_>> = Vec::with_capacity(rows.rows.len());
-        for update in &rows.rows {
-            let Some(header) = rows.tables.get(usize::from(update.table)) else {
-                return Err(SqlError::corrupt("the hub sent a row of a table that it did not name"));
-            };
-            let earlier =
-                if self.check_quarantine { quarantine::take(sql, &header.name, update.id)? } else { None };
-            items.push(match earlier {
-                Some(earlier) => {
-                    let row = earlier.merge(SetAside { header: header.clone(), update: update.clone() });
-                    (Cow::Owned(row.header), Cow::Owned(row.update))
-                }
-                None => (Cow::Borrowed(header), Cow::Borrowed(update)),
-            });
-        }
-        self.apply_together(sql, &items).map(|_| ())
+        let check = self.check_quarantine;
+        let ahead = Ahead::of(
+            rows,
+            |header, id| {
+                if check { quarantine::take(sql, &header.name, id) } else { Ok(None) }
+            },
+        )?;
+        self.apply_together(sql, ahead)
     }
 
     /// Applies what is set aside, as long as that gets any of it applied.
@@ -143,9 +135,7 @@ impl<'a> Applier<'a> {
                     break;
                 }
                 left = left.saturating_sub(rows.len() as u64);
-                let own = |row: SetAside| (Cow::Owned(row.header), Cow::Owned(row.update));
-                let items: Vec<Item<'_>> = rows.into_iter().map(own).collect();
-                self.apply_together(sql, &items)?;
+                self.apply_together(sql, Ahead::again(rows))?;
             }
             let after = quarantine::count(sql)?;
             if after == 0 || after >= before {
@@ -155,26 +145,30 @@ impl<'a> Applier<'a> {
     }
 
     /// Applies rows that may need each other, in any order; sets aside what cannot be applied.
-    fn apply_together(&mut self, sql: &mut dyn Sql, items: &[Item<'_>]) -> Result<(), SqlError> {
-        self.resolver.expect(items.iter().map(|(_, update)| (update.id, update.number)));
+    fn apply_together(&mut self, sql: &mut dyn Sql, mut ahead: Ahead<'_>) -> Result<(), SqlError> {
+        self.resolver.expect(ahead.all().map(|(_, (_, update))| (update.id, update.number)));
         // What two rows are one of comes before what is said of that one; and what goes makes room.
-        let mut order: Vec<usize> = (0..items.len()).collect();
-        order.sort_by_key(|&at| rank(&items[at].1));
-        let mut refused = self.attempt(sql, items, order, false)?;
+        let mut order: Vec<(u8, usize)> = ahead.all().map(|(at, (_, update))| (rank(update), at)).collect();
+        order.sort_unstable();
+        let order = order.into_iter().map(|(_, at)| at).collect();
+        let mut refused = self.attempt(sql, &mut ahead, order, false)?;
         loop {
             let before = refused.len();
-            refused = self.attempt_again(sql, items, refused)?;
+            refused = self.attempt_again(sql, &mut ahead, refused)?;
             let undone =
                 std::mem::take(&mut self.journal).settle(sql, self.catalog, &self.resolver.numbers)?;
             self.applied = self.applied.saturating_sub(undone.len() as u64);
-            refused.extend(undone.into_iter().map(|undone| (undone.item, Refusal::Waits(undone.reason))));
+            for Undone { item, reason } in undone {
+                ahead.undone(item);
+                refused.push((item, Refusal::Waits(reason)));
+            }
             if refused.is_empty() || refused.len() >= before {
                 break;
             }
         }
-        for (at, refusal) in refused {
-            let ((header, update), Refusal::Waits(reason) | Refusal::Referenced(reason)) =
-                (&items[at], refusal);
+        for (at, Refusal::Waits(reason) | Refusal::Referenced(reason)) in refused {
+            let Some(row) = ahead.get(at) else { continue };
+            let (header, update) = (&row.0, &row.1);
             quarantine::set_aside(sql, header, update, &reason)?;
             if let Some(table) = self.catalog.table(&header.name) {
                 quarantine::hold(sql, table, update.id)?;
@@ -189,44 +183,44 @@ impl<'a> Applier<'a> {
     fn attempt_again(
         &mut self,
         sql: &mut dyn Sql,
-        items: &[Item<'_>],
+        ahead: &mut Ahead<'_>,
         mut refused: Vec<(usize, Refusal)>,
     ) -> Result<Vec<(usize, Refusal)>, SqlError> {
         let mut before = usize::MAX;
         while !refused.is_empty() && refused.len() < before {
             before = refused.len();
             let again = refused.into_iter().map(|(at, _)| at).collect();
-            refused = self.attempt(sql, items, again, false)?;
+            refused = self.attempt(sql, ahead, again, false)?;
         }
-        let mut waiting: BTreeSet<usize> = refused.iter().map(|(at, _)| *at).collect();
-        for (at, _) in &refused {
-            if waiting.contains(at) {
-                rotate(self, sql, items, *at, &mut waiting)?;
-            }
-        }
-        refused.retain(|(at, _)| waiting.contains(at));
         let (referenced, mut refused): (Vec<_>, Vec<_>) =
             refused.into_iter().partition(|(_, refusal)| matches!(refusal, Refusal::Referenced(_)));
         let again = referenced.into_iter().map(|(at, _)| at).collect();
-        refused.extend(self.attempt(sql, items, again, true)?);
+        refused.extend(self.attempt(sql, ahead, again, true)?);
         Ok(refused)
     }
 
+    /// Tries the rows at these places. Returns those that were refused, which stay ahead.
     fn attempt(
         &mut self,
         sql: &mut dyn Sql,
-        items: &[Item<'_>],
+        ahead: &mut Ahead<'_>,
         order: Vec<usize>,
         leave_children: bool,
     ) -> Result<Vec<(usize, Refusal)>, SqlError> {
         let mut refused = Vec::new();
         for at in order {
-            let (header, update) = &items[at];
-            match self.apply_row(sql, at, (header, update), leave_children)? {
-                Outcome::Applied => self.applied += 1,
-                Outcome::Unchanged => {}
-                Outcome::Refused(reason) => refused.push((at, Refusal::Waits(reason))),
+            let Some(row) = ahead.get(at) else { continue };
+            match self.apply_row(sql, at, (&row.0, &row.1), leave_children)? {
+                Outcome::Applied => {
+                    self.applied += 1;
+                    ahead.done(at);
+                }
+                Outcome::Unchanged => ahead.done(at),
                 Outcome::Referenced(reason) => refused.push((at, Refusal::Referenced(reason))),
+                Outcome::Constraint(_) if rotate(self, sql, at, &row, ahead)? => {}
+                Outcome::Constraint(reason) | Outcome::Refused(reason) => {
+                    refused.push((at, Refusal::Waits(reason)));
+                }
             }
         }
         Ok(refused)

@@ -8,7 +8,8 @@ use super::incoming::{Arrival, Cell};
 use super::journal::Journal;
 use super::quarantine::{ask_again, refused};
 use super::row_meta::RowMeta;
-use super::rows::{Entry, LocalKey, Sending, key_condition, key_params, read_row};
+use super::rows::{Entry, LocalKey, Sending, key_condition, key_params};
+use super::swaps::whole_row;
 use crate::model::{RowUpdate, TableHeader, Value};
 
 /// What became of one row.
@@ -19,6 +20,8 @@ pub enum Outcome {
     Unchanged,
     /// It cannot be applied now, for this reason.
     Refused(String),
+    /// A constraint refuses it, in SQLite's words.
+    Constraint(String),
     /// Rows that reference it stand in the way, for this reason.
     Referenced(String),
 }
@@ -117,7 +120,7 @@ impl Applier<'_> {
             vec!["?"; names.len()].join(", ")
         );
         if let Some(reason) = refused(sql.execute(&statement, &params))? {
-            return Ok(Outcome::Refused(reason));
+            return Ok(Outcome::Constraint(reason));
         }
         if !table.parents.is_empty() {
             let before = Journal::before(sql, table, entry.as_ref())?;
@@ -161,7 +164,7 @@ impl Applier<'_> {
             if moves_references || is_referenced { Journal::before(sql, table, Some(&entry))? } else { None };
         if is_referenced
             && !leave_children
-            && let Some((_, Some(row))) = &before
+            && let Some((_, Some((_, row)))) = &before
         {
             let mut new = row.clone();
             changed.iter().for_each(|cell| new[cell.at] = cell.value.clone());
@@ -181,7 +184,7 @@ impl Applier<'_> {
                 key_condition(table)
             );
             if let Some(reason) = refused(sql.execute(&statement, &params))? {
-                return Ok(Outcome::Refused(reason));
+                return Ok(Outcome::Constraint(reason));
             }
         }
         let was = entry.key.clone();
@@ -217,17 +220,16 @@ impl Applier<'_> {
             return Err(SqlError::corrupt("a present row without key"));
         };
         let mut before = None;
-        if !table.children.is_empty()
-            && let Some(row) = read_row(sql, table, &key)?
-        {
-            if !leave_children && let Some(link) = referencing_child(sql, table, &key, &row, None)? {
+        if !table.children.is_empty() {
+            let row = whole_row(sql, table, &entry)?;
+            if !leave_children && let Some(link) = referencing_child(sql, table, &key, &row.1, None)? {
                 return Ok(Outcome::Referenced(format!("rows of {} here still reference it", link.child)));
             }
             before = Some((entry.clone(), Some(row)));
         }
         let statement = format!("DELETE FROM main.{} WHERE {}", quote(&table.name), key_condition(table));
         if let Some(reason) = refused(sql.execute(&statement, &key_params(table, &key)))? {
-            return Ok(Outcome::Refused(reason));
+            return Ok(Outcome::Constraint(reason));
         }
         let was = entry.bury();
         entry.meta = RowMeta { number: entry.meta.number, ..meta };

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::catalog::{Catalog, Key, Table, quote, quote_list};
+use super::catalog::{Catalog, Key, Table, quote};
 use super::driver::{Sql, SqlError, ValueRef};
 use super::rows::{key_condition, key_params};
 use super::table_info::RawColumn;
@@ -162,24 +162,4 @@ pub fn cell<'a>(table: &Table, key: &'a [Value], row: &'a [Value], column: &str)
             .position(|own| own.name.eq_ignore_ascii_case(column))
             .and_then(|at| row.get(at)),
     }
-}
-
-/// Puts a row into its table as it was.
-pub fn put_row(sql: &mut dyn Sql, table: &Table, key: &[Value], row: &[Value]) -> Result<(), SqlError> {
-    let mut names: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
-    let mut params: Vec<ValueRef<'_>> = row.iter().map(ValueRef::from).collect();
-    if let Key::Number(number) = &table.key {
-        names.push(number);
-        params.extend(key.iter().map(ValueRef::from));
-    }
-    let marks = vec!["?"; names.len()].join(", ");
-    let statement =
-        format!("INSERT OR ABORT INTO main.{}({}) VALUES({marks})", quote(&table.name), quote_list(names));
-    sql.execute(&statement, &params).map(|_| ())
-}
-
-/// Takes a row out of its table.
-pub fn take_row(sql: &mut dyn Sql, table: &Table, key: &[Value]) -> Result<(), SqlError> {
-    let statement = format!("DELETE FROM main.{} WHERE {}", quote(&table.name), key_condition(table));
-    sql.execute(&statement, &key_params(table, key)).map(|_| ())
 }

@@ -6,20 +6,21 @@
 
 use super::catalog::{Catalog, Table};
 use super::driver::{Sql, SqlError};
-use super::foreign_keys::{deserted_child, missing_parent, put_row, take_row};
+use super::foreign_keys::{deserted_child, missing_parent};
 use super::numbers::Numbers;
-use super::quarantine::{ask_again, refused};
+use super::quarantine::ask_again;
 use super::row_meta::RowMeta;
-use super::rows::{Entry, LocalKey, Sending, read_row};
+use super::rows::{Entry, LocalKey, Sending};
+use super::swaps::{delete, insert, whole_row};
 use crate::model::Value;
 
-/// A row as it was: its bookkeeping, and its cells if it was in its table.
-type Before = (Entry, Option<Vec<Value>>);
+/// A row as it was: its bookkeeping, and if it was in its table its hidden rowid and its cells.
+pub type Before = (Entry, Option<(Option<i64>, Vec<Value>)>);
 
 /// One change of a row.
-pub struct Step {
+struct Step {
     /// Which item of the turn made it.
-    pub item: usize,
+    item: usize,
     table: i64,
     before: Option<Before>,
     /// Where the row's bookkeeping lies now.
@@ -48,26 +49,25 @@ impl Journal {
         entry: Option<&Entry>,
     ) -> Result<Option<Before>, SqlError> {
         let Some(entry) = entry else { return Ok(None) };
-        let row = match entry.key.values()? {
-            Some(key) if entry.is_present() => read_row(sql, table, &key)?,
-            _ => None,
-        };
+        let row = if entry.is_present() { Some(whole_row(sql, table, entry)?) } else { None };
         Ok(Some((entry.clone(), row)))
     }
 
+    /// Notes a change, if foreign keys may object to it.
+    pub fn note(&mut self, item: usize, table: &Table, before: Option<Before>, after: LocalKey) {
+        if !table.parents.is_empty() || !table.children.is_empty() {
+            self.steps.push(Step { item, table: table.number, before, after });
+        }
+    }
+
     /// How many changes are noted.
-    pub fn noted(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.steps.len()
     }
 
-    /// Forgets the changes beyond the first `len`: they were undone.
+    /// Forgets changes that have been taken back.
     pub fn truncate(&mut self, len: usize) {
         self.steps.truncate(len);
-    }
-
-    /// Notes a change.
-    pub fn note(&mut self, item: usize, table: &Table, before: Option<Before>, after: LocalKey) {
-        self.steps.push(Step { item, table: table.number, before, after });
     }
 
     /// Undoes what breaks a foreign key, and what that undoing breaks, until nothing does.
@@ -108,7 +108,7 @@ impl Step {
         {
             return Ok(Some(format!("it waits for the row of {} that it references", link.parent)));
         }
-        if let Some((entry, Some(row))) = &self.before
+        if let Some((entry, Some((_, row)))) = &self.before
             && let Some(key) = entry.key.values()?
             && let Some(link) = deserted_child(sql, table, &key, row)?
         {
@@ -118,16 +118,14 @@ impl Step {
     }
 
     fn undo(&self, sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
-        if let Some(key) = self.after.values()? {
-            take_row(sql, table, &key)?;
-        }
+        delete(sql, table, &self.after)?;
         let now = Entry::by_key(sql, table, &self.after)?;
         if let Some(now) = now {
-            now.remove(sql, table)?;
+            now.forget(sql, table)?;
         }
         if let Some((entry, row)) = &self.before {
-            if let (Some(key), Some(row)) = (entry.key.values()?, row)
-                && refused(put_row(sql, table, &key, row))?.is_some()
+            if let Some((rowid, cells)) = row
+                && !insert(sql, table, &entry.key, *rowid, cells)?
             {
                 // Another row of this turn has taken a value of it. What the row was cannot be had here, and
                 // is asked for again.

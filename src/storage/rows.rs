@@ -272,8 +272,8 @@ impl Entry {
         Ok(())
     }
 
-    /// Forgets it.
-    pub fn remove(&self, sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
+    /// Removes it.
+    pub fn forget(&self, sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
         sql.execute(
             "DELETE FROM _federation_row WHERE tbl = ? AND k = ?",
             &[table.number.into(), self.key.as_param()],

@@ -5,9 +5,10 @@
 //! is to be written in the same turn, all are taken out of the table and put back as they are to be. If that
 //! fails, they are put back as they were.
 
-use std::collections::BTreeSet;
+use std::rc::Rc;
 
-use super::apply::{Applier, Item};
+use super::ahead::{Ahead, Update};
+use super::apply::Applier;
 use super::apply_row::Outcome;
 use super::catalog::{Key, Table, quote, quote_list};
 use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
@@ -15,16 +16,16 @@ use super::incoming::Arrival;
 use super::row_meta::RowMeta;
 use super::rows::{Entry, LocalKey, column_list, key_condition, key_params};
 use super::unique_index::{KeyPart, KeyTerm, UniqueKey};
-use crate::model::{RowId, Value};
+use crate::model::Value;
 
 /// How many rows may be in each other's way. More than an application renames at once, and few enough for a turn.
 const MAX_MEMBERS: usize = 250;
 
 /// A row that takes part.
-struct Member {
-    /// Its place among the turn's rows.
-    item: usize,
-    id: RowId,
+struct Member<'a> {
+    update: Rc<Update<'a>>,
+    /// Its place among the rows ahead.
+    place: usize,
     /// Its bookkeeping before.
     before: Option<Entry>,
     /// The row as it is, if it is here: rowid (of a table that hides it) and cells.
@@ -34,45 +35,46 @@ struct Member {
     meta: RowMeta,
 }
 
-/// Applies a row that was refused together with those that are in its way, if all of them are `waiting`.
-/// Those that are applied wait no longer; otherwise nothing has changed.
-pub fn rotate(
+/// Applies a row that was refused, the one at the place `at`, together with those that are in its way. Returns
+/// whether that went well; otherwise nothing has changed, and the rows ahead are still ahead.
+pub fn rotate<'a>(
     applier: &mut Applier<'_>,
     sql: &mut dyn Sql,
-    items: &[Item<'_>],
-    refused: usize,
-    waiting: &mut BTreeSet<usize>,
-) -> Result<(), SqlError> {
-    let Some(table) = applier.catalog.table(&items[refused].0.name) else { return Ok(()) };
-    let Some(members) = gather(applier, sql, table, items, refused, waiting)? else { return Ok(()) };
-    let noted = applier.journal.noted();
+    at: usize,
+    refused: &Rc<Update<'a>>,
+    ahead: &mut Ahead<'a>,
+) -> Result<bool, SqlError> {
+    let Some(table) = applier.catalog.table(&refused.0.name) else { return Ok(false) };
+    let Some(members) = gather(applier, sql, table, at, refused, ahead)? else { return Ok(false) };
+    let noted = applier.journal.len();
     for member in &members {
         take_out(sql, table, member)?;
     }
     for (done, member) in members.iter().enumerate() {
-        if !put_back(applier, sql, table, member, &items[member.item])? {
+        if !put_back(applier, sql, table, member)? {
             applier.journal.truncate(noted);
-            return undo(sql, table, &members, done);
+            undo(sql, table, &members, done)?;
+            return Ok(false);
         }
     }
     for member in members {
         applier.applied += 1;
-        waiting.remove(&member.item);
+        ahead.done(member.place);
     }
-    Ok(())
+    Ok(true)
 }
 
 /// The row that was refused, the rows in its way, the rows in theirs, and so on. None if one of them stays
 /// where it is, or if nothing is in the way.
-fn gather(
+fn gather<'a>(
     applier: &mut Applier<'_>,
     sql: &mut dyn Sql,
     table: &Table,
-    items: &[Item<'_>],
-    refused: usize,
-    waiting: &BTreeSet<usize>,
-) -> Result<Option<Vec<Member>>, SqlError> {
-    let Some(first) = Member::of(applier, sql, table, items, refused)? else { return Ok(None) };
+    at: usize,
+    refused: &Rc<Update<'a>>,
+    ahead: &mut Ahead<'a>,
+) -> Result<Option<Vec<Member<'a>>>, SqlError> {
+    let Some(first) = Member::of(applier, sql, table, refused.clone(), at)? else { return Ok(None) };
     let mut members = vec![first];
     let mut looked_at = 0;
     while let Some(member) = members.get(looked_at) {
@@ -82,14 +84,12 @@ fn gather(
             let Some(entry) = Entry::by_key(sql, table, &LocalKey::of(table, &key)?)? else {
                 return Ok(None);
             };
-            if members.iter().any(|member| member.id == entry.id) {
+            if members.iter().any(|member| member.update.1.id == entry.id) {
                 continue;
             }
-            let is_it = |at: &&usize| {
-                items[**at].1.id == entry.id && items[**at].0.name.eq_ignore_ascii_case(&table.name)
-            };
-            let Some(item) = waiting.iter().find(is_it) else { return Ok(None) };
-            match Member::of(applier, sql, table, items, *item)? {
+            let Some(place) = ahead.find(&table.name, entry.id) else { return Ok(None) };
+            let Some(update) = ahead.get(place) else { return Ok(None) };
+            match Member::of(applier, sql, table, update, place)? {
                 Some(member) if members.len() < MAX_MEMBERS => members.push(member),
                 _ => return Ok(None),
             }
@@ -98,23 +98,25 @@ fn gather(
     Ok((members.len() > 1).then_some(members))
 }
 
-impl Member {
+impl<'a> Member<'a> {
     /// None if the update means nothing here as yet.
     fn of(
         applier: &mut Applier<'_>,
         sql: &mut dyn Sql,
         table: &Table,
-        items: &[Item<'_>],
-        item: usize,
+        update: Rc<Update<'a>>,
+        place: usize,
     ) -> Result<Option<Self>, SqlError> {
-        let (header, update) = &items[item];
-        if update.united.is_some() {
-            return Ok(None);
-        }
-        let before = Entry::by_id(sql, table, update.id)?;
-        let arrival = Arrival { table, header, update, entry: before.as_ref(), acked: applier.acked };
+        let before = Entry::by_id(sql, table, update.1.id)?;
+        let arrival = Arrival {
+            table,
+            header: &update.0,
+            update: &update.1,
+            entry: before.as_ref(),
+            acked: applier.acked,
+        };
         let Ok((mut meta, cells)) = arrival.merge(sql, &mut applier.resolver)? else { return Ok(None) };
-        (meta.seen, meta.held) = (update.seq, false);
+        (meta.seen, meta.held) = (update.1.seq, false);
         let row = match before.as_ref().filter(|entry| entry.is_present()) {
             Some(entry) => Some(whole_row(sql, table, entry)?),
             None => None,
@@ -129,11 +131,16 @@ impl Member {
             }
             cells_before
         });
-        Ok(Some(Self { item, id: update.id, before, row, target, meta }))
+        Ok(Some(Self { update, place, before, row, target, meta }))
     }
 }
 
-fn whole_row(sql: &mut dyn Sql, table: &Table, entry: &Entry) -> Result<(Option<i64>, Vec<Value>), SqlError> {
+/// A row as it is: rowid (of a table that hides it) and cells.
+pub fn whole_row(
+    sql: &mut dyn Sql,
+    table: &Table,
+    entry: &Entry,
+) -> Result<(Option<i64>, Vec<Value>), SqlError> {
     let key = entry.key.values()?.unwrap_or_default();
     let statement = format!(
         "SELECT {}, {} FROM main.{} WHERE {}",
@@ -197,14 +204,15 @@ fn of_row(unique: &UniqueKey, expression: &str) -> String {
 }
 
 /// Deletes the row, and puts its bookkeeping where no other can be in its way.
-fn take_out(sql: &mut dyn Sql, table: &Table, member: &Member) -> Result<(), SqlError> {
+fn take_out(sql: &mut dyn Sql, table: &Table, member: &Member<'_>) -> Result<(), SqlError> {
     let (Some(before), Some(_)) = (&member.before, &member.row) else { return Ok(()) };
     delete(sql, table, &before.key)?;
     let parked = Entry { key: LocalKey::dead(before.id), ..before.clone() };
     parked.update(sql, table, &before.key)
 }
 
-fn delete(sql: &mut dyn Sql, table: &Table, key: &LocalKey) -> Result<(), SqlError> {
+/// Takes a row out of its table.
+pub fn delete(sql: &mut dyn Sql, table: &Table, key: &LocalKey) -> Result<(), SqlError> {
     let Some(key) = key.values()? else { return Ok(()) };
     let statement = format!("DELETE FROM main.{} WHERE {}", quote(&table.name), key_condition(table));
     sql.execute(&statement, &key_params(table, &key))?;
@@ -216,20 +224,20 @@ fn put_back(
     applier: &mut Applier<'_>,
     sql: &mut dyn Sql,
     table: &Table,
-    member: &Member,
-    (header, update): &Item<'_>,
+    member: &Member<'_>,
 ) -> Result<bool, SqlError> {
-    let (Some(before), Some((rowid, row))) = (&member.before, &member.row) else {
-        let outcome = applier.apply_row(sql, member.item, (header, update), false)?;
+    let (Some(before), Some((rowid, cells))) = (&member.before, &member.row) else {
+        let update = (&*member.update.0, &*member.update.1);
+        let outcome = applier.apply_row(sql, member.place, update, true)?;
         return Ok(matches!(outcome, Outcome::Applied | Outcome::Unchanged));
     };
     let mut entry = Entry { meta: member.meta.clone(), ..before.clone() };
     let parked = LocalKey::dead(before.id);
-    let noted = Some((before.clone(), Some(row.clone())));
+    let was = Some((before.clone(), Some((*rowid, cells.clone()))));
     let Some(target) = &member.target else {
-        entry.key = parked.clone();
+        entry.bury();
         entry.update(sql, table, &parked)?;
-        applier.journal.note(member.item, table, noted, parked);
+        applier.journal.note(member.place, table, was, entry.key);
         return Ok(true);
     };
     if !insert(sql, table, &before.key, *rowid, target)? {
@@ -240,12 +248,12 @@ fn put_back(
         entry.key = LocalKey::of(table, &key)?;
     }
     entry.update(sql, table, &parked)?;
-    applier.journal.note(member.item, table, noted, entry.key);
+    applier.journal.note(member.place, table, was, entry.key);
     Ok(true)
 }
 
-/// Inserts a row under the number, or the hidden rowid, that it had.
-fn insert(
+/// Inserts a row under the number, or the hidden rowid, that it had. Returns whether SQLite has taken it.
+pub fn insert(
     sql: &mut dyn Sql,
     table: &Table,
     key: &LocalKey,
@@ -279,16 +287,16 @@ fn insert(
 }
 
 /// Puts every row back as it was; the first `done` of them have been written.
-fn undo(sql: &mut dyn Sql, table: &Table, members: &[Member], done: usize) -> Result<(), SqlError> {
+fn undo(sql: &mut dyn Sql, table: &Table, members: &[Member<'_>], done: usize) -> Result<(), SqlError> {
     for member in &members[..done] {
-        if let Some(entry) = Entry::by_id(sql, table, member.id)? {
+        if let Some(entry) = Entry::by_id(sql, table, member.update.1.id)? {
             delete(sql, table, &entry.key)?;
             match &member.before {
                 Some(before) => {
                     let parked = Entry { key: LocalKey::dead(before.id), ..before.clone() };
                     parked.update(sql, table, &entry.key)?;
                 }
-                None => entry.remove(sql, table)?,
+                None => entry.forget(sql, table)?,
             }
         }
     }

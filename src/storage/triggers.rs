@@ -24,19 +24,12 @@ pub fn suspend(
     if touched.is_empty() {
         return Ok(Vec::new());
     }
-    let is_in = |names: &[String], name: &str| names.iter().any(|other| other.eq_ignore_ascii_case(name));
     if retry || rows.rows.iter().any(|row| row.united.is_some()) {
         // What references a row that was united with another is touched as well.
-        let references = |table: &&Table| {
-            let columns = table.columns.iter().filter_map(|column| column.references.as_ref());
-            let parents = table.foreign_keys.iter().map(|key| key.parent.as_str());
-            columns.flat_map(Reference::parents).chain(parents).any(|parent| is_in(&touched, parent))
-        };
-        let children = catalog.tables.iter().filter(references).map(|table| table.name.clone());
-        let children: Vec<String> = children.collect();
+        let children = children_of(catalog, &touched);
         touched.extend(children);
     }
-    let is_touched = |table: &str| is_in(&touched, table);
+    let is_touched = |table: &str| touched.iter().any(|name| name.eq_ignore_ascii_case(table));
     let mut texts = Vec::new();
     let tables = catalog.tables.iter().filter(|table: &&Table| is_touched(&table.name));
     for (name, text) in tables.flat_map(|table| &table.triggers) {
@@ -48,6 +41,17 @@ pub fn suspend(
         texts.push(as_temporary(&text));
     }
     Ok(texts)
+}
+
+/// The tables that reference one of these.
+fn children_of(catalog: &Catalog, tables: &[String]) -> Vec<String> {
+    let references = |table: &&Table| {
+        let columns = table.columns.iter().filter_map(|column| column.references.as_ref());
+        let parents = table.foreign_keys.iter().map(|key| key.parent.as_str());
+        let mut referenced = columns.flat_map(Reference::parents).chain(parents);
+        referenced.any(|parent| tables.iter().any(|name| name.eq_ignore_ascii_case(parent)))
+    };
+    catalog.tables.iter().filter(references).map(|table| table.name.clone()).collect()
 }
 
 /// The TEMP triggers on tables: name and text. The schema version does not count them, so no catalog can hold

@@ -4,12 +4,13 @@ use super::apply::Applier;
 use super::apply_row::Outcome;
 use super::catalog::{Key, Table, quote, quote_list};
 use super::driver::{Sql, SqlError, ValueRef};
-use super::foreign_keys::{cell, take_row};
+use super::foreign_keys::cell;
 use super::identity::fingerprint;
 use super::quarantine::refused;
 use super::references::Reference;
 use super::row_meta::{CellMeta, Pending, RowMeta};
 use super::rows::{Entry, LocalKey, Sending, key_condition, key_params, read_row};
+use super::swaps::delete;
 use crate::model::{RowId, Value};
 
 /// A change of one column of rows: those that hold one value get another.
@@ -55,7 +56,7 @@ impl Applier<'_> {
                     "the row that it is was deleted here, which the hub has yet to hear".into(),
                 ));
             }
-            known.remove(sql, table)?;
+            known.forget(sql, table)?;
             adopt(sql, table, lost, survivor)?;
             return Ok(Outcome::Unchanged);
         }
@@ -63,7 +64,7 @@ impl Applier<'_> {
             if let Some(reason) = self.repoint_row(sql, table, &known, &lost)? {
                 return Ok(Outcome::Refused(reason));
             }
-            known.remove(sql, table)?;
+            known.forget(sql, table)?;
             adopt(sql, table, lost, survivor)?;
             return Ok(Outcome::Unchanged);
         }
@@ -96,9 +97,9 @@ impl Applier<'_> {
                     moved.push((&column.name, value));
                 }
             }
-            take_row(sql, table, &key)?;
+            delete(sql, table, &lost.key)?;
         }
-        lost.remove(sql, table)?;
+        lost.forget(sql, table)?;
         alias(sql, table, lost.id, known.id)?;
         if let (false, Some(key)) = (moved.is_empty(), known.key.values()?) {
             let was = known.key.clone();
@@ -215,7 +216,7 @@ impl Applier<'_> {
 /// What is remembered of a row becomes what is remembered of the one that it is.
 fn adopt(sql: &mut dyn Sql, table: &Table, mut lost: Entry, survivor: RowId) -> Result<(), SqlError> {
     let was = lost.id;
-    lost.remove(sql, table)?;
+    lost.forget(sql, table)?;
     (lost.id, lost.meta.held) = (survivor, false);
     lost.insert(sql, table)?;
     alias(sql, table, was, survivor)
