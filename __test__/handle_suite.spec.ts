@@ -1,5 +1,6 @@
 // One suite, run against every kind of handle that this version of Node.js has.
 
+import { FederationHub } from '..'
 import { connectAgent, rejection, startHub } from './support'
 import { KINDS, REFERENCE, openPath, type Kind, type Opened } from './handle_kinds'
 import { EXACT, VALUES, randomValues } from './handle_values'
@@ -142,6 +143,20 @@ describe.each(ALL)('$name', (kind) => {
     const hub = await connectAgent(server, 'one')
     expect(await hub.sync(one.target)).toMatchObject({ pulled: 2, quarantined: 1 })
     expect(ids(one)).toEqual(['a', 'c'])
+  })
+
+  test('detach() leaves nothing behind', async () => {
+    const hub = await connectAgent(await startHub(), 'agent')
+    const db = await kind.open()
+    db.exec(`${NOTES}; CREATE TABLE children (id INTEGER PRIMARY KEY AUTOINCREMENT, note TEXT REFERENCES notes)`)
+    db.exec("INSERT INTO notes VALUES ('a', 1.0)")
+    const schema = 'SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name'
+    const before = db.rows(schema)
+    await hub.sync(db.target)
+    expect(db.rows(schema)).not.toEqual(before)
+    await FederationHub.detach(db.target)
+    expect(db.rows(schema)).toEqual(before)
+    expect(db.rows('SELECT id, typeof(value) FROM notes')).toEqual([['a', 'real']])
   })
 
   test('many rows of many sizes', async () => {
