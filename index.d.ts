@@ -132,6 +132,15 @@ export declare class FederationHub {
    * connection is restored.
    */
   sync(database: SyncableDatabase | string): Promise<SyncReport>
+  /**
+   * Removes everything that syncing has put into a database: its bookkeeping tables, triggers and indexes. What
+   * is left equals a database that never synced, with the rows that it has now. No hub is asked, and none has
+   * to be connected; a sync that is running is waited for. What was not pushed before is from then on the
+   * business of this database alone. Synced again, it is a new replica.
+   *
+   * Rejects while a transaction is open on the handle.
+   */
+  static detach(database: SyncableDatabase | string): Promise<void>
   /** Closes the connection, after the sync that is running. Does nothing when there is none. */
   disconnect(): Promise<void>
   /**

@@ -61,6 +61,19 @@ describe.each(BOTH)('%s', (_name, open) => {
     expect(query(surface, sql, 7, 'x', null, 8n, -0)).toEqual([[1, 2n ** 40n, 1, "?'?", 7, 8n, -0, 'x']])
   })
 
+  test('the one parameter that there is may be anything', async () => {
+    const { surface } = await open()
+    surface.exec('CREATE TABLE t (x)')
+    for (const value of [null, Buffer.from('ab'), Buffer.alloc(0), 'a', 1.5]) {
+      expect(surface.prepare('INSERT INTO t VALUES (?)').run(value)).toMatchObject({ changes: 1 })
+      const sql = 'SELECT typeof(x), hex(x), hex(?1) FROM t WHERE x IS ?1 ORDER BY rowid DESC LIMIT 1'
+      const type = value === null ? 'null' : typeof value === 'string' ? 'text' : value === 1.5 ? 'real' : 'blob'
+      const [row] = query(surface, sql, value)
+      expect(row?.[0]).toBe(type)
+      expect(row?.[1]).toBe(row?.[2])
+    }
+  })
+
   test('a parameter has no affinity', async () => {
     const { surface } = await open()
     surface.exec(`CREATE TABLE t (x); INSERT INTO t VALUES ('5'), ('9007199254740993')`)
