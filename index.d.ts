@@ -68,6 +68,23 @@ export type SyncableDatabase =
   | { readonly database: SyncableDatabase }
   | { readonly raw: SyncableDatabase }
 
+export declare namespace FederationHub {
+  /**
+   * Runs a function that changes the schema of a database, with everything that syncing has put into its way taken
+   * out of it, and puts it back afterwards. What the function changes, rows included, is found by comparing each row
+   * with what was synced of it: an UPDATE is an update, a row that is gone is a delete.
+   *
+   * Most changes need no `migrate`: columns and tables can be added, renamed and dropped at any time. It is for
+   * columns of a unique index, for rebuilding a table in which rows are left out, and for whatever SQLite refuses with
+   * an error that names this function.
+   *
+   * The function gets the database, may be asynchronous, and may open transactions of its own; it runs inside none.
+   * Until it has ended, syncs of this handle wait. Resolves to what it returns; what it throws is passed on, and what
+   * it has changed by then is found as well.
+   */
+  function migrate<D extends SyncableDatabase, T>(database: D, change: (database: D) => T | PromiseLike<T>): Promise<T>
+}
+
 /** The options of the constructor, each optional. */
 export type EphemeralHubOptions = Partial<FederationHubServerOptions>
 

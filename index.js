@@ -3,7 +3,12 @@
 // What must be JavaScript and not native code: ordinary classes that can be subclassed and spied on, errors of
 // the caller's own realm whose stack shows the caller, the environment as JavaScript sees it, and logging.
 
+<<<<<<< HEAD
 const { handleOf } = require('./handles');
+=======
+const { AsyncLocalStorage } = require('node:async_hooks');
+
+>>>>>>> 994e1b8 (Change a schema with capture out of the way)
 const native = require('./native.js');
 
 const NOT_CONNECTED = 'Not connected to federation hub';
@@ -123,6 +128,9 @@ function withEnvironment(config) {
   };
 }
 
+/** Knows from inside of which handle's migration something is called; made when it is first needed. */
+let migrations = null;
+
 class FederationHub {
   #config;
   #agent = null;
@@ -156,6 +164,9 @@ class FederationHub {
     const { agentId } = this.#config;
     try {
       const { surface, statements } = handleOf(database);
+      if (statements === migrations?.getStore()) {
+        throw new FederationError('ERR_FEDERATION_DATABASE', 'inside migrate() its database cannot be synced');
+      }
       const report = await this.#agent.sync(surface, statements);
       this.#logSync(report);
       return report;
@@ -164,6 +175,34 @@ class FederationHub {
       this.#log('error', 'Sync failed', { agentId, error: error.message });
       throw error;
     }
+  }
+
+  static async migrate(database, change) {
+    const site = callSite();
+    if (typeof database === 'string' || typeof change !== 'function') {
+      throw new FederationError('ERR_FEDERATION_CONFIG', 'migrate() takes an open handle and a function');
+    }
+    let handle;
+    const run = async (half) => {
+      try {
+        handle ??= handleOf(database);
+        await native.FederationHub[half](handle.surface, handle.statements);
+      } catch (cause) {
+        throw failure(cause, site);
+      }
+    };
+    await run('beginMigration');
+    migrations ??= new AsyncLocalStorage();
+    let outcome;
+    try {
+      outcome = await migrations.run(handle.statements, change, database);
+    } catch (error) {
+      // What the function threw tells more than what follows from it. The next sync brings capture back.
+      await run('endMigration').catch(() => {});
+      throw error;
+    }
+    await run('endMigration');
+    return outcome;
   }
 
   static async detach(database) {

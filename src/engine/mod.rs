@@ -5,7 +5,6 @@
 pub mod agent;
 pub mod agent_error;
 pub mod clock;
-pub mod detach;
 pub mod hub;
 mod hub_connection;
 pub mod link;
@@ -13,4 +12,5 @@ pub mod runtime;
 pub mod sync;
 pub mod token;
 mod turn;
+pub mod upkeep;
 pub mod writer;

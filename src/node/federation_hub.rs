@@ -12,9 +12,10 @@ use tokio::sync::Mutex as AsyncMutex;
 use super::error::CodedError;
 use super::js_driver::{HandleInfo, JsDriver};
 use super::js_thread;
+use super::migration;
 use super::options::{FederationHubConfig, agent_options};
 use crate::engine::agent::{Agent, SyncTicket};
-use crate::engine::{detach, runtime, sync};
+use crate::engine::{runtime, sync, upkeep};
 use crate::storage::sqlite_driver::SqliteDriver;
 
 /// What one sync did.
@@ -145,8 +146,30 @@ impl FederationHub {
         let HandleInfo { database_id, turn } = HandleInfo::of(env, &statements)?;
         js_thread::promise(env, &[&handle, &statements], |thread| async move {
             let _turn = turn.lock().await;
-            Ok(detach::detach(&JsDriver::new(thread, database_id)).await?)
+            Ok(upkeep::detach(&JsDriver::new(thread, database_id)).await?)
         })
+    }
+
+    /// The first half of `migrate`, whose whole is JavaScript: it runs a function of the application between them.
+    #[napi(skip_typescript)]
+    pub fn begin_migration<'env>(
+        env: &'env Env,
+        handle: Object<'_>,
+        statements: Object<'_>,
+    ) -> napi::Result<PromiseRaw<'env, ()>> {
+        let HandleInfo { database_id, turn } = HandleInfo::of(env, &statements)?;
+        js_thread::promise(env, &[&handle, &statements], |thread| migration::begin(thread, database_id, turn))
+    }
+
+    /// The second half of `migrate`.
+    #[napi(skip_typescript)]
+    pub fn end_migration<'env>(
+        env: &'env Env,
+        handle: Object<'_>,
+        statements: Object<'_>,
+    ) -> napi::Result<PromiseRaw<'env, ()>> {
+        let HandleInfo { database_id, .. } = HandleInfo::of(env, &statements)?;
+        js_thread::promise(env, &[&handle, &statements], |thread| migration::end(thread, database_id))
     }
 
     /// Closes the connection, after the sync that is running. Does nothing when there is none.
@@ -224,7 +247,7 @@ async fn detach_file(path: &Path) -> Result<(), CodedError> {
     let _turn = turn.lock().await;
     let driver = SqliteDriver::open(path).map_err(|error| CodedError::database(error.to_string()))?;
     let closed = driver.closed();
-    let outcome = detach::detach(&driver).await;
+    let outcome = upkeep::detach(&driver).await;
     drop(driver);
     closed.await;
     Ok(outcome?)

@@ -8,5 +8,6 @@ mod federation_hub;
 mod federation_hub_server;
 mod js_driver;
 mod js_thread;
+mod migration;
 mod options;
 mod raw;

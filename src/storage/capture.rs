@@ -85,7 +85,8 @@ fn known_tables(sql: &mut dyn Sql) -> Result<HashMap<String, Registered>, SqlErr
     Ok(known)
 }
 
-fn installed_triggers(sql: &mut dyn Sql) -> Result<HashMap<String, String>, SqlError> {
+/// The capture triggers that are there: their texts by their names.
+pub fn installed_triggers(sql: &mut dyn Sql) -> Result<HashMap<String, String>, SqlError> {
     let mut triggers = HashMap::new();
     sql.query(
         "SELECT name, sql FROM main.sqlite_master WHERE type = 'trigger' AND substr(name, 1, ?) = ?",
@@ -173,7 +174,8 @@ fn columns_json(columns: &[String]) -> Result<String, SqlError> {
 /// Has every row of a table compared with what was synced of it, and the hub asked for those that are gone.
 fn rescan(sql: &mut dyn Sql, table: i64, wants_past: bool) -> Result<(), SqlError> {
     sql.execute(
-        "UPDATE _federation_table SET scan = 'again', scanned = NULL, refresh = max(refresh, ?) WHERE tbl = ?",
+        "UPDATE _federation_table SET scan = CASE WHEN scan = 'changed' THEN scan ELSE 'again' END, \
+         scanned = NULL, refresh = max(refresh, ?) WHERE tbl = ?",
         &[i64::from(wants_past).into(), table.into()],
     )?;
     Ok(())

@@ -11,7 +11,7 @@ use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::Fields;
 use super::outgoing::outgoing;
 use super::rows::{Context, Entry, LocalKey, column_list, decode_values, encode_values, read_row};
-use super::settle::{Changed, Origin, settle_log, settle_row};
+use super::settle::{Changed, Origin, log_touched, settle_log, settle_row};
 use crate::model::{ColumnIndex, Op, RowChange, TableHeader, Value, Write};
 use crate::protocol::frame::MAX_FRAME_BYTES;
 use crate::protocol::message::{Batch, BatchBody};
@@ -196,7 +196,7 @@ fn scan_tables(
         return Ok(true);
     }
     let catalog = context.catalog;
-    let mut looked_at = 0;
+    let (mut looked_at, mut is_logged) = (0, false);
     for table in &catalog.tables {
         while let Some(scan) = Scan::of(sql, table)? {
             if looked_at >= limits.rows || composer.is_full(limits) {
@@ -205,8 +205,12 @@ fn scan_tables(
             let page = scan.page(sql, table, limits.rows - looked_at)?;
             looked_at += page.len();
             let last = page.last().map(|(key, _)| key.clone());
-            if last.is_none() && scan.is_again {
-                Entry::release_missing(sql, table)?;
+            if last.is_none() {
+                match scan.missing {
+                    Missing::None => {}
+                    Missing::AskFor => Entry::release_missing(sql, table)?,
+                    Missing::Delete => is_logged |= log_missing(sql, table, scan.now_ms)?,
+                }
             }
             for (key, row) in page {
                 let local = LocalKey::of(table, &key)?;
@@ -218,17 +222,29 @@ fn scan_tables(
             Scan::advance(sql, table, last)?;
         }
     }
-    Ok(true)
+    Ok(!is_logged)
 }
 
 /// The values of a row's key columns, and of its travelling columns.
 type KeyAndRow = (Vec<Value>, Vec<Value>);
 
+/// What it means that a row is not there which was synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Missing {
+    /// There is none: the table is looked at for the first time.
+    None,
+    /// It went with its table, as that was dropped: the hub is asked for it.
+    AskFor,
+    /// A migration has deleted it.
+    Delete,
+}
+
 /// A first look at a table's rows, page by page, in the order of the key.
 struct Scan {
     origin: Origin,
-    /// Whether the table was dropped and made again, or rebuilt.
-    is_again: bool,
+    /// What rows are that were synced and are not there.
+    missing: Missing,
+    now_ms: i64,
     after: Option<Vec<Value>>,
 }
 
@@ -248,8 +264,14 @@ impl Scan {
             Value::Blob(bytes) => Some(decode_values(&bytes)?),
             _ => None,
         };
-        let origin = if scan == "old" { Origin::Old } else { Origin::Written(fields.integer()?) };
-        Ok(Some(Self { origin, is_again: scan == "again", after }))
+        let now_ms = fields.integer()?;
+        let origin = if scan == "old" { Origin::Old } else { Origin::Written(now_ms) };
+        let missing = match scan.as_str() {
+            "again" => Missing::AskFor,
+            "changed" => Missing::Delete,
+            _ => Missing::None,
+        };
+        Ok(Some(Self { origin, missing, now_ms, after }))
     }
 
     /// The next rows, with their keys. Rows whose key holds a NULL have no identity and are passed over.
@@ -291,6 +313,16 @@ impl Scan {
         };
         Ok(())
     }
+}
+
+/// Has rows that were synced and are not there settled as deleted. Returns whether there are any.
+fn log_missing(sql: &mut dyn Sql, table: &Table, now_ms: i64) -> Result<bool, SqlError> {
+    let missing = Entry::missing(sql, table)?;
+    for entry in &missing {
+        let Some(key) = entry.key.values()? else { continue };
+        log_touched(sql, table, now_ms, &key)?;
+    }
+    Ok(!missing.is_empty())
 }
 
 /// Adds rows that were settled before and are not under way. Returns whether none is left.

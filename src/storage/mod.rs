@@ -18,6 +18,7 @@ pub mod identity;
 pub mod incoming;
 pub mod journal;
 pub mod lease;
+pub mod migrate;
 pub mod numbers;
 pub mod outgoing;
 pub mod quarantine;

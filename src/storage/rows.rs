@@ -217,21 +217,30 @@ impl Entry {
         was
     }
 
-    /// Turns rows that went with their table, as it was dropped and made again, into reserved identities:
-    /// the hub is asked for them, and they come back under their numbers.
-    pub fn release_missing(sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
+    /// The rows that were in their table, and are not any more.
+    pub fn missing(sql: &mut dyn Sql, table: &Table) -> Result<Vec<Self>, SqlError> {
         let mut entries = Vec::new();
         sql.query(&format!("{ENTRY} WHERE tbl = ?"), &[table.number.into()], &mut |row| {
             entries.push(Self::read(row)?);
             Ok(())
         })?;
-        for mut entry in entries.into_iter().filter(Self::is_present) {
+        let mut missing = Vec::new();
+        for entry in entries.into_iter().filter(Self::is_present) {
             let Some(key) = entry.key.values()? else { continue };
             if read_row(sql, table, &key)?.is_none() {
-                (entry.sending, entry.meta) = (Sending::Clean, RowMeta::default());
-                let was = entry.key.clone();
-                entry.update(sql, table, &was)?;
+                missing.push(entry);
             }
+        }
+        Ok(missing)
+    }
+
+    /// Turns rows that went with their table, as it was dropped and made again, into reserved identities:
+    /// the hub is asked for them, and they come back under their numbers.
+    pub fn release_missing(sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
+        for mut entry in Self::missing(sql, table)? {
+            (entry.sending, entry.meta) = (Sending::Clean, RowMeta::default());
+            let was = entry.key.clone();
+            entry.update(sql, table, &was)?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::capture_triggers::log_op;
 use super::catalog::{Column, Key, Table};
-use super::driver::{Sql, SqlError};
+use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::{Fields, integer};
 use super::outgoing::{natural_id, old_id};
 use super::references::Reference;
@@ -97,6 +97,20 @@ pub fn settle_log(
     }
     sql.execute("DELETE FROM _federation_log WHERE seq <= ?", &[last.into()])?;
     Ok(is_whole)
+}
+
+/// Notes that the row of this key may have changed, as capture does.
+pub fn log_touched(sql: &mut dyn Sql, table: &Table, at_ms: i64, key: &[Value]) -> Result<(), SqlError> {
+    let mut params = vec![table.number.into(), log_op::TOUCHED.into(), at_ms.into()];
+    params.extend(key.iter().map(ValueRef::from));
+    let columns: Vec<String> = (0..key.len()).map(|at| format!("k{at}")).collect();
+    let statement = format!(
+        "INSERT INTO _federation_log(tbl, op, at, {}) VALUES(?, ?, ?{})",
+        columns.join(", "),
+        ", ?".repeat(key.len())
+    );
+    sql.execute(&statement, &params)?;
+    Ok(())
 }
 
 /// Some of the log.

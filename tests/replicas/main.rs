@@ -12,6 +12,7 @@ mod database;
 mod hostile;
 mod identity;
 mod nothing_left;
+mod schema_change;
 mod sharing;
 mod triggers;
 #[path = "../support/world.rs"]
