@@ -8,7 +8,7 @@ use super::fields::Fields;
 use super::foreign_keys::Link;
 use super::references::Reference;
 use super::table_info::{Affinity, ForeignKey, RawColumn, read_columns, read_foreign_keys};
-use super::unique_index::{UniqueKey, read_unique_keys};
+use super::unique_index::{KeyOrigin, KeyPart, KeyTerm, UniqueKey, read_unique_keys};
 use crate::model::{KeyKind, TableSchema, Value};
 
 /// The most key columns that the log has room for.
@@ -42,7 +42,7 @@ pub struct Table {
     pub foreign_keys: Vec<ForeignKey>,
     /// By which name its rowid can be reached, if no column of it is one and none hides it.
     pub hidden_rowid: Option<&'static str>,
-    /// What must be unique in it: constraints and unique indexes, the PRIMARY KEY's index included.
+    /// What must be unique in it: constraints and unique indexes, a natural PRIMARY KEY included.
     pub unique_keys: Vec<UniqueKey>,
     /// Those of them that can be checked.
     pub parents: Vec<Link>,
@@ -97,6 +97,22 @@ impl Table {
         }
     }
 
+    /// The natural key of a table, if it is the rowid: then no index among these keeps it unique.
+    fn rowid_key(&self, indexes: &[UniqueKey]) -> Option<UniqueKey> {
+        let is_natural = matches!(self.key, Key::Natural(_));
+        let has_index = indexes.iter().any(|key| key.origin == KeyOrigin::PrimaryKey);
+        let columns: Vec<String> = self.key_columns().into_iter().map(str::to_owned).collect();
+        let part =
+            |name: &String| KeyPart { term: KeyTerm::Column(name.clone()), collation: "BINARY".into() };
+        (is_natural && !has_index).then(|| UniqueKey {
+            index: String::new(),
+            origin: KeyOrigin::PrimaryKey,
+            parts: columns.iter().map(part).collect(),
+            filter: None,
+            columns,
+        })
+    }
+
     /// The definition as it travels.
     pub fn schema(&self) -> TableSchema {
         TableSchema {
@@ -137,7 +153,11 @@ impl Catalog {
             let unique_keys = unique_keys.remove(&name).unwrap_or_default();
             let foreign_keys = foreign_keys.remove(&name).unwrap_or_default();
             match objects.table(&name, ddl, own, foreign_keys) {
-                Ok(table) => catalog.tables.push(Table { unique_keys, ..table }),
+                Ok(table) => {
+                    let rowid_key = table.rowid_key(&unique_keys);
+                    let unique_keys = rowid_key.into_iter().chain(unique_keys).collect();
+                    catalog.tables.push(Table { unique_keys, ..table });
+                }
                 Err(why) => catalog.left_alone.push((name, why)),
             }
         }

@@ -7,10 +7,10 @@ use super::driver::{Sql, SqlError};
 use super::fields::Fields;
 use super::sql_text::{Token, TokenKind, tokens};
 
-/// A key that SQLite keeps unique, by an index. (A rowid has none: it is not among these.)
+/// A key that SQLite keeps unique, by an index. (A rowid has none: [`read_unique_keys`] does not find it.)
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UniqueKey {
-    /// The name of the index, `sqlite_autoindex_…` for a constraint.
+    /// The name of the index, `sqlite_autoindex_…` for a constraint; empty for a rowid.
     pub index: String,
     /// What it is there for.
     pub origin: KeyOrigin,

@@ -168,3 +168,164 @@ fn equal_numbers_in_two_databases_that_grew_apart_are_no_equal_rows() {
     let expected = vec![vec![text("a1"), text("a2")], vec![text("b1"), text("b2")]];
     assert_eq!(agree(&mut [&mut a, &mut b], all), expected);
 }
+
+const SKILLS: &str = "
+    CREATE TABLE skills(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, uses INTEGER DEFAULT 0, tip TEXT);
+    CREATE TABLE links(id INTEGER PRIMARY KEY, parent INTEGER NOT NULL REFERENCES skills ON DELETE CASCADE,
+      child INTEGER NOT NULL REFERENCES skills ON DELETE CASCADE, UNIQUE(parent, child));
+    CREATE TABLE skill_embeddings(skill_id INTEGER PRIMARY KEY REFERENCES skills(id) ON DELETE CASCADE, e TEXT);";
+
+const SKILL_NAMES: &str = "SELECT name, uses, tip FROM skills ORDER BY name";
+const SKILL_LINKS: &str = "SELECT p.name, c.name FROM links, skills AS p, skills AS c
+                           WHERE p.id = parent AND c.id = child ORDER BY 1, 2";
+
+#[test]
+fn one_skill_made_twice_is_one_row_that_both_know_by_their_own_number() {
+    let (mut hub, mut a, mut b) = shifted(SKILLS, "INSERT INTO skills(name) VALUES('b1'), ('b2')");
+    a.run("INSERT INTO skills(name, uses) VALUES('retry', 1), ('a2', 0)");
+    a.run("INSERT INTO links(parent, child) VALUES(1, 2)")
+        .run("INSERT INTO skill_embeddings VALUES(1, 'of a')");
+    b.run("INSERT INTO skills(name, tip) VALUES('retry', 'wait')");
+    b.run("INSERT INTO links(parent, child) VALUES(3, 1), (2, 3)");
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    assert_eq!(agree(&mut [&mut a, &mut b], SKILL_NAMES).len(), 4);
+    assert_eq!(agree(&mut [&mut a, &mut b], SKILL_LINKS).len(), 3);
+    let number = "SELECT id FROM skills WHERE name = 'retry'";
+    assert_eq!(a.rows(number), vec![vec![Value::Integer(1)]]);
+    assert_eq!(b.rows(number), vec![vec![Value::Integer(3)]]);
+    // It goes on as one row.
+    b.run("UPDATE skills SET uses = 7 WHERE id = 3");
+    a.run("UPDATE skills SET tip = 'wait longer' WHERE id = 1");
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    let retry = "SELECT uses, tip FROM skills WHERE name = 'retry'";
+    let expected = vec![vec![Value::Integer(7), text("wait longer")]];
+    assert_eq!(agree(&mut [&mut a, &mut b], retry), expected);
+    let mut late = Agent::new("acme", "late", 9);
+    settle(&mut hub, &mut [&mut late]);
+    agree(&mut [&mut a, &mut b, &mut late], SKILL_NAMES);
+    agree(&mut [&mut a, &mut b, &mut late], SKILL_LINKS);
+}
+
+#[test]
+fn what_references_two_rows_that_are_one_ends_at_that_one() {
+    let (mut hub, mut a, mut b) = shifted(SKILLS, "INSERT INTO skills(name) VALUES('b1'), ('b2')");
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    // Both link their own `retry` to a skill that both have, and both give it an embedding.
+    for (agent, e) in [(&mut a, "of a"), (&mut b, "of b")] {
+        agent.run("INSERT INTO skills(name) VALUES('retry')");
+        let own = "(SELECT id FROM skills WHERE name = 'retry')";
+        agent
+            .run(&format!("INSERT INTO links(parent, child) SELECT {own}, id FROM skills WHERE name = 'b1'"));
+        agent.run(&format!("INSERT INTO skill_embeddings VALUES({own}, '{e}')"));
+    }
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    agree(&mut [&mut a, &mut b], SKILL_NAMES);
+    assert_eq!(agree(&mut [&mut a, &mut b], SKILL_LINKS), vec![vec![text("retry"), text("b1")]]);
+    let embeddings = "SELECT name, e FROM skill_embeddings JOIN skills ON id = skill_id";
+    assert_eq!(agree(&mut [&mut a, &mut b], embeddings).len(), 1);
+}
+
+#[test]
+fn a_third_agent_that_had_both_rows_keeps_one() {
+    let schema = "CREATE TABLE skills(id INTEGER PRIMARY KEY, name TEXT, tip TEXT);
+                  CREATE TABLE uses(id INTEGER PRIMARY KEY, skill INTEGER REFERENCES skills, n INTEGER);";
+    let (mut hub, mut a, mut b) = pair(schema);
+    let mut c = Agent::new("acme", "c", 7);
+    c.run(schema);
+    for (agent, n) in [(&mut a, 1), (&mut b, 2)] {
+        agent.run("INSERT INTO skills(name) VALUES('retry')");
+        agent.run(&format!("INSERT INTO uses(skill, n) VALUES(1, {n})"));
+    }
+    for agent in [&mut a, &mut b] {
+        agent.sync(&mut hub);
+        agent.run("CREATE UNIQUE INDEX by_name ON skills(name)");
+    }
+    settle(&mut hub, &mut [&mut c]);
+    settle(&mut hub, &mut [&mut a, &mut b, &mut c]);
+    let all = "SELECT name, n FROM skills JOIN uses ON skill = skills.id ORDER BY n";
+    assert_eq!(agree(&mut [&mut a, &mut b, &mut c], all).len(), 2);
+}
+
+#[test]
+fn a_child_written_while_its_parents_delete_arrives_is_not_orphaned() {
+    for (action, is_kept) in [("RESTRICT", true), ("CASCADE", false), ("SET NULL", true)] {
+        let schema = format!(
+            "CREATE TABLE p(id INTEGER PRIMARY KEY, name TEXT);
+             CREATE TABLE c(id INTEGER PRIMARY KEY, p INTEGER REFERENCES p ON DELETE {action}, name TEXT);"
+        );
+        let (mut hub, mut a, mut b) = shifted(&schema, "INSERT INTO p(name) VALUES('b1')");
+        a.run("INSERT INTO p(name) VALUES('of a')");
+        settle(&mut hub, &mut [&mut a, &mut b]);
+        a.run("DELETE FROM p WHERE name = 'of a'");
+        a.sync(&mut hub);
+        b.sync_with(&mut hub, crate::world::Fate::Complete, &mut |b| {
+            b.run("INSERT INTO c(p, name) SELECT id, 'in flight' FROM p WHERE name = 'of a'");
+        });
+        assert_eq!(b.rows("PRAGMA foreign_key_check"), NO_ROWS, "{action}");
+        assert_eq!(b.rows("SELECT count(*) FROM c"), vec![vec![Value::Integer(1)]], "{action}");
+        settle(&mut hub, &mut [&mut b, &mut a]);
+        let all = "SELECT c.name, p.name FROM c LEFT JOIN p ON p.id = c.p";
+        assert_eq!(agree(&mut [&mut a, &mut b], all).len(), usize::from(is_kept), "{action}");
+    }
+}
+
+#[test]
+fn a_parent_that_outlives_its_delete_comes_back_under_its_number() {
+    let schema = "
+        CREATE TABLE p(id INTEGER PRIMARY KEY, name TEXT);
+        CREATE TABLE c(id INTEGER PRIMARY KEY, p INTEGER REFERENCES p ON DELETE RESTRICT);";
+    let (mut hub, mut a, mut b) = shifted(schema, "INSERT INTO p(name) VALUES('b1'), ('b2'), ('b3')");
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    a.run("INSERT INTO p(id, name) VALUES(70, 'kept'), (80, 'last')");
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    b.run("INSERT INTO c(p) SELECT id FROM p WHERE name = 'kept'");
+    a.run("DELETE FROM p WHERE name IN ('kept', 'last')");
+    b.sync(&mut hub);
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    let all = "SELECT p.name FROM c JOIN p ON p.id = c.p";
+    assert_eq!(agree(&mut [&mut a, &mut b], all), vec![vec![text("kept")]]);
+    assert_eq!(a.rows("SELECT id FROM p WHERE name = 'kept'"), vec![vec![Value::Integer(70)]]);
+}
+
+#[test]
+fn a_stranger_with_the_highest_number_of_all_poisons_nobody() {
+    for kind in ["INTEGER PRIMARY KEY", "INTEGER PRIMARY KEY AUTOINCREMENT"] {
+        let schema = format!("CREATE TABLE t(id {kind}, name TEXT)");
+        let (mut hub, mut a, mut b) = pair(&schema);
+        a.run("INSERT INTO t VALUES(9223372036854775807, 'huge'), (5000000000, 'large')");
+        settle(&mut hub, &mut [&mut a, &mut b]);
+        b.run("INSERT INTO t(name) VALUES('small')");
+        assert_eq!(b.rows("SELECT max(id) FROM t"), vec![vec![Value::Integer(3)]], "{kind}");
+        settle(&mut hub, &mut [&mut b, &mut a]);
+        agree(&mut [&mut a, &mut b], "SELECT name FROM t ORDER BY name");
+        assert_eq!(a.rows("SELECT id FROM t WHERE name = 'small'"), vec![vec![Value::Integer(3)]]);
+        b.run("INSERT INTO t(name) VALUES('next')");
+        settle(&mut hub, &mut [&mut b, &mut a]);
+        assert_eq!(a.rows("SELECT id FROM t WHERE name = 'next'"), vec![vec![Value::Integer(4)]]);
+    }
+}
+
+#[test]
+fn a_template_of_fifty_rows_is_fifty_rows_whoever_starts_from_it() {
+    let mut template = String::from(SKILLS);
+    for n in 1..=50 {
+        template += &format!("INSERT INTO skills(name) VALUES('s{n}');");
+        if n > 1 {
+            template += &format!("INSERT INTO links(parent, child) VALUES({n}, {});", n - 1);
+        }
+    }
+    let mut hub = Hub::new();
+    let mut agents: Vec<Agent> = (0..12).map(|n| Agent::new("acme", &format!("a{n}"), n + 1)).collect();
+    for (n, agent) in agents.iter_mut().enumerate() {
+        agent.run(&template);
+        if n % 2 == 0 {
+            // The first sync finds the rows before anything else is done to them.
+            agent.sync_with(&mut hub, crate::world::Fate::LosesBatch, &mut |_| {});
+        }
+        agent.run(&format!("UPDATE skills SET uses = {n} WHERE id = {}", n + 1));
+    }
+    let mut all: Vec<&mut Agent> = agents.iter_mut().collect();
+    settle(&mut hub, &mut all);
+    assert_eq!(agree(&mut all, SKILL_NAMES).len(), 50);
+    assert_eq!(agree(&mut all, SKILL_LINKS).len(), 49);
+}

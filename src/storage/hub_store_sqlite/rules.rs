@@ -16,7 +16,6 @@ use crate::storage::hub_store::StoreError;
 use crate::storage::scratch::prove_harmless;
 use crate::storage::sqlite_driver::RusqliteSql;
 use crate::storage::table_info::{ForeignKey, OnDelete, default_value};
-use crate::storage::unique_index::read_unique_keys;
 
 /// The rules of a tenant, as of a version of its definitions.
 pub struct TenantRules {
@@ -159,14 +158,14 @@ struct Draft {
 impl Draft {
     fn complete(&mut self) -> Result<(), SqlError> {
         let catalog = Catalog::read(&mut self.scratch)?;
-        let mut unique = read_unique_keys(&mut self.scratch)?;
         let filled = Filled::read(&mut self.scratch)?;
         for rules in self.tables.values_mut() {
             rules.number = catalog.table(&rules.name).and_then(|table| match &table.key {
                 Key::Number(column) => Some(column.clone()),
                 Key::Natural(_) => None,
             });
-            let keys = unique.remove(&rules.name).unwrap_or_default();
+            let keys = catalog.table(&rules.name).map(|table| table.unique_keys.clone());
+            let keys = keys.unwrap_or_default();
             rules.unique = keys.iter().filter_map(|key| UniqueRule::new(rules, key)).collect();
         }
         let ids: Vec<i64> = self.tables.keys().copied().collect();
