@@ -1,8 +1,9 @@
 //! What an update of the hub means to the row that is here: the pure half of applying.
 //!
-//! The hub's word is final for a write that it knows: what it derives from constraints that span rows comes
-//! with the stamp of the write that it stands in for. So of two values with one stamp the hub's holds, and a
-//! row that comes whole comes with the only delete that counts.
+//! The hub's word is final for every write that it knows. It has merged them, and what it derives from
+//! constraints that span rows may take a write back: two rows that were one are two again. So a cell is what the
+//! hub says, unless this replica has written to it since, and a row that comes whole comes with the only delete
+//! that counts.
 
 use super::catalog::{Column, Table};
 use super::driver::{Sql, SqlError};
@@ -10,7 +11,7 @@ use super::references::Reference;
 use super::resolver::Resolver;
 use super::row_meta::{CellMeta, RowMeta, Tombstone};
 use super::rows::{Entry, merged_cell, read_row};
-use crate::model::{CellValue, Op, RowUpdate, TableHeader, Value};
+use crate::model::{CellValue, Op, RowUpdate, Stamp, TableHeader, Value};
 
 /// A cell that the merge took from the hub.
 pub struct Cell {
@@ -82,7 +83,8 @@ impl Arrival<'_> {
                     }
                 };
                 let remote = merged_cell(column.number, write.stamp, &value);
-                let wins = meta.cell(column.number).is_none_or(|local| {
+                let local = meta.cell(column.number).filter(|local| local.is_unknown_to_hub(self.acked));
+                let wins = local.is_none_or(|local| {
                     (remote.stamp, remote.fingerprint != local.fingerprint) > (local.stamp, false)
                 });
                 // A row that is not here is made of what the hub has, whatever is remembered of it.
@@ -94,11 +96,22 @@ impl Arrival<'_> {
         if !is_present && self.update.whole {
             meta.cells.clear();
         }
-        meta.deleted = deleted;
         for cell in &cells {
             meta.put(cell.meta);
         }
+        if let Some(delete) = deleted.as_mut().filter(|delete| self.is_dead(delete.stamp)) {
+            // What the hub knows lives on only by what it does not know.
+            let known = meta.cells.iter().filter(|cell| !cell.is_unknown_to_hub(self.acked));
+            delete.stamp = known.map(|cell| cell.stamp).fold(delete.stamp, Stamp::max);
+        }
+        meta.deleted = deleted;
         Ok(Ok((meta, cells)))
+    }
+
+    /// Whether the hub says that the row is dead, by a delete of this stamp.
+    fn is_dead(&self, stamp: Stamp) -> bool {
+        self.update.writes.iter().any(|write| write.op == Op::Delete && write.stamp == stamp)
+            && self.update.writes.iter().all(|write| write.stamp <= stamp)
     }
 
     /// The table that the row names as the one that a column references: in the update, or else here.

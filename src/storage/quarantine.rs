@@ -5,7 +5,7 @@ use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
 use super::fields::{Fields, integer};
 use super::row_meta::RowMeta;
 use super::rows::{Entry, LocalKey, Sending};
-use crate::model::{ColumnIndex, Op, RowId, RowUpdate, TableHeader, Value, Write};
+use crate::model::{ColumnIndex, Op, RowId, RowUpdate, TableHeader, Value};
 
 /// A row that is set aside.
 #[derive(Clone, Debug)]
@@ -144,11 +144,9 @@ impl SetAside {
         if later.update.whole || later.update.united.is_some() {
             return Self { header, update: later.update };
         }
-        let is_newest = |column: ColumnIndex, write: &Write| {
+        let is_newest = |column: ColumnIndex| {
             later.update.writes.iter().all(|newer| match &newer.op {
-                Op::Set(cells) => {
-                    newer.stamp < write.stamp || cells.iter().all(|(other, _)| *other != column)
-                }
+                Op::Set(cells) => cells.iter().all(|(other, _)| *other != column),
                 Op::Delete => true,
             })
         };
@@ -156,7 +154,7 @@ impl SetAside {
         for mut write in self.update.writes {
             if let Op::Set(cells) = &mut write.op {
                 let mut kept = std::mem::take(cells);
-                kept.retain(|(column, _)| is_newest(*column, &write));
+                kept.retain(|(column, _)| is_newest(*column));
                 if kept.is_empty() {
                     continue;
                 }
@@ -165,8 +163,6 @@ impl SetAside {
             writes.push(write);
         }
         writes.extend(later.update.writes);
-        // Of what is left of both, an older value must not come after a newer one.
-        writes.sort_by_key(|write| write.stamp);
         let number = self.update.number.or(later.update.number);
         let update = RowUpdate { whole: self.update.whole, number, writes, ..later.update };
         Self { header, update }

@@ -147,6 +147,14 @@ impl RowMeta {
     }
 }
 
+impl CellMeta {
+    /// Whether the cell holds a write that the hub has not acknowledged: `acked` is the mark of the last batch
+    /// that it has.
+    pub fn is_unknown_to_hub(&self, acked: u64) -> bool {
+        self.pending.is_some_and(|pending| !pending.is_acked(acked))
+    }
+}
+
 impl Pending {
     /// Whether the hub has acknowledged it: `acked` is the mark of the last acknowledged batch.
     pub fn is_acked(&self, acked: u64) -> bool {
