@@ -78,6 +78,8 @@ impl Arrival<'_> {
                         let named = |sql: &mut dyn Sql| self.named_parent(sql, column);
                         match resolver.stored(sql, column, named, *id)? {
                             Ok(value) => value,
+                            // Of a row that is gone nobody will miss a reference.
+                            Err(_) if self.says_dead() => continue,
                             Err(reason) => return Ok(Err(reason)),
                         }
                     }
@@ -99,7 +101,7 @@ impl Arrival<'_> {
         for cell in &cells {
             meta.put(cell.meta);
         }
-        if let Some(delete) = deleted.as_mut().filter(|delete| self.is_dead(delete.stamp)) {
+        if let Some(delete) = deleted.as_mut().filter(|_| self.says_dead()) {
             // What the hub knows lives on only by what it does not know.
             let known = meta.cells.iter().filter(|cell| !cell.is_unknown_to_hub(self.acked));
             delete.stamp = known.map(|cell| cell.stamp).fold(delete.stamp, Stamp::max);
@@ -108,10 +110,10 @@ impl Arrival<'_> {
         Ok(Ok((meta, cells)))
     }
 
-    /// Whether the hub says that the row is dead, by a delete of this stamp.
-    fn is_dead(&self, stamp: Stamp) -> bool {
-        self.update.writes.iter().any(|write| write.op == Op::Delete && write.stamp == stamp)
-            && self.update.writes.iter().all(|write| write.stamp <= stamp)
+    /// Whether the hub says that the row is dead.
+    fn says_dead(&self) -> bool {
+        let delete = self.update.writes.iter().find(|write| write.op == Op::Delete);
+        delete.is_some_and(|delete| self.update.writes.iter().all(|write| write.stamp <= delete.stamp))
     }
 
     /// The table that the row names as the one that a column references: in the update, or else here.

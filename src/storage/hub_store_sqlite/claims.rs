@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::key::KeyDigest;
 use crate::model::RowId;
@@ -40,9 +40,15 @@ impl<'a> Claims<'a> {
 
     /// Which row holds a key.
     pub fn holder(self, key: KeyDigest) -> Result<Option<i64>, StoreError> {
-        let mut statement =
-            self.conn.prepare_cached("SELECT row FROM claim WHERE tenant = ?1 AND digest = ?2")?;
-        Ok(statement.query_row(params![self.tenant, &key.0[..]], |row| row.get(0)).optional()?)
+        Ok(self.claim(key)?.map(|(row, _)| row))
+    }
+
+    /// Which row holds a key, and whether that row was born with it.
+    pub fn claim(self, key: KeyDigest) -> Result<Option<(i64, bool)>, StoreError> {
+        let sql = "SELECT row, by_birth FROM claim WHERE tenant = ?1 AND digest = ?2";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let claim = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        Ok(statement.query_row(params![self.tenant, &key.0[..]], claim).optional()?)
     }
 
     /// The keys that a row holds.
@@ -50,10 +56,10 @@ impl<'a> Claims<'a> {
         self.digests("SELECT digest FROM claim WHERE row = ?1", row)
     }
 
-    /// Gives a free key to a row.
-    pub fn take(self, key: KeyDigest, row: i64) -> Result<(), StoreError> {
-        let sql = "INSERT INTO claim (tenant, digest, row) VALUES (?1, ?2, ?3)";
-        self.conn.prepare_cached(sql)?.execute(params![self.tenant, &key.0[..], row])?;
+    /// Gives a free key to a row, which may have been born with it.
+    pub fn take(self, key: KeyDigest, row: i64, by_birth: bool) -> Result<(), StoreError> {
+        let sql = "INSERT INTO claim (tenant, digest, row, by_birth) VALUES (?1, ?2, ?3, ?4)";
+        self.conn.prepare_cached(sql)?.execute(params![self.tenant, &key.0[..], row, by_birth])?;
         Ok(())
     }
 

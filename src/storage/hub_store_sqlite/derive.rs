@@ -49,8 +49,8 @@ pub struct Deriver<'a> {
     whole: BTreeSet<i64>,
     /// What the author of a row that this batch made had seen.
     births: HashMap<i64, Seq>,
-    /// Keys that rows held before they lost or changed them.
-    released: BTreeMap<i64, BTreeSet<KeyDigest>>,
+    /// Keys that rows held before they lost or changed them, and whether they were born with them.
+    released: BTreeMap<i64, BTreeMap<KeyDigest, bool>>,
     /// Rows that were parted from others, and those that reference them.
     parted: BTreeSet<i64>,
     /// Rows that this batch deleted, and the conflicts that were counted for each.
@@ -280,7 +280,7 @@ impl<'a> Deriver<'a> {
             targets.insert(self.rows.get(member)?.id.into());
         }
         targets.extend(self.claims.held_by(no)?.into_iter().map(Target::from));
-        targets.extend(self.released.get(&no).into_iter().flatten().copied().map(Target::from));
+        targets.extend(self.released.get(&no).into_iter().flatten().map(|(key, _)| Target::from(*key)));
         self.referencing(&targets)
     }
 

@@ -96,6 +96,7 @@ const SCHEMA: &str = "
         tenant INTEGER NOT NULL,
         digest BLOB NOT NULL,
         row INTEGER NOT NULL,
+        by_birth INTEGER NOT NULL,
         PRIMARY KEY (tenant, digest)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX claim_by_row ON claim (row);

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Deriver, Target};
-use crate::model::{CellValue, ColumnIndex, RowId, RowState};
+use crate::model::{CellValue, ColumnIndex, RowId, Seq};
 use crate::storage::hub_store::StoreError;
 use crate::storage::hub_store_sqlite::key::KeyDigest;
 
@@ -25,8 +25,7 @@ impl Deriver<'_> {
             let wanted = self.wanted(*no)?;
             for held in self.claims.held_by(*no)? {
                 if !wanted.iter().any(|(_, digest)| *digest == held) {
-                    self.claims.release(held)?;
-                    self.released.entry(*no).or_default().insert(held);
+                    self.release(*no, held)?;
                     freed.push(held);
                 }
             }
@@ -84,14 +83,15 @@ impl Deriver<'_> {
     /// Gives a row its keys, or what it gets instead of them.
     fn claim(&mut self, no: i64, again: &mut BTreeSet<i64>) -> Result<(), StoreError> {
         while let Some(((key, digest), holder)) = self.obstacle(no)? {
-            if self.is_written_twice(no, holder, key)? {
+            if self.is_written_twice(no, holder, (key, digest))? {
                 return self.unite(no, holder, again);
             }
             self.lose(no, key, digest, again)?;
         }
-        for (_, digest) in self.wanted(no)? {
+        for (key, digest) in self.wanted(no)? {
             if self.claims.holder(digest)?.is_none() {
-                self.claims.take(digest, no)?;
+                let by_birth = self.is_by_birth(no, (key, digest))?;
+                self.claims.take(digest, no, by_birth)?;
                 let waiting_children = self.referencing(&[Target::from(digest)].into())?;
                 again.extend(waiting_children.into_iter().filter(|child| !self.works.contains_key(child)));
             }
@@ -99,21 +99,36 @@ impl Deriver<'_> {
         Ok(())
     }
 
+    /// Frees a key, and remembers that the row had it: it may fall back on it.
+    fn release(&mut self, no: i64, key: KeyDigest) -> Result<(), StoreError> {
+        let by_birth = self.claims.claim(key)?.is_some_and(|(_, by_birth)| by_birth);
+        self.claims.release(key)?;
+        self.released.entry(no).or_default().insert(key, by_birth);
+        Ok(())
+    }
+
     /// Whether two rows were made apart with this key.
-    fn is_written_twice(&mut self, no: i64, holder: i64, key: usize) -> Result<bool, StoreError> {
+    fn is_written_twice(&mut self, no: i64, holder: i64, wanted: WantedKey) -> Result<bool, StoreError> {
         self.rows.load(holder)?;
+        let is_holders_by_birth = self.claims.claim(wanted.1)?.is_some_and(|(_, by_birth)| by_birth);
+        let by_birth = is_holders_by_birth && self.is_by_birth(no, wanted)?;
         let (one, other) = (self.rows.get(no)?, self.rows.get(holder)?);
-        let Some(rules) = self.rules.table(one.table) else { return Ok(false) };
-        let columns = &rules.unique[key].columns;
-        let is_as_born = |raw: &RowState, born| {
-            columns.iter().all(|column| raw.cells.get(column).is_none_or(|cell| cell.seq == born))
-        };
-        let unseen = |base: Option<&u64>, born| base.is_none_or(|base| *base < born);
-        Ok(one.author != other.author
-            && is_as_born(&one.raw, one.born)
-            && is_as_born(&other.raw, other.born)
+        let unseen = |base: Option<&Seq>, born| base.is_none_or(|base| *base < born);
+        Ok(by_birth
+            && one.author != other.author
             && unseen(self.births.get(&no), other.born)
             && unseen(self.births.get(&holder), one.born))
+    }
+
+    /// Whether a row has had a key since it was made.
+    fn is_by_birth(&self, no: i64, (key, digest): WantedKey) -> Result<bool, StoreError> {
+        if let Some(was) = self.released.get(&no).and_then(|keys| keys.get(&digest)) {
+            return Ok(*was);
+        }
+        let row = self.rows.get(no)?;
+        let Some(rules) = self.rules.table(row.table) else { return Ok(false) };
+        let is_first = |column| row.raw.cells.get(column).is_none_or(|cell| cell.seq == row.born);
+        Ok(rules.unique[key].columns.iter().all(is_first))
     }
 
     /// Makes two rows one, under the identity of the one that was accepted first.
@@ -222,8 +237,7 @@ impl Deriver<'_> {
             return Ok(());
         }
         for key in self.claims.held_by(entity)? {
-            self.claims.release(key)?;
-            self.released.entry(entity).or_default().insert(key);
+            self.release(entity, key)?;
         }
         let rest: Vec<i64> = self.members(entity)?.into_iter().filter(|member| *member != no).collect();
         self.set_survivor(no, None)?;
