@@ -56,8 +56,22 @@ impl<'a> Claims<'a> {
         self.digests("SELECT digest FROM claim WHERE row = ?1", row)
     }
 
+    /// Which row had a key last that nobody holds now.
+    pub fn former_holder(self, key: KeyDigest) -> Result<Option<i64>, StoreError> {
+        let sql = "SELECT row FROM former_claim WHERE tenant = ?1 AND digest = ?2";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        Ok(statement.query_row(params![self.tenant, &key.0[..]], |row| row.get(0)).optional()?)
+    }
+
+    /// The keys that a row had, and nobody else has had since.
+    pub fn formerly_held_by(self, row: i64) -> Result<Vec<KeyDigest>, StoreError> {
+        self.digests("SELECT digest FROM former_claim WHERE row = ?1", row)
+    }
+
     /// Gives a free key to a row, which may have been born with it.
     pub fn take(self, key: KeyDigest, row: i64, by_birth: bool) -> Result<(), StoreError> {
+        let sql = "DELETE FROM former_claim WHERE tenant = ?1 AND digest = ?2";
+        self.conn.prepare_cached(sql)?.execute(params![self.tenant, &key.0[..]])?;
         let sql = "INSERT INTO claim (tenant, digest, row, by_birth) VALUES (?1, ?2, ?3, ?4)";
         self.conn.prepare_cached(sql)?.execute(params![self.tenant, &key.0[..], row, by_birth])?;
         Ok(())
@@ -65,6 +79,9 @@ impl<'a> Claims<'a> {
 
     /// Frees a key.
     pub fn release(self, key: KeyDigest) -> Result<(), StoreError> {
+        let sql = "INSERT OR REPLACE INTO former_claim (tenant, digest, row)
+                   SELECT tenant, digest, row FROM claim WHERE tenant = ?1 AND digest = ?2";
+        self.conn.prepare_cached(sql)?.execute(params![self.tenant, &key.0[..]])?;
         let sql = "DELETE FROM claim WHERE tenant = ?1 AND digest = ?2";
         self.conn.prepare_cached(sql)?.execute(params![self.tenant, &key.0[..]])?;
         Ok(())

@@ -22,7 +22,6 @@ use super::{Tenant, damaged};
 use crate::model::{CellValue, ColumnIndex, RowId, RowState, Seq, Value, Verdict};
 use crate::protocol::limits::MAX_ACK_NOTICES;
 use crate::storage::hub_store::StoreError;
-use crate::storage::identity::natural_row_id;
 
 /// Rounds after which a batch is left as it is: no schema is known that needs more than a few.
 const MAX_ROUNDS: usize = 100;
@@ -94,7 +93,7 @@ struct Edge {
     /// Which of the table's links.
     link: usize,
     parent: i64,
-    /// Found by the identity that its key was born with: it has another key now.
+    /// Found by a key that it had: it has another one now.
     renamed: bool,
 }
 
@@ -260,13 +259,8 @@ impl<'a> Deriver<'a> {
         if let Some(holder) = self.claims.holder(digest)? {
             return Ok(Some((self.entity(holder)?, false)));
         }
-        if !rule.is_primary {
-            return Ok(None);
-        }
-        let born_with = natural_row_id(&parent.name, &rule.in_order(&link.parent_columns, values));
-        targets.insert(born_with.into());
-        let found = self.rows.find(link.parent, born_with)?;
-        found.map(|no| Ok((self.entity(no)?, true))).transpose()
+        let former = self.claims.former_holder(digest)?;
+        former.map(|no| Ok((self.entity(no)?, true))).transpose()
     }
 
     /// The rows that reference this one, or did before its key changed.
@@ -280,7 +274,7 @@ impl<'a> Deriver<'a> {
             targets.insert(self.rows.get(member)?.id.into());
         }
         targets.extend(self.claims.held_by(no)?.into_iter().map(Target::from));
-        targets.extend(self.released.get(&no).into_iter().flatten().map(|(key, _)| Target::from(*key)));
+        targets.extend(self.claims.formerly_held_by(no)?.into_iter().map(Target::from));
         self.referencing(&targets)
     }
 

@@ -5,14 +5,12 @@ use crate::model::{CellValue, ColumnIndex, RowId, RowState, Value};
 use crate::storage::catalog::quote;
 use crate::storage::driver::{Sql, SqlError, ValueRef};
 use crate::storage::sqlite_driver::RusqliteSql;
-use crate::storage::unique_index::{KeyOrigin, KeyTerm, UniqueKey};
+use crate::storage::unique_index::{KeyTerm, UniqueKey};
 
 /// A key that must be unique, by the store's numbers.
 pub struct UniqueRule {
     /// What tells it from every other key, however the schema is read: a hash of what it says.
     pub signature: KeyDigest,
-    /// Whether it is the PRIMARY KEY.
-    pub is_primary: bool,
     /// The columns whose values decide the key.
     pub columns: Vec<ColumnIndex>,
     parts: Vec<Part>,
@@ -84,8 +82,7 @@ impl UniqueRule {
         let columns = key.columns.iter().filter_map(|name| table.column(name)).collect();
         let mut signature = KeyDigest([0; 16]);
         hash.finalize_xof().fill(&mut signature.0);
-        let is_primary = key.origin == KeyOrigin::PrimaryKey;
-        Some(Self { signature, is_primary, columns, parts, query })
+        Some(Self { signature, columns, parts, query })
     }
 
     /// Whether this is a plain key over exactly these columns.

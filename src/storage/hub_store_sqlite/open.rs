@@ -25,7 +25,7 @@ const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// `body` is what was written to a row, `effective` what readers are told instead where rules that span rows
 /// say so; `survivor` is the identity of the row that it was united with. `claim` says which row holds a unique
-/// key, `link` which row references which; both are derived, under the rules whose digest `table_rules` keeps.
+/// key (`former_claim`, which one had it last), `link` which row references which; both are derived, under the rules whose digest `table_rules` keeps.
 ///
 /// `other_seq` is the last position at which someone other than `writer` (the row's last one) changed it, or
 /// from which every reader needs the whole row: a replica is not told of rows that only it has changed.
@@ -100,6 +100,13 @@ const SCHEMA: &str = "
         PRIMARY KEY (tenant, digest)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX claim_by_row ON claim (row);
+    CREATE TABLE former_claim (
+        tenant INTEGER NOT NULL,
+        digest BLOB NOT NULL,
+        row INTEGER NOT NULL,
+        PRIMARY KEY (tenant, digest)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX former_claim_by_row ON former_claim (row);
     CREATE TABLE claim_wait (
         tenant INTEGER NOT NULL,
         digest BLOB NOT NULL,
