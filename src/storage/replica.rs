@@ -24,7 +24,7 @@ use super::quarantine::examples;
 use super::rows::Context;
 use super::settle::settle_log;
 use super::transaction::{Purpose, transaction, without_waiting};
-use crate::model::{Digest, ReplicaId, StampSource, TableSchema, Value};
+use crate::model::{Digest, Hlc, ReplicaId, StampSource, TableSchema, Value};
 use crate::protocol::message::{Attached, Incarnation};
 
 /// Log entries settled in one go before remote changes are applied.
@@ -339,7 +339,7 @@ fn context<'a>(
         hub_now_ms: clock.now_ms,
         highest: state.highest,
     };
-    Context { catalog, cursor: state.cursor, stamps, highest: state.highest, mint }
+    Context { catalog, cursor: state.cursor, stamps, highest: state.highest, last_delete: Hlc::ZERO, mint }
 }
 
 /// Brings capture up to the schema, and reads the version that it has then.

@@ -17,6 +17,8 @@ pub struct Context<'a> {
     pub stamps: StampSource,
     /// The highest clock reading made so far.
     pub highest: Hlc,
+    /// The highest one of a delete: what was made in its place must beat it, also under the same identity.
+    pub last_delete: Hlc,
     /// Random bytes for new identities; passed in, so that a simulation can repeat itself.
     pub mint: &'a mut dyn FnMut() -> [u8; 16],
 }

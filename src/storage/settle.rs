@@ -206,11 +206,12 @@ pub fn settle_row(
         Some(entry) => (entry, Some(key)),
         None => born(sql, context, table, key, &row, origin)?,
     };
+    let whole = !entry.meta.is_alive();
+    let seen = if whole { context.last_delete.max(entry.meta.highest()) } else { entry.meta.highest() };
     let stamp = match origin {
-        Origin::Written(at_ms) => context.stamp(at_ms, entry.meta.highest()),
+        Origin::Written(at_ms) => context.stamp(at_ms, seen),
         Origin::Old => Stamp::ZERO,
     };
-    let whole = !entry.meta.is_alive();
     let cells: Vec<(&Column, u64)> = fingerprints(table, &row).collect();
     let differs = |(column, fingerprint): &(&Column, u64)| {
         // A cell that is not known yet is of a column that was added: its default is no write (I5).
@@ -257,6 +258,7 @@ fn settle_delete(
     entry.take_up(mark);
     let pending = Some(Pending { base: entry.meta.base(context.cursor), mark });
     let stamp = context.stamp(at_ms, entry.meta.highest());
+    context.last_delete = context.last_delete.max(stamp.hlc);
     entry.meta.deleted = Some(Tombstone { stamp, pending });
     for cell in &mut entry.meta.cells {
         // Its value is gone; the delete speaks for it.

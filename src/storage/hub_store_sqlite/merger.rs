@@ -56,10 +56,15 @@ impl Merger<'_> {
     /// The rows that a write to this one means. Of united rows, somebody who knew of the union writes to all
     /// that live; anybody else to the row that is his own.
     fn targets(&mut self, no: i64, base: Seq) -> Result<Vec<i64>, StoreError> {
-        let members = match self.deriver.rows.get(no)?.survivor {
-            Some(_) => vec![no],
-            None => self.deriver.members(no)?,
-        };
+        let row = self.deriver.rows.get(no)?;
+        if row.survivor.is_some() {
+            if base >= row.united_at {
+                // Its author knew that the row was another one by then: this is a new one with its key.
+                self.deriver.stand_alone(no)?;
+            }
+            return Ok(vec![no]);
+        }
+        let members = self.deriver.members(no)?;
         if members.len() == 1 {
             return Ok(members);
         }

@@ -259,6 +259,16 @@ impl Deriver<'_> {
         Ok(())
     }
 
+    /// Takes a row out of its union.
+    pub fn stand_alone(&mut self, no: i64) -> Result<(), StoreError> {
+        self.set_survivor(no, None)?;
+        self.whole.insert(no);
+        let children = self.children(no)?;
+        self.parted.extend(children);
+        self.parted.insert(no);
+        Ok(())
+    }
+
     fn own_keys(&mut self, no: i64) -> Result<Vec<KeyDigest>, StoreError> {
         let values = self.canonical_cells(no)?;
         let row = self.rows.get(no)?;
