@@ -68,6 +68,13 @@ impl<'a> Claims<'a> {
         self.digests("SELECT digest FROM former_claim WHERE row = ?1", row)
     }
 
+    /// Notes that references by a free key mean a row, though it never held that key.
+    pub fn note_former(self, key: KeyDigest, row: i64) -> Result<(), StoreError> {
+        let sql = "INSERT OR REPLACE INTO former_claim (tenant, digest, row) VALUES (?1, ?2, ?3)";
+        self.conn.prepare_cached(sql)?.execute(params![self.tenant, &key.0[..], row])?;
+        Ok(())
+    }
+
     /// Gives a free key to a row, which may have been born with it.
     pub fn take(self, key: KeyDigest, row: i64, by_birth: bool) -> Result<(), StoreError> {
         let sql = "DELETE FROM former_claim WHERE tenant = ?1 AND digest = ?2";

@@ -314,11 +314,9 @@ impl<'a> Deriver<'a> {
             if !row.stands_for_itself() {
                 continue;
             }
-            let verdict = Verdict {
-                alive: work.alive && !work.withheld,
-                values: work.values,
-                whole: self.whole.contains(&no),
-            };
+            let alive = work.alive && !work.withheld;
+            let whole = alive && self.whole.contains(&no);
+            let verdict = Verdict { alive, values: work.values, whole };
             let position = self.tenant.seq + 1;
             let told = work.merged.effective(&row.before, &verdict, self.since, position);
             if told.seq() == position {

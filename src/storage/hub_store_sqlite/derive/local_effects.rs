@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::{Deriver, LinkRule};
-use crate::model::{CellValue, ColumnIndex, Seq, Value};
+use crate::model::{CellValue, ColumnIndex, NOBODY, Seq, Value};
 use crate::storage::hub_store::StoreError;
 use crate::storage::table_info::OnDelete;
 
@@ -39,6 +39,8 @@ impl Deriver<'_> {
         }
         for no in revived {
             self.rows.get_mut(no)?.raw.deleted = None;
+            // If it lives after all, whoever deleted it has to get it back.
+            self.whole.insert(no);
             let counted = self.deleted.remove(&no).unwrap_or(0);
             self.report.conflicts = self.report.conflicts.saturating_sub(counted);
             self.rows.store(no)?;
@@ -47,6 +49,7 @@ impl Deriver<'_> {
         for (no, column, value) in tied {
             if let Some(cell) = self.rows.get_mut(no)?.raw.cells.get_mut(&column) {
                 cell.value = value;
+                cell.writer = NOBODY;
             }
             self.rows.store(no)?;
             touched.insert(no);
@@ -58,6 +61,12 @@ impl Deriver<'_> {
     fn went_with_parent(&mut self, no: i64, writer: u64, from: Seq) -> Result<bool, StoreError> {
         if !self.is_deleted_by(no, writer, from)? {
             return Ok(false);
+        }
+        for parent in self.parents_before(no, |link| link.on_delete == OnDelete::Refuse)? {
+            if self.is_deleted_by(parent.0, writer, from)? {
+                // Back among the living it would keep that one: it was deleted first, or in its own right.
+                return Ok(false);
+            }
         }
         for parent in self.parents_before(no, |link| link.on_delete == OnDelete::Cascade)? {
             if self.is_deleted_by(parent.0, writer, from)? {

@@ -26,7 +26,7 @@ impl Deriver<'_> {
             for held in self.claims.held_by(*no)? {
                 if !wanted.iter().any(|(_, digest)| *digest == held) {
                     self.release(*no, held)?;
-                    freed.push(held);
+                    freed.push((*no, held));
                 }
             }
             // What is withheld is not asked again what it wants.
@@ -46,8 +46,12 @@ impl Deriver<'_> {
         for no in claimants {
             self.claim(no, &mut again)?;
         }
-        for key in freed {
-            if self.claims.holder(key)?.is_none() {
+        for (row, key) in freed {
+            let holder = self.claims.holder(key)?;
+            if holder == Some(row) {
+                continue;
+            }
+            if holder.is_none() {
                 for no in self.claims.waiting(key)? {
                     self.rows.load(no)?;
                     self.rows.get_mut(no)?.withheld = false;
@@ -55,8 +59,7 @@ impl Deriver<'_> {
                     again.insert(no);
                 }
             }
-            let orphaned = self.referencing(&[Target::from(key)].into())?;
-            again.extend(orphaned.into_iter().filter(|no| !self.works.contains_key(no)));
+            again.extend(self.referencing(&[Target::from(key)].into())?);
         }
         Ok(again)
     }
@@ -92,8 +95,10 @@ impl Deriver<'_> {
             if self.claims.holder(digest)?.is_none() {
                 let by_birth = self.is_by_birth(no, (key, digest))?;
                 self.claims.take(digest, no, by_birth)?;
-                let waiting_children = self.referencing(&[Target::from(digest)].into())?;
-                again.extend(waiting_children.into_iter().filter(|child| !self.works.contains_key(child)));
+                let had_it = self.released.get(&no).is_some_and(|keys| keys.contains_key(&digest));
+                if !had_it {
+                    again.extend(self.referencing(&[Target::from(digest)].into())?);
+                }
             }
         }
         Ok(())
@@ -147,10 +152,15 @@ impl Deriver<'_> {
                 rules.name
             ));
         }
-        again.extend(self.children(loser)?);
+        for (_, key) in self.wanted(loser)? {
+            if self.claims.holder(key)?.is_none() {
+                self.claims.note_former(key, loser)?;
+            }
+        }
         for key in self.claims.held_by(loser)? {
             self.claims.release(key)?;
         }
+        again.extend(self.children(loser)?);
         let identity = self.rows.get(survivor)?.id;
         for member in self.members(loser)? {
             self.set_survivor(member, Some(identity))?;
