@@ -1,0 +1,59 @@
+//! What random cases once found, told as short stories.
+
+use federation_hub::model::Value;
+
+use crate::world::{Agent, Fate, Hub};
+
+/// Agents whose databases have this schema, with foreign keys enforced.
+fn agents(count: u64, schema: &str) -> (Hub, Vec<Agent>) {
+    let agent = |at| {
+        let mut agent = Agent::new("acme", &format!("agent {at}"), at + 1);
+        agent.run("PRAGMA foreign_keys = ON").run(schema);
+        agent
+    };
+    (Hub::new(), (0..count).map(agent).collect())
+}
+
+#[test]
+fn rows_older_than_syncing_that_mean_different_parents_are_different_rows() {
+    let (mut hub, mut agents) = agents(
+        2,
+        "CREATE TABLE tasks(id INTEGER PRIMARY KEY, title);
+         CREATE TABLE steps(id INTEGER PRIMARY KEY, task INTEGER REFERENCES tasks(id), what)",
+    );
+    for (agent, title) in agents.iter_mut().zip(["a", "b"]) {
+        agent
+            .run(&format!("INSERT INTO tasks VALUES(1, '{title}'); INSERT INTO steps VALUES(1, 1, 'begin')"));
+    }
+    for _ in 0..2 {
+        for agent in &mut agents {
+            agent.sync(&mut hub);
+        }
+    }
+    for agent in &mut agents {
+        let rows =
+            agent.rows("SELECT title, what FROM tasks LEFT JOIN steps ON task = tasks.id ORDER BY title");
+        let row = |title: &str| vec![Value::Text(title.into()), Value::Text("begin".into())];
+        assert_eq!(rows, vec![row("a"), row("b")]);
+    }
+}
+
+#[test]
+fn a_row_that_references_itself_and_rows_that_reference_each_other_arrive() {
+    let (mut hub, mut agents) = agents(
+        2,
+        "CREATE TABLE a(id INTEGER PRIMARY KEY, b INTEGER REFERENCES b(id) DEFERRABLE INITIALLY DEFERRED, what);
+         CREATE TABLE b(id INTEGER PRIMARY KEY, a INTEGER REFERENCES a(id));
+         CREATE TABLE people(id INTEGER PRIMARY KEY, boss INTEGER REFERENCES people(id))",
+    );
+    let first = &mut agents[0];
+    first.run("INSERT INTO people VALUES(1, 1), (2, 3), (3, 2)");
+    first.run("BEGIN; INSERT INTO a VALUES(1, 1, 'x'); INSERT INTO b VALUES(1, 1); COMMIT");
+    first.sync(&mut hub);
+    let second = &mut agents[1];
+    let counts = second.sync_with(&mut hub, Fate::Complete, &mut |_| {}).unwrap();
+    assert_eq!((counts.pulled, counts.quarantined), (5, 0));
+    assert_eq!(second.rows("PRAGMA foreign_key_check"), Vec::<Vec<Value>>::new());
+    let bosses = "SELECT count(*) FROM people AS p JOIN people AS q ON q.id = p.boss WHERE q.boss = p.id";
+    assert_eq!(second.rows(bosses), [[Value::Integer(3)]]);
+}
