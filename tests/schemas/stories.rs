@@ -57,3 +57,25 @@ fn a_row_that_references_itself_and_rows_that_reference_each_other_arrive() {
     let bosses = "SELECT count(*) FROM people AS p JOIN people AS q ON q.id = p.boss WHERE q.boss = p.id";
     assert_eq!(second.rows(bosses), [[Value::Integer(3)]]);
 }
+
+#[test]
+fn a_row_that_dies_with_a_parent_that_is_gone_here_waits_for_nothing() {
+    let (mut hub, mut agents) = agents(
+        2,
+        "CREATE TABLE tasks(id INTEGER PRIMARY KEY, title);
+         CREATE TABLE steps(id INTEGER PRIMARY KEY, task INTEGER NOT NULL REFERENCES tasks(id) ON DELETE CASCADE)",
+    );
+    let [a, b] = &mut agents[..] else { unreachable!() };
+    a.run("INSERT INTO tasks VALUES(1, 'a')").sync(&mut hub);
+    b.sync(&mut hub);
+    a.run("DELETE FROM tasks").sync(&mut hub);
+    b.run("INSERT INTO steps(task) SELECT id FROM tasks").sync(&mut hub);
+    assert_eq!(a.sync(&mut hub).quarantined, 0);
+    b.sync(&mut hub);
+    for agent in [a, b] {
+        assert_eq!(
+            agent.rows("SELECT id FROM tasks UNION ALL SELECT id FROM steps"),
+            Vec::<Vec<Value>>::new()
+        );
+    }
+}
