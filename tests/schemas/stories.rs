@@ -79,3 +79,27 @@ fn a_row_that_dies_with_a_parent_that_is_gone_here_waits_for_nothing() {
         );
     }
 }
+
+#[test]
+fn a_reference_that_was_cut_comes_back_with_the_parent_on_the_replica_that_cut_it() {
+    let (mut hub, mut agents) = agents(
+        2,
+        "CREATE TABLE tasks(id INTEGER PRIMARY KEY, title);
+         CREATE TABLE steps(id INTEGER PRIMARY KEY, task INTEGER REFERENCES tasks(id) ON DELETE RESTRICT);
+         CREATE TABLE notes(id INTEGER PRIMARY KEY, task INTEGER REFERENCES tasks(id) ON DELETE SET NULL)",
+    );
+    let [a, b] = &mut agents[..] else { unreachable!() };
+    a.run("INSERT INTO tasks VALUES(1, 'a'); INSERT INTO notes VALUES(1, 1)").sync(&mut hub);
+    b.sync(&mut hub);
+    b.run("INSERT INTO steps VALUES(1, 1)").sync(&mut hub);
+    a.run("DELETE FROM tasks").sync(&mut hub);
+    b.sync(&mut hub);
+    for agent in [a, b] {
+        let titles = "SELECT title FROM notes JOIN tasks ON tasks.id = notes.task";
+        assert_eq!(
+            agent.rows(titles),
+            [[Value::Text("a".into())]],
+            "the step keeps the task, for the note too"
+        );
+    }
+}

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::{Deriver, LinkRule};
-use crate::model::{CellValue, ColumnIndex, Seq, Value};
+use crate::model::{CellValue, ColumnIndex, NOBODY, Seq, Value};
 use crate::storage::hub_store::StoreError;
 use crate::storage::table_info::OnDelete;
 
@@ -47,6 +47,8 @@ impl Deriver<'_> {
         for (no, column, value) in tied {
             if let Some(cell) = self.rows.get_mut(no)?.raw.cells.get_mut(&column) {
                 cell.value = value;
+                // Its author has another value under this stamp, and must be told as well.
+                cell.writer = NOBODY;
             }
             self.rows.store(no)?;
             touched.insert(no);
