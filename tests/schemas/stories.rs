@@ -103,3 +103,22 @@ fn a_reference_that_was_cut_comes_back_with_the_parent_on_the_replica_that_cut_i
         );
     }
 }
+
+#[test]
+fn the_columns_of_a_foreign_key_are_one_write() {
+    let (mut hub, mut agents) = agents(
+        2,
+        "CREATE TABLE places(x, y, PRIMARY KEY(x, y));
+         CREATE TABLE pins(id TEXT PRIMARY KEY, x, y, FOREIGN KEY(x, y) REFERENCES places(x, y))",
+    );
+    let [a, b] = &mut agents[..] else { unreachable!() };
+    a.run("INSERT INTO places VALUES(1, 1), (1, 2), (2, 1); INSERT INTO pins VALUES('pin', 1, 1)")
+        .sync(&mut hub);
+    b.sync(&mut hub);
+    a.run("UPDATE pins SET x = 1, y = 2").sync(&mut hub);
+    b.run("UPDATE pins SET x = 2, y = 1").sync(&mut hub);
+    assert_eq!(a.sync(&mut hub).quarantined, 0);
+    let place = "SELECT x, y FROM pins JOIN places USING(x, y)";
+    assert_eq!(a.rows(place), [[Value::Integer(2), Value::Integer(1)]], "there is no place 2, 2");
+    assert_eq!(a.rows(place), b.rows(place));
+}
