@@ -122,3 +122,46 @@ fn the_columns_of_a_foreign_key_are_one_write() {
     assert_eq!(a.rows(place), [[Value::Integer(2), Value::Integer(1)]], "there is no place 2, 2");
     assert_eq!(a.rows(place), b.rows(place));
 }
+
+#[test]
+fn a_row_that_went_with_its_parent_comes_back_with_it() {
+    let (mut hub, mut agents) = agents(
+        2,
+        "CREATE TABLE tasks(id INTEGER PRIMARY KEY, title);
+         CREATE TABLE steps(id INTEGER PRIMARY KEY, task INTEGER REFERENCES tasks(id) ON DELETE RESTRICT);
+         CREATE TABLE notes(id INTEGER PRIMARY KEY, task INTEGER REFERENCES tasks(id) ON DELETE CASCADE)",
+    );
+    let [a, b] = &mut agents[..] else { unreachable!() };
+    a.run("INSERT INTO tasks VALUES(1, 'a'); INSERT INTO notes VALUES(1, 1)").sync(&mut hub);
+    b.sync(&mut hub);
+    b.run("INSERT INTO steps VALUES(1, 1)").sync(&mut hub);
+    a.run("DELETE FROM tasks").sync(&mut hub);
+    b.sync(&mut hub);
+    for agent in [a, b] {
+        let titles = "SELECT title FROM notes JOIN tasks ON tasks.id = notes.task";
+        assert_eq!(
+            agent.rows(titles),
+            [[Value::Text("a".into())]],
+            "the step keeps the task, and so the note"
+        );
+    }
+}
+
+#[test]
+fn a_row_that_references_its_parent_twice_comes_back_with_it() {
+    let (mut hub, mut agents) = agents(
+        2,
+        "CREATE TABLE tasks(id INTEGER PRIMARY KEY, title);
+         CREATE TABLE notes(id INTEGER PRIMARY KEY, task INTEGER REFERENCES tasks(id) ON DELETE CASCADE,
+           also INTEGER REFERENCES tasks(id))",
+    );
+    let [a, b] = &mut agents[..] else { unreachable!() };
+    a.run("INSERT INTO tasks VALUES(1, 'a'); INSERT INTO notes VALUES(1, 1, 1)").sync(&mut hub);
+    b.sync(&mut hub);
+    a.run("DELETE FROM tasks").sync(&mut hub);
+    b.sync(&mut hub);
+    a.sync(&mut hub);
+    let rows = "SELECT title FROM notes JOIN tasks ON tasks.id = notes.task";
+    assert_eq!(a.rows(rows), b.rows(rows));
+    assert_eq!(a.rows("SELECT title FROM tasks"), b.rows("SELECT title FROM tasks"));
+}

@@ -47,6 +47,8 @@ pub struct Deriver<'a> {
     decided: BTreeSet<i64>,
     /// Rows that every reader needs whole.
     whole: BTreeSet<i64>,
+    /// Rows that went with a parent where the batch was made: if they live on, they are needed there whole.
+    dropped: BTreeSet<i64>,
     /// What the author of a row that this batch made had seen.
     births: HashMap<i64, Seq>,
     /// Keys that rows held before they lost or changed them.
@@ -134,6 +136,7 @@ impl<'a> Deriver<'a> {
             works: BTreeMap::new(),
             decided: BTreeSet::new(),
             whole: BTreeSet::new(),
+            dropped: BTreeSet::new(),
             births: HashMap::new(),
             released: BTreeMap::new(),
             parted: BTreeSet::new(),
@@ -320,11 +323,9 @@ impl<'a> Deriver<'a> {
             if !row.stands_for_itself() {
                 continue;
             }
-            let verdict = Verdict {
-                alive: work.alive && !work.withheld,
-                values: work.values,
-                whole: self.whole.contains(&no),
-            };
+            let alive = work.alive && !work.withheld;
+            let whole = self.whole.contains(&no) || (alive && self.dropped.contains(&no));
+            let verdict = Verdict { alive, values: work.values, whole };
             let position = self.tenant.seq + 1;
             let told = work.merged.effective(&row.before, &verdict, self.since, position);
             if told.seq() == position {

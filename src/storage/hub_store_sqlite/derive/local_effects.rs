@@ -43,6 +43,8 @@ impl Deriver<'_> {
             self.report.conflicts = self.report.conflicts.saturating_sub(counted);
             self.rows.store(no)?;
             touched.insert(no);
+            let entity = self.entity(no)?;
+            self.dropped.insert(entity);
         }
         for (no, column, value) in tied {
             if let Some(cell) = self.rows.get_mut(no)?.raw.cells.get_mut(&column) {
