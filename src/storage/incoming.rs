@@ -51,6 +51,7 @@ impl Arrival<'_> {
         let mut meta = self.entry.map(|entry| entry.meta.clone()).unwrap_or_default();
         let is_present = self.entry.is_some_and(Entry::is_present);
         let mut cells = Vec::new();
+        let mut waits = None;
         let mut deleted = meta.deleted.filter(|delete| {
             let is_unknown_to_hub = delete.pending.is_some_and(|pending| !pending.is_acked(self.acked));
             !self.update.whole || is_unknown_to_hub
@@ -78,9 +79,10 @@ impl Arrival<'_> {
                         let named = |sql: &mut dyn Sql| self.named_parent(sql, column);
                         match resolver.stored(sql, column, named, *id)? {
                             Ok(value) => value,
-                            // Of a row that is gone nobody will miss a reference.
-                            Err(_) if self.says_dead() => continue,
-                            Err(reason) => return Ok(Err(reason)),
+                            Err(reason) => {
+                                waits.get_or_insert(reason);
+                                Value::Null
+                            }
                         }
                     }
                 };
@@ -107,7 +109,11 @@ impl Arrival<'_> {
             delete.stamp = known.map(|cell| cell.stamp).fold(delete.stamp, Stamp::max);
         }
         meta.deleted = deleted;
-        Ok(Ok((meta, cells)))
+        // A row that is dead, perhaps with the very parent that is missing here, waits for nothing.
+        Ok(match waits.filter(|_| meta.is_alive()) {
+            Some(reason) => Err(reason),
+            None => Ok((meta, cells)),
+        })
     }
 
     /// Whether the hub says that the row is dead.

@@ -212,22 +212,7 @@ pub fn settle_row(
         Origin::Written(at_ms) => context.stamp(at_ms, seen),
         Origin::Old => Stamp::ZERO,
     };
-    let cells: Vec<(&Column, u64)> = fingerprints(table, &row).collect();
-    let differs = |(column, fingerprint): &(&Column, u64)| {
-        // A cell that is not known yet is of a column that was added: its default is no write (I5).
-        let known = entry.meta.cell(column.number).map_or(column.default, |cell| cell.fingerprint);
-        whole || known != *fingerprint
-    };
-    // A number that means another table's row now is another reference, although it is the same number.
-    let means_another = |(column, _): &(&Column, u64)| match &column.references {
-        Some(Reference::ByColumn { column, .. }) => cells.get(*column).is_some_and(&differs),
-        _ => false,
-    };
-    let differing: Vec<(u16, u64)> = cells
-        .iter()
-        .filter(|cell| differs(cell) || means_another(cell))
-        .map(|(column, fingerprint)| (column.number, *fingerprint))
-        .collect();
+    let differing = differing(table, &entry, &row);
     if differing.is_empty() {
         return Ok(None);
     }
@@ -242,6 +227,38 @@ pub fn settle_row(
         None => entry.insert(sql, table)?,
     }
     Ok(Some(Changed { entry, row: Some(row) }))
+}
+
+/// The cells that are another write than the last synced state, with their fingerprints.
+fn differing(table: &Table, entry: &Entry, row: &[Value]) -> Vec<(u16, u64)> {
+    let whole = !entry.meta.is_alive();
+    let cells: Vec<(&Column, u64)> = fingerprints(table, row).collect();
+    let differs = |(column, fingerprint): &(&Column, u64)| {
+        // A cell that is not known yet is of a column that was added: its default is no write (I5).
+        let known = entry.meta.cell(column.number).map_or(column.default, |cell| cell.fingerprint);
+        whole || known != *fingerprint
+    };
+    // A number that means another table's row now is another reference, although it is the same number.
+    let means_another = |(column, _): &(&Column, u64)| match &column.references {
+        Some(Reference::ByColumn { column, .. }) => cells.get(*column).is_some_and(&differs),
+        _ => false,
+    };
+    let mut is_written: Vec<bool> = cells.iter().map(|cell| differs(cell) || means_another(cell)).collect();
+    // The columns of a foreign key mean one row together: half of one write and half of another mean none.
+    // Foreign keys can share columns, so that one pulls in the next.
+    let composite = table.foreign_keys.iter().filter(|key| key.columns.len() > 1);
+    let links: Vec<Vec<usize>> = composite
+        .map(|key| key.columns.iter().filter_map(|(column, _)| table.position(column)).collect())
+        .collect();
+    for _ in 0..links.len() {
+        for link in &links {
+            if link.iter().any(|at| is_written[*at]) {
+                link.iter().for_each(|at| is_written[*at] = true);
+            }
+        }
+    }
+    let written = cells.iter().zip(is_written).filter(|(_, is_written)| *is_written);
+    written.map(|((column, fingerprint), _)| (column.number, *fingerprint)).collect()
 }
 
 fn settle_delete(

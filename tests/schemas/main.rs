@@ -20,6 +20,7 @@ mod isomorphism;
 mod proof;
 mod schema;
 mod shrink;
+mod stories;
 mod thousand;
 #[expect(dead_code, reason = "shared with other tests, which need more of it")]
 #[path = "../support/world.rs"]

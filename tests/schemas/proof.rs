@@ -20,6 +20,8 @@ const KEPT: &[Feature] = &[
     Feature::References,
     Feature::NaturalReferences,
     Feature::CompositeReferences,
+    Feature::InheritedKeys,
+    Feature::Cycles,
     Feature::Triggers,
     Feature::Deletes,
     Feature::Losses,

@@ -46,6 +46,8 @@ pub struct Deriver<'a> {
     decided: BTreeSet<i64>,
     /// Rows that every reader needs whole.
     whole: BTreeSet<i64>,
+    /// Rows that went with a parent where the batch was made: if they live on, they are needed there whole.
+    dropped: BTreeSet<i64>,
     /// What the author of a row that this batch made had seen.
     births: HashMap<i64, Seq>,
     /// Keys that rows held before they lost or changed them, and whether they were born with them.
@@ -133,6 +135,7 @@ impl<'a> Deriver<'a> {
             works: BTreeMap::new(),
             decided: BTreeSet::new(),
             whole: BTreeSet::new(),
+            dropped: BTreeSet::new(),
             births: HashMap::new(),
             released: BTreeMap::new(),
             parted: BTreeSet::new(),
@@ -315,7 +318,7 @@ impl<'a> Deriver<'a> {
                 continue;
             }
             let alive = work.alive && !work.withheld;
-            let whole = alive && self.whole.contains(&no);
+            let whole = alive && (self.whole.contains(&no) || self.dropped.contains(&no));
             let verdict = Verdict { alive, values: work.values, whole };
             let position = self.tenant.seq + 1;
             let told = work.merged.effective(&row.before, &verdict, self.since, position);

@@ -39,16 +39,17 @@ impl Deriver<'_> {
         }
         for no in revived {
             self.rows.get_mut(no)?.raw.deleted = None;
-            // If it lives after all, whoever deleted it has to get it back.
-            self.whole.insert(no);
             let counted = self.deleted.remove(&no).unwrap_or(0);
             self.report.conflicts = self.report.conflicts.saturating_sub(counted);
             self.rows.store(no)?;
             touched.insert(no);
+            let entity = self.entity(no)?;
+            self.dropped.insert(entity);
         }
         for (no, column, value) in tied {
             if let Some(cell) = self.rows.get_mut(no)?.raw.cells.get_mut(&column) {
                 cell.value = value;
+                // Its author has another value under this stamp, and must be told as well.
                 cell.writer = NOBODY;
             }
             self.rows.store(no)?;

@@ -1,0 +1,167 @@
+//! What random cases once found, told as short stories.
+
+use federation_hub::model::Value;
+
+use crate::world::{Agent, Fate, Hub};
+
+/// Agents whose databases have this schema, with foreign keys enforced.
+fn agents(count: u64, schema: &str) -> (Hub, Vec<Agent>) {
+    let agent = |at| {
+        let mut agent = Agent::new("acme", &format!("agent {at}"), at + 1);
+        agent.run("PRAGMA foreign_keys = ON").run(schema);
+        agent
+    };
+    (Hub::new(), (0..count).map(agent).collect())
+}
+
+#[test]
+fn rows_older_than_syncing_that_mean_different_parents_are_different_rows() {
+    let (mut hub, mut agents) = agents(
+        2,
+        "CREATE TABLE tasks(id INTEGER PRIMARY KEY, title);
+         CREATE TABLE steps(id INTEGER PRIMARY KEY, task INTEGER REFERENCES tasks(id), what)",
+    );
+    for (agent, title) in agents.iter_mut().zip(["a", "b"]) {
+        agent
+            .run(&format!("INSERT INTO tasks VALUES(1, '{title}'); INSERT INTO steps VALUES(1, 1, 'begin')"));
+    }
+    for _ in 0..2 {
+        for agent in &mut agents {
+            agent.sync(&mut hub);
+        }
+    }
+    for agent in &mut agents {
+        let rows =
+            agent.rows("SELECT title, what FROM tasks LEFT JOIN steps ON task = tasks.id ORDER BY title");
+        let row = |title: &str| vec![Value::Text(title.into()), Value::Text("begin".into())];
+        assert_eq!(rows, vec![row("a"), row("b")]);
+    }
+}
+
+#[test]
+fn a_row_that_references_itself_and_rows_that_reference_each_other_arrive() {
+    let (mut hub, mut agents) = agents(
+        2,
+        "CREATE TABLE a(id INTEGER PRIMARY KEY, b INTEGER REFERENCES b(id) DEFERRABLE INITIALLY DEFERRED, what);
+         CREATE TABLE b(id INTEGER PRIMARY KEY, a INTEGER REFERENCES a(id));
+         CREATE TABLE people(id INTEGER PRIMARY KEY, boss INTEGER REFERENCES people(id))",
+    );
+    let first = &mut agents[0];
+    first.run("INSERT INTO people VALUES(1, 1), (2, 3), (3, 2)");
+    first.run("BEGIN; INSERT INTO a VALUES(1, 1, 'x'); INSERT INTO b VALUES(1, 1); COMMIT");
+    first.sync(&mut hub);
+    let second = &mut agents[1];
+    let counts = second.sync_with(&mut hub, Fate::Complete, &mut |_| {}).unwrap();
+    assert_eq!((counts.pulled, counts.quarantined), (5, 0));
+    assert_eq!(second.rows("PRAGMA foreign_key_check"), Vec::<Vec<Value>>::new());
+    let bosses = "SELECT count(*) FROM people AS p JOIN people AS q ON q.id = p.boss WHERE q.boss = p.id";
+    assert_eq!(second.rows(bosses), [[Value::Integer(3)]]);
+}
+
+#[test]
+fn a_row_that_dies_with_a_parent_that_is_gone_here_waits_for_nothing() {
+    let (mut hub, mut agents) = agents(
+        2,
+        "CREATE TABLE tasks(id INTEGER PRIMARY KEY, title);
+         CREATE TABLE steps(id INTEGER PRIMARY KEY, task INTEGER NOT NULL REFERENCES tasks(id) ON DELETE CASCADE)",
+    );
+    let [a, b] = &mut agents[..] else { unreachable!() };
+    a.run("INSERT INTO tasks VALUES(1, 'a')").sync(&mut hub);
+    b.sync(&mut hub);
+    a.run("DELETE FROM tasks").sync(&mut hub);
+    b.run("INSERT INTO steps(task) SELECT id FROM tasks").sync(&mut hub);
+    assert_eq!(a.sync(&mut hub).quarantined, 0);
+    b.sync(&mut hub);
+    for agent in [a, b] {
+        assert_eq!(
+            agent.rows("SELECT id FROM tasks UNION ALL SELECT id FROM steps"),
+            Vec::<Vec<Value>>::new()
+        );
+    }
+}
+
+#[test]
+fn a_reference_that_was_cut_comes_back_with_the_parent_on_the_replica_that_cut_it() {
+    let (mut hub, mut agents) = agents(
+        2,
+        "CREATE TABLE tasks(id INTEGER PRIMARY KEY, title);
+         CREATE TABLE steps(id INTEGER PRIMARY KEY, task INTEGER REFERENCES tasks(id) ON DELETE RESTRICT);
+         CREATE TABLE notes(id INTEGER PRIMARY KEY, task INTEGER REFERENCES tasks(id) ON DELETE SET NULL)",
+    );
+    let [a, b] = &mut agents[..] else { unreachable!() };
+    a.run("INSERT INTO tasks VALUES(1, 'a'); INSERT INTO notes VALUES(1, 1)").sync(&mut hub);
+    b.sync(&mut hub);
+    b.run("INSERT INTO steps VALUES(1, 1)").sync(&mut hub);
+    a.run("DELETE FROM tasks").sync(&mut hub);
+    b.sync(&mut hub);
+    for agent in [a, b] {
+        let titles = "SELECT title FROM notes JOIN tasks ON tasks.id = notes.task";
+        assert_eq!(
+            agent.rows(titles),
+            [[Value::Text("a".into())]],
+            "the step keeps the task, for the note too"
+        );
+    }
+}
+
+#[test]
+fn the_columns_of_a_foreign_key_are_one_write() {
+    let (mut hub, mut agents) = agents(
+        2,
+        "CREATE TABLE places(x, y, PRIMARY KEY(x, y));
+         CREATE TABLE pins(id TEXT PRIMARY KEY, x, y, FOREIGN KEY(x, y) REFERENCES places(x, y))",
+    );
+    let [a, b] = &mut agents[..] else { unreachable!() };
+    a.run("INSERT INTO places VALUES(1, 1), (1, 2), (2, 1); INSERT INTO pins VALUES('pin', 1, 1)")
+        .sync(&mut hub);
+    b.sync(&mut hub);
+    a.run("UPDATE pins SET x = 1, y = 2").sync(&mut hub);
+    b.run("UPDATE pins SET x = 2, y = 1").sync(&mut hub);
+    assert_eq!(a.sync(&mut hub).quarantined, 0);
+    let place = "SELECT x, y FROM pins JOIN places USING(x, y)";
+    assert_eq!(a.rows(place), [[Value::Integer(2), Value::Integer(1)]], "there is no place 2, 2");
+    assert_eq!(a.rows(place), b.rows(place));
+}
+
+#[test]
+fn a_row_that_went_with_its_parent_comes_back_with_it() {
+    let (mut hub, mut agents) = agents(
+        2,
+        "CREATE TABLE tasks(id INTEGER PRIMARY KEY, title);
+         CREATE TABLE steps(id INTEGER PRIMARY KEY, task INTEGER REFERENCES tasks(id) ON DELETE RESTRICT);
+         CREATE TABLE notes(id INTEGER PRIMARY KEY, task INTEGER REFERENCES tasks(id) ON DELETE CASCADE)",
+    );
+    let [a, b] = &mut agents[..] else { unreachable!() };
+    a.run("INSERT INTO tasks VALUES(1, 'a'); INSERT INTO notes VALUES(1, 1)").sync(&mut hub);
+    b.sync(&mut hub);
+    b.run("INSERT INTO steps VALUES(1, 1)").sync(&mut hub);
+    a.run("DELETE FROM tasks").sync(&mut hub);
+    b.sync(&mut hub);
+    for agent in [a, b] {
+        let titles = "SELECT title FROM notes JOIN tasks ON tasks.id = notes.task";
+        assert_eq!(
+            agent.rows(titles),
+            [[Value::Text("a".into())]],
+            "the step keeps the task, and so the note"
+        );
+    }
+}
+
+#[test]
+fn a_row_that_references_its_parent_twice_comes_back_with_it() {
+    let (mut hub, mut agents) = agents(
+        2,
+        "CREATE TABLE tasks(id INTEGER PRIMARY KEY, title);
+         CREATE TABLE notes(id INTEGER PRIMARY KEY, task INTEGER REFERENCES tasks(id) ON DELETE CASCADE,
+           also INTEGER REFERENCES tasks(id))",
+    );
+    let [a, b] = &mut agents[..] else { unreachable!() };
+    a.run("INSERT INTO tasks VALUES(1, 'a'); INSERT INTO notes VALUES(1, 1, 1)").sync(&mut hub);
+    b.sync(&mut hub);
+    a.run("DELETE FROM tasks").sync(&mut hub);
+    b.sync(&mut hub);
+    a.sync(&mut hub);
+    let rows = "SELECT title FROM notes JOIN tasks ON tasks.id = notes.task";
+    assert_eq!(a.rows(rows), b.rows(rows));
+    assert_eq!(a.rows("SELECT title FROM tasks"), b.rows("SELECT title FROM tasks"));
+}
