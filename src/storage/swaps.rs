@@ -167,9 +167,12 @@ fn in_the_way(sql: &mut dyn Sql, table: &Table, row: &[Value]) -> Result<Vec<Vec
         }
         // Numbered parameters would need no WITH, but better-sqlite3 takes them for named ones. The NULL is for
         // the index over a constant, which reads no column.
-        let bound: String = unique.columns.iter().map(|name| format!("? AS {}, ", quote(name))).collect();
+        let mut bound: Vec<String> =
+            unique.columns.iter().map(|name| format!("? AS {}", quote(name))).collect();
+        bound.push("NULL".to_owned());
         let statement = format!(
-            "WITH _federation_row AS (SELECT {bound}NULL) SELECT {} FROM main.{} WHERE {}",
+            "WITH _federation_row AS (SELECT {}) SELECT {} FROM main.{} WHERE {}",
+            bound.join(", "),
             quote_list(table.key_columns()),
             quote(&table.name),
             conditions.join(" AND ")
