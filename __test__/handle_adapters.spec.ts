@@ -1,7 +1,8 @@
 // The adapters themselves, in what a sync reaches seldom.
 
+import Database from 'better-sqlite3'
 import Libsql from 'libsql'
-import initSqlJs, { type Database } from 'sql.js'
+import initSqlJs, { type Database as SqlJsDatabase } from 'sql.js'
 
 import { cleanup } from './support'
 
@@ -35,7 +36,7 @@ function thrown(work: () => unknown): { code?: string; message: string } {
   throw new Error('expected an error')
 }
 
-async function sqlJs(): Promise<{ surface: Surface; db: Database }> {
+async function sqlJs(): Promise<{ surface: Surface; db: SqlJsDatabase }> {
   const SQL = await initSqlJs()
   const db = new SQL.Database()
   cleanup(() => db.close())
@@ -117,6 +118,18 @@ describe.each(BOTH)('%s', (_name, open) => {
     ]
     for (const ask of asked) expect(thrown(ask).message).toBe('The database connection is not open')
   })
+})
+
+test('a better-sqlite3 handle goes to native code as it is, and others do not', async () => {
+  class Memory extends Database {
+    db = new Libsql(':memory:')
+  }
+  for (const db of [new Database(':memory:'), new Memory(':memory:')]) {
+    expect(handleOf(db).surface).toBe(db)
+    expect(handleOf({ db }).surface).toBe(db)
+  }
+  const { surface, db } = libsql()
+  expect(surface).not.toBe(db)
 })
 
 test('sql.js: statements are let go, as it frees none by itself', async () => {

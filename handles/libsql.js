@@ -17,9 +17,8 @@ const GRACE_MS = 1000;
 function matches(database) {
   return (
     typeof database.open === 'boolean' &&
-    // Of the class and not of the instance in better-sqlite3.
-    Object.hasOwn(database, 'inTransaction') &&
-    ['prepare', 'exec', 'pragma'].every((name) => typeof database[name] === 'function')
+    // Replication is what libsql has and better-sqlite3 has not.
+    ['prepare', 'exec', 'pragma', 'syncUntil'].every((name) => typeof database[name] === 'function')
   );
 }
 

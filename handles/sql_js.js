@@ -1,9 +1,9 @@
 'use strict';
 
-// sql.js's `Database`. It binds a BigInt as text and a whole double as an integer, so that such parameters are
-// wrapped in a CAST, and each statement is prepared once for each combination of parameters that want one. It
-// reads text only up to a NUL (before 1.14) or without a leading U+FEFF (since), so that text is read as bytes.
-// `export()` (before 1.16) and `close()` end every statement; those of ours are then prepared again.
+// sql.js's `Database`. It binds a BigInt as text and a whole double as an integer, so that integers and doubles are
+// wrapped in a CAST, and each statement is prepared once for each combination of such parameters. It reads text only
+// up to a NUL (1.13) or without a leading U+FEFF (1.16), so that text is read as bytes. `export()` (1.13) and
+// `close()` end every statement; those of ours are then prepared again.
 
 const { closed, sqliteError } = require('./errors.js');
 const { Unfinished, begins } = require('./unfinished.js');
@@ -13,6 +13,12 @@ const GRACE_MS = 1000;
 
 /** How many statements are kept: one more, and the oldest goes. sql.js frees none by itself. */
 const MAX_STATEMENTS = 512;
+
+/** For how many combinations of parameters a statement's SQL is kept. */
+const MAX_COMBINATIONS = 64;
+
+/** What the methods of a statement throw when `export()` or `close()` has ended it. */
+const ENDED = 'Statement closed';
 
 /** SQLite's codes, which sql.js does not give, by how its messages begin or end. */
 const CODES = [
@@ -75,17 +81,26 @@ class Surface {
   /** Binds the parameters to the statement, calls `work` with it, and resets it. */
   using(sql, params, work) {
     return this.guarded(() => {
-      const marks = params.map(markOf);
-      const exact = marks.every((mark) => mark === '.') ? sql : wrapped(sql, marks);
-      const values = params.map(bindable);
-      const statement = this.#statement(exact);
+      const statement = this.#bound(sql, params.map(bindable));
       try {
-        statement.bind(values);
         return work(statement);
       } finally {
         statement.reset();
       }
     });
+  }
+
+  #bound(sql, values) {
+    const statement = this.#kept.get(sql) ?? this.#statement(sql);
+    try {
+      statement.bind(values);
+      return statement;
+    } catch (error) {
+      if (error !== ENDED) throw error;
+    }
+    const anew = this.#statement(sql);
+    anew.bind(values);
+    return anew;
   }
 
   #statement(sql) {
@@ -122,6 +137,8 @@ class Surface {
 class Statement {
   #surface;
   #sql;
+  /** The SQL for each combination of parameters that want a CAST, by their marks. */
+  #wrapped = new Map();
 
   constructor(surface, sql, reader) {
     this.#surface = surface;
@@ -138,7 +155,7 @@ class Statement {
   }
 
   all(...params) {
-    return this.#surface.using(this.#sql, params, (statement) => {
+    return this.#surface.using(this.#exact(params), params, (statement) => {
       const rows = [];
       while (statement.step()) rows.push(exactRow(statement));
       return rows;
@@ -146,14 +163,27 @@ class Statement {
   }
 
   run(...params) {
-    return this.#surface.using(this.#sql, params, (statement) => {
+    return this.#surface.using(this.#exact(params), params, (statement) => {
       statement.step();
       return { changes: this.#surface.changes() };
     });
   }
+
+  /** The SQL to bind these parameters to. */
+  #exact(params) {
+    let marks = '';
+    for (const value of params) marks += markOf(value);
+    let sql = this.#wrapped.get(marks);
+    if (sql === undefined) {
+      if (this.#wrapped.size >= MAX_COMBINATIONS) this.#wrapped.clear();
+      sql = wrapped(this.#sql, marks);
+      this.#wrapped.set(marks, sql);
+    }
+    return sql;
+  }
 }
 
-/** Whether neither export() nor close() has ended a statement; binding nothing is what tells. */
+/** Whether a statement has not been ended; binding nothing is what tells. */
 function isAlive(statement) {
   try {
     return statement.bind(null);
@@ -175,27 +205,20 @@ function textOf(bytes) {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8');
 }
 
-/** How a parameter has to be wrapped: not at all, as an integer, or as a double. */
+/** How a parameter is wrapped: as an integer, as a double, or not at all. By type alone: few combinations. */
 function markOf(value) {
-  if (typeof value === 'bigint') return isSmall(Number(value)) ? '.' : 'i';
-  return typeof value === 'number' && isSmall(value) ? 'r' : '.';
+  if (typeof value === 'bigint') return 'i';
+  return typeof value === 'number' ? 'r' : '.';
 }
 
-/** A value that sql.js binds exactly, perhaps within the CAST that `markOf` asks for. */
+/** A value that sql.js binds exactly, given the CAST that `markOf` asks for. */
 function bindable(value) {
-  if (typeof value === 'bigint' && isSmall(Number(value))) return Number(value);
+  if (typeof value === 'bigint') {
+    const number = Number(value);
+    return number === (number | 0) ? number : String(value);
+  }
   // Minus zero is equal to an integer, as which it would lose its sign.
-  return typeof value === 'bigint' || Object.is(value, -0) ? textOfNumber(value) : value;
-}
-
-/** A number in SQL's notation. */
-function textOfNumber(value) {
-  return Object.is(value, -0) ? '-0.0' : String(value);
-}
-
-/** Whether sql.js binds this number as an integer. */
-function isSmall(number) {
-  return number === (number | 0);
+  return Object.is(value, -0) ? '-0.0' : value;
 }
 
 /** The SQL with those of its parameters wrapped that want it. */

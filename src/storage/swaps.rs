@@ -161,12 +161,18 @@ fn in_the_way(sql: &mut dyn Sql, table: &Table, row: &[Value]) -> Result<Vec<Vec
     for unique in &table.unique_keys {
         // A generated column has no value before the row is written; SQLite's refusal then stands.
         let Some(values) = values_of(table, unique, row) else { continue };
-        let mut conditions: Vec<String> = unique.parts.iter().map(|part| equal(unique, part)).collect();
+        let mut conditions: Vec<String> = unique.parts.iter().map(equal).collect();
         if let Some(filter) = &unique.filter {
-            conditions.push(format!("({filter}) AND {}", of_row(unique, filter)));
+            conditions.push(format!("({filter}) AND {}", of_row(filter)));
         }
+        // Numbered parameters would need no WITH, but better-sqlite3 takes them for named ones. The NULL is for
+        // the index over a constant, which reads no column.
+        let mut bound: Vec<String> =
+            unique.columns.iter().map(|name| format!("? AS {}", quote(name))).collect();
+        bound.push("NULL".to_owned());
         let statement = format!(
-            "SELECT {} FROM main.{} WHERE {}",
+            "WITH _federation_row AS (SELECT {}) SELECT {} FROM main.{} WHERE {}",
+            bound.join(", "),
             quote_list(table.key_columns()),
             quote(&table.name),
             conditions.join(" AND ")
@@ -188,19 +194,17 @@ fn values_of<'a>(table: &Table, unique: &UniqueKey, row: &'a [Value]) -> Option<
     unique.columns.iter().map(value).collect()
 }
 
-fn equal(unique: &UniqueKey, part: &KeyPart) -> String {
+fn equal(part: &KeyPart) -> String {
     let (own, other) = match &part.term {
-        KeyTerm::Column(column) => (quote(column), of_row(unique, &quote(column))),
-        KeyTerm::Expression(expression) => (format!("({expression})"), of_row(unique, expression)),
+        KeyTerm::Column(column) => (quote(column), of_row(&quote(column))),
+        KeyTerm::Expression(expression) => (format!("({expression})"), of_row(expression)),
     };
     format!("{own} = {other} COLLATE {}", quote(&part.collation))
 }
 
 /// An expression over the bound values of the key's columns.
-fn of_row(unique: &UniqueKey, expression: &str) -> String {
-    let columns = unique.columns.iter().enumerate();
-    let columns: Vec<String> = columns.map(|(at, name)| format!("?{} AS {}", at + 1, quote(name))).collect();
-    format!("(SELECT {expression} FROM (SELECT {}))", columns.join(", "))
+fn of_row(expression: &str) -> String {
+    format!("(SELECT {expression} FROM _federation_row)")
 }
 
 /// Deletes the row, and puts its bookkeeping where no other can be in its way.
