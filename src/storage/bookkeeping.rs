@@ -31,6 +31,7 @@ const TABLES: &[&str] = &[
        scan TEXT, scanned BLOB, refresh INTEGER NOT NULL DEFAULT 0)",
     "CREATE TABLE _federation_log(seq INTEGER PRIMARY KEY, tbl INTEGER NOT NULL, op INTEGER NOT NULL,
        at INTEGER NOT NULL, k0, k1, k2, k3)",
+    "CREATE INDEX _federation_log_move ON _federation_log(seq) WHERE op IN (1, 2)",
     "CREATE TABLE _federation_row(tbl INTEGER NOT NULL, k NOT NULL, id BLOB NOT NULL, batch INTEGER,
        state BLOB NOT NULL, PRIMARY KEY(tbl, k)) WITHOUT ROWID",
     // Led by `id`: with `tbl` first, the planner takes the primary key and scans the whole table.

@@ -20,6 +20,8 @@ pub mod log_op {
     pub const MOVED_FROM: i64 = 1;
     /// See [`MOVED_FROM`].
     pub const MOVED_TO: i64 = 2;
+    /// As [`TOUCHED`], by a DELETE.
+    pub const DELETED: i64 = 3;
 }
 
 /// The capture triggers of a table: name and text.
@@ -37,7 +39,7 @@ pub fn trigger_texts(table: &Table) -> Vec<(String, String)> {
     let mut triggers = vec![
         trigger(table, "insert", &format!("AFTER INSERT ON {on}"), &entry(log_op::TOUCHED, "NEW.")),
         trigger(table, "update", &format!("AFTER UPDATE ON {on}"), &entry(log_op::TOUCHED, "NEW.")),
-        trigger(table, "delete", &format!("AFTER DELETE ON {on}"), &entry(log_op::TOUCHED, "OLD.")),
+        trigger(table, "delete", &format!("AFTER DELETE ON {on}"), &entry(log_op::DELETED, "OLD.")),
         trigger(
             table,
             "move",
@@ -98,8 +100,13 @@ fn of_new_row(unique: &UniqueKey, expression: &str) -> String {
     format!("(SELECT {expression} FROM (SELECT {}))", columns.collect::<Vec<_>>().join(", "))
 }
 
+/// The name of a capture trigger of the table that has this number.
+pub fn trigger_name(table: i64, suffix: &str) -> String {
+    format!("{PREFIX}{table}_{suffix}")
+}
+
 fn trigger(table: &Table, suffix: &str, when: &str, body: &str) -> (String, String) {
-    let name = format!("{PREFIX}{}_{suffix}", table.number);
+    let name = trigger_name(table.number, suffix);
     let text = format!("CREATE TRIGGER {} {when} BEGIN {body} END", quote(&name));
     (name, text)
 }

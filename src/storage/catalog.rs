@@ -21,6 +21,9 @@ pub struct Catalog {
     pub tables: Vec<Table>,
     /// Tables that are not, each with the reason.
     pub left_alone: Vec<(String, String)>,
+    /// Tables that were synced, and that the application has dropped or renamed, in lower case: filled in by
+    /// `capture`. They are not made again here, and their rows are not wanted, unless the application makes them.
+    pub dropped: Vec<String>,
 }
 
 /// A synced table.
@@ -68,6 +71,8 @@ pub struct Column {
     pub name: String,
     /// Its number in the bookkeeping; assigned by `capture`, 0 before.
     pub number: u16,
+    /// The number that it had under another name, before it was renamed; found by `capture`.
+    pub was: Option<u16>,
     /// What its integers are numbers of, if they are numbers of rows.
     pub references: Option<Reference>,
     /// The fingerprint of its default: what old rows hold in a column that was added.
@@ -279,6 +284,7 @@ impl Objects {
             .map(|column| Column {
                 name: column.name.clone(),
                 number: 0,
+                was: None,
                 references: None,
                 default: column.default,
                 affinity: column.affinity,

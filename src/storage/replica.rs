@@ -383,7 +383,8 @@ fn make_tables(
     let mut made = false;
     for table in tables {
         let exists = catalog.table(&table.name).is_some()
-            || catalog.left_alone.iter().any(|(name, _)| name.eq_ignore_ascii_case(&table.name));
+            || catalog.left_alone.iter().any(|(name, _)| name.eq_ignore_ascii_case(&table.name))
+            || catalog.dropped.iter().any(|name| name.eq_ignore_ascii_case(&table.name));
         if exists {
             continue;
         }

@@ -52,24 +52,14 @@ pub fn settle_log(
     mark: u64,
     changed: OnChanged<'_>,
 ) -> Result<bool, SqlError> {
-    let Log { entries, last, is_whole } = read_log(sql, limit)?;
-    let Some(last) = last else { return Ok(true) };
     let catalog = context.catalog;
-    for pair in entries.windows(2) {
-        let [from, to] = pair else { continue };
-        if let (log_op::MOVED_FROM, Some(table)) = (from.op, catalog.numbered(from.table)) {
-            let at_ms = from.at_ms;
-            let (from, to) = (from.key(table), to.key(table));
-            if from.iter().chain(&to).any(|value| matches!(value, Value::Null)) {
-                // A key that holds a NULL identifies nothing: the row leaves, or comes anew.
-                continue;
-            }
-            let (from, to) = (LocalKey::of(table, &from)?, LocalKey::of(table, &to)?);
-            if let Some(replaced) = follow_move(sql, context, table, &from, to, at_ms, mark)? {
-                changed(sql, context, table, replaced)?;
-            }
-        }
+    // Wherever in the log a row is touched, it is looked for where it is now.
+    if !follow_moves(sql, context, limit, mark, changed)? {
+        return Ok(false);
     }
+    let entries = read_log(sql, "", limit)?;
+    let Some(last) = entries.last().map(|entry| entry.seq) else { return Ok(true) };
+    let is_whole = entries.len() < limit;
     let mut touched: HashMap<(i64, LocalKey), Touched> = HashMap::new();
     let mut order = Vec::new();
     for entry in &entries {
@@ -113,17 +103,9 @@ pub fn log_touched(sql: &mut dyn Sql, table: &Table, at_ms: i64, key: &[Value]) 
     Ok(())
 }
 
-/// Some of the log.
-struct Log {
-    entries: Vec<LogEntry>,
-    /// The sequence number of the last of them.
-    last: Option<i64>,
-    /// Whether that is all there is.
-    is_whole: bool,
-}
-
 /// An entry of the log.
 struct LogEntry {
+    seq: i64,
     table: i64,
     op: i64,
     at_ms: i64,
@@ -136,27 +118,55 @@ impl LogEntry {
     }
 }
 
-/// The first entries, never one half of a move.
-fn read_log(sql: &mut dyn Sql, limit: usize) -> Result<Log, SqlError> {
-    let limit = limit.max(2);
-    let mut entries: Vec<(i64, LogEntry)> = Vec::new();
-    sql.query(
-        "SELECT seq, tbl, op, at, k0, k1, k2, k3 FROM _federation_log ORDER BY seq LIMIT ?",
-        &[integer(limit as u64)?],
-        &mut |row| {
-            let mut fields = Fields::of(row);
-            let seq = fields.integer()?;
-            let (table, op, at_ms) = (fields.integer()?, fields.integer()?, fields.integer()?);
-            entries.push((seq, LogEntry { table, op, at_ms, key: fields.rest() }));
-            Ok(())
-        },
-    )?;
-    let is_whole = entries.len() < limit;
-    if entries.last().is_some_and(|(_, entry)| entry.op == log_op::MOVED_FROM) {
-        entries.pop();
+/// The first entries, of those that a condition selects.
+fn read_log(sql: &mut dyn Sql, condition: &str, limit: usize) -> Result<Vec<LogEntry>, SqlError> {
+    let mut entries = Vec::new();
+    let statement = format!(
+        "SELECT seq, tbl, op, at, k0, k1, k2, k3 FROM _federation_log {condition} ORDER BY seq LIMIT ?"
+    );
+    sql.query(&statement, &[integer(limit as u64)?], &mut |row| {
+        let mut fields = Fields::of(row);
+        let (seq, table) = (fields.integer()?, fields.integer()?);
+        let (op, at_ms) = (fields.integer()?, fields.integer()?);
+        entries.push(LogEntry { seq, table, op, at_ms, key: fields.rest() });
+        Ok(())
+    })?;
+    Ok(entries)
+}
+
+/// Follows edits of keys, up to `limit` of them; each then says no more than that two keys were touched. Returns
+/// whether no other is left.
+fn follow_moves(
+    sql: &mut dyn Sql,
+    context: &mut Context<'_>,
+    limit: usize,
+    mark: u64,
+    changed: OnChanged<'_>,
+) -> Result<bool, SqlError> {
+    // The two halves of a move follow each other, so an even number of them never parts one.
+    let moves = read_log(sql, "WHERE op IN (1, 2)", limit * 2)?;
+    let catalog = context.catalog;
+    for pair in moves.chunks_exact(2) {
+        let [from, to] = pair else { continue };
+        let (log_op::MOVED_FROM, Some(table)) = (from.op, catalog.numbered(from.table)) else { continue };
+        let at_ms = from.at_ms;
+        let (from, to) = (from.key(table), to.key(table));
+        if from.iter().chain(&to).any(|value| matches!(value, Value::Null)) {
+            // A key that holds a NULL identifies nothing: the row leaves, or comes anew.
+            continue;
+        }
+        let (from, to) = (LocalKey::of(table, &from)?, LocalKey::of(table, &to)?);
+        if let Some(replaced) = follow_move(sql, context, table, &from, to, at_ms, mark)? {
+            changed(sql, context, table, replaced)?;
+        }
     }
-    let last = entries.last().map(|(seq, _)| *seq);
-    Ok(Log { entries: entries.into_iter().map(|(_, entry)| entry).collect(), last, is_whole })
+    if let Some(last) = moves.last() {
+        sql.execute(
+            "UPDATE _federation_log SET op = ? WHERE op IN (1, 2) AND seq <= ?",
+            &[log_op::TOUCHED.into(), last.seq.into()],
+        )?;
+    }
+    Ok(moves.len() < limit * 2)
 }
 
 /// A row's key was edited: its bookkeeping follows, so that it stays the same row. A row that had the new
@@ -222,10 +232,14 @@ pub fn settle_row(
         Some(Reference::ByColumn { column, .. }) => cells.get(*column).is_some_and(&differs),
         _ => false,
     };
-    let differing: Vec<(u16, u64)> = cells
+    let differing: Vec<(u16, u64, Stamp)> = cells
         .iter()
-        .filter(|cell| differs(cell) || means_another(cell))
-        .map(|(column, fingerprint)| (column.number, *fingerprint))
+        .filter_map(|cell| {
+            let (column, fingerprint) = *cell;
+            let renamed = stamp_before_rename(&entry.meta, column, fingerprint).filter(|_| !whole);
+            let differs = renamed.is_some() || differs(cell) || means_another(cell);
+            differs.then(|| (column.number, fingerprint, renamed.unwrap_or(stamp)))
+        })
         .collect();
     if differing.is_empty() {
         return Ok(None);
@@ -233,7 +247,7 @@ pub fn settle_row(
     // What was unsent of the row before goes with it.
     entry.take_up(mark);
     let base = if origin == Origin::Old { 0 } else { entry.meta.base(context.cursor) };
-    for (column, fingerprint) in differing {
+    for (column, fingerprint, stamp) in differing {
         entry.meta.put(CellMeta { column, stamp, fingerprint, pending: Some(Pending { base, mark }) });
     }
     match was {
@@ -241,6 +255,16 @@ pub fn settle_row(
         None => entry.insert(sql, table)?,
     }
     Ok(Some(Changed { entry, row: Some(row) }))
+}
+
+/// A cell of a column that was renamed is a cell of the new name, written when that of the old name was: so
+/// whichever agent renames the column first or last, the latest write of its value is the one that stays.
+fn stamp_before_rename(meta: &RowMeta, column: &Column, fingerprint: u64) -> Option<Stamp> {
+    let before = column.was.filter(|_| meta.cell(column.number).is_none());
+    before
+        .and_then(|was| meta.cell(was))
+        .filter(|cell| cell.fingerprint == fingerprint)
+        .map(|cell| cell.stamp)
 }
 
 fn settle_delete(
