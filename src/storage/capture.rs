@@ -34,7 +34,7 @@ pub fn refresh(sql: &mut dyn Sql, discovery: Discovery, resume: Seq) -> Result<C
     let mut catalog = Catalog::read(sql)?;
     let mut known = known_tables(sql)?;
     let mut triggers = installed_triggers(sql)?;
-    renamed_tables::follow(sql, &catalog, &mut known, &triggers, resume)?;
+    catalog.dropped = renamed_tables::follow(sql, &catalog, &mut known, &triggers, resume)?;
     for table in &mut catalog.tables {
         let wants_past = resume > 0 && discovery != Discovery::Made;
         match known.remove(&table.name.to_ascii_lowercase()) {
@@ -63,7 +63,7 @@ pub fn refresh(sql: &mut dyn Sql, discovery: Discovery, resume: Seq) -> Result<C
     for name in triggers.keys() {
         sql.run(&format!("DROP TRIGGER main.{}", quote(name)))?;
     }
-    catalog.dropped = known.into_keys().collect();
+    catalog.dropped.extend(known.into_keys());
     Ok(catalog)
 }
 

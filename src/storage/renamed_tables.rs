@@ -13,16 +13,17 @@ use super::catalog::Catalog;
 use super::driver::{Sql, SqlError};
 use crate::model::Seq;
 
-/// Looks which of the tables that are gone have another name now, and gives them that name. What is left in
-/// `known` without being in the catalog was dropped.
-pub fn follow(
+/// Looks which of the tables that are gone have another name now, and gives them that name; returns their old
+/// ones. What else is in `known` without being in the catalog was dropped.
+pub(super) fn follow(
     sql: &mut dyn Sql,
     catalog: &Catalog,
     known: &mut HashMap<String, KnownTable>,
     triggers: &HashMap<String, InstalledTrigger>,
     resume: Seq,
-) -> Result<(), SqlError> {
+) -> Result<Vec<String>, SqlError> {
     let gone: Vec<String> = known.keys().filter(|name| catalog.table(name).is_none()).cloned().collect();
+    let mut renamed = Vec::new();
     for old in gone {
         let Some(number) = known.get(&old).map(|table| table.number) else { continue };
         let Some(trigger) = triggers.get(&trigger_name(number, "insert")) else { continue };
@@ -40,6 +41,7 @@ pub fn follow(
         if let Some(table) = known.remove(&old) {
             known.insert(new, table);
         }
+        renamed.push(old);
     }
-    Ok(())
+    Ok(renamed)
 }
