@@ -6,6 +6,7 @@ use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
 use super::fields::{Fields, integer};
 use super::lease::{Holder, Lease};
 use super::row_meta::RowMeta;
+use super::vacuum::SENTINEL;
 use crate::model::{Digest, Hlc, ReplicaId, Seq, Value};
 use crate::protocol::message::Incarnation;
 
@@ -89,7 +90,7 @@ pub struct Probe {
 
 /// Makes the bookkeeping tables of a new replica.
 pub fn install(sql: &mut dyn Sql, replica: ReplicaId) -> Result<(), SqlError> {
-    for table in TABLES {
+    for table in TABLES.iter().chain(&SENTINEL) {
         sql.run(table)?;
     }
     ReplicaState::new(replica).insert(sql)

@@ -15,6 +15,7 @@ use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::{Fields, integer};
 use super::known_columns::KnownColumns;
 use super::renamed_tables;
+use super::vacuum;
 use crate::model::Seq;
 
 /// How the rows that a table holds when it is first seen are taken (I5).
@@ -63,6 +64,7 @@ pub fn refresh(sql: &mut dyn Sql, discovery: Discovery, resume: Seq) -> Result<C
     for name in triggers.keys() {
         sql.run(&format!("DROP TRIGGER main.{}", quote(name)))?;
     }
+    vacuum::follow(sql, &catalog)?;
     catalog.dropped.extend(known.into_keys());
     Ok(catalog)
 }

@@ -6,7 +6,7 @@
 //! application's `DROP COLUMN` fail. So its name says what to do: SQLite's error quotes it.
 
 use super::bookkeeping::PREFIX;
-use super::catalog::{Table, quote, quote_list};
+use super::catalog::{Key, Table, quote, quote_list};
 use super::unique_index::{KeyOrigin, KeyPart, KeyTerm, UniqueKey};
 
 /// Milliseconds since the epoch, in SQL of any age.
@@ -35,7 +35,12 @@ pub fn trigger_texts(table: &Table) -> Vec<(String, String)> {
             format!("{old} IS NOT {new} COLLATE BINARY OR typeof({old}) <> typeof({new})")
         })
         .collect();
-    let (on, key) = (quote(&table.name), quote_list(columns));
+    let on = quote(&table.name);
+    // A rowid has several names, and is edited under any of them.
+    let of_key = match table.key {
+        Key::Number(_) => String::new(),
+        Key::Natural(_) => format!(" OF {}", quote_list(columns)),
+    };
     let mut triggers = vec![
         trigger(table, "insert", &format!("AFTER INSERT ON {on}"), &entry(log_op::TOUCHED, "NEW.")),
         trigger(table, "update", &format!("AFTER UPDATE ON {on}"), &entry(log_op::TOUCHED, "NEW.")),
@@ -43,7 +48,7 @@ pub fn trigger_texts(table: &Table) -> Vec<(String, String)> {
         trigger(
             table,
             "move",
-            &format!("AFTER UPDATE OF {key} ON {on} WHEN {}", moved.join(" OR ")),
+            &format!("AFTER UPDATE{of_key} ON {on} WHEN {}", moved.join(" OR ")),
             &format!("{} {}", entry(log_op::MOVED_FROM, "OLD."), entry(log_op::MOVED_TO, "NEW.")),
         ),
     ];

@@ -40,3 +40,4 @@ pub mod transaction;
 pub mod triggers;
 pub mod unique_index;
 mod unite;
+pub mod vacuum;

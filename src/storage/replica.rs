@@ -339,7 +339,7 @@ fn context<'a>(
         hub_now_ms: clock.now_ms,
         highest: state.highest,
     };
-    Context { catalog, cursor: state.cursor, stamps, highest: state.highest, mint }
+    Context { catalog, cursor: state.cursor, stamps, highest: state.highest, mint, notices: Vec::new() }
 }
 
 /// Brings capture up to the schema, and reads the version that it has then.

@@ -66,6 +66,7 @@ pub fn settle_log(
         let Some(table) = catalog.numbered(entry.table) else { continue };
         let values = entry.key(table);
         if values.iter().any(|value| matches!(value, Value::Null)) {
+            context.note_without_key(table);
             continue;
         }
         let key = LocalKey::of(table, &values)?;
@@ -89,9 +90,15 @@ pub fn settle_log(
     Ok(is_whole)
 }
 
-/// Notes that the row of this key may have changed, as capture does.
-pub fn log_touched(sql: &mut dyn Sql, table: &Table, at_ms: i64, key: &[Value]) -> Result<(), SqlError> {
-    let mut params = vec![table.number.into(), log_op::TOUCHED.into(), at_ms.into()];
+/// Adds an entry to the log, as capture does; `op` is one of [`log_op`].
+pub fn log_entry(
+    sql: &mut dyn Sql,
+    table: &Table,
+    op: i64,
+    at_ms: i64,
+    key: &[Value],
+) -> Result<(), SqlError> {
+    let mut params = vec![table.number.into(), op.into(), at_ms.into()];
     params.extend(key.iter().map(ValueRef::from));
     let columns: Vec<String> = (0..key.len()).map(|at| format!("k{at}")).collect();
     let statement = format!(
