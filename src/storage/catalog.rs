@@ -265,7 +265,6 @@ impl Objects {
         let has_rowid = !self.without_rowid.iter().any(|other| other == name);
         let has_key_index = self.key_indexes.iter().any(|other| other == name);
         let number = match &key[..] {
-            [] => None,
             [only] if only.is_integer && has_rowid && !has_key_index => {
                 // A key that is another row's number is no number of its own: it is what it references.
                 let is_foreign = foreign_keys.iter().any(|key| {
