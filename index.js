@@ -3,12 +3,9 @@
 // What must be JavaScript and not native code: ordinary classes that can be subclassed and spied on, errors of
 // the caller's own realm whose stack shows the caller, the environment as JavaScript sees it, and logging.
 
-<<<<<<< HEAD
-const { handleOf } = require('./handles');
-=======
 const { AsyncLocalStorage } = require('node:async_hooks');
 
->>>>>>> 994e1b8 (Change a schema with capture out of the way)
+const { handleOf } = require('./handles');
 const native = require('./native.js');
 
 const NOT_CONNECTED = 'Not connected to federation hub';
