@@ -229,7 +229,8 @@ impl SyncJob<'_> {
         let mut collected = first.collected;
         loop {
             report.rejected += collected.rejected.len() as u64;
-            collected.rejected.into_iter().for_each(|notice| note(&mut report.notices, notice));
+            let notices = collected.rejected.into_iter().chain(collected.notices);
+            notices.for_each(|notice| note(&mut report.notices, notice));
             if let Some((sent, batch)) = collected.batch {
                 let n = batch.n;
                 exchange.sent(n);

@@ -37,6 +37,10 @@ impl Applier<'_> {
         leave_children: bool,
     ) -> Result<Outcome, SqlError> {
         let Some(table) = self.catalog.table(&header.name) else {
+            if self.catalog.dropped.iter().any(|name| name.eq_ignore_ascii_case(&header.name)) {
+                // Should the application make it again, the hub is asked for all of it.
+                return Ok(Outcome::Unchanged);
+            }
             return Ok(Outcome::Refused(format!("this database has no table {}", header.name)));
         };
         if let Some(survivor) = update.united {

@@ -6,6 +6,7 @@ use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
 use super::fields::{Fields, integer};
 use super::lease::{Holder, Lease};
 use super::row_meta::RowMeta;
+use super::vacuum::SENTINEL;
 use crate::model::{Digest, Hlc, ReplicaId, Seq, Value};
 use crate::protocol::message::Incarnation;
 
@@ -31,6 +32,7 @@ const TABLES: &[&str] = &[
        scan TEXT, scanned BLOB, refresh INTEGER NOT NULL DEFAULT 0)",
     "CREATE TABLE _federation_log(seq INTEGER PRIMARY KEY, tbl INTEGER NOT NULL, op INTEGER NOT NULL,
        at INTEGER NOT NULL, k0, k1, k2, k3)",
+    "CREATE INDEX _federation_log_move ON _federation_log(seq) WHERE op IN (1, 2)",
     "CREATE TABLE _federation_row(tbl INTEGER NOT NULL, k NOT NULL, id BLOB NOT NULL, batch INTEGER,
        state BLOB NOT NULL, PRIMARY KEY(tbl, k)) WITHOUT ROWID",
     // Led by `id`: with `tbl` first, the planner takes the primary key and scans the whole table.
@@ -88,7 +90,7 @@ pub struct Probe {
 
 /// Makes the bookkeeping tables of a new replica.
 pub fn install(sql: &mut dyn Sql, replica: ReplicaId) -> Result<(), SqlError> {
-    for table in TABLES {
+    for table in TABLES.iter().chain(&SENTINEL) {
         sql.run(table)?;
     }
     ReplicaState::new(replica).insert(sql)

@@ -9,10 +9,13 @@
 use std::collections::HashMap;
 
 use super::bookkeeping::PREFIX;
-use super::capture_triggers::trigger_texts;
+use super::capture_triggers::{log_op, trigger_name, trigger_texts};
 use super::catalog::{Catalog, Table, quote};
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::{Fields, integer};
+use super::known_columns::KnownColumns;
+use super::renamed_tables;
+use super::vacuum;
 use crate::model::Seq;
 
 /// How the rows that a table holds when it is first seen are taken (I5).
@@ -32,68 +35,78 @@ pub fn refresh(sql: &mut dyn Sql, discovery: Discovery, resume: Seq) -> Result<C
     let mut catalog = Catalog::read(sql)?;
     let mut known = known_tables(sql)?;
     let mut triggers = installed_triggers(sql)?;
+    catalog.dropped = renamed_tables::follow(sql, &catalog, &mut known, &triggers, resume)?;
     for table in &mut catalog.tables {
         let wants_past = resume > 0 && discovery != Discovery::Made;
-        let registered = known.remove(&table.name);
-        let is_new = registered.is_none();
-        match registered {
-            Some(registered) => adopt(sql, table, registered, wants_past)?,
-            None => register(sql, table, discovery, wants_past)?,
-        }
-        let mut captured = true;
-        for (name, text) in trigger_texts(table) {
-            match triggers.remove(&name) {
-                Some(installed) if installed == text => {}
-                Some(_) => {
-                    sql.run(&format!("DROP TRIGGER {}", quote(&name)))?;
-                    sql.run(&text)?;
-                }
-                None => {
-                    captured = false;
-                    sql.run(&text)?;
+        match known.remove(&table.name.to_ascii_lowercase()) {
+            Some(registered) => {
+                let insert = triggers.get(&trigger_name(registered.number, "insert"));
+                // It was dropped and made again, or rebuilt: its triggers went with it, or with what it was.
+                let is_rebuilt =
+                    insert.is_none_or(|trigger| !trigger.table.eq_ignore_ascii_case(&table.name));
+                adopt(sql, table, registered, is_rebuilt, wants_past)?;
+                if is_rebuilt {
+                    forget_touched(sql, table.number)?;
+                    rescan(sql, table.number, resume > 0)?;
                 }
             }
+            None => register(sql, table, discovery, wants_past)?,
         }
-        if !captured && !is_new {
-            // The table was dropped and made again, or rebuilt: its triggers went with it. Every row is
-            // compared with what was synced of it.
-            rescan(sql, table.number, resume > 0)?;
+        for (name, text) in trigger_texts(table) {
+            match triggers.remove(&name) {
+                Some(installed) if installed.text == text => continue,
+                Some(_) => sql.run(&format!("DROP TRIGGER main.{}", quote(&name)))?,
+                None => {}
+            }
+            sql.run(&text)?;
         }
     }
     for name in triggers.keys() {
-        sql.run(&format!("DROP TRIGGER {}", quote(name)))?;
+        sql.run(&format!("DROP TRIGGER main.{}", quote(name)))?;
     }
+    vacuum::follow(sql, &catalog)?;
+    catalog.dropped.extend(known.into_keys());
     Ok(catalog)
 }
 
 /// A row of `_federation_table`.
-struct Registered {
-    number: i64,
-    columns: Vec<String>,
+pub struct KnownTable {
+    /// The table's number.
+    pub number: i64,
+    columns: KnownColumns,
 }
 
-fn known_tables(sql: &mut dyn Sql) -> Result<HashMap<String, Registered>, SqlError> {
+/// The tables that the bookkeeping knows, by their names in lower case.
+fn known_tables(sql: &mut dyn Sql) -> Result<HashMap<String, KnownTable>, SqlError> {
     let mut known = HashMap::new();
     sql.query("SELECT name, tbl, columns FROM _federation_table", &[], &mut |row| {
         let mut fields = Fields::of(row);
         let (name, number) = (fields.text()?, fields.integer()?);
         let columns = serde_json::from_str(&fields.text()?)
             .map_err(|error| SqlError::corrupt(format!("columns of {name}: {error}")))?;
-        known.insert(name, Registered { number, columns });
+        known.insert(name.to_ascii_lowercase(), KnownTable { number, columns });
         Ok(())
     })?;
     Ok(known)
 }
 
-/// The capture triggers that are there: their texts by their names.
-pub fn installed_triggers(sql: &mut dyn Sql) -> Result<HashMap<String, String>, SqlError> {
+/// A capture trigger that is there.
+pub struct InstalledTrigger {
+    /// The table that it is on.
+    pub table: String,
+    text: String,
+}
+
+/// The capture triggers that are there, by their names.
+pub fn installed_triggers(sql: &mut dyn Sql) -> Result<HashMap<String, InstalledTrigger>, SqlError> {
     let mut triggers = HashMap::new();
     sql.query(
-        "SELECT name, sql FROM main.sqlite_master WHERE type = 'trigger' AND substr(name, 1, ?) = ?",
+        "SELECT name, tbl_name, sql FROM main.sqlite_master WHERE type = 'trigger' AND substr(name, 1, ?) = ?",
         &[integer(PREFIX.len() as u64)?, PREFIX.into()],
         &mut |row| {
             let mut fields = Fields::of(row);
-            triggers.insert(fields.text()?, fields.text()?);
+            let name = fields.text()?;
+            triggers.insert(name, InstalledTrigger { table: fields.text()?, text: fields.text()? });
             Ok(())
         },
     )?;
@@ -107,7 +120,8 @@ fn register(
     discovery: Discovery,
     wants_past: bool,
 ) -> Result<(), SqlError> {
-    let columns: Vec<String> = table.columns.iter().map(|column| column.name.clone()).collect();
+    let mut columns = KnownColumns::default();
+    columns.follow(&names(table), false);
     let scan = match discovery {
         Discovery::Old => ValueRef::Text("old"),
         Discovery::New => ValueRef::Text("new"),
@@ -133,42 +147,71 @@ fn register(
 fn adopt(
     sql: &mut dyn Sql,
     table: &mut Table,
-    registered: Registered,
+    registered: KnownTable,
+    is_rebuilt: bool,
     wants_past: bool,
 ) -> Result<(), SqlError> {
     table.number = registered.number;
     let mut columns = registered.columns;
-    let before = columns.len();
-    for column in &table.columns {
-        if !columns.contains(&column.name) {
-            columns.push(column.name.clone());
-        }
-    }
-    if columns.len() > before {
+    let found = columns.follow(&names(table), is_rebuilt);
+    if found.changed {
         sql.execute(
             "UPDATE _federation_table SET columns = ?, refresh = max(refresh, ?) WHERE tbl = ?",
             &[
                 columns_json(&columns)?.as_str().into(),
-                i64::from(wants_past).into(),
+                i64::from(wants_past && found.added).into(),
                 registered.number.into(),
             ],
+        )?;
+    }
+    if found.renamed {
+        // What the column holds becomes cells of the new name, with the stamps that they have.
+        sql.execute(
+            "UPDATE _federation_table SET scan = 'renamed', scanned = NULL WHERE tbl = ? AND scan IS NULL",
+            &[registered.number.into()],
         )?;
     }
     number_columns(table, &columns)
 }
 
-fn number_columns(table: &mut Table, known: &[String]) -> Result<(), SqlError> {
-    for column in &mut table.columns {
-        let at = known.iter().position(|name| *name == column.name);
-        column.number = at
-            .and_then(|at| u16::try_from(at).ok())
+fn names(table: &Table) -> Vec<&str> {
+    table.columns.iter().map(|column| column.name.as_str()).collect()
+}
+
+fn number_columns(table: &mut Table, known: &KnownColumns) -> Result<(), SqlError> {
+    for (place, column) in table.columns.iter_mut().enumerate() {
+        column.number = known
+            .number(place)
             .ok_or_else(|| SqlError::corrupt(format!("column {} has no number", column.name)))?;
+        column.was = known.was(column.number);
     }
     Ok(())
 }
 
-fn columns_json(columns: &[String]) -> Result<String, SqlError> {
+fn columns_json(columns: &KnownColumns) -> Result<String, SqlError> {
     serde_json::to_string(columns).map_err(|error| SqlError::corrupt(error.to_string()))
+}
+
+/// Forgets what the log has of a table that was dropped, but for its deletes: a row that was edited before its
+/// table was dropped was not deleted by that. What the table holds now is compared anyway.
+fn forget_touched(sql: &mut dyn Sql, table: i64) -> Result<(), SqlError> {
+    let (touched, deleted) = (log_op::TOUCHED, log_op::DELETED);
+    sql.execute(
+        &format!(
+            "DELETE FROM _federation_log AS d WHERE tbl = ? AND op = {deleted} AND EXISTS (SELECT 1 \
+             FROM _federation_log AS t WHERE t.tbl = d.tbl AND t.op = {touched} AND t.seq > d.seq \
+             AND (t.k0, t.k1, t.k2, t.k3) IS (d.k0, d.k1, d.k2, d.k3))"
+        ),
+        &[table.into()],
+    )?;
+    sql.execute(
+        &format!(
+            "DELETE FROM _federation_log WHERE tbl = ? AND op = {touched} AND NOT EXISTS \
+             (SELECT 1 FROM _federation_table AS t WHERE t.tbl = _federation_log.tbl AND t.scan = 'changed')"
+        ),
+        &[table.into()],
+    )?;
+    Ok(())
 }
 
 /// Has every row of a table compared with what was synced of it, and the hub asked for those that are gone.

@@ -6,7 +6,7 @@
 //! application's `DROP COLUMN` fail. So its name says what to do: SQLite's error quotes it.
 
 use super::bookkeeping::PREFIX;
-use super::catalog::{Table, quote, quote_list};
+use super::catalog::{Key, Table, quote, quote_list};
 use super::unique_index::{KeyOrigin, KeyPart, KeyTerm, UniqueKey};
 
 /// Milliseconds since the epoch, in SQL of any age.
@@ -20,6 +20,8 @@ pub mod log_op {
     pub const MOVED_FROM: i64 = 1;
     /// See [`MOVED_FROM`].
     pub const MOVED_TO: i64 = 2;
+    /// As [`TOUCHED`], by a DELETE.
+    pub const DELETED: i64 = 3;
 }
 
 /// The capture triggers of a table: name and text.
@@ -33,15 +35,20 @@ pub fn trigger_texts(table: &Table) -> Vec<(String, String)> {
             format!("{old} IS NOT {new} COLLATE BINARY OR typeof({old}) <> typeof({new})")
         })
         .collect();
-    let (on, key) = (quote(&table.name), quote_list(columns));
+    let on = quote(&table.name);
+    // A rowid has several names, and is edited under any of them.
+    let of_key = match table.key {
+        Key::Number(_) => String::new(),
+        Key::Natural(_) => format!(" OF {}", quote_list(columns)),
+    };
     let mut triggers = vec![
         trigger(table, "insert", &format!("AFTER INSERT ON {on}"), &entry(log_op::TOUCHED, "NEW.")),
         trigger(table, "update", &format!("AFTER UPDATE ON {on}"), &entry(log_op::TOUCHED, "NEW.")),
-        trigger(table, "delete", &format!("AFTER DELETE ON {on}"), &entry(log_op::TOUCHED, "OLD.")),
+        trigger(table, "delete", &format!("AFTER DELETE ON {on}"), &entry(log_op::DELETED, "OLD.")),
         trigger(
             table,
             "move",
-            &format!("AFTER UPDATE OF {key} ON {on} WHEN {}", moved.join(" OR ")),
+            &format!("AFTER UPDATE{of_key} ON {on} WHEN {}", moved.join(" OR ")),
             &format!("{} {}", entry(log_op::MOVED_FROM, "OLD."), entry(log_op::MOVED_TO, "NEW.")),
         ),
     ];
@@ -98,8 +105,13 @@ fn of_new_row(unique: &UniqueKey, expression: &str) -> String {
     format!("(SELECT {expression} FROM (SELECT {}))", columns.collect::<Vec<_>>().join(", "))
 }
 
+/// The name of a capture trigger of the table that has this number.
+pub fn trigger_name(table: i64, suffix: &str) -> String {
+    format!("{PREFIX}{table}_{suffix}")
+}
+
 fn trigger(table: &Table, suffix: &str, when: &str, body: &str) -> (String, String) {
-    let name = format!("{PREFIX}{}_{suffix}", table.number);
+    let name = trigger_name(table.number, suffix);
     let text = format!("CREATE TRIGGER {} {when} BEGIN {body} END", quote(&name));
     (name, text)
 }

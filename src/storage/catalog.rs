@@ -21,6 +21,9 @@ pub struct Catalog {
     pub tables: Vec<Table>,
     /// Tables that are not, each with the reason.
     pub left_alone: Vec<(String, String)>,
+    /// Tables that were synced, and that the application has dropped or renamed, in lower case: filled in by
+    /// `capture`. They are not made again here, and their rows are not wanted, unless the application makes them.
+    pub dropped: Vec<String>,
 }
 
 /// A synced table.
@@ -40,7 +43,7 @@ pub struct Table {
     pub indexes: Vec<String>,
     /// Its foreign keys.
     pub foreign_keys: Vec<ForeignKey>,
-    /// By which name its rowid can be reached, if no column of it is one and none hides it.
+    /// By which name its rowid can be reached, if it is no column of its own and none hides it.
     pub hidden_rowid: Option<&'static str>,
     /// What must be unique in it: constraints and unique indexes, a natural PRIMARY KEY included.
     pub unique_keys: Vec<UniqueKey>,
@@ -55,7 +58,7 @@ pub struct Table {
 /// How a row is found in its table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Key {
-    /// By a local number, in the column of this name.
+    /// By a local number, in the column of this name, which is the rowid's if the table has no PRIMARY KEY.
     Number(String),
     /// By these columns, as positions in [`Table::columns`].
     Natural(Vec<usize>),
@@ -68,6 +71,8 @@ pub struct Column {
     pub name: String,
     /// Its number in the bookkeeping; assigned by `capture`, 0 before.
     pub number: u16,
+    /// The number that it had under another name, before it was renamed; found by `capture`.
+    pub was: Option<u16>,
     /// What its integers are numbers of, if they are numbers of rows.
     pub references: Option<Reference>,
     /// The fingerprint of its default: what old rows hold in a column that was added.
@@ -87,6 +92,11 @@ impl Table {
             Key::Number(_) => KeyKind::Number,
             Key::Natural(_) => KeyKind::Natural,
         }
+    }
+
+    /// Whether it has no PRIMARY KEY: its rows are found by a rowid that `VACUUM` may change.
+    pub fn is_keyless(&self) -> bool {
+        matches!(&self.key, Key::Number(name) if self.hidden_rowid == Some(name.as_str()))
     }
 
     /// The names of the key's columns.
@@ -255,7 +265,6 @@ impl Objects {
         let has_rowid = !self.without_rowid.iter().any(|other| other == name);
         let has_key_index = self.key_indexes.iter().any(|other| other == name);
         let number = match &key[..] {
-            [] => return Err("it has no PRIMARY KEY, so that its rows cannot be told apart".into()),
             [only] if only.is_integer && has_rowid && !has_key_index => {
                 // A key that is another row's number is no number of its own: it is what it references.
                 let is_foreign = foreign_keys.iter().any(|key| {
@@ -269,16 +278,22 @@ impl Objects {
         if key.len() > MAX_KEY_COLUMNS {
             return Err(format!("its PRIMARY KEY has more than {MAX_KEY_COLUMNS} columns"));
         }
-        let is_column = |name: &str| columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
-        let hidden_rowid = ["rowid", "_rowid_", "oid"]
-            .into_iter()
-            .find(|name| has_rowid && number.is_none() && !is_column(name));
+        let hidden_rowid = hidden_rowid(columns).filter(|_| has_rowid && number.as_ref().is_none());
+        let number = match (key.is_empty(), hidden_rowid) {
+            (true, Some(name)) => Some(name.to_owned()),
+            (true, None) => {
+                let why = "it has no PRIMARY KEY, and columns named rowid, _rowid_ and oid hide what tells its rows apart";
+                return Err(why.into());
+            }
+            (false, _) => number,
+        };
         let travelling: Vec<Column> = columns
             .iter()
             .filter(|column| !column.is_generated && Some(&column.name) != number.as_ref())
             .map(|column| Column {
                 name: column.name.clone(),
                 number: 0,
+                was: None,
                 references: None,
                 default: column.default,
                 affinity: column.affinity,
@@ -313,6 +328,12 @@ impl Objects {
             triggers: triggers.map(|(_, trigger, text)| (trigger.clone(), text.clone())).collect(),
         })
     }
+}
+
+/// The first of the rowid's names that no column has taken.
+fn hidden_rowid(columns: &[RawColumn]) -> Option<&'static str> {
+    let is_taken = |name: &str| columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
+    ["rowid", "_rowid_", "oid"].into_iter().find(|name| !is_taken(name))
 }
 
 /// SQLite's own objects and ours.

@@ -6,13 +6,14 @@
 use std::collections::HashMap;
 
 use super::bookkeeping::{ReplicaState, SentBatch, remember_batch, sent_batches};
+use super::capture_triggers::log_op;
 use super::catalog::{Table, quote, quote_list};
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::Fields;
 use super::outgoing::outgoing;
 use super::rows::{Context, Entry, LocalKey, column_list, decode_values, encode_values, read_row};
-use super::settle::{Changed, Origin, log_touched, settle_log, settle_row};
-use crate::model::{ColumnIndex, Op, RowChange, TableHeader, Value, Write};
+use super::settle::{Changed, Origin, log_entry, settle_log, settle_row};
+use crate::model::{ColumnIndex, KeyKind, Op, RowChange, TableHeader, Value, Write};
 use crate::protocol::frame::MAX_FRAME_BYTES;
 use crate::protocol::message::{Batch, BatchBody};
 
@@ -45,6 +46,8 @@ pub struct Collected {
     pub more: bool,
     /// Rows that cannot be sent, each with the reason.
     pub rejected: Vec<String>,
+    /// What people should know besides.
+    pub notices: Vec<String>,
 }
 
 /// Collects one batch, within the transaction that is open.
@@ -71,6 +74,7 @@ pub fn collect(
     let mut collected =
         Collected { more: !drained, rows: composer.body.rows.len() as u64, ..Collected::default() };
     collected.rejected = std::mem::take(&mut composer.rejected);
+    collected.notices = std::mem::take(&mut context.notices);
     if !composer.body.rows.is_empty() {
         let previous = sent.map_or(state.acked_digest, |batch| batch.digest);
         let body = rmp_serde::to_vec(&composer.body)
@@ -206,6 +210,9 @@ fn scan_tables(
             looked_at += page.len();
             let last = page.last().map(|(key, _)| key.clone());
             if last.is_none() {
+                if has_null_key(sql, table)? {
+                    context.note_without_key(table);
+                }
                 match scan.missing {
                     Missing::None => {}
                     Missing::AskFor => Entry::release_missing(sql, table)?,
@@ -315,12 +322,23 @@ impl Scan {
     }
 }
 
+/// Whether there is a row whose key holds a NULL, which SQLite allows: nothing tells such rows apart.
+fn has_null_key(sql: &mut dyn Sql, table: &Table) -> Result<bool, SqlError> {
+    if table.key_kind() == KeyKind::Number {
+        return Ok(false);
+    }
+    let nulls: Vec<String> =
+        table.key_columns().into_iter().map(|column| format!("{} IS NULL", quote(column))).collect();
+    let statement = format!("SELECT 1 FROM main.{} WHERE {} LIMIT 1", quote(&table.name), nulls.join(" OR "));
+    Ok(sql.query_row(&statement, &[])?.is_some())
+}
+
 /// Has rows that were synced and are not there settled as deleted. Returns whether there are any.
 fn log_missing(sql: &mut dyn Sql, table: &Table, now_ms: i64) -> Result<bool, SqlError> {
     let missing = Entry::missing(sql, table)?;
     for entry in &missing {
         let Some(key) = entry.key.values()? else { continue };
-        log_touched(sql, table, now_ms, &key)?;
+        log_entry(sql, table, log_op::DELETED, now_ms, &key)?;
     }
     Ok(!missing.is_empty())
 }

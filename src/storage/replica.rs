@@ -339,7 +339,8 @@ fn context<'a>(
         hub_now_ms: clock.now_ms,
         highest: state.highest,
     };
-    Context { catalog, cursor: state.cursor, stamps, highest: state.highest, last_delete: Hlc::ZERO, mint }
+    let (highest, last_delete, notices) = (state.highest, Hlc::ZERO, Vec::new());
+    Context { catalog, cursor: state.cursor, stamps, highest, last_delete, mint, notices }
 }
 
 /// Brings capture up to the schema, and reads the version that it has then.
@@ -383,7 +384,8 @@ fn make_tables(
     let mut made = false;
     for table in tables {
         let exists = catalog.table(&table.name).is_some()
-            || catalog.left_alone.iter().any(|(name, _)| name.eq_ignore_ascii_case(&table.name));
+            || catalog.left_alone.iter().any(|(name, _)| name.eq_ignore_ascii_case(&table.name))
+            || catalog.dropped.iter().any(|name| name.eq_ignore_ascii_case(&table.name));
         if exists {
             continue;
         }

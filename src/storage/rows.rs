@@ -21,9 +21,22 @@ pub struct Context<'a> {
     pub last_delete: Hlc,
     /// Random bytes for new identities; passed in, so that a simulation can repeat itself.
     pub mint: &'a mut dyn FnMut() -> [u8; 16],
+    /// What people should know of rows that were looked at.
+    pub notices: Vec<String>,
 }
 
 impl Context<'_> {
+    /// Tells of rows that stay here, once for each table and turn.
+    pub fn note_without_key(&mut self, table: &Table) {
+        let notice = format!(
+            "rows of {} whose PRIMARY KEY holds a NULL are not shared: nothing tells them apart",
+            table.name
+        );
+        if !self.notices.contains(&notice) {
+            self.notices.push(notice);
+        }
+    }
+
     /// The stamp of a write of `at_ms` to a row whose highest reading is `seen`, remembered as the highest
     /// if it is. A row can be deleted and come back in one turn, and the latter must beat the former.
     pub fn stamp(&mut self, at_ms: i64, seen: Hlc) -> Stamp {
@@ -219,15 +232,20 @@ impl Entry {
         was
     }
 
-    /// The rows that were in their table, and are not any more.
-    pub fn missing(sql: &mut dyn Sql, table: &Table) -> Result<Vec<Self>, SqlError> {
+    /// All that is known of a table's rows.
+    pub fn all(sql: &mut dyn Sql, table: &Table) -> Result<Vec<Self>, SqlError> {
         let mut entries = Vec::new();
         sql.query(&format!("{ENTRY} WHERE tbl = ?"), &[table.number.into()], &mut |row| {
             entries.push(Self::read(row)?);
             Ok(())
         })?;
+        Ok(entries)
+    }
+
+    /// The rows that were in their table, and are not any more.
+    pub fn missing(sql: &mut dyn Sql, table: &Table) -> Result<Vec<Self>, SqlError> {
         let mut missing = Vec::new();
-        for entry in entries.into_iter().filter(Self::is_present) {
+        for entry in Self::all(sql, table)?.into_iter().filter(Self::is_present) {
             let Some(key) = entry.key.values()? else { continue };
             if read_row(sql, table, &key)?.is_none() {
                 missing.push(entry);

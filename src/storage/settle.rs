@@ -6,13 +6,13 @@
 use std::collections::HashMap;
 
 use super::capture_triggers::log_op;
-use super::catalog::{Column, Key, Table};
+use super::catalog::{Key, Table};
+use super::difference::{Difference, differing};
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::{Fields, integer};
 use super::outgoing::{natural_id, old_id};
-use super::references::Reference;
 use super::row_meta::{CellMeta, Pending, RowMeta, Tombstone};
-use super::rows::{Context, Entry, LocalKey, Sending, fingerprints, read_row};
+use super::rows::{Context, Entry, LocalKey, Sending, read_row};
 use crate::model::{RowId, Stamp, Value};
 
 /// How a difference came about.
@@ -52,30 +52,21 @@ pub fn settle_log(
     mark: u64,
     changed: OnChanged<'_>,
 ) -> Result<bool, SqlError> {
-    let Log { entries, last, is_whole } = read_log(sql, limit)?;
-    let Some(last) = last else { return Ok(true) };
     let catalog = context.catalog;
-    for pair in entries.windows(2) {
-        let [from, to] = pair else { continue };
-        if let (log_op::MOVED_FROM, Some(table)) = (from.op, catalog.numbered(from.table)) {
-            let at_ms = from.at_ms;
-            let (from, to) = (from.key(table), to.key(table));
-            if from.iter().chain(&to).any(|value| matches!(value, Value::Null)) {
-                // A key that holds a NULL identifies nothing: the row leaves, or comes anew.
-                continue;
-            }
-            let (from, to) = (LocalKey::of(table, &from)?, LocalKey::of(table, &to)?);
-            if let Some(replaced) = follow_move(sql, context, table, &from, to, at_ms, mark)? {
-                changed(sql, context, table, replaced)?;
-            }
-        }
+    // Wherever in the log a row is touched, it is looked for where it is now.
+    if !follow_moves(sql, context, limit, mark, changed)? {
+        return Ok(false);
     }
+    let entries = read_log(sql, "", limit)?;
+    let Some(last) = entries.last().map(|entry| entry.seq) else { return Ok(true) };
+    let is_whole = entries.len() < limit;
     let mut touched: HashMap<(i64, LocalKey), Touched> = HashMap::new();
     let mut order = Vec::new();
     for entry in &entries {
         let Some(table) = catalog.numbered(entry.table) else { continue };
         let values = entry.key(table);
         if values.iter().any(|value| matches!(value, Value::Null)) {
+            context.note_without_key(table);
             continue;
         }
         let key = LocalKey::of(table, &values)?;
@@ -99,9 +90,15 @@ pub fn settle_log(
     Ok(is_whole)
 }
 
-/// Notes that the row of this key may have changed, as capture does.
-pub fn log_touched(sql: &mut dyn Sql, table: &Table, at_ms: i64, key: &[Value]) -> Result<(), SqlError> {
-    let mut params = vec![table.number.into(), log_op::TOUCHED.into(), at_ms.into()];
+/// Adds an entry to the log, as capture does; `op` is one of [`log_op`].
+pub fn log_entry(
+    sql: &mut dyn Sql,
+    table: &Table,
+    op: i64,
+    at_ms: i64,
+    key: &[Value],
+) -> Result<(), SqlError> {
+    let mut params = vec![table.number.into(), op.into(), at_ms.into()];
     params.extend(key.iter().map(ValueRef::from));
     let columns: Vec<String> = (0..key.len()).map(|at| format!("k{at}")).collect();
     let statement = format!(
@@ -113,17 +110,9 @@ pub fn log_touched(sql: &mut dyn Sql, table: &Table, at_ms: i64, key: &[Value]) 
     Ok(())
 }
 
-/// Some of the log.
-struct Log {
-    entries: Vec<LogEntry>,
-    /// The sequence number of the last of them.
-    last: Option<i64>,
-    /// Whether that is all there is.
-    is_whole: bool,
-}
-
 /// An entry of the log.
 struct LogEntry {
+    seq: i64,
     table: i64,
     op: i64,
     at_ms: i64,
@@ -136,27 +125,55 @@ impl LogEntry {
     }
 }
 
-/// The first entries, never one half of a move.
-fn read_log(sql: &mut dyn Sql, limit: usize) -> Result<Log, SqlError> {
-    let limit = limit.max(2);
-    let mut entries: Vec<(i64, LogEntry)> = Vec::new();
-    sql.query(
-        "SELECT seq, tbl, op, at, k0, k1, k2, k3 FROM _federation_log ORDER BY seq LIMIT ?",
-        &[integer(limit as u64)?],
-        &mut |row| {
-            let mut fields = Fields::of(row);
-            let seq = fields.integer()?;
-            let (table, op, at_ms) = (fields.integer()?, fields.integer()?, fields.integer()?);
-            entries.push((seq, LogEntry { table, op, at_ms, key: fields.rest() }));
-            Ok(())
-        },
-    )?;
-    let is_whole = entries.len() < limit;
-    if entries.last().is_some_and(|(_, entry)| entry.op == log_op::MOVED_FROM) {
-        entries.pop();
+/// The first entries, of those that a condition selects.
+fn read_log(sql: &mut dyn Sql, condition: &str, limit: usize) -> Result<Vec<LogEntry>, SqlError> {
+    let mut entries = Vec::new();
+    let statement = format!(
+        "SELECT seq, tbl, op, at, k0, k1, k2, k3 FROM _federation_log {condition} ORDER BY seq LIMIT ?"
+    );
+    sql.query(&statement, &[integer(limit as u64)?], &mut |row| {
+        let mut fields = Fields::of(row);
+        let (seq, table) = (fields.integer()?, fields.integer()?);
+        let (op, at_ms) = (fields.integer()?, fields.integer()?);
+        entries.push(LogEntry { seq, table, op, at_ms, key: fields.rest() });
+        Ok(())
+    })?;
+    Ok(entries)
+}
+
+/// Follows edits of keys, up to `limit` of them; each then says no more than that two keys were touched. Returns
+/// whether no other is left.
+fn follow_moves(
+    sql: &mut dyn Sql,
+    context: &mut Context<'_>,
+    limit: usize,
+    mark: u64,
+    changed: OnChanged<'_>,
+) -> Result<bool, SqlError> {
+    // The two halves of a move follow each other, so an even number of them never parts one.
+    let moves = read_log(sql, "WHERE op IN (1, 2)", limit * 2)?;
+    let catalog = context.catalog;
+    for pair in moves.chunks_exact(2) {
+        let [from, to] = pair else { continue };
+        let (log_op::MOVED_FROM, Some(table)) = (from.op, catalog.numbered(from.table)) else { continue };
+        let at_ms = from.at_ms;
+        let (from, to) = (from.key(table), to.key(table));
+        if from.iter().chain(&to).any(|value| matches!(value, Value::Null)) {
+            // A key that holds a NULL identifies nothing: the row leaves, or comes anew.
+            continue;
+        }
+        let (from, to) = (LocalKey::of(table, &from)?, LocalKey::of(table, &to)?);
+        if let Some(replaced) = follow_move(sql, context, table, &from, to, at_ms, mark)? {
+            changed(sql, context, table, replaced)?;
+        }
     }
-    let last = entries.last().map(|(seq, _)| *seq);
-    Ok(Log { entries: entries.into_iter().map(|(_, entry)| entry).collect(), last, is_whole })
+    if let Some(last) = moves.last() {
+        sql.execute(
+            "UPDATE _federation_log SET op = ? WHERE op IN (1, 2) AND seq <= ?",
+            &[log_op::TOUCHED.into(), last.seq.into()],
+        )?;
+    }
+    Ok(moves.len() < limit * 2)
 }
 
 /// A row's key was edited: its bookkeeping follows, so that it stays the same row. A row that had the new
@@ -212,14 +229,15 @@ pub fn settle_row(
         Origin::Written(at_ms) => context.stamp(at_ms, seen),
         Origin::Old => Stamp::ZERO,
     };
-    let differing = differing(table, &entry, &row);
+    let differing = differing(table, &entry.meta, &row);
     if differing.is_empty() {
         return Ok(None);
     }
     // What was unsent of the row before goes with it.
     entry.take_up(mark);
     let base = if origin == Origin::Old { 0 } else { entry.meta.base(context.cursor) };
-    for (column, fingerprint) in differing {
+    for Difference { column, fingerprint, renamed } in differing {
+        let stamp = renamed.unwrap_or(stamp);
         entry.meta.put(CellMeta { column, stamp, fingerprint, pending: Some(Pending { base, mark }) });
     }
     match was {
@@ -227,38 +245,6 @@ pub fn settle_row(
         None => entry.insert(sql, table)?,
     }
     Ok(Some(Changed { entry, row: Some(row) }))
-}
-
-/// The cells that are another write than the last synced state, with their fingerprints.
-fn differing(table: &Table, entry: &Entry, row: &[Value]) -> Vec<(u16, u64)> {
-    let whole = !entry.meta.is_alive();
-    let cells: Vec<(&Column, u64)> = fingerprints(table, row).collect();
-    let differs = |(column, fingerprint): &(&Column, u64)| {
-        // A cell that is not known yet is of a column that was added: its default is no write (I5).
-        let known = entry.meta.cell(column.number).map_or(column.default, |cell| cell.fingerprint);
-        whole || known != *fingerprint
-    };
-    // A number that means another table's row now is another reference, although it is the same number.
-    let means_another = |(column, _): &(&Column, u64)| match &column.references {
-        Some(Reference::ByColumn { column, .. }) => cells.get(*column).is_some_and(&differs),
-        _ => false,
-    };
-    let mut is_written: Vec<bool> = cells.iter().map(|cell| differs(cell) || means_another(cell)).collect();
-    // The columns of a foreign key mean one row together: half of one write and half of another mean none.
-    // Foreign keys can share columns, so that one pulls in the next.
-    let composite = table.foreign_keys.iter().filter(|key| key.columns.len() > 1);
-    let links: Vec<Vec<usize>> = composite
-        .map(|key| key.columns.iter().filter_map(|(column, _)| table.position(column)).collect())
-        .collect();
-    for _ in 0..links.len() {
-        for link in &links {
-            if link.iter().any(|at| is_written[*at]) {
-                link.iter().for_each(|at| is_written[*at] = true);
-            }
-        }
-    }
-    let written = cells.iter().zip(is_written).filter(|(_, is_written)| *is_written);
-    written.map(|((column, fingerprint), _)| (column.number, *fingerprint)).collect()
 }
 
 fn settle_delete(

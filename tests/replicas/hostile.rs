@@ -259,7 +259,7 @@ fn rows_that_stay_set_aside_do_not_keep_others_from_being_tried_again() {
     let (mut hub, mut a, mut b) = pair("CREATE TABLE teams(id TEXT PRIMARY KEY)");
     let skills = "CREATE TABLE skills(id TEXT PRIMARY KEY, team TEXT REFERENCES teams(id))";
     a.run("CREATE TABLE skills(id TEXT PRIMARY KEY, team TEXT)");
-    b.run(skills).run("CREATE TABLE bin(no_key)");
+    b.run(skills).run("CREATE TABLE bin(rowid, oid, _rowid_)");
     a.run("CREATE TABLE bin(id TEXT PRIMARY KEY)");
     a.run(
         "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 600)

@@ -11,6 +11,7 @@ mod convergence;
 mod database;
 mod hostile;
 mod identity;
+mod keyless;
 mod nothing_left;
 mod schema_change;
 mod sharing;

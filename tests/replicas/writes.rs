@@ -169,3 +169,18 @@ fn a_swap_that_cannot_be_leaves_every_row_as_it_was() {
     assert_eq!(settle(&mut hub, &mut a, &mut b, "SELECT * FROM t ORDER BY id").len(), 3);
     assert_eq!(b.rows("SELECT rowid, id FROM t ORDER BY id")[1], before[1][..2], "hidden numbers stay");
 }
+
+#[test]
+fn a_key_that_is_edited_again_and_again_is_one_row_however_long_the_log() {
+    let (mut hub, mut a, mut b) = pair("CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT)");
+    a.run("INSERT INTO notes VALUES('n0', 'one')");
+    a.sync(&mut hub);
+    b.sync(&mut hub);
+    a.limits.rows = 7;
+    for n in 0..30 {
+        a.run(&format!("UPDATE notes SET id = 'n{}' WHERE id = 'n{n}'", n + 1));
+    }
+    b.run("UPDATE notes SET title = 'edited meanwhile'");
+    let rows = settle(&mut hub, &mut a, &mut b, "SELECT * FROM notes");
+    assert_eq!(rows, vec![vec![text("n30"), text("edited meanwhile")]]);
+}

@@ -88,6 +88,8 @@ pub struct Agent {
     pub limits: TurnLimits,
     /// How many rows one applying turn gets.
     pub slice: usize,
+    /// What people were told of rows that were looked at.
+    pub told: Vec<String>,
     /// Where the database lies, if not in memory.
     file: Option<TempPath>,
 }
@@ -117,6 +119,7 @@ impl Agent {
             lead_ms: 0,
             limits: TurnLimits::default(),
             slice: 500,
+            told: Vec::new(),
             file: None,
         }
     }
@@ -130,6 +133,12 @@ impl Agent {
     /// Runs statements that may fail.
     pub fn try_run(&mut self, statements: &str) -> Result<(), SqlError> {
         self.sql.run(statements)
+    }
+
+    /// Tables that the last sync has left alone, each with the reason.
+    pub fn left_alone(&self) -> Vec<(String, String)> {
+        let catalog = self.attached.as_ref().and_then(|(_, catalog)| catalog.as_ref());
+        catalog.map(|cached| cached.catalog.left_alone.clone()).unwrap_or_default()
     }
 
     /// The rows of a query, as text.
@@ -266,6 +275,7 @@ impl Agent {
             catalog = Some(turn.catalog.clone());
             let more = turn.collected.more;
             let rows = turn.collected.rows;
+            self.told.extend(turn.collected.notices.clone());
             if first.is_none()
                 && let Some((schema, _)) = &turn.schema
             {

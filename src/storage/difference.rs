@@ -1,0 +1,79 @@
+//! How a row differs from its last synced state.
+
+use super::catalog::{Column, Table};
+use super::references::Reference;
+use super::row_meta::{LocalColumn, RowMeta};
+use super::rows::fingerprints;
+use crate::model::{Stamp, Value};
+
+/// A cell that is another write than the last synced state.
+pub struct Difference {
+    /// Which column.
+    pub column: LocalColumn,
+    /// The fingerprint of its value now.
+    pub fingerprint: u64,
+    /// The stamp that it keeps, where a column was renamed and nothing else.
+    pub renamed: Option<Stamp>,
+}
+
+/// The cells of a row that differ from what is remembered of it; all of them if it was not alive.
+pub fn differing(table: &Table, meta: &RowMeta, row: &[Value]) -> Vec<Difference> {
+    let whole = !meta.is_alive();
+    let cells: Vec<(&Column, u64)> = fingerprints(table, row).collect();
+    let differs = |(column, fingerprint): &(&Column, u64)| {
+        // A cell that is not known yet is of a column that was added: its default is no write (I5).
+        let known = meta.cell(column.number).map_or(column.default, |cell| cell.fingerprint);
+        whole || known != *fingerprint
+    };
+    // A number that means another table's row now is another reference, although it is the same number.
+    let means_another = |(column, _): &(&Column, u64)| match &column.references {
+        Some(Reference::ByColumn { column, .. }) => cells.get(*column).is_some_and(&differs),
+        _ => false,
+    };
+    let renamed: Vec<Option<Stamp>> = cells
+        .iter()
+        .map(|(column, fingerprint)| stamp_before_rename(meta, column, *fingerprint).filter(|_| !whole))
+        .collect();
+    let mut is_written: Vec<bool> = cells
+        .iter()
+        .zip(&renamed)
+        .map(|(cell, renamed)| renamed.is_some() || differs(cell) || means_another(cell))
+        .collect();
+    write_together(table, &mut is_written);
+    let cells = cells.iter().zip(renamed).zip(is_written).filter(|(_, is_written)| *is_written);
+    cells
+        .map(|(((column, fingerprint), renamed), _)| Difference {
+            column: column.number,
+            fingerprint: *fingerprint,
+            renamed,
+        })
+        .collect()
+}
+
+/// The columns of a foreign key mean one row together: half of one write and half of another mean none.
+fn write_together(table: &Table, is_written: &mut [bool]) {
+    let composite = table.foreign_keys.iter().filter(|key| key.columns.len() > 1);
+    let links: Vec<Vec<usize>> = composite
+        .map(|key| key.columns.iter().filter_map(|(column, _)| table.position(column)).collect())
+        .collect();
+    // Foreign keys can share columns, so that one pulls in the next.
+    for _ in 0..links.len() {
+        for link in links.iter().filter(|link| !link.is_empty()) {
+            if link.iter().any(|at| is_written[*at]) {
+                for at in link {
+                    is_written[*at] = true;
+                }
+            }
+        }
+    }
+}
+
+/// A cell of a column that was renamed is a cell of the new name, written when that of the old name was: so
+/// whichever agent renames the column first or last, the latest write of its value is the one that stays.
+fn stamp_before_rename(meta: &RowMeta, column: &Column, fingerprint: u64) -> Option<Stamp> {
+    let before = column.was.filter(|_| meta.cell(column.number).is_none());
+    before
+        .and_then(|was| meta.cell(was))
+        .filter(|cell| cell.fingerprint == fingerprint)
+        .map(|cell| cell.stamp)
+}
