@@ -167,7 +167,9 @@ impl Applier<'_> {
             && let Some((_, Some((_, row)))) = &before
         {
             let mut new = row.clone();
-            changed.iter().for_each(|cell| new[cell.at] = cell.value.clone());
+            for cell in &changed {
+                new[cell.at] = cell.value.clone();
+            }
             if let Some(link) = referencing_child(sql, table, &key, row, Some(&new))? {
                 return Ok(Outcome::Referenced(format!("rows of {} here still reference it", link.child)));
             }

@@ -68,7 +68,7 @@ impl Applier<'_> {
             adopt(sql, table, lost, survivor)?;
             return Ok(Outcome::Unchanged);
         }
-        self.absorb(sql, table, lost, known)
+        self.absorb(sql, table, &lost, known)
     }
 
     /// Both are here: one remains.
@@ -76,10 +76,10 @@ impl Applier<'_> {
         &mut self,
         sql: &mut dyn Sql,
         table: &Table,
-        lost: Entry,
+        lost: &Entry,
         mut known: Entry,
     ) -> Result<Outcome, SqlError> {
-        if let Some(reason) = self.repoint_row(sql, table, &lost, &known)? {
+        if let Some(reason) = self.repoint_row(sql, table, lost, &known)? {
             return Ok(Outcome::Refused(reason));
         }
         let mut moved: Vec<(&str, Value)> = Vec::new();
@@ -149,7 +149,7 @@ impl Applier<'_> {
                     };
                     match &column.references {
                         Some(Reference::Table(name)) if name.eq_ignore_ascii_case(&table.name) => {
-                            change(None)
+                            change(None);
                         }
                         Some(Reference::ByColumn { column, map }) => map
                             .iter()
@@ -240,7 +240,7 @@ impl Repoint<'_> {
         );
         let mut params: Vec<ValueRef<'_>> = vec![(&self.old).into()];
         if let Some((at, value)) = &self.only {
-            statement += &format!(" AND {} = ?", quote(&self.table.columns[*at].name));
+            statement = format!("{statement} AND {} = ?", quote(&self.table.columns[*at].name));
             params.push(value.into());
         }
         let mut keys = Vec::new();
