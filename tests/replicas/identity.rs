@@ -1,5 +1,7 @@
 //! Numbers and what references them, on replicas that number their rows differently.
 
+use std::fmt::Write as _;
+
 use crate::world::{Agent, Hub, pair, text};
 use federation_hub::model::Value;
 
@@ -309,9 +311,9 @@ fn a_stranger_with_the_highest_number_of_all_poisons_nobody() {
 fn a_template_of_fifty_rows_is_fifty_rows_whoever_starts_from_it() {
     let mut template = String::from(SKILLS);
     for n in 1..=50 {
-        template += &format!("INSERT INTO skills(name) VALUES('s{n}');");
+        write!(template, "INSERT INTO skills(name) VALUES('s{n}');").unwrap();
         if n > 1 {
-            template += &format!("INSERT INTO links(parent, child) VALUES({n}, {});", n - 1);
+            write!(template, "INSERT INTO links(parent, child) VALUES({n}, {});", n - 1).unwrap();
         }
     }
     let mut hub = Hub::new();
