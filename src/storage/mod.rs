@@ -23,6 +23,7 @@ pub mod numbers;
 pub mod outgoing;
 pub mod quarantine;
 pub mod references;
+mod referrers;
 pub mod replica;
 pub mod resolver;
 mod row_codec;
