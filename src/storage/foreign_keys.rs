@@ -123,7 +123,8 @@ pub fn referencing_child<'a>(
     Ok(None)
 }
 
-fn conditions<'a>(names: impl Iterator<Item = &'a String>) -> String {
+/// That columns of these names equal parameters.
+pub fn conditions<'a>(names: impl Iterator<Item = &'a String>) -> String {
     names.map(|name| format!("{} = ?", quote(name))).collect::<Vec<_>>().join(" AND ")
 }
 

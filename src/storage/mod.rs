@@ -11,6 +11,7 @@ pub mod collect;
 pub mod detach;
 pub mod driver;
 pub mod fields;
+mod follow;
 pub mod foreign_keys;
 pub mod hub_store;
 pub mod hub_store_sqlite;
