@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::world::{Agent, Hub, pair, text};
 use federation_hub::model::Value;
+use federation_hub::storage::collect::TurnLimits;
 
 const NO_ROWS: Vec<Vec<Value>> = Vec::new();
 
@@ -309,7 +310,8 @@ fn a_stranger_with_the_highest_number_of_all_poisons_nobody() {
 
 #[test]
 fn a_template_of_fifty_rows_is_fifty_rows_whoever_starts_from_it() {
-    let mut template = String::from(SKILLS);
+    // Nothing is UNIQUE, so that nothing but its identity makes a row one.
+    let mut template = SKILLS.replace(", UNIQUE(parent, child)", "").replace(" UNIQUE", "");
     for n in 1..=50 {
         write!(template, "INSERT INTO skills(name) VALUES('s{n}');").unwrap();
         if n > 1 {
@@ -320,11 +322,10 @@ fn a_template_of_fifty_rows_is_fifty_rows_whoever_starts_from_it() {
     let mut agents: Vec<Agent> = (0..12).map(|n| Agent::new("acme", &format!("a{n}"), n + 1)).collect();
     for (n, agent) in agents.iter_mut().enumerate() {
         agent.run(&template);
-        if n % 2 == 0 {
-            // The first sync finds the rows before anything else is done to them.
-            agent.sync_with(&mut hub, crate::world::Fate::LosesBatch, &mut |_| {});
-        }
-        agent.run(&format!("UPDATE skills SET uses = {n} WHERE id = {}", n + 1));
+        // The first sync fixes what the rows are, however far it gets.
+        agent.limits = TurnLimits { rows: 3, bytes: 1 << 20 };
+        agent.sync_with(&mut hub, crate::world::Fate::LosesBatch, &mut |_| {});
+        agent.run(&format!("UPDATE skills SET uses = {n} WHERE id >= {}", n + 1));
     }
     let mut all: Vec<&mut Agent> = agents.iter_mut().collect();
     settle(&mut hub, &mut all);
