@@ -9,6 +9,7 @@ use super::apply_row::Outcome;
 use super::bookkeeping::{ReplicaState, SentBatch, acknowledge};
 use super::catalog::Catalog;
 use super::driver::{Sql, SqlError};
+use super::follow::{Followed, settle_followed};
 use super::journal::{Journal, Undone};
 use super::quarantine;
 use super::resolver::Resolver;
@@ -67,6 +68,8 @@ pub fn apply(
     if retry {
         applier.retry(sql)?;
     }
+    let Applier { applied, followed, .. } = applier;
+    settle_followed(sql, context, &followed)?;
     for text in suspended {
         sql.run(&text)?;
     }
@@ -85,7 +88,7 @@ pub fn apply(
     state.save(sql)?;
     // Only where rows were tried can their number be another.
     let quarantined = if incoming.touches_tables() { quarantine::count(sql)? } else { set_aside_before };
-    Ok(Applied { rows: applier.applied, quarantined })
+    Ok(Applied { rows: applied, quarantined })
 }
 
 /// How many rows that are set aside are tried again together.
@@ -103,13 +106,18 @@ pub struct Applier<'a> {
     pub journal: Journal,
     /// Rows inserted, updated or deleted.
     pub applied: u64,
+    /// Whether the pull is at its end: nothing else is coming.
+    pub is_final: bool,
+    /// Rows that followed another to its new key.
+    pub followed: Followed,
     check_quarantine: bool,
 }
 
 impl<'a> Applier<'a> {
     fn new(catalog: &'a Catalog, acked: u64, check_quarantine: bool) -> Self {
         let (resolver, journal) = (Resolver::new(catalog), Journal::default());
-        Self { catalog, acked, resolver, journal, check_quarantine, applied: 0 }
+        let (is_final, followed) = (false, Followed::new());
+        Self { catalog, acked, resolver, journal, applied: 0, is_final, followed, check_quarantine }
     }
 
     /// Applies rows, each together with what is set aside of it.
@@ -126,6 +134,7 @@ impl<'a> Applier<'a> {
 
     /// Applies what is set aside, as long as that gets any of it applied.
     fn retry(&mut self, sql: &mut dyn Sql) -> Result<(), SqlError> {
+        self.is_final = true;
         loop {
             let before = quarantine::count(sql)?;
             let mut left = before;

@@ -3,6 +3,7 @@
 use super::apply::Applier;
 use super::catalog::{Key, Table, quote, quote_list};
 use super::driver::{Sql, SqlError, ValueRef};
+use super::follow::Row;
 use super::foreign_keys::referencing_child;
 use super::incoming::{Arrival, Cell};
 use super::journal::Journal;
@@ -171,7 +172,9 @@ impl Applier<'_> {
             && let Some((_, Some((_, row)))) = &before
         {
             let mut new = row.clone();
-            changed.iter().for_each(|cell| new[cell.at] = cell.value.clone());
+            for cell in &changed {
+                new[cell.at] = cell.value.clone();
+            }
             if let Some(link) = referencing_child(sql, table, &key, row, Some(&new))? {
                 return Ok(Outcome::Referenced(format!("rows of {} here still reference it", link.child)));
             }
@@ -192,17 +195,27 @@ impl Applier<'_> {
             }
         }
         let was = entry.key.clone();
+        let mut new_key = key.clone();
         if let Key::Natural(positions) = &table.key {
-            let mut key = key;
             for cell in &changed {
                 if let Some(part) = positions.iter().position(|&position| position == cell.at) {
-                    key[part] = cell.value.clone();
+                    new_key[part] = cell.value.clone();
                 }
             }
-            entry.key = LocalKey::of(table, &key)?;
+            entry.key = LocalKey::of(table, &new_key)?;
         }
-        if before.is_some() {
-            self.journal.note(item, table, before, entry.key.clone());
+        if let Some(before) = before {
+            if let (true, true, true, Some((_, row))) =
+                (is_referenced, leave_children, self.is_final, &before.1)
+            {
+                let mut new = row.clone();
+                for cell in &changed {
+                    new[cell.at] = cell.value.clone();
+                }
+                let rows = (Row { key: &key, cells: row }, Row { key: &new_key, cells: &new });
+                self.follow(sql, item, table, rows, 0)?;
+            }
+            self.journal.note(item, table, Some(before), entry.key.clone());
         }
         let outcome = if changed.is_empty() { Outcome::Unchanged } else { Outcome::Applied };
         entry.meta = meta;

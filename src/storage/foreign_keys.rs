@@ -113,7 +113,7 @@ pub fn referencing_child<'a>(
         let mut statement = format!("SELECT 1 FROM main.{} WHERE ", quote(&link.child));
         statement += &conditions(link.columns.iter().map(|(from, _)| from));
         if link.child.eq_ignore_ascii_case(&table.name) {
-            statement += &format!(" AND NOT ({})", key_condition(table));
+            statement = format!("{statement} AND NOT ({})", key_condition(table));
             params.extend(key_params(table, key));
         }
         if sql.query_row(&(statement + " LIMIT 1"), &params)?.is_some() {
@@ -123,7 +123,8 @@ pub fn referencing_child<'a>(
     Ok(None)
 }
 
-fn conditions<'a>(names: impl Iterator<Item = &'a String>) -> String {
+/// That columns of these names equal parameters.
+pub fn conditions<'a>(names: impl Iterator<Item = &'a String>) -> String {
     names.map(|name| format!("{} = ?", quote(name))).collect::<Vec<_>>().join(" AND ")
 }
 

@@ -61,13 +61,13 @@ impl Journal {
     }
 
     /// How many changes are noted.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.steps.len()
     }
 
     /// Forgets changes that have been taken back.
-    pub fn truncate(&mut self, len: usize) {
-        self.steps.truncate(len);
+    pub fn truncate(&mut self, count: usize) {
+        self.steps.truncate(count);
     }
 
     /// Undoes what breaks a foreign key, and what that undoing breaks, until nothing does.

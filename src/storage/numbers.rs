@@ -111,15 +111,12 @@ impl Numbers {
     fn next(&mut self, sql: &mut dyn Sql, table: &Table) -> Result<i64, SqlError> {
         let mut given = self.given(sql, table)?;
         let number = loop {
-            let number = match given.highest.checked_add(1) {
-                Some(next) => {
-                    given.highest = next;
-                    next
-                }
-                None => {
-                    given.gap = first_gap(sql, table, given.gap)?;
-                    given.gap
-                }
+            let number = if let Some(next) = given.highest.checked_add(1) {
+                given.highest = next;
+                next
+            } else {
+                given.gap = first_gap(sql, table, given.gap)?;
+                given.gap
             };
             if self.is_free(sql, table, number)? {
                 break number;

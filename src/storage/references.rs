@@ -198,3 +198,87 @@ pub fn suspects(sql: &mut dyn Sql, catalog: &Catalog) -> Result<Vec<String>, Sql
     }
     Ok(suspects)
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::storage::sqlite_driver::RusqliteSql;
+
+    const SCHEMA: &str = "
+        CREATE TABLE memories(memory_id INTEGER PRIMARY KEY, text);
+        CREATE TABLE skills(id INTEGER PRIMARY KEY, name);
+        CREATE TABLE scores(id INTEGER PRIMARY KEY, kind TEXT, memory_id INTEGER, session_id TEXT,
+          skill_id INTEGER REFERENCES skills, next_id INTEGER);
+        CREATE TABLE embeddings(skill INTEGER PRIMARY KEY REFERENCES skills, e);
+        CREATE TABLE parts(id TEXT PRIMARY KEY, of INTEGER, at, FOREIGN KEY(of, at) REFERENCES embeddings(skill, e));";
+
+    fn catalog() -> (RusqliteSql, Catalog) {
+        let mut sql = RusqliteSql::new(Connection::open_in_memory().unwrap());
+        sql.run(SCHEMA).unwrap();
+        let catalog = Catalog::read(&mut sql).unwrap();
+        (sql, catalog)
+    }
+
+    fn reference<'a>(catalog: &'a Catalog, table: &str, column: &str) -> Option<&'a Reference> {
+        let table = catalog.table(table).unwrap();
+        table.columns[table.position(column).unwrap()].references.as_ref()
+    }
+
+    #[test]
+    fn a_domain_is_inherited_along_foreign_keys() {
+        let (_, catalog) = catalog();
+        let skills = Reference::Table("skills".into());
+        assert_eq!(reference(&catalog, "scores", "skill_id"), Some(&skills));
+        assert_eq!(reference(&catalog, "embeddings", "skill"), Some(&skills), "the key itself");
+        assert_eq!(reference(&catalog, "parts", "of"), Some(&skills));
+        assert_eq!(reference(&catalog, "parts", "at"), None);
+        assert!(matches!(catalog.table("embeddings").unwrap().key, Key::Natural(_)));
+    }
+
+    #[test]
+    fn a_reference_can_be_declared_by_the_value_of_another_column() {
+        let (_, mut catalog) = catalog();
+        let map = vec![
+            (Value::Text("memory".into()), "memories".to_owned()),
+            (Value::Text("skill".into()), "SKILLS".to_owned()),
+        ];
+        let by_kind = DeclaredParent::ByColumn { column: "KIND".into(), map };
+        let declared = |column: &str, parent| DeclaredReference {
+            table: "Scores".into(),
+            column: column.into(),
+            parent,
+        };
+        assert_eq!(catalog.declare_references(&[declared("memory_id", by_kind)]), Vec::<String>::new());
+        let scores = catalog.table("scores").unwrap();
+        let reference = reference(&catalog, "scores", "memory_id").unwrap();
+        let parent = |kind: &str| {
+            let mut row = vec![Value::Null; scores.columns.len()];
+            row[scores.position("kind").unwrap()] = Value::Text(kind.into());
+            reference.parent(&row).map(str::to_owned)
+        };
+        assert_eq!(parent("memory").as_deref(), Some("memories"));
+        assert_eq!(parent("skill").as_deref(), Some("SKILLS"));
+        assert_eq!(parent("other"), None);
+        let nowhere = [
+            declared("memory_id", DeclaredParent::Table("parts".into())),
+            declared("nothing", DeclaredParent::Table("skills".into())),
+            declared("memory_id", DeclaredParent::ByColumn { column: "no".into(), map: vec![] }),
+        ];
+        assert_eq!(catalog.declare_references(&nowhere).len(), 3);
+    }
+
+    #[test]
+    fn columns_that_look_like_references_are_named_unless_something_declares_them() {
+        let (mut sql, mut catalog) = catalog();
+        assert_eq!(suspects(&mut sql, &catalog).unwrap(), ["scores.memory_id", "scores.next_id"]);
+        let declared = DeclaredReference {
+            table: "scores".into(),
+            column: "next_id".into(),
+            parent: DeclaredParent::Table("scores".into()),
+        };
+        catalog.declare_references(&[declared]);
+        assert_eq!(suspects(&mut sql, &catalog).unwrap(), ["scores.memory_id"]);
+    }
+}

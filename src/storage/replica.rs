@@ -17,7 +17,7 @@ use super::bookkeeping::{
 };
 use super::capture::{Discovery, refresh};
 use super::catalog::Catalog;
-use super::collect::{Collected, TurnLimits, collect};
+use super::collect::{Collected, TurnLimits, collect, look_at_old_rows};
 use super::driver::{Sql, SqlError};
 use super::lease::Claim;
 use super::quarantine::examples;
@@ -86,7 +86,8 @@ pub fn open(
         transaction(sql, Purpose::Collect, |sql| {
             if !is_installed(sql)? {
                 install(sql, fresh)?;
-                refresh(sql, Discovery::Old, 0)?;
+                let catalog = refresh(sql, Discovery::Old, 0)?;
+                first_look(sql, &catalog, fresh)?;
             }
             let state = probe(sql)?.state;
             claim.check(state.lease.as_ref())?;
@@ -111,6 +112,21 @@ pub fn release(sql: &mut dyn Sql, claim: Claim) -> Result<(), SqlError> {
             Ok(())
         })
     })
+}
+
+/// Looks at the first rows of a database as it is attached: the identity of an old row is made of what it holds
+/// before the application touches it again. A template of a few hundred rows is dealt with here; of a larger
+/// database, rows that are edited before their turn comes are taken for new ones.
+fn first_look(sql: &mut dyn Sql, catalog: &Catalog, replica: ReplicaId) -> Result<(), SqlError> {
+    let stamps = StampSource { replica, offset_ms: 0, hub_now_ms: 0, highest: Hlc::ZERO };
+    let mut stretched = blake3::Hasher::new().update(&replica.0).finalize_xof();
+    let mut mint = || {
+        let mut bytes = [0; 16];
+        stretched.fill(&mut bytes);
+        bytes
+    };
+    let mut context = Context::new(catalog, 0, stamps, &mut mint);
+    look_at_old_rows(sql, &mut context, TurnLimits::default())
 }
 
 /// Reasons for rows being set aside that a sync repeats.
@@ -339,8 +355,7 @@ fn context<'a>(
         hub_now_ms: clock.now_ms,
         highest: state.highest,
     };
-    let (highest, last_delete, notices) = (state.highest, Hlc::ZERO, Vec::new());
-    Context { catalog, cursor: state.cursor, stamps, highest, last_delete, mint, notices }
+    Context::new(catalog, state.cursor, stamps, mint)
 }
 
 /// Brings capture up to the schema, and reads the version that it has then.

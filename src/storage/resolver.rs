@@ -113,16 +113,13 @@ impl<'a> Resolver<'a> {
             (None, Some(wish)) => self.numbers.assign(sql, parent, None, wish)?,
             (None, None) => self.numbers.reserve(sql, parent)?,
         };
-        match entry {
-            Some(mut dead) => {
-                dead.meta.number = Some(number);
-                let was = dead.key.clone();
-                dead.update(sql, parent, &was)?;
-            }
-            None => {
-                Entry { key: LocalKey::Number(number), id, sending: Sending::Clean, meta: RowMeta::default() }
-                    .insert(sql, parent)?
-            }
+        if let Some(mut dead) = entry {
+            dead.meta.number = Some(number);
+            let was = dead.key.clone();
+            dead.update(sql, parent, &was)?;
+        } else {
+            let (key, meta) = (LocalKey::Number(number), RowMeta::default());
+            Entry { key, id, sending: Sending::Clean, meta }.insert(sql, parent)?;
         }
         Ok(Some(number))
     }

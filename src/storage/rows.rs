@@ -25,6 +25,19 @@ pub struct Context<'a> {
     pub notices: Vec<String>,
 }
 
+impl<'a> Context<'a> {
+    /// The start of a batch.
+    pub fn new(
+        catalog: &'a Catalog,
+        cursor: Seq,
+        stamps: StampSource,
+        mint: &'a mut dyn FnMut() -> [u8; 16],
+    ) -> Self {
+        let (highest, last_delete, notices) = (stamps.highest, Hlc::ZERO, Vec::new());
+        Self { catalog, cursor, stamps, highest, last_delete, mint, notices }
+    }
+}
+
 impl Context<'_> {
     /// Tells of rows that stay here, once for each table and turn.
     pub fn note_without_key(&mut self, table: &Table) {

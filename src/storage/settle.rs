@@ -11,6 +11,7 @@ use super::difference::{Difference, differing};
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::{Fields, integer};
 use super::outgoing::{natural_id, old_id};
+use super::referrers::spoil;
 use super::row_meta::{CellMeta, Pending, RowMeta, Tombstone};
 use super::rows::{Context, Entry, LocalKey, Sending, read_row};
 use crate::model::{RowId, Stamp, Value};
@@ -62,19 +63,33 @@ pub fn settle_log(
     let is_whole = entries.len() < limit;
     let mut touched: HashMap<(i64, LocalKey), Touched> = HashMap::new();
     let mut order = Vec::new();
+    let mut touch = |table: &Table, values: Vec<Value>, at_ms: i64| -> Result<(), SqlError> {
+        if values.iter().any(|value| matches!(value, Value::Null)) {
+            return Ok(());
+        }
+        let key = LocalKey::of(table, &values)?;
+        let slot = touched.entry((table.number, key.clone())).or_insert_with(|| {
+            order.push((table.number, key));
+            Touched { values, at_ms }
+        });
+        slot.at_ms = at_ms;
+        Ok(())
+    };
     for entry in &entries {
         let Some(table) = catalog.numbered(entry.table) else { continue };
         let values = entry.key(table);
         if values.iter().any(|value| matches!(value, Value::Null)) {
             context.note_without_key(table);
-            continue;
         }
-        let key = LocalKey::of(table, &values)?;
-        let slot = touched.entry((entry.table, key.clone())).or_insert_with(|| {
-            order.push((entry.table, key));
-            Touched { values, at_ms: entry.at_ms }
-        });
-        slot.at_ms = entry.at_ms;
+        touch(table, values, entry.at_ms)?;
+        if let (log_op::MOVED_FROM | log_op::MOVED_TO, [Value::Integer(number)]) =
+            (entry.op, &entry.key(table)[..])
+            && matches!(table.key, Key::Number(_))
+        {
+            for (child, key) in spoil(sql, catalog, table, *number)? {
+                touch(child, key, entry.at_ms)?;
+            }
+        }
     }
     for place in order {
         let (Some(touched), Some(table)) = (touched.remove(&place), catalog.numbered(place.0)) else {
@@ -290,11 +305,11 @@ fn born(
     let fresh = |id, key| Entry { key, id, sending: Sending::Unsent, meta: RowMeta::default() };
     Ok(match Entry::by_id(sql, table, id)? {
         None => (fresh(id, key), None),
-        Some(mut known) if !known.is_present() => {
+        Some(mut known) if !known.is_present() && known.meta.united.is_none() => {
             let was = std::mem::replace(&mut known.key, key);
             (known, Some(was))
         }
-        // That identity lives on under another key.
+        // That identity lives on under another key, or is another row's.
         Some(_) => (fresh(RowId((context.mint)()), key), None),
     })
 }

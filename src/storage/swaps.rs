@@ -46,7 +46,7 @@ pub fn rotate<'a>(
 ) -> Result<bool, SqlError> {
     let Some(table) = applier.catalog.table(&refused.0.name) else { return Ok(false) };
     let Some(members) = gather(applier, sql, table, at, refused, ahead)? else { return Ok(false) };
-    let noted = applier.journal.len();
+    let noted = applier.journal.count();
     for member in &members {
         take_out(sql, table, member)?;
     }

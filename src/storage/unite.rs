@@ -2,12 +2,12 @@
 
 use super::apply::Applier;
 use super::apply_row::Outcome;
-use super::catalog::{Key, Table, quote, quote_list};
+use super::catalog::{Key, Table, quote};
 use super::driver::{Sql, SqlError, ValueRef};
 use super::foreign_keys::cell;
 use super::identity::fingerprint;
 use super::quarantine::refused;
-use super::references::Reference;
+use super::referrers::Referrers;
 use super::row_meta::{CellMeta, Pending, RowMeta};
 use super::rows::{Entry, LocalKey, Sending, key_condition, key_params, read_row};
 use super::swaps::delete;
@@ -15,13 +15,8 @@ use crate::model::{RowId, Value};
 
 /// A change of one column of rows: those that hold one value get another.
 struct Repoint<'a> {
-    table: &'a Table,
-    /// The position of the column.
-    at: usize,
-    old: Value,
+    referrers: Referrers<'a>,
     new: Value,
-    /// Only rows that hold this in that column.
-    only: Option<(usize, Value)>,
 }
 
 impl Applier<'_> {
@@ -68,7 +63,7 @@ impl Applier<'_> {
             adopt(sql, table, lost, survivor)?;
             return Ok(Outcome::Unchanged);
         }
-        self.absorb(sql, table, lost, known)
+        self.absorb(sql, table, &lost, known)
     }
 
     /// Both are here: one remains.
@@ -76,10 +71,10 @@ impl Applier<'_> {
         &mut self,
         sql: &mut dyn Sql,
         table: &Table,
-        lost: Entry,
+        lost: &Entry,
         mut known: Entry,
     ) -> Result<Outcome, SqlError> {
-        if let Some(reason) = self.repoint_row(sql, table, &lost, &known)? {
+        if let Some(reason) = self.repoint_row(sql, table, lost, &known)? {
             return Ok(Outcome::Refused(reason));
         }
         let mut moved: Vec<(&str, Value)> = Vec::new();
@@ -141,23 +136,9 @@ impl Applier<'_> {
     ) -> Result<Option<String>, SqlError> {
         let mut changes = Vec::new();
         if let (LocalKey::Number(old), LocalKey::Number(new)) = (&from.key, &to.key) {
-            for child in &self.catalog.tables {
-                for (at, column) in child.columns.iter().enumerate() {
-                    let (old, new) = (column.affinity.stored(*old), column.affinity.stored(*new));
-                    let mut change = |only| {
-                        changes.push(Repoint { table: child, at, old: old.clone(), new: new.clone(), only });
-                    };
-                    match &column.references {
-                        Some(Reference::Table(name)) if name.eq_ignore_ascii_case(&table.name) => {
-                            change(None)
-                        }
-                        Some(Reference::ByColumn { column, map }) => map
-                            .iter()
-                            .filter(|(_, name)| name.eq_ignore_ascii_case(&table.name))
-                            .for_each(|(value, _)| change(Some((*column, value.clone())))),
-                        _ => {}
-                    }
-                }
+            for referrers in Referrers::all(self.catalog, table, *old) {
+                let new = referrers.table.columns[referrers.at].affinity.stored(*new);
+                changes.push(Repoint { referrers, new });
             }
         }
         changes.extend(self.plain_references(sql, table, from, to)?);
@@ -199,13 +180,8 @@ impl Applier<'_> {
                 if let (Some(old), Some(new)) = cells
                     && old != new
                 {
-                    changes.push(Repoint {
-                        table: child,
-                        at,
-                        old: old.clone(),
-                        new: new.clone(),
-                        only: None,
-                    });
+                    let referrers = Referrers { table: child, at, value: old.clone(), only: None };
+                    changes.push(Repoint { referrers, new: new.clone() });
                 }
             }
         }
@@ -231,31 +207,16 @@ fn alias(sql: &mut dyn Sql, table: &Table, lost: RowId, survivor: RowId) -> Resu
 impl Repoint<'_> {
     /// Changes the rows, and what is remembered of them: it is no write.
     fn run(&self, sql: &mut dyn Sql) -> Result<Option<String>, SqlError> {
-        let column = &self.table.columns[self.at];
-        let name = quote(&column.name);
-        let mut statement = format!(
-            "SELECT {} FROM main.{} WHERE {name} = ?",
-            quote_list(self.table.key_columns()),
-            quote(&self.table.name)
-        );
-        let mut params: Vec<ValueRef<'_>> = vec![(&self.old).into()];
-        if let Some((at, value)) = &self.only {
-            statement += &format!(" AND {} = ?", quote(&self.table.columns[*at].name));
-            params.push(value.into());
-        }
-        let mut keys = Vec::new();
-        sql.query(&statement, &params, &mut |row| {
-            keys.push(row.to_vec());
-            Ok(())
-        })?;
+        let Referrers { table, at, .. } = self.referrers;
         let update = format!(
-            "UPDATE OR ABORT main.{} SET {name} = ? WHERE {}",
-            quote(&self.table.name),
-            key_condition(self.table)
+            "UPDATE OR ABORT main.{} SET {} = ? WHERE {}",
+            quote(&table.name),
+            quote(&table.columns[at].name),
+            key_condition(table)
         );
-        for key in keys {
+        for key in self.referrers.keys(sql)? {
             let mut params: Vec<ValueRef<'_>> = vec![(&self.new).into()];
-            params.extend(key_params(self.table, &key));
+            params.extend(key_params(table, &key));
             if let Some(reason) = refused(sql.execute(&update, &params))? {
                 return Ok(Some(reason));
             }
@@ -268,18 +229,19 @@ impl Repoint<'_> {
         if key.contains(&Value::Null) {
             return Ok(());
         }
-        let was = LocalKey::of(self.table, key)?;
-        let Some(mut entry) = Entry::by_key(sql, self.table, &was)? else { return Ok(()) };
-        if let Some(cell) = entry.meta.cell(self.table.columns[self.at].number).copied() {
+        let Referrers { table, at, .. } = self.referrers;
+        let was = LocalKey::of(table, key)?;
+        let Some(mut entry) = Entry::by_key(sql, table, &was)? else { return Ok(()) };
+        if let Some(cell) = entry.meta.cell(table.columns[at].number).copied() {
             entry.meta.put(CellMeta { fingerprint: fingerprint(&self.new), ..cell });
         }
-        if let Key::Natural(positions) = &self.table.key
-            && let Some(part) = positions.iter().position(|&at| at == self.at)
+        if let Key::Natural(positions) = &table.key
+            && let Some(part) = positions.iter().position(|&position| position == at)
         {
             let mut key = key.to_vec();
             key[part] = self.new.clone();
-            entry.key = LocalKey::of(self.table, &key)?;
+            entry.key = LocalKey::of(table, &key)?;
         }
-        entry.update(sql, self.table, &was)
+        entry.update(sql, table, &was)
     }
 }

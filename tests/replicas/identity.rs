@@ -1,7 +1,10 @@
 //! Numbers and what references them, on replicas that number their rows differently.
 
+use std::fmt::Write as _;
+
 use crate::world::{Agent, Hub, pair, text};
 use federation_hub::model::Value;
+use federation_hub::storage::collect::TurnLimits;
 
 const NO_ROWS: Vec<Vec<Value>> = Vec::new();
 
@@ -307,25 +310,131 @@ fn a_stranger_with_the_highest_number_of_all_poisons_nobody() {
 
 #[test]
 fn a_template_of_fifty_rows_is_fifty_rows_whoever_starts_from_it() {
-    let mut template = String::from(SKILLS);
+    // Nothing is UNIQUE, so that nothing but its identity makes a row one.
+    let mut template = SKILLS.replace(", UNIQUE(parent, child)", "").replace(" UNIQUE", "");
     for n in 1..=50 {
-        template += &format!("INSERT INTO skills(name) VALUES('s{n}');");
+        write!(template, "INSERT INTO skills(name) VALUES('s{n}');").unwrap();
         if n > 1 {
-            template += &format!("INSERT INTO links(parent, child) VALUES({n}, {});", n - 1);
+            write!(template, "INSERT INTO links(parent, child) VALUES({n}, {});", n - 1).unwrap();
         }
     }
     let mut hub = Hub::new();
     let mut agents: Vec<Agent> = (0..12).map(|n| Agent::new("acme", &format!("a{n}"), n + 1)).collect();
     for (n, agent) in agents.iter_mut().enumerate() {
         agent.run(&template);
-        if n % 2 == 0 {
-            // The first sync finds the rows before anything else is done to them.
-            agent.sync_with(&mut hub, crate::world::Fate::LosesBatch, &mut |_| {});
-        }
-        agent.run(&format!("UPDATE skills SET uses = {n} WHERE id = {}", n + 1));
+        // The first sync fixes what the rows are, however far it gets.
+        agent.limits = TurnLimits { rows: 3, bytes: 1 << 20 };
+        agent.sync_with(&mut hub, crate::world::Fate::LosesBatch, &mut |_| {});
+        agent.run(&format!("UPDATE skills SET uses = {n} WHERE id >= {}", n + 1));
     }
     let mut all: Vec<&mut Agent> = agents.iter_mut().collect();
     settle(&mut hub, &mut all);
     assert_eq!(agree(&mut all, SKILL_NAMES).len(), 50);
     assert_eq!(agree(&mut all, SKILL_LINKS).len(), 49);
+}
+
+#[test]
+fn a_child_made_meanwhile_follows_its_parent_to_its_new_name() {
+    let schema = "
+        CREATE TABLE p(id INTEGER PRIMARY KEY, code TEXT UNIQUE);
+        CREATE TABLE c(code TEXT REFERENCES p(code) ON UPDATE CASCADE, n INTEGER, PRIMARY KEY(code, n));
+        CREATE TABLE d(id INTEGER PRIMARY KEY, code TEXT, n INTEGER,
+          FOREIGN KEY(code, n) REFERENCES c ON UPDATE CASCADE);";
+    let (mut hub, mut a, mut b) = pair(schema);
+    a.run("INSERT INTO p(code) VALUES('old')");
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    a.run("UPDATE p SET code = 'new'");
+    b.run("INSERT INTO c VALUES('old', 1)").run("INSERT INTO d(code, n) VALUES('old', 1)");
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    let all = "SELECT p.code, c.code, d.code FROM p JOIN c USING (code) JOIN d USING (code)";
+    assert_eq!(agree(&mut [&mut a, &mut b], all), vec![vec![text("new"), text("new"), text("new")]]);
+    assert_eq!(a.rows("SELECT count(*) FROM c"), vec![vec![Value::Integer(1)]]);
+}
+
+#[test]
+fn two_rows_that_were_one_are_two_again_where_their_author_meant_two() {
+    let (mut hub, mut a, mut b) = shifted(SKILLS, "INSERT INTO skills(name) VALUES('b1')");
+    a.run("INSERT INTO skills(name) VALUES('retry'), ('a2')")
+        .run("INSERT INTO links(parent, child) VALUES(1, 2)");
+    b.run("INSERT INTO skills(name) VALUES('retry')").run("INSERT INTO links(parent, child) VALUES(2, 1)");
+    a.sync(&mut hub);
+    b.sync_with(&mut hub, crate::world::Fate::LosesAnswer, &mut |_| {});
+    a.sync(&mut hub);
+    b.run("UPDATE skills SET name = 'plan' WHERE id = 2");
+    settle(&mut hub, &mut [&mut b, &mut a]);
+    let names = agree(&mut [&mut a, &mut b], SKILL_NAMES);
+    assert_eq!(names.len(), 4);
+    let links = vec![vec![text("plan"), text("b1")], vec![text("retry"), text("a2")]];
+    assert_eq!(agree(&mut [&mut a, &mut b], SKILL_LINKS), links);
+    assert_eq!(b.rows("SELECT id FROM skills WHERE name = 'plan'"), vec![vec![Value::Integer(2)]]);
+}
+
+#[test]
+fn a_reference_to_a_number_that_another_row_took_is_another_reference() {
+    let schema = "CREATE TABLE p(id INTEGER PRIMARY KEY, name TEXT);
+                  CREATE TABLE c(id INTEGER PRIMARY KEY, p INTEGER REFERENCES p);";
+    let (mut hub, mut a, mut b) = pair(schema);
+    a.run("INSERT INTO p VALUES(1, 'one'), (2, 'two')").run("INSERT INTO c(p) VALUES(2)");
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    a.run("UPDATE OR REPLACE p SET id = 2 WHERE id = 1");
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    let all = "SELECT p.name FROM c JOIN p ON p.id = c.p";
+    assert_eq!(agree(&mut [&mut a, &mut b], all), vec![vec![text("one")]]);
+    assert_eq!(a.rows("SELECT id FROM p"), vec![vec![Value::Integer(2)]]);
+}
+
+#[test]
+fn rows_that_reference_each_other_are_deleted_together() {
+    let schema = "
+        CREATE TABLE h(id INTEGER PRIMARY KEY, v INTEGER NOT NULL REFERENCES v DEFERRABLE INITIALLY DEFERRED);
+        CREATE TABLE v(id INTEGER PRIMARY KEY, h INTEGER NOT NULL REFERENCES h DEFERRABLE INITIALLY DEFERRED);";
+    let (mut hub, mut a, mut b) = shifted(schema, "SELECT 1");
+    a.run("BEGIN").run("INSERT INTO h VALUES(1, 9)").run("INSERT INTO v VALUES(9, 1)").run("COMMIT");
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    assert_eq!(agree(&mut [&mut a, &mut b], "SELECT count(*) FROM h, v"), vec![vec![Value::Integer(1)]]);
+    b.run("BEGIN").run("DELETE FROM h").run("DELETE FROM v").run("COMMIT");
+    settle(&mut hub, &mut [&mut b, &mut a]);
+    assert_eq!(agree(&mut [&mut a, &mut b], "SELECT * FROM h, v"), NO_ROWS);
+}
+
+#[test]
+fn an_idle_sync_costs_three_statements_however_the_tables_hang_together() {
+    let (mut hub, mut a, mut b) =
+        shifted(&format!("{EPISODES}{SKILLS}"), "INSERT INTO episodes(task) VALUES('x')");
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    a.sql.statements.clear();
+    a.collect();
+    assert!(a.sql.statements.len() <= 3, "{:?}", a.sql.statements);
+}
+
+/// The statements that applying one row takes.
+fn statements_for_one_row(schema: &str, write: &str) -> usize {
+    let (mut hub, mut a, mut b) = pair(schema);
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    let mut of = |rows: usize| {
+        for _ in 0..rows {
+            a.run(write);
+        }
+        a.sync(&mut hub);
+        b.sql.statements.clear();
+        b.sync(&mut hub);
+        b.sql.statements.len()
+    };
+    of(1);
+    let (few, many) = (of(1), of(11));
+    (many - few) / 10
+}
+
+#[test]
+fn a_row_that_nothing_references_costs_no_check() {
+    let plain = "CREATE TABLE t(id INTEGER PRIMARY KEY, p INTEGER)";
+    let insert = "INSERT INTO t(p) VALUES(NULL)";
+    let alone = statements_for_one_row(plain, insert);
+    let bound = statements_for_one_row(
+        &format!("{plain}; CREATE TABLE c(t INTEGER PRIMARY KEY REFERENCES t)"),
+        insert,
+    );
+    assert_eq!(alone, bound, "a parent that is made is checked by nothing");
+    let child = "CREATE TABLE t(id INTEGER PRIMARY KEY, p INTEGER REFERENCES t)";
+    assert_eq!(statements_for_one_row(child, insert), alone + 1);
 }

@@ -1,0 +1,142 @@
+//! Rows that reference another by a key which means the same everywhere, and follow it to its new key.
+//!
+//! Somebody renames a row while somebody else, who does not know yet, makes a row that references it by its
+//! old name. At the end of a pull, what here still references the old name gets the new one: a write of this
+//! replica like any other, which the others receive.
+
+use super::apply::Applier;
+use super::catalog::{Key, Table, quote, quote_list};
+use super::driver::{Sql, SqlError, ValueRef};
+use super::foreign_keys::{Link, cell, conditions};
+use super::journal::Journal;
+use super::quarantine::refused;
+use super::rows::{Context, Entry, LocalKey, key_condition, key_params, read_row};
+use super::settle::{Origin, settle_row};
+use crate::model::Value;
+
+/// How far a chain of keys that are foreign keys is followed.
+const MAX_DEPTH: usize = 16;
+
+/// A row by its key and its cells.
+#[derive(Clone, Copy)]
+pub struct Row<'a> {
+    /// The values of its key's columns.
+    pub key: &'a [Value],
+    /// Its travelling cells.
+    pub cells: &'a [Value],
+}
+
+/// Rows that have followed: their tables' numbers, and their keys.
+pub type Followed = Vec<(i64, Vec<Value>)>;
+
+impl Applier<'_> {
+    /// Has what references a row as it was reference it as it is. Where a constraint does not let it, the
+    /// journal will object.
+    pub fn follow(
+        &mut self,
+        sql: &mut dyn Sql,
+        item: usize,
+        table: &Table,
+        (old, new): (Row<'_>, Row<'_>),
+        depth: usize,
+    ) -> Result<(), SqlError> {
+        for link in &table.children {
+            let cells = |row: Row<'_>| -> Option<Vec<Value>> {
+                let cells = link.columns.iter().map(|(_, to)| cell(table, row.key, row.cells, to).cloned());
+                cells.collect::<Option<Vec<Value>>>().filter(|cells| !cells.contains(&Value::Null))
+            };
+            let (Some(was), Some(now)) = (cells(old), cells(new)) else { continue };
+            let Some(child) = self.catalog.table(&link.child).filter(|_| was != now) else { continue };
+            for key in referencing(sql, child, link, &was)? {
+                self.lead(sql, item, child, link, &key, &now, depth)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has one row follow.
+    #[expect(clippy::too_many_arguments, reason = "the row, and where it is led to")]
+    fn lead(
+        &mut self,
+        sql: &mut dyn Sql,
+        item: usize,
+        table: &Table,
+        link: &Link,
+        key: &[Value],
+        now: &[Value],
+        depth: usize,
+    ) -> Result<(), SqlError> {
+        if key.contains(&Value::Null) || depth >= MAX_DEPTH {
+            return Ok(());
+        }
+        let Some(mut entry) = Entry::by_key(sql, table, &LocalKey::of(table, key)?)? else { return Ok(()) };
+        let before = Journal::before(sql, table, Some(&entry))?;
+        let Some(old) = read_row(sql, table, key)? else { return Ok(()) };
+        let sets: Vec<String> = link.columns.iter().map(|(from, _)| format!("{} = ?", quote(from))).collect();
+        let mut params: Vec<ValueRef<'_>> = now.iter().map(ValueRef::from).collect();
+        params.extend(key_params(table, key));
+        let statement = format!(
+            "UPDATE OR ABORT main.{} SET {} WHERE {}",
+            quote(&table.name),
+            sets.join(", "),
+            key_condition(table)
+        );
+        if refused(sql.execute(&statement, &params))?.is_some() {
+            return Ok(());
+        }
+        let mut new = old.clone();
+        for ((from, _), value) in link.columns.iter().zip(now) {
+            if let Some(at) = table.position(from) {
+                new[at] = value.clone();
+            }
+        }
+        let new_key = match &table.key {
+            Key::Number(_) => key.to_vec(),
+            Key::Natural(positions) => positions.iter().map(|&at| new[at].clone()).collect(),
+        };
+        let was = std::mem::replace(&mut entry.key, LocalKey::of(table, &new_key)?);
+        entry.update(sql, table, &was)?;
+        self.journal.note(item, table, before, entry.key);
+        let rows = (Row { key, cells: &old }, Row { key: &new_key, cells: &new });
+        self.follow(sql, item, table, rows, depth + 1)?;
+        self.followed.push((table.number, new_key));
+        Ok(())
+    }
+}
+
+/// Makes writes of what followed.
+pub fn settle_followed(
+    sql: &mut dyn Sql,
+    context: &mut Context<'_>,
+    followed: &Followed,
+) -> Result<(), SqlError> {
+    let now = Origin::Written(context.stamps.hub_now_ms.saturating_sub(context.stamps.offset_ms));
+    for (table, key) in followed {
+        let Some(table) = context.catalog.numbered(*table) else { continue };
+        if let Some(row) = read_row(sql, table, key)? {
+            settle_row(sql, context, table, LocalKey::of(table, key)?, Some(row), now, 0)?;
+        }
+    }
+    Ok(())
+}
+
+fn referencing(
+    sql: &mut dyn Sql,
+    child: &Table,
+    link: &Link,
+    values: &[Value],
+) -> Result<Vec<Vec<Value>>, SqlError> {
+    let statement = format!(
+        "SELECT {} FROM main.{} WHERE {}",
+        quote_list(child.key_columns()),
+        quote(&child.name),
+        conditions(link.columns.iter().map(|(from, _)| from))
+    );
+    let params: Vec<ValueRef<'_>> = values.iter().map(ValueRef::from).collect();
+    let mut keys = Vec::new();
+    sql.query(&statement, &params, &mut |row| {
+        keys.push(row.to_vec());
+        Ok(())
+    })?;
+    Ok(keys)
+}
