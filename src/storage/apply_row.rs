@@ -45,7 +45,7 @@ impl Applier<'_> {
             return Ok(Outcome::Refused(format!("this database has no table {}", header.name)));
         };
         if let Some(survivor) = update.united {
-            return self.unite(sql, table, update.id, survivor);
+            return self.unite(sql, table, update.id, (survivor, update.seq));
         }
         let entry = Entry::by_id(sql, table, update.id)?;
         let is_present = entry.as_ref().is_some_and(Entry::is_present);

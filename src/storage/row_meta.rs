@@ -140,6 +140,13 @@ impl RowMeta {
         }
     }
 
+    /// Has unacknowledged writes know of what the hub did at this position.
+    pub fn raise_bases(&mut self, position: Seq) {
+        for pending in self.cells.iter_mut().filter_map(|cell| cell.pending.as_mut()) {
+            pending.base = pending.base.max(position);
+        }
+    }
+
     /// What a write to this row, made now, has seen: `cursor`, or more if a pull under way brought more, or
     /// nothing if an update of the row could not be applied.
     pub fn base(&self, cursor: Seq) -> Seq {

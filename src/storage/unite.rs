@@ -11,7 +11,7 @@ use super::referrers::Referrers;
 use super::row_meta::{CellMeta, Pending, RowMeta};
 use super::rows::{Entry, LocalKey, Sending, key_condition, key_params, read_row};
 use super::swaps::delete;
-use crate::model::{RowId, Value};
+use crate::model::{RowId, Seq, Value};
 
 /// A change of one column of rows: those that hold one value get another.
 struct Repoint<'a> {
@@ -27,7 +27,7 @@ impl Applier<'_> {
         sql: &mut dyn Sql,
         table: &Table,
         loser: RowId,
-        survivor: RowId,
+        (survivor, position): (RowId, Seq),
     ) -> Result<Outcome, SqlError> {
         let Some(mut lost) = Entry::by_id(sql, table, loser)? else { return Ok(Outcome::Unchanged) };
         if lost.id == survivor {
@@ -40,6 +40,8 @@ impl Applier<'_> {
             lost.update(sql, table, &was)?;
             return Ok(Outcome::Unchanged);
         }
+        // What is unsent of it is a write to the one row now, by somebody who knows that it is one.
+        lost.meta.raise_bases(position);
         let Some(known) = Entry::by_id(sql, table, survivor)? else {
             adopt(sql, table, lost, survivor)?;
             return Ok(Outcome::Unchanged);

@@ -54,7 +54,7 @@ impl Merger<'_> {
     }
 
     /// The rows that a write to this one means. Of united rows, somebody who knew of the union writes to all
-    /// that live; anybody else to the row that is his own.
+    /// that live; anybody else to this one alone.
     fn targets(&mut self, no: i64, base: Seq) -> Result<Vec<i64>, StoreError> {
         let row = self.deriver.rows.get(no)?;
         if row.survivor.is_some() {
@@ -69,23 +69,15 @@ impl Merger<'_> {
             return Ok(members);
         }
         let mut united_at = 0;
-        let mut own = no;
         let mut alive = Vec::new();
         for member in members {
             let row = self.deriver.rows.get(member)?;
             united_at = united_at.max(row.united_at);
-            if row.author == self.writer {
-                own = member;
-            }
             if row.raw.is_alive() {
                 alive.push(member);
             }
         }
-        Ok(match alive.len() {
-            _ if base < united_at => vec![own],
-            0 => vec![no],
-            _ => alive,
-        })
+        Ok(if base < united_at || alive.is_empty() { vec![no] } else { alive })
     }
 
     /// Merges a change into one raw state; says whether that changed it, and how many cells were in conflict.
