@@ -82,14 +82,6 @@ pub fn settle_log(
             context.note_without_key(table);
         }
         touch(table, values, entry.at_ms)?;
-        if let (log_op::MOVED_FROM | log_op::MOVED_TO, [Value::Integer(number)]) =
-            (entry.op, &entry.key(table)[..])
-            && matches!(table.key, Key::Number(_))
-        {
-            for (child, key) in spoil(sql, catalog, table, *number)? {
-                touch(child, key, entry.at_ms)?;
-            }
-        }
     }
     for place in order {
         let (Some(touched), Some(table)) = (touched.remove(&place), catalog.numbered(place.0)) else {
@@ -180,6 +172,14 @@ fn follow_moves(
         let (from, to) = (LocalKey::of(table, &from)?, LocalKey::of(table, &to)?);
         if let Some(replaced) = follow_move(sql, context, table, &from, to, at_ms, mark)? {
             changed(sql, context, table, replaced)?;
+        }
+    }
+    for half in &moves {
+        let Some(table) = catalog.numbered(half.table) else { continue };
+        if let (Key::Number(_), [Value::Integer(number)]) = (&table.key, &half.key(table)[..]) {
+            for (child, key) in spoil(sql, catalog, table, *number)? {
+                log_entry(sql, child, log_op::TOUCHED, half.at_ms, &key)?;
+            }
         }
     }
     if let Some(last) = moves.last() {

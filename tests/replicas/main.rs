@@ -10,6 +10,8 @@ mod convergence;
 #[path = "../support/database.rs"]
 mod database;
 mod hostile;
+#[path = "../support/hub.rs"]
+mod hub;
 mod identity;
 mod keyless;
 mod nothing_left;

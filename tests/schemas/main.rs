@@ -16,6 +16,8 @@ mod dice;
 mod draw_schema;
 mod draw_steps;
 mod features;
+#[path = "../support/hub.rs"]
+mod hub;
 mod isomorphism;
 mod proof;
 mod schema;

@@ -15,20 +15,38 @@ use crate::shrink::shrink;
 /// How many cases run where nobody asks for more.
 const SLICE: u64 = 150;
 
-/// What is drawn.
-const KEPT: &[Feature] = &[
-    Feature::References,
-    Feature::NaturalReferences,
-    Feature::CompositeReferences,
-    Feature::InheritedKeys,
-    Feature::Cycles,
-    Feature::Triggers,
-    Feature::Deletes,
-    Feature::Losses,
-    Feature::Meanwhile,
-    Feature::Template,
-    Feature::Late,
-    Feature::HugeNumbers,
+/// What is drawn: seeds take turns.
+const LEVELS: [&[Feature]; 2] = [
+    &[
+        Feature::References,
+        Feature::NaturalReferences,
+        Feature::CompositeReferences,
+        Feature::InheritedKeys,
+        Feature::Cycles,
+        Feature::Actions,
+        Feature::Triggers,
+        Feature::Deletes,
+        Feature::Losses,
+        Feature::Meanwhile,
+        Feature::Template,
+        Feature::Late,
+        Feature::HugeNumbers,
+    ],
+    &[
+        Feature::References,
+        Feature::InheritedKeys,
+        Feature::Cycles,
+        Feature::Actions,
+        Feature::Unique,
+        Feature::UniqueIndexes,
+        Feature::Triggers,
+        Feature::Deletes,
+        Feature::Losses,
+        Feature::Meanwhile,
+        Feature::Template,
+        Feature::Late,
+        Feature::HugeNumbers,
+    ],
 ];
 
 /// A number from the environment.
@@ -37,24 +55,24 @@ fn asked_for(variable: &str) -> Option<u64> {
     Some(value.parse().unwrap_or_else(|_| panic!("{variable} is {value}, which is no number")))
 }
 
-/// What is drawn, unless the environment names other features.
-fn features() -> Vec<Feature> {
-    match std::env::var("FEDERATION_FEATURES") {
-        Ok(names) => {
-            let is_named = |feature: &Feature| {
-                names == "all" || names.split(',').any(|name| name == format!("{feature:?}"))
-            };
-            ALL.into_iter().filter(is_named).collect()
-        }
-        Err(_) => KEPT.to_vec(),
-    }
+/// The features that the environment names instead.
+fn named_features() -> Option<Vec<Feature>> {
+    let names = std::env::var("FEDERATION_FEATURES").ok()?;
+    let is_named =
+        |feature: &Feature| names == "all" || names.split(',').any(|name| name == format!("{feature:?}"));
+    Some(ALL.into_iter().filter(is_named).collect())
+}
+
+/// What the case of a seed may have.
+fn allowed(seed: u64, named: Option<&[Feature]>) -> &[Feature] {
+    named.unwrap_or(LEVELS[usize::from(seed % 2 == 1)])
 }
 
 /// Runs the cases of some seeds on all cores.
 fn run_seeds(
     seeds: std::ops::Range<u64>,
     ablation: Option<Ablation>,
-    allowed: &[Feature],
+    named: Option<&[Feature]>,
 ) -> Vec<(u64, Result<Outcome, Failure>)> {
     let next = AtomicU64::new(seeds.start);
     let outcomes = Mutex::new(Vec::new());
@@ -67,7 +85,7 @@ fn run_seeds(
                     if seed >= seeds.end {
                         return;
                     }
-                    let outcome = Case::draw(seed, allowed).run(ablation);
+                    let outcome = Case::draw(seed, allowed(seed, named)).run(ablation);
                     outcomes.lock().unwrap().push((seed, outcome));
                 }
             });
@@ -83,9 +101,9 @@ fn whatever_the_schema_all_replicas_end_alike() {
     let one = asked_for("FEDERATION_SEED");
     let count = asked_for("FEDERATION_SEEDS").unwrap_or(if one.is_some() { 1 } else { SLICE });
     let from = one.unwrap_or(1);
-    let allowed = features();
-    println!("{count} cases from seed {from} of {allowed:?}");
-    let outcomes = run_seeds(from..from + count, None, &allowed);
+    let named = named_features();
+    println!("{count} cases from seed {from}");
+    let outcomes = run_seeds(from..from + count, None, named.as_deref());
     let mut failed: Vec<(u64, Failure)> = Vec::new();
     let mut sum = Outcome::default();
     for (seed, outcome) in outcomes {
@@ -102,7 +120,7 @@ fn whatever_the_schema_all_replicas_end_alike() {
         for (seed, failure) in &failed {
             println!("seed {seed}: {}", failure.kind);
         }
-        let (case, failure) = shrink(Case::draw(seed, &allowed), failure, None);
+        let (case, failure) = shrink(Case::draw(seed, allowed(seed, named.as_deref())), failure, None);
         panic!("seed {seed} and {} others fail\n{}", failed.len() - 1, report(&case, &failure));
     }
 }
@@ -152,6 +170,11 @@ fn the_suite_notices_when_foreign_keys_are_not_translated() {
 }
 
 #[test]
+fn the_suite_notices_when_unique_keys_are_not_arbitrated() {
+    assert_notices(Ablation::UniqueArbitration, &[Feature::Unique, Feature::UniqueIndexes]);
+}
+
+#[test]
 fn the_suite_notices_when_triggers_fire_for_remote_writes() {
     assert_notices(Ablation::TriggerSuppression, &[Feature::Triggers]);
 }
@@ -160,7 +183,7 @@ fn the_suite_notices_when_triggers_fire_for_remote_writes() {
 fn assert_notices(ablation: Ablation, features: &[Feature]) {
     let seeds = 1..1 + NOTICED_WITHIN;
     let failures = |ablation| {
-        let outcomes = run_seeds(seeds.clone(), ablation, features);
+        let outcomes = run_seeds(seeds.clone(), ablation, Some(features));
         outcomes
             .into_iter()
             .filter_map(|(seed, outcome)| outcome.err().map(|failure| (seed, failure.kind)))

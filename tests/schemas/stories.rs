@@ -165,3 +165,40 @@ fn a_row_that_references_its_parent_twice_comes_back_with_it() {
     assert_eq!(a.rows(rows), b.rows(rows));
     assert_eq!(a.rows("SELECT title FROM tasks"), b.rows("SELECT title FROM tasks"));
 }
+
+#[test]
+fn a_move_that_the_log_names_late_is_followed_before_what_it_carried_along() {
+    let (mut hub, mut agents) = agents(
+        2,
+        "CREATE TABLE tasks(id INTEGER PRIMARY KEY, title);
+         CREATE TABLE steps(id INTEGER PRIMARY KEY, task INTEGER REFERENCES tasks(id) ON UPDATE CASCADE)",
+    );
+    let [a, b] = &mut agents[..] else { unreachable!() };
+    a.run("INSERT INTO tasks VALUES(1, 'a'); INSERT INTO steps VALUES(1, 1), (2, 1), (3, 1)").sync(&mut hub);
+    b.sync(&mut hub);
+    a.limits.rows = 1;
+    a.run("UPDATE tasks SET id = 7").sync(&mut hub);
+    b.sync(&mut hub);
+    let titles = "SELECT count(*) FROM steps JOIN tasks ON tasks.id = task WHERE title = 'a'";
+    for agent in [a, b] {
+        assert_eq!(agent.rows(titles), [[Value::Integer(3)]]);
+    }
+}
+
+#[test]
+fn a_number_that_changes_hands_means_another_row_to_what_references_it() {
+    let (mut hub, mut agents) = agents(
+        2,
+        "CREATE TABLE tasks(id INTEGER PRIMARY KEY, title);
+         CREATE TABLE steps(id INTEGER PRIMARY KEY, task INTEGER REFERENCES tasks(id))",
+    );
+    let [a, b] = &mut agents[..] else { unreachable!() };
+    a.run("INSERT INTO tasks VALUES(1, 'one'), (2, 'two'); INSERT INTO steps VALUES(1, 2)").sync(&mut hub);
+    b.sync(&mut hub);
+    a.run("UPDATE OR REPLACE tasks SET id = 2 WHERE id = 1").sync(&mut hub);
+    b.sync(&mut hub);
+    let tasks = "SELECT title, steps.id FROM tasks LEFT JOIN steps ON task = tasks.id";
+    for agent in [a, b] {
+        assert_eq!(agent.rows(tasks), [[Value::Text("one".into()), Value::Integer(1)]]);
+    }
+}

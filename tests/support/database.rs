@@ -1,5 +1,6 @@
 //! An agent's database, in which what can go wrong goes wrong on demand.
 
+use federation_hub::model::TableSchema;
 use federation_hub::storage::driver::{EachRow, Sql, SqlError, SqlErrorKind, ValueRef};
 use federation_hub::storage::sqlite_driver::RusqliteSql;
 use rusqlite::Connection;
@@ -13,6 +14,8 @@ pub enum Ablation {
     References,
     /// The application's triggers stay in place while remote rows are applied.
     TriggerSuppression,
+    /// The hub never learns which columns are UNIQUE.
+    UniqueArbitration,
 }
 
 /// A database on which a statement may find a lock of another connection.
@@ -61,10 +64,28 @@ impl Faulty {
         }
     }
 
+    /// What the hub is told of tables. Knows only texts that have a line for each part.
+    pub fn declared(&self, mut tables: Vec<TableSchema>) -> Vec<TableSchema> {
+        if self.ablation != Some(Ablation::UniqueArbitration) {
+            return tables;
+        }
+        for table in &mut tables {
+            table.indexes.retain(|index| !index.starts_with("CREATE UNIQUE"));
+            let parts =
+                table.ddl.split_once("(\n  ").and_then(|(head, rest)| Some((head, rest.rsplit_once(')')?)));
+            if let Some((head, (parts, end))) = parts {
+                let kept: Vec<&str> =
+                    parts.split(",\n  ").filter(|part| !part.starts_with("UNIQUE")).collect();
+                table.ddl = format!("{head}(\n  {}){end}", kept.join(",\n  "));
+            }
+        }
+        tables
+    }
+
     /// Whether a statement is one of those that an ablation makes ineffective.
     fn is_ablated(&self, statement: &str) -> bool {
         match self.ablation {
-            None => false,
+            None | Some(Ablation::UniqueArbitration) => false,
             Some(Ablation::References) => statement.contains("pragma_foreign_key_list"),
             Some(Ablation::TriggerSuppression) => {
                 let suspends =

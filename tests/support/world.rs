@@ -1,14 +1,13 @@
 //! Agents and a hub without a network: the real storage on both sides, on in-memory SQLite, driven by hand.
 
 use federation_hub::model::{ReplicaId, Value};
-use federation_hub::protocol::hub_request::{Caller, PullRequest, PushRequest, RegisterRequest};
-use federation_hub::protocol::message::{Ack, Refusal, Rows};
+use federation_hub::protocol::hub_request::{Caller, PullRequest, RegisterRequest};
+use federation_hub::protocol::message::{Refusal, Rows};
 use federation_hub::storage::apply::Incoming;
 use federation_hub::storage::bookkeeping::SentBatch;
 use federation_hub::storage::collect::TurnLimits;
 use federation_hub::storage::driver::{Sql, SqlError, SqlErrorKind};
 use federation_hub::storage::hub_store::{HubStore, StoreError};
-use federation_hub::storage::hub_store_sqlite::SqliteHubStore;
 use federation_hub::storage::lease::{Claim, Holder, LEASE_MS};
 use federation_hub::storage::replica::{
     ApplyExtras, CachedCatalog, HubClock, Mint, TurnError, apply_turn, collect_turn, open, reconcile,
@@ -19,6 +18,7 @@ use tempfile::TempPath;
 
 use crate::clock::Clock;
 use crate::database::Faulty;
+pub use crate::hub::Hub;
 
 /// How far a sync gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,23 +50,6 @@ pub struct Counts {
     pub pushed: u64,
     pub conflicts: u64,
     pub quarantined: u64,
-}
-
-/// A hub's store.
-pub struct Hub {
-    pub store: SqliteHubStore,
-    pub clock: Clock,
-}
-
-impl Hub {
-    pub fn new() -> Self {
-        Self::incarnated(1)
-    }
-
-    pub fn incarnated(seed: u8) -> Self {
-        let store = SqliteHubStore::open(":memory:", ReplicaId([seed; 16])).unwrap();
-        Self { store, clock: Clock::default() }
-    }
 }
 
 /// An agent's database, and what its connection would remember.
@@ -279,7 +262,8 @@ impl Agent {
             if first.is_none()
                 && let Some((schema, _)) = &turn.schema
             {
-                let request = RegisterRequest { replica: turn.state.replica, epoch, schema: schema.clone() };
+                let schema = self.sql.declared(schema.clone());
+                let request = RegisterRequest { replica: turn.state.replica, epoch, schema };
                 hub.store.register(&self.caller, &request)?;
                 hub.store.commit().unwrap();
             }
@@ -289,7 +273,7 @@ impl Agent {
                     self.attached = None;
                     return Ok(None);
                 }
-                let ack = push(hub, &self.caller, replica, epoch, batch)?;
+                let ack = hub.push(&self.caller, replica, epoch, batch)?;
                 assert_eq!(ack.rejected, vec![]);
                 counts.conflicts += u64::from(ack.conflicts);
                 counts.pushed += rows;
@@ -398,25 +382,4 @@ fn cut(chunks: Vec<Rows>, size: usize) -> Vec<Rows> {
         slices.push(Rows::default());
     }
     slices
-}
-
-fn push(
-    hub: &mut Hub,
-    caller: &Caller,
-    replica: ReplicaId,
-    epoch: u64,
-    batch: &federation_hub::protocol::message::Batch,
-) -> Result<Ack, StoreError> {
-    let request = PushRequest {
-        replica,
-        epoch,
-        counter: 1,
-        n: batch.n,
-        previous: batch.previous,
-        digest: batch.digest(replica),
-        body: federation_hub::protocol::frame::decode_payload(&batch.body).unwrap(),
-    };
-    let ack = hub.store.push(caller, request, hub.clock.now_ms())?;
-    hub.store.commit().unwrap();
-    Ok(ack)
 }
