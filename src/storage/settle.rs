@@ -82,8 +82,7 @@ pub fn settle_log(
             context.note_without_key(table);
         }
         touch(table, values, entry.at_ms)?;
-        if let (log_op::MOVED_FROM | log_op::MOVED_TO, [Value::Integer(number)]) =
-            (entry.op, &entry.key(table)[..])
+        if let (log_op::FOLLOWED, [Value::Integer(number)]) = (entry.op, &entry.key(table)[..])
             && matches!(table.key, Key::Number(_))
         {
             for (child, key) in spoil(sql, catalog, table, *number)? {
@@ -185,7 +184,7 @@ fn follow_moves(
     if let Some(last) = moves.last() {
         sql.execute(
             "UPDATE _federation_log SET op = ? WHERE op IN (1, 2) AND seq <= ?",
-            &[log_op::TOUCHED.into(), last.seq.into()],
+            &[log_op::FOLLOWED.into(), last.seq.into()],
         )?;
     }
     Ok(moves.len() < limit * 2)
