@@ -1,5 +1,6 @@
 //! One sync: collect, send, receive, apply. The loop around the agent's state machine.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -195,8 +196,12 @@ impl SyncJob<'_> {
     /// only when it is needed.
     fn note_left_alone(&mut self, report: &mut SyncReport) {
         let Some(cached) = self.database.catalog.as_ref().filter(|_| !self.database.is_noted) else { return };
+        let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (table, why) in &cached.catalog.left_alone {
-            note(&mut report.notices, format!("table {table} is not shared: {why}"));
+            by_reason.entry(why).or_default().push(table);
+        }
+        for (why, tables) in by_reason {
+            note(&mut report.notices, format!("not shared: {} ({why})", tables.join(", ")));
         }
         self.database.is_noted = true;
     }

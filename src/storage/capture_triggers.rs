@@ -22,6 +22,8 @@ pub mod log_op {
     pub const MOVED_TO: i64 = 2;
     /// As [`TOUCHED`], by a DELETE.
     pub const DELETED: i64 = 3;
+    /// Either key of a move that has been followed.
+    pub const FOLLOWED: i64 = 4;
 }
 
 /// The capture triggers of a table: name and text.

@@ -158,6 +158,7 @@ impl Catalog {
         let mut unique_keys = read_unique_keys(sql)?;
         let mut foreign_keys = read_foreign_keys(sql)?;
         let mut catalog = Self::default();
+        catalog.left_alone.extend(objects.views.drain(..).map(|view| (view, "a view".to_owned())));
         for (name, ddl) in std::mem::take(&mut objects.tables) {
             let own = columns.get(&name).map_or(&[][..], Vec::as_slice);
             let unique_keys = unique_keys.remove(&name).unwrap_or_default();
@@ -206,6 +207,7 @@ struct Objects {
     /// Tables whose key has an index of its own: an `INTEGER PRIMARY KEY DESC` is no alias of the rowid.
     key_indexes: Vec<String>,
     virtual_tables: Vec<String>,
+    views: Vec<String>,
     without_rowid: Vec<String>,
 }
 
@@ -221,6 +223,7 @@ impl Objects {
             }
             match kind.as_str() {
                 "table" => objects.tables.push((name, text)),
+                "view" => objects.views.push(name),
                 "index" => objects.indexes.push((table, text)),
                 "trigger" => objects.triggers.push((table, name, text)),
                 _ => {}
@@ -258,7 +261,7 @@ impl Objects {
         foreign_keys: Vec<ForeignKey>,
     ) -> Result<Table, String> {
         if self.virtual_tables.iter().any(|other| other == name) {
-            return Err("it is a virtual table or belongs to one".into());
+            return Err("a virtual table, or part of one".into());
         }
         let mut key: Vec<&RawColumn> = columns.iter().filter(|column| column.key_position > 0).collect();
         key.sort_by_key(|column| column.key_position);

@@ -220,7 +220,10 @@ fn scan_tables(
             let last = page.last().map(|(key, _)| key.clone());
             if last.is_none() {
                 if has_null_key(sql, table)? {
-                    context.note_without_key(table);
+                    // Whoever settles the log tells of it.
+                    let key = vec![Value::Null; table.key_columns().len()];
+                    log_entry(sql, table, log_op::TOUCHED, scan.now_ms, &key)?;
+                    is_logged = true;
                 }
                 match scan.missing {
                     Missing::None => {}

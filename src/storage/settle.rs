@@ -185,7 +185,7 @@ fn follow_moves(
     if let Some(last) = moves.last() {
         sql.execute(
             "UPDATE _federation_log SET op = ? WHERE op IN (1, 2) AND seq <= ?",
-            &[log_op::TOUCHED.into(), last.seq.into()],
+            &[log_op::FOLLOWED.into(), last.seq.into()],
         )?;
     }
     Ok(moves.len() < limit * 2)

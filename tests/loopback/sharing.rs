@@ -130,10 +130,13 @@ async fn tenants_see_nothing_of_each_other() {
 async fn a_table_that_cannot_be_shared_and_rows_that_do_not_fit_are_named_with_the_reason() {
     let site = Site::start(":memory:").await;
     let (a, b) = (site.agent("acme", "a").await, site.agent("acme", "b").await);
-    a.run("CREATE TABLE scratch(x)").await;
+    a.run("CREATE VIEW one AS SELECT 1; CREATE VIEW two AS SELECT 2; CREATE VIRTUAL TABLE words USING fts5(word)").await;
+    a.run("CREATE TABLE scratch(rowid, oid, _rowid_)").await;
     let report = a.sync().await;
-    assert_eq!(report.notices.len(), 1, "{:?}", report.notices);
-    assert!(report.notices[0].contains("scratch") && report.notices[0].contains("PRIMARY KEY"));
+    let told = |part: &str| report.notices.iter().any(|notice| notice.contains(part));
+    assert_eq!(report.notices.len(), 3, "{:?}", report.notices);
+    assert!(told("one, two (a view)") && told("words, words_data"), "{:?}", report.notices);
+    assert!(told("scratch") && told("no PRIMARY KEY"), "{:?}", report.notices);
     assert_eq!(a.sync().await.notices, Vec::<String>::new(), "once is enough");
     a.run("CREATE TABLE skills(id TEXT PRIMARY KEY, name TEXT CHECK(length(name) < 6))").await;
     a.sync().await;

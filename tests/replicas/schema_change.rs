@@ -185,7 +185,9 @@ fn a_dropped_table_stays_away_until_the_application_makes_it_again() {
     a.run("INSERT INTO notes VALUES('x', 'one', 1)");
     settle(&mut hub, &mut a, &mut b, "SELECT * FROM notes");
     a.run("UPDATE notes SET title = 'lost with its table'").run("DROP TABLE notes");
-    b.run("INSERT INTO notes VALUES('y', 'two', 2)").sync(&mut hub);
+    // Whose definition changes is told of again.
+    b.run("ALTER TABLE notes ADD COLUMN mood; INSERT INTO notes(id, title) VALUES('y', 'two')")
+        .sync(&mut hub);
     for _ in 0..2 {
         let counts = a.sync(&mut hub);
         assert_eq!((counts.pushed, counts.quarantined), (0, 0));
