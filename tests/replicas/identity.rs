@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use crate::world::{Agent, Hub, pair, text};
-use federation_hub::model::Value;
+use federation_hub::model::{RowId, RowUpdate, TableHeader, Value};
+use federation_hub::protocol::message::Rows;
+use federation_hub::storage::apply::Incoming;
 use federation_hub::storage::collect::TurnLimits;
 
 const NO_ROWS: Vec<Vec<Value>> = Vec::new();
@@ -281,13 +283,16 @@ fn a_parent_that_outlives_its_delete_comes_back_under_its_number() {
     settle(&mut hub, &mut [&mut a, &mut b]);
     a.run("INSERT INTO p(id, name) VALUES(70, 'kept'), (80, 'last')");
     settle(&mut hub, &mut [&mut a, &mut b]);
-    b.run("INSERT INTO c(p) SELECT id FROM p WHERE name = 'kept'");
-    a.run("DELETE FROM p WHERE name IN ('kept', 'last')");
-    b.sync(&mut hub);
-    settle(&mut hub, &mut [&mut a, &mut b]);
+    let number = "SELECT id FROM p WHERE name = 'kept'";
+    let before = b.rows(number);
+    assert_ne!(before, a.rows(number), "it has a number of its own here");
+    a.run("INSERT INTO c(p) SELECT id FROM p WHERE name = 'kept'");
+    b.run("DELETE FROM p WHERE name <> 'b1'");
+    a.sync(&mut hub);
+    settle(&mut hub, &mut [&mut b, &mut a]);
     let all = "SELECT p.name FROM c JOIN p ON p.id = c.p";
     assert_eq!(agree(&mut [&mut a, &mut b], all), vec![vec![text("kept")]]);
-    assert_eq!(a.rows("SELECT id FROM p WHERE name = 'kept'"), vec![vec![Value::Integer(70)]]);
+    assert_eq!(b.rows(number), before);
 }
 
 #[test]
@@ -437,4 +442,60 @@ fn a_row_that_nothing_references_costs_no_check() {
     assert_eq!(alone, bound, "a parent that is made is checked by nothing");
     let child = "CREATE TABLE t(id INTEGER PRIMARY KEY, p INTEGER REFERENCES t)";
     assert_eq!(statements_for_one_row(child, insert), alone + 1);
+}
+
+/// Tells an agent that the row of `table` with the first title is the one with the second.
+fn unite(agent: &mut Agent, table: &str, lost: &str, survivor: &str) {
+    let mut id = |title: &str| {
+        let query = format!(
+            "SELECT r.id FROM _federation_row AS r JOIN {table} AS t ON r.k = t.id WHERE t.title = '{title}' \
+             AND r.tbl = (SELECT tbl FROM _federation_table WHERE name = '{table}')"
+        );
+        match &agent.rows(&query)[0][0] {
+            Value::Blob(id) => RowId::from_slice(id).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (lost, survivor) = (id(lost), id(survivor));
+    let header = TableHeader { name: table.into(), columns: vec!["title".into()] };
+    let (seq, united, writes) = (1, Some(survivor), Vec::new());
+    let update = RowUpdate { table: 0, id: lost, number: None, seq, whole: false, united, writes };
+    let rows = Rows { tables: vec![header], rows: vec![update] };
+    agent.apply(Incoming { rows, ..Incoming::default() });
+}
+
+#[test]
+fn of_two_rows_here_that_are_one_the_survivor_gets_what_references_the_other_and_its_unsent_edits() {
+    let schema = "
+        CREATE TABLE notes(id INTEGER PRIMARY KEY, title TEXT, body TEXT);
+        CREATE TABLE tags(id INTEGER PRIMARY KEY, note INTEGER REFERENCES notes, label TEXT);
+        CREATE TABLE bodies(note INTEGER PRIMARY KEY REFERENCES notes ON DELETE CASCADE, text TEXT);
+        CREATE TABLE bits(id INTEGER PRIMARY KEY, body INTEGER REFERENCES bodies(note));
+        CREATE TRIGGER watch AFTER UPDATE ON tags BEGIN UPDATE notes SET body = 'fired'; END;";
+    let (mut hub, mut a, mut b) = pair(schema);
+    a.run("INSERT INTO notes(title) VALUES('lost'), ('other'), ('kept')");
+    a.run("INSERT INTO tags(note, label) VALUES(1, 'x'), (2, 'y')")
+        .run("INSERT INTO bodies VALUES(1, 'long')");
+    a.run("INSERT INTO bits(body) VALUES(1)");
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    a.run("UPDATE notes SET body = 'unsent' WHERE title = 'lost'");
+    unite(&mut a, "notes", "lost", "kept");
+    assert_eq!(
+        a.rows("SELECT id, title, body FROM notes"),
+        vec![
+            vec![Value::Integer(2), text("other"), Value::Null],
+            vec![Value::Integer(3), text("kept"), text("unsent")]
+        ]
+    );
+    assert_eq!(
+        a.rows("SELECT note FROM tags ORDER BY label"),
+        vec![vec![Value::Integer(3)], vec![Value::Integer(2)]]
+    );
+    assert_eq!(a.rows("SELECT note FROM bodies"), vec![vec![Value::Integer(3)]]);
+    assert_eq!(a.rows("SELECT body FROM bits"), vec![vec![Value::Integer(3)]]);
+    assert_eq!(a.rows("PRAGMA foreign_key_check"), NO_ROWS);
+    let counts = a.sync(&mut hub);
+    assert_eq!(counts.pushed, 1, "what was moved is no write; the edit is one, of the survivor");
+    b.sync(&mut hub);
+    assert_eq!(b.rows("SELECT body FROM notes WHERE title = 'kept'"), vec![vec![text("unsent")]]);
 }

@@ -205,6 +205,13 @@ impl Agent {
         Self { sql: Faulty::new(connection, &self.clock), ..other }
     }
 
+    /// One applying turn, of something that a hub might send.
+    pub fn apply(&mut self, incoming: Incoming) {
+        let (clock, claim) = (self.hub_clock(), self.claim());
+        let extras = ApplyExtras::default();
+        apply_turn(&mut self.sql, None, clock, claim, &mut self.mint, &extras, &incoming).unwrap();
+    }
+
     /// A copy of the database as it is now.
     pub fn copy(&mut self) -> TempPath {
         let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
