@@ -199,7 +199,15 @@ impl<'a> Deriver<'a> {
             row.raw.clone()
         } else {
             let raw = members.iter().map(|no| self.rows.get(*no).map(|row| &row.raw));
-            RowState::united(raw.collect::<Result<Vec<_>, _>>()?)
+            let raw = raw.collect::<Result<Vec<_>, _>>()?;
+            // Whoever withdrew one of them has dropped the row, which the others may keep alive.
+            let is_withdrawn = |raw: &&RowState| {
+                raw.deleted.as_ref().is_some_and(|it| it.seq > self.since) && !raw.is_alive()
+            };
+            if raw.iter().any(is_withdrawn) {
+                self.dropped.insert(no);
+            }
+            RowState::united(raw)
         };
         let mut work = Work {
             table,

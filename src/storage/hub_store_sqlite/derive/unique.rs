@@ -34,6 +34,9 @@ impl Deriver<'_> {
                 self.claims.stop_waiting(*no)?;
             }
         }
+        for no in rows {
+            self.note_dead(*no, &mut again)?;
+        }
         let mut claimants: Vec<i64> = rows.iter().copied().collect();
         let rank = |no: &i64| self.rows.get(*no).map(|row| (row.born, row.id)).ok();
         claimants.sort_by_key(rank);
@@ -71,6 +74,23 @@ impl Deriver<'_> {
         Ok(work
             .map(|work| self.rules.keys_of(work.table, &work.merged, &|c| work.value(c)))
             .unwrap_or_default())
+    }
+
+    /// Notes the keys of a parent that has never lived, so that what references it finds it dead.
+    fn note_dead(&mut self, no: i64, again: &mut BTreeSet<i64>) -> Result<(), StoreError> {
+        let Some(work) = self.works.get(&no).filter(|work| !work.alive || work.withheld) else {
+            return Ok(());
+        };
+        if self.rules.table(work.table).is_none_or(|rules| !rules.is_parent) {
+            return Ok(());
+        }
+        for (_, key) in self.rules.keys_of(work.table, &work.merged, &|column| work.value(column)) {
+            if self.claims.holder(key)?.is_none() && self.claims.former_holder(key)?.is_none() {
+                self.claims.note_former(key, no)?;
+                again.extend(self.referencing(&[Target::from(key)].into())?);
+            }
+        }
+        Ok(())
     }
 
     /// The first of a row's keys that another row holds.
