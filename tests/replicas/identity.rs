@@ -461,7 +461,7 @@ fn unite(agent: &mut Agent, table: &str, lost: &str, survivor: &str) {
     let (seq, united, writes) = (1, Some(survivor), Vec::new());
     let update = RowUpdate { table: 0, id: lost, number: None, seq, whole: false, united, writes };
     let rows = Rows { tables: vec![header], rows: vec![update] };
-    agent.apply(Incoming { rows, ..Incoming::default() });
+    agent.apply(&Incoming { rows, ..Incoming::default() });
 }
 
 #[test]

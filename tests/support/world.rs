@@ -206,10 +206,10 @@ impl Agent {
     }
 
     /// One applying turn, of something that a hub might send.
-    pub fn apply(&mut self, incoming: Incoming) {
+    pub fn apply(&mut self, incoming: &Incoming) {
         let (clock, claim) = (self.hub_clock(), self.claim());
         let extras = ApplyExtras::default();
-        apply_turn(&mut self.sql, None, clock, claim, &mut self.mint, &extras, &incoming).unwrap();
+        apply_turn(&mut self.sql, None, clock, claim, &mut self.mint, &extras, incoming).unwrap();
     }
 
     /// A copy of the database as it is now.
