@@ -218,6 +218,10 @@ fn scan_tables(
             let page = scan.page(sql, table, limits.rows - looked_at)?;
             looked_at += page.len();
             let last = page.last().map(|(key, _)| key.clone());
+            if last.is_none() && composer.mark == 0 {
+                // The turn that composes ends the look, and tells of what it found.
+                break;
+            }
             if last.is_none() {
                 if has_null_key(sql, table)? {
                     // Whoever settles the log tells of it.
