@@ -199,7 +199,8 @@ impl<'a> Deriver<'a> {
             row.raw.clone()
         } else {
             let raw = members.iter().map(|no| self.rows.get(*no).map(|row| &row.raw));
-            RowState::united(raw.collect::<Result<Vec<_>, _>>()?)
+            let merge = self.rules.table(table).map(|rules| rules.merge.clone()).unwrap_or_default();
+            RowState::united(raw.collect::<Result<Vec<_>, _>>()?, &merge)
         };
         let mut work = Work {
             table,
