@@ -29,6 +29,84 @@ export interface FederationLogger {
   error(message: string, facts?: Record<string, unknown>): unknown
 }
 
+/** A value as SQLite stores it. An INTEGER that a number cannot hold exactly is a bigint. */
+export type SqlValue = null | number | bigint | string | Uint8Array
+
+/** Who wrote a value, and when. */
+export interface FederationWrite {
+  /** Milliseconds since the epoch, by the hub's clock. */
+  readonly writtenAt: number
+  /** The agent's name; empty if the hub has forgotten it. */
+  readonly agentId: string
+}
+
+/** The cell that was written twice, and both writes. */
+export interface FederationConflict {
+  readonly table: string
+  readonly column: string
+  readonly local: FederationWrite
+  readonly remote: FederationWrite
+}
+
+/**
+ * Says what follows from two writes of one cell that did not know of each other. It is called on the agent whose
+ * write came to the hub second, between two turns of a sync; what it returns is written into the table like a write
+ * of the application, and sent by the next sync. If it throws, or returns a promise or something that SQLite cannot
+ * store, the later write stands, and the report says so.
+ */
+export type FederationResolver = (local: SqlValue, remote: SqlValue, conflict: FederationConflict) => SqlValue
+
+/**
+ * How the writes of a column are merged. `'lww'`, the default: the later one wins. `'counter'`: what each adds is
+ * added up. `'max'`, `'min'`: the greatest or least value wins. `'set'`: a JSON array of scalars, in which every
+ * addition and removal counts. A function: see {@link FederationResolver}.
+ */
+export type FederationMergeRule = 'lww' | 'counter' | 'max' | 'min' | 'set' | FederationResolver
+
+/** How a table is shared. */
+export interface FederationTableOptions {
+  /**
+   * `'primaryKey'`: the `INTEGER PRIMARY KEY` means the same row everywhere. Otherwise each database has numbers of
+   * its own, and two rows with one number are two rows.
+   */
+  readonly identity?: 'primaryKey'
+  /** Columns that are merged by another rule than that the later write wins. */
+  readonly merge?: Readonly<Record<string, FederationMergeRule>>
+}
+
+/**
+ * Which tables are shared, and how. In `include` and `exclude`, `*` stands for any text and `?` for one character.
+ *
+ * ```ts
+ * { exclude: ['cache_*'], skills: { merge: { uses: 'counter', tags: 'set' } } }
+ * ```
+ */
+export interface FederationTables {
+  /** Only these tables are shared. */
+  readonly include?: readonly string[]
+  /** These are not, although they may be included. */
+  readonly exclude?: readonly string[]
+  /** What holds for a table, by its name. */
+  readonly [table: string]: FederationTableOptions | readonly string[] | undefined
+}
+
+/** A column whose integers are numbers of rows, although it is no foreign key. */
+export type FederationReference =
+  | {
+      readonly table: string
+      readonly column: string
+      /** The table whose rows they are. */
+      readonly to: string
+    }
+  | {
+      readonly table: string
+      readonly column: string
+      /** The column that says of which table. */
+      readonly by: string
+      /** Its values, and the tables that they mean. */
+      readonly to: Readonly<Record<string, string>>
+    }
+
 /** An open handle of better-sqlite3, or of libsql, which has the same methods. */
 export interface BetterSqlite3Handle {
   readonly open: boolean

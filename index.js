@@ -5,6 +5,7 @@
 
 const { AsyncLocalStorage } = require('node:async_hooks');
 
+const { Mistake, choiceOf } = require('./choice.js');
 const { handleOf } = require('./handles');
 const native = require('./native.js');
 
@@ -131,6 +132,7 @@ let migrations = null;
 class FederationHub {
   #config;
   #agent = null;
+  #resolver = {};
 
   constructor(config) {
     this.#config = { ...config };
@@ -141,7 +143,7 @@ class FederationHub {
     const { endpoint, agentId, enableMTLS } = this.#config;
     this.#log('info', 'Connecting to federation hub', { endpoint, agentId, mTLS: enableMTLS ?? true });
     try {
-      this.#agent ??= new native.FederationHub(withEnvironment(checked(this.#config, CONFIG, 'config')));
+      this.#agent ??= this.#makeAgent();
       await this.#agent.connect();
     } catch (cause) {
       // An agent that has never connected knows nothing that is worth keeping, and the environment may change.
@@ -164,7 +166,7 @@ class FederationHub {
       if (statements === migrations?.getStore()) {
         throw new FederationError('ERR_FEDERATION_DATABASE', 'inside migrate() its database cannot be synced');
       }
-      const report = await this.#agent.sync(surface, statements);
+      const report = await this.#agent.sync(surface, statements, this.#resolver);
       this.#logSync(report);
       return report;
     } catch (cause) {
@@ -230,6 +232,17 @@ class FederationHub {
 
   getSyncStats() {
     return this.#agent === null ? { lastSyncTime: 0, vectorClock: {} } : this.#agent.getSyncStats();
+  }
+
+  #makeAgent() {
+    const config = withEnvironment(checked(this.#config, CONFIG, 'config'));
+    try {
+      const { choice, resolver } = choiceOf(this.#config);
+      this.#resolver = resolver;
+      return new native.FederationHub(config, choice);
+    } catch (error) {
+      throw error instanceof Mistake ? new FederationError('ERR_FEDERATION_CONFIG', error.message) : error;
+    }
   }
 
   #logSync(report) {

@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 use super::agent_error::{AgentError, ErrorCode, Remedy};
 use super::clock::wall_now_ms;
 use super::link::{Door, Session};
+use super::resolve::ConflictResolver;
 use super::sync::{AttachedDatabase, SharedMint, SyncJob, SyncReport, run};
 use super::turn::turn;
 use crate::model::{ReplicaId, VectorClock};
 use crate::protocol::close_code::GOODBYE;
 use crate::protocol::message::Hello;
-use crate::storage::driver::{SqlDriver, batch};
+use crate::storage::choice::SyncOptions;
+use crate::storage::driver::{Sql, SqlDriver, batch};
 use crate::storage::lease::{Claim, Holder};
 use crate::storage::replica::{Mint, open, reconcile, release};
 use crate::transport::{AgentEndpoint, AgentTls, EndpointAddress, PemSource};
@@ -50,6 +52,8 @@ pub struct AgentOptions {
     pub connect_timeout_ms: u64,
     /// How long a sync may make no progress, in ms.
     pub request_timeout_ms: u64,
+    /// Which tables are shared, and how.
+    pub sync: Arc<SyncOptions>,
 }
 
 /// What an agent knows of its syncs.
@@ -89,9 +93,23 @@ struct Link {
 }
 
 /// A sync that was asked for, and counted.
-#[derive(Debug)]
 pub struct SyncTicket {
     counter: u64,
+    resolver: Option<Arc<dyn ConflictResolver>>,
+}
+
+impl std::fmt::Debug for SyncTicket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SyncTicket").field("counter", &self.counter).finish_non_exhaustive()
+    }
+}
+
+impl SyncTicket {
+    /// Has conflicts that the rules leave to the application resolved by this.
+    #[must_use]
+    pub fn resolved_by(self, resolver: Arc<dyn ConflictResolver>) -> Self {
+        Self { resolver: Some(resolver), ..self }
+    }
 }
 
 impl Agent {
@@ -130,7 +148,7 @@ impl Agent {
             return Err(AgentError::not_connected());
         }
         let counter = shared.stats.vector_clock.increment(&self.0.options.agent_id);
-        Ok(SyncTicket { counter })
+        Ok(SyncTicket { counter, resolver: None })
     }
 
     /// Runs a sync, after those that were asked for before. Whatever fails, nothing is lost: the next sync
@@ -145,14 +163,14 @@ impl Agent {
             return Err(AgentError::not_connected());
         }
         let started = Instant::now();
-        let (mut report, clock) = match self.sync_once(&mut link, ticket.counter, &*database).await {
+        let (mut report, clock) = match self.sync_once(&mut link, &ticket, &*database).await {
             Err(AgentError { remedy: Remedy::Reconnect, .. }) => {
                 link.session = None;
-                self.sync_once(&mut link, ticket.counter, &*database).await?
+                self.sync_once(&mut link, &ticket, &*database).await?
             }
             Err(AgentError { remedy: Remedy::Attach, .. }) => {
                 link.databases.remove(&database.database_id());
-                self.sync_once(&mut link, ticket.counter, &*database).await?
+                self.sync_once(&mut link, &ticket, &*database).await?
             }
             outcome => outcome?,
         };
@@ -210,7 +228,7 @@ impl Agent {
     async fn sync_once(
         &self,
         link: &mut Link,
-        counter: u64,
+        ticket: &SyncTicket,
         driver: &dyn SqlDriver,
     ) -> Result<(SyncReport, VectorClock), AgentError> {
         let session = if let Some(session) = link.session.take().filter(|session| !session.is_closed()) {
@@ -227,8 +245,18 @@ impl Agent {
             None => self.attach(&session, driver, &mint, holder).await?,
         };
         let patience = self.patience();
-        let job =
-            SyncJob { session: &session, driver, database: &mut database, counter, patience, mint, holder };
+        let job = SyncJob {
+            session: &session,
+            driver,
+            database: &mut database,
+            counter: ticket.counter,
+            patience,
+            mint,
+            holder,
+            options: Arc::clone(&self.0.options.sync),
+            resolver: ticket.resolver.clone(),
+            agent_id: self.0.options.agent_id.clone(),
+        };
         let outcome = run(job).await;
         if outcome.is_err() {
             // If this fails as well, the lease runs out by itself.
@@ -255,7 +283,10 @@ impl Agent {
         let tenant = self.0.options.tenant_id.clone();
         let fresh = fresh_replica(mint);
         let opening = tenant.clone();
-        let mut state = turn(driver, patience, move |sql| open(sql, &opening, fresh, claim(holder))).await?;
+        let options = Arc::clone(&self.0.options.sync);
+        let opened = move |sql: &mut dyn Sql| open(sql, &opening, fresh, claim(holder), &options);
+        let mut state = turn(driver, patience, opened).await?;
+        let mut notices = Vec::new();
         for _ in 0..MAX_ATTACHES {
             let attached = session.attach(state.replica, patience).await?;
             let epoch = attached.epoch;
@@ -265,8 +296,9 @@ impl Agent {
                 reconcile(sql, &tenant, incarnation, &attached, fresh, claim(holder))
             })
             .await?;
+            notices.extend(reconciled.notice);
             if !reconciled.renewed {
-                return Ok(AttachedDatabase { epoch, catalog: None, is_noted: false });
+                return Ok(AttachedDatabase { epoch, catalog: None, is_noted: false, notices });
             }
             state = reconciled.state;
         }

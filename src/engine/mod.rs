@@ -8,6 +8,7 @@ pub mod clock;
 pub mod hub;
 mod hub_connection;
 pub mod link;
+pub mod resolve;
 pub mod runtime;
 pub mod sync;
 pub mod token;

@@ -9,16 +9,20 @@ use tokio::time::timeout;
 use super::agent_error::AgentError;
 use super::clock::wall_now_ms;
 use super::link::{Session, millis};
+use super::resolve::ConflictResolver;
 use super::turn::turn;
 use crate::model::{TableSchema, VectorClock};
 use crate::protocol::agent_session::{AgentExchange, Step};
 use crate::protocol::message::{Ack, Done, Rows, SyncBegin, ToAgent, ToHub};
 use crate::storage::apply::Incoming;
 use crate::storage::bookkeeping::SentBatch;
+use crate::storage::choice::SyncOptions;
 use crate::storage::collect::TurnLimits;
 use crate::storage::driver::SqlDriver;
 use crate::storage::lease::{Claim, Holder};
-use crate::storage::replica::{ApplyExtras, CachedCatalog, CollectTurn, Mint, apply_turn, collect_turn};
+use crate::storage::replica::{
+    ApplyExtras, CachedCatalog, CollectTurn, Mint, Setting, apply_turn, collect_turn,
+};
 use crate::storage::scratch::prove_harmless;
 use crate::transport::{FrameReceiver, FrameSender};
 
@@ -60,6 +64,8 @@ pub struct AttachedDatabase {
     pub catalog: Option<CachedCatalog>,
     /// Whether people have been told which tables are not shared.
     pub is_noted: bool,
+    /// What people should know of the attaching.
+    pub notices: Vec<String>,
 }
 
 /// What a sync works with.
@@ -78,6 +84,12 @@ pub struct SyncJob<'a> {
     pub mint: SharedMint,
     /// Whose lease on the database it is.
     pub holder: Holder,
+    /// What the application has chosen.
+    pub options: Arc<SyncOptions>,
+    /// What resolves conflicts that the rules leave to the application.
+    pub resolver: Option<Arc<dyn ConflictResolver>>,
+    /// The agent's name.
+    pub agent_id: String,
 }
 
 /// A batch under way.
@@ -100,6 +112,7 @@ impl Arrived {
         self.acked.is_empty()
             && self.rows.rows.is_empty()
             && self.extras.tables.is_empty()
+            && self.extras.told.is_empty()
             && self.extras.schema_digest.is_none()
             && self.extras.refreshed.is_empty()
     }
@@ -108,8 +121,8 @@ impl Arrived {
 /// Runs one sync to its end. Returns what it did, and the clock entries that the hub told.
 pub async fn run(mut job: SyncJob<'_>) -> Result<(SyncReport, VectorClock), AgentError> {
     let mut report = SyncReport::default();
-    let first = job.collect().await?;
-    job.note_left_alone(&mut report);
+    report.notices.append(&mut job.database.notices);
+    let first = job.collect(&mut report).await?;
     report.quarantined = first.quarantined;
     let state = first.state.clone();
     let mut arrived = Arrived::default();
@@ -132,10 +145,14 @@ pub async fn run(mut job: SyncJob<'_>) -> Result<(SyncReport, VectorClock), Agen
         // A hub that stops reading has said why on its own half.
         Err(error) => return Err(refusal(&mut receiver, job.patience).await.unwrap_or(error)),
     };
+    let mut contests = Vec::new();
     let clock = loop {
         let message = job.receive(&mut receiver).await?;
         match exchange.receive(message)? {
-            Step::Acked(ack) => acknowledged(ack, &mut under_way, &mut arrived, &mut report),
+            Step::Acked(mut ack) => {
+                contests.append(&mut ack.contests);
+                acknowledged(ack, &mut under_way, &mut arrived, &mut report);
+            }
             Step::Tables(tables) => {
                 job.take_tables(tables, &mut arrived, &mut report);
             }
@@ -145,14 +162,17 @@ pub async fn run(mut job: SyncJob<'_>) -> Result<(SyncReport, VectorClock), Agen
             }
             Step::Done(done) => {
                 let clock = done.clock.iter().map(|(agent, count)| (agent.as_str(), *count)).collect();
+                tell_refused(&done, &mut report);
                 let idle = arrived.is_nothing() && done.cursor == state.cursor;
                 if !idle {
                     job.apply_all(&mut arrived, Some(done), &mut report).await?;
                 }
+                job.note_left_alone(&mut report);
                 break clock;
             }
         }
     };
+    job.resolve(contests).await?.into_iter().for_each(|notice| note(&mut report.notices, notice));
     report.bytes_sent = sender.bytes_sent();
     report.bytes_received = receiver.bytes_received();
     Ok((report, clock))
@@ -173,6 +193,21 @@ fn acknowledged(ack: Ack, under_way: &mut Vec<UnderWay>, arrived: &mut Arrived, 
         note(&mut report.notices, format!("the hub cannot take a row: {reason}"));
     }
     arrived.acked.push(batch.sent);
+}
+
+/// Tells of tables that the hub does not take: one notice each, in place of one for each of their rows.
+fn tell_refused(done: &Done, report: &mut SyncReport) {
+    for (table, reason) in &done.refused {
+        report.notices.retain(|notice| !notice.ends_with(reason.as_str()));
+        note(&mut report.notices, format!("table {table} is not shared: {reason}"));
+    }
+}
+
+fn held_back(table: &str) -> String {
+    format!(
+        "table {table} of this tenant is not made here (createSchema: false): its rows are held back until the \
+         application has made it"
+    )
 }
 
 /// Adds a notice once; many rows can have one reason.
@@ -203,21 +238,31 @@ impl SyncJob<'_> {
         for (why, tables) in by_reason {
             note(&mut report.notices, format!("not shared: {} ({why})", tables.join(", ")));
         }
+        cached.catalog.notices.iter().for_each(|notice| note(&mut report.notices, notice.clone()));
         self.database.is_noted = true;
     }
 
-    /// Keeps definitions of tables that are missing here, once they are proved harmless.
+    /// Keeps definitions: what the tenant has agreed on, and those of tables that are missing here, once they are
+    /// proved harmless.
     fn take_tables(&self, tables: Vec<TableSchema>, arrived: &mut Arrived, report: &mut SyncReport) {
         let known = self.database.catalog.as_ref();
         let missing = |name: &str| known.is_none_or(|it| it.catalog.table(name).is_none());
-        for table in tables.into_iter().filter(|table| missing(&table.name)) {
-            match prove_harmless(&table) {
-                Ok(()) => arrived.extras.tables.push(table),
+        for table in &tables {
+            if !missing(&table.name) || !self.options.includes(&table.name) {
+                continue;
+            }
+            if !self.options.create_schema {
+                note(&mut report.notices, held_back(&table.name));
+                continue;
+            }
+            match prove_harmless(table) {
+                Ok(()) => arrived.extras.tables.push(table.clone()),
                 Err(why) => {
                     note(&mut report.notices, format!("table {:?} is not made here: {why}", table.name));
                 }
             }
         }
+        arrived.extras.told.extend(tables);
     }
 
     /// Sends the start, every batch, and the end.
@@ -245,7 +290,7 @@ impl SyncJob<'_> {
             if !collected.more {
                 break;
             }
-            collected = self.collect().await?.collected;
+            collected = self.collect(report).await?.collected;
         }
         self.send(sender, &ToHub::End).await?;
         sender.finish()?;
@@ -268,21 +313,18 @@ impl SyncJob<'_> {
         })
     }
 
-    async fn collect(&mut self) -> Result<CollectTurn, AgentError> {
+    async fn collect(&mut self, report: &mut SyncReport) -> Result<CollectTurn, AgentError> {
         let cached = self.database.catalog.clone();
         let (clock, mint, holder) = (self.session.clock(), self.mint.clone(), self.holder);
+        let options = Arc::clone(&self.options);
         let found = turn(self.driver, self.patience, move |sql| {
             let mut mint = mint.lock().unwrap_or_else(PoisonError::into_inner);
-            collect_turn(
-                sql,
-                cached.clone(),
-                clock,
-                Claim { holder, now_ms: wall_now_ms() },
-                TurnLimits::default(),
-                &mut mint,
-            )
+            let claim = Claim { holder, now_ms: wall_now_ms() };
+            let setting = Setting { clock, claim, options: &options };
+            collect_turn(sql, cached.clone(), setting, TurnLimits::default(), &mut mint)
         });
-        let found = found.await?;
+        let mut found = found.await?;
+        found.notices.drain(..).for_each(|notice| note(&mut report.notices, notice));
         self.database.catalog = Some(found.catalog.clone());
         Ok(found)
     }
@@ -323,22 +365,18 @@ impl SyncJob<'_> {
     ) -> Result<(), AgentError> {
         let cached = self.database.catalog.clone();
         let (clock, mint, holder) = (self.session.clock(), self.mint.clone(), self.holder);
+        let options = Arc::clone(&self.options);
         let extras = ApplyExtras {
+            told: std::mem::take(&mut arrived.extras.told),
             tables: std::mem::take(&mut arrived.extras.tables),
             schema_digest: arrived.extras.schema_digest,
             refreshed: arrived.extras.refreshed.clone(),
         };
         let applied = turn(self.driver, self.patience, move |sql| {
             let mut mint = mint.lock().unwrap_or_else(PoisonError::into_inner);
-            apply_turn(
-                sql,
-                cached.clone(),
-                clock,
-                Claim { holder, now_ms: wall_now_ms() },
-                &mut mint,
-                &extras,
-                &incoming,
-            )
+            let claim = Claim { holder, now_ms: wall_now_ms() };
+            let setting = Setting { clock, claim, options: &options };
+            apply_turn(sql, cached.clone(), setting, &mut mint, &extras, &incoming)
         });
         let applied = applied.await?;
         self.database.catalog = Some(applied.catalog);

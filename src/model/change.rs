@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CellValue, RowId, Stamp};
+use super::{Adjustment, CellValue, RowId, Stamp};
 
 /// A position in a tenant's order of accepted changes, numbered by the hub from 1. 0 is "nothing yet".
 ///
@@ -29,6 +29,19 @@ pub enum Op {
     Set(Vec<(ColumnIndex, CellValue)>),
     /// Deleted the row.
     Delete,
+    /// Adjusted these cells, whose columns have a rule that looks at what a write did.
+    Adjust(Vec<(ColumnIndex, Adjustment)>),
+}
+
+impl Op {
+    /// The columns that are written.
+    pub fn columns_mut(&mut self) -> Box<dyn Iterator<Item = &mut ColumnIndex> + '_> {
+        match self {
+            Self::Set(cells) => Box::new(cells.iter_mut().map(|(column, _)| column)),
+            Self::Adjust(cells) => Box::new(cells.iter_mut().map(|(column, _)| column)),
+            Self::Delete => Box::new(std::iter::empty()),
+        }
+    }
 }
 
 /// A write to a row: one stamp, one base, some cells.
@@ -81,6 +94,7 @@ impl Write {
     pub fn heap_bytes(&self) -> usize {
         match &self.op {
             Op::Set(cells) => 24 + cells.iter().map(|(_, value)| 8 + value.heap_bytes()).sum::<usize>(),
+            Op::Adjust(cells) => 24 + cells.iter().map(|(_, it)| 8 + it.heap_bytes()).sum::<usize>(),
             Op::Delete => 24,
         }
     }

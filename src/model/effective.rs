@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Cell, CellValue, ColumnIndex, RowState, Seq};
+use super::{Cell, CellValue, ColumnIndex, RowState, Rule, Seq};
 
 /// The writer of what is derived: no replica's, so that every replica is told of it.
 pub const NOBODY: u64 = 0;
@@ -25,7 +25,8 @@ pub struct Verdict {
 
 impl RowState {
     /// The merge of rows that are one thing written twice: of those that live, or of all if none does.
-    pub fn united<'a>(members: impl IntoIterator<Item = &'a Self> + Clone) -> Self {
+    /// Columns with a rule are merged by it: what was added to one of them was added to all.
+    pub fn united<'a>(members: impl IntoIterator<Item = &'a Self> + Clone, rules: &[Rule]) -> Self {
         let any_alive = members.clone().into_iter().any(Self::is_alive);
         let mut united = Self::default();
         for member in members.into_iter().filter(|member| !any_alive || member.is_alive()) {
@@ -37,10 +38,9 @@ impl RowState {
                 united.deleted.clone_from(&member.deleted);
             }
             for (column, cell) in &member.cells {
-                let wins = |known: &Cell| (known.stamp, &known.value) < (cell.stamp, &cell.value);
-                if united.cells.get(column).is_none_or(wins) {
-                    united.cells.insert(*column, cell.clone());
-                }
+                let rule = rules.get(usize::from(*column)).copied().unwrap_or_default();
+                let merged = united.cells.get(column).map_or_else(|| cell.clone(), |it| rule.unite(it, cell));
+                united.cells.insert(*column, merged);
             }
         }
         united
@@ -74,6 +74,7 @@ impl RowState {
             whole_since: before.whole_since.max(self.whole_since).max(whole.unwrap_or(0)),
             deleted: self.effective_delete(before, verdict, since, position),
             cells: cells.collect(),
+            additions: BTreeMap::new(),
         }
     }
 
@@ -182,13 +183,13 @@ mod tests {
     fn united_rows_merge_cell_by_cell_and_a_withdrawn_one_takes_its_cells_along() {
         let one = row(&[(1, set(5, 1, &[(0, 1), (1, 10)]))], 1);
         let mut other = row(&[(2, set(6, 2, &[(0, 2)]))], 2);
-        let united = RowState::united([&one, &other]);
+        let united = RowState::united([&one, &other], &[]);
         assert_eq!(united.cells[&0].value, Value::Integer(2).into());
         assert_eq!(united.cells[&1].value, Value::Integer(10).into());
         other.merge(None, &[delete(9, 2)], 2, 3);
-        assert_eq!(RowState::united([&one, &other]).cells, one.cells);
+        assert_eq!(RowState::united([&one, &other], &[]).cells, one.cells);
         let mut gone = one.clone();
         gone.merge(None, &[delete(8, 1)], 1, 4);
-        assert!(!RowState::united([&gone, &other]).is_alive());
+        assert!(!RowState::united([&gone, &other], &[]).is_alive());
     }
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CellValue, ColumnIndex, Op, Seq, Stamp, Write};
+use super::{Addition, CellValue, ColumnIndex, Contest, Op, Rule, RuleBook, Seq, Stamp, Write};
 
 /// One register: the write that holds it, and where in the tenant's order that write stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ pub struct Cell<V = CellValue> {
 
 impl<V> Cell<V> {
     /// Whether someone who had seen everything up to `base` wrote without knowing of this write.
-    fn is_concurrent_with(&self, writer: u64, base: Seq) -> bool {
+    pub(super) fn is_concurrent_with(&self, writer: u64, base: Seq) -> bool {
         self.seq > base && self.writer != writer
     }
 }
@@ -53,6 +53,8 @@ pub struct RowState {
     pub deleted: Option<Cell<()>>,
     /// The cells, by the hub's number of the column.
     pub cells: BTreeMap<ColumnIndex, Cell>,
+    /// Of counters, the last additions: those that a delete has not seen outlive it.
+    pub additions: BTreeMap<ColumnIndex, Vec<Addition>>,
 }
 
 impl RowState {
@@ -76,8 +78,21 @@ impl RowState {
         cells.chain(self.deleted.iter().map(|delete| delete.stamp)).max().unwrap_or(Stamp::ZERO)
     }
 
-    /// Merges what the replica `writer` pushed; what it changes takes the position `seq`.
+    /// Merges what the replica `writer` pushed; what it changes takes the position `seq`. In every column the
+    /// later write wins.
     pub fn merge(&mut self, number: Option<i64>, writes: &[Write], writer: u64, seq: Seq) -> Merged {
+        self.merge_by(&mut RuleBook::default(), number, writes, writer, seq)
+    }
+
+    /// As [`merge`](Self::merge), with the rules of a table's columns.
+    pub fn merge_by(
+        &mut self,
+        book: &mut RuleBook<'_>,
+        number: Option<i64>,
+        writes: &[Write],
+        writer: u64,
+        seq: Seq,
+    ) -> Merged {
         let was_alive = self.is_alive();
         let known = !self.cells.is_empty() || self.deleted.is_some();
         let existence_conflict = self.existence_conflict(writes, writer, was_alive);
@@ -95,12 +110,18 @@ impl RowState {
                         self.deleted = Some(delete);
                         merged.changed = true;
                     }
+                    merged.changed |= self.cancel(write.base, writer, seq);
                 }
                 Op::Set(cells) => {
                     for (column, value) in cells {
-                        let (changed, conflict) = self.set(*column, value, write, writer, seq);
+                        let (changed, conflict) = self.set(book, *column, value, write, writer, seq);
                         merged.changed |= changed;
                         merged.conflicts += u32::from(conflict);
+                    }
+                }
+                Op::Adjust(cells) => {
+                    for (column, adjustment) in cells {
+                        merged.changed |= self.adjust(*column, adjustment, write, writer, seq);
                     }
                 }
             }
@@ -119,7 +140,7 @@ impl RowState {
             Op::Delete => {
                 was_alive && self.cells.values().any(|cell| cell.is_concurrent_with(writer, write.base))
             }
-            Op::Set(_) => {
+            Op::Set(_) | Op::Adjust(_) => {
                 write.stamp != Stamp::ZERO
                     && !was_alive
                     && self
@@ -133,12 +154,17 @@ impl RowState {
     /// Merges one cell; says whether it changed, and whether it was in conflict.
     fn set(
         &mut self,
+        book: &mut RuleBook<'_>,
         column: ColumnIndex,
         value: &CellValue,
         write: &Write,
         writer: u64,
         seq: Seq,
     ) -> (bool, bool) {
+        let rule = book.rule(column);
+        if matches!(rule, Rule::Max | Rule::Min) {
+            return (self.choose(rule, column, value, write, writer, seq), false);
+        }
         let cell = || Cell { stamp: write.stamp, seq, writer, value: value.clone() };
         match self.cells.get_mut(&column) {
             None => {
@@ -153,8 +179,12 @@ impl RowState {
                 // One stamp with two values is possible only for rows older than syncing. Any rule does,
                 // as long as it is the same everywhere.
                 let wins = (write.stamp, value) > (current.stamp, &current.value);
+                if conflict && rule == Rule::Resolver {
+                    book.contests.push(Contest { column, present: current.clone(), pushed: cell() });
+                }
                 if wins {
                     *current = cell();
+                    self.additions.remove(&column);
                 }
                 (wins, conflict)
             }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{CellValue, Rule};
+
 /// How a table's rows get their identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum KeyKind {
@@ -24,4 +26,101 @@ pub struct TableSchema {
     pub ddl: String,
     /// The `CREATE INDEX` texts as SQLite keeps them.
     pub indexes: Vec<String>,
+    /// What replicas must agree on besides.
+    pub agreed: Agreement,
+}
+
+/// What a definition's text does not say, or what is too important to be read out of it. The first declaration
+/// of each point stands in its tenant; a replica that declares another one is refused that table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agreement {
+    /// The columns whose values give a row of a [`KeyKind::Natural`] table its identity, in order.
+    pub key_columns: Vec<String>,
+    /// Whether the key is an `INTEGER PRIMARY KEY` that is meant the same everywhere.
+    pub is_global: bool,
+    /// The columns that the application has given a merge rule.
+    pub rules: Vec<(String, Rule)>,
+    /// The references that no foreign key declares.
+    pub references: Vec<AgreedReference>,
+}
+
+/// A column whose integers are numbers of rows, although it is no foreign key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgreedReference {
+    /// The column.
+    pub column: String,
+    /// The column whose value says of which table; none if there is but one.
+    pub by: Option<String>,
+    /// The tables, each with the value of `by` that names it; NULL beside the only one.
+    pub to: Vec<(CellValue, String)>,
+}
+
+impl Agreement {
+    /// The rule that is declared for a column.
+    pub fn rule(&self, column: &str) -> Option<Rule> {
+        self.rules.iter().find(|(name, _)| name.eq_ignore_ascii_case(column)).map(|(_, rule)| *rule)
+    }
+
+    /// The reference that is declared for a column.
+    pub fn reference(&self, column: &str) -> Option<&AgreedReference> {
+        self.references.iter().find(|it| it.column.eq_ignore_ascii_case(column))
+    }
+
+    /// Whether there is nothing in it but what the definition's text says as well.
+    pub fn says_nothing(&self) -> bool {
+        !self.is_global && self.rules.is_empty() && self.references.is_empty()
+    }
+}
+
+impl TableSchema {
+    /// Why two declarations of one table cannot both stand, in words that say what to do.
+    pub fn contradiction(&self, first: &Self) -> Option<String> {
+        let name = &self.name;
+        let kind = |table: &Self| match table.key {
+            KeyKind::Number => "an INTEGER PRIMARY KEY, of which each replica has its own numbers",
+            KeyKind::Natural if table.agreed.is_global => {
+                "an INTEGER PRIMARY KEY, whose numbers mean the same everywhere"
+            }
+            KeyKind::Natural => "a TEXT, BLOB or composite one",
+        };
+        if self.key != first.key || self.agreed.is_global != first.agreed.is_global {
+            return Some(format!(
+                "the key of table {name} is {} in this tenant, and {} on this replica: give it the same PRIMARY KEY \
+                 and the same identity (tables.{name}.identity), or rename it",
+                kind(first),
+                kind(self)
+            ));
+        }
+        let (here, there) = (&self.agreed.key_columns, &first.agreed.key_columns);
+        let same =
+            here.len() == there.len() && here.iter().zip(there).all(|(a, b)| a.eq_ignore_ascii_case(b));
+        if !same {
+            return Some(format!(
+                "the PRIMARY KEY of table {name} is ({}) in this tenant, and ({}) on this replica: give it the \
+                 same one, or rename the table",
+                there.join(", "),
+                here.join(", ")
+            ));
+        }
+        let rules = self.agreed.rules.iter().find_map(|(column, here)| {
+            let there = first.agreed.rule(column)?;
+            (there != *here).then_some((column, there.name(), here.name()))
+        });
+        if let Some((column, there, here)) = rules {
+            return Some(format!(
+                "the merge rule of column {column} of table {name} is {there} in this tenant, and {here} on this \
+                 replica: declare {there}, or nothing"
+            ));
+        }
+        let reference = self
+            .agreed
+            .references
+            .iter()
+            .find(|here| first.agreed.reference(&here.column).is_some_and(|there| there != *here))?;
+        Some(format!(
+            "column {} of table {name} references other tables in this tenant than on this replica: declare the \
+             same references, or none",
+            reference.column
+        ))
+    }
 }

@@ -9,9 +9,11 @@ use napi::bindgen_prelude::{Either, Object, PromiseRaw};
 use napi_derive::napi;
 use tokio::sync::Mutex as AsyncMutex;
 
+use super::choice::sync_options;
 use super::error::CodedError;
 use super::js_driver::{HandleInfo, JsDriver};
-use super::js_thread;
+use super::js_resolver::JsResolver;
+use super::js_thread::{self, JsThread};
 use super::migration;
 use super::options::{FederationHubConfig, agent_options};
 use crate::engine::agent::{Agent, SyncTicket};
@@ -70,9 +72,10 @@ pub struct FederationHub {
 #[napi]
 impl FederationHub {
     /// Remembers the configuration; reads no file and opens no socket. What is wrong with it, `connect()` tells.
-    #[napi(constructor)]
-    pub fn new(config: FederationHubConfig<'_>) -> Self {
-        Self { agent: agent_options(config).map(Agent::new) }
+    #[napi(constructor, ts_args_type = "config: FederationHubConfig")]
+    pub fn new(config: FederationHubConfig<'_>, choice: String) -> Self {
+        let options = sync_options(&choice.into_bytes()).and_then(|sync| agent_options(config, sync));
+        Self { agent: options.map(Agent::new) }
     }
 
     /// Connects to the hub: QUIC, TLS 1.3, the token. Certificate paths that the configuration does not give
@@ -96,6 +99,7 @@ impl FederationHub {
         env: &'env Env,
         database: Either<Object<'_>, String>,
         statements: Object<'_>,
+        resolver: Object<'_>,
     ) -> napi::Result<PromiseRaw<'env, SyncReport>> {
         let begun = self.agent.clone().and_then(|agent| {
             let ticket = agent.begin_sync()?;
@@ -104,20 +108,22 @@ impl FederationHub {
         let handle = match database {
             Either::A(handle) => handle,
             Either::B(path) => {
-                return js_thread::promise(env, &[], |_| async move {
+                return js_thread::promise(env, &[&resolver], |thread| async move {
                     let (agent, ticket) = begun?;
+                    let ticket = ticket.resolved_by(Arc::new(JsResolver::new(thread, 0)));
                     sync_file(&agent, ticket, Path::new(&path)).await
                 });
             }
         };
         let HandleInfo { database_id, turn } = HandleInfo::of(env, &statements)?;
         let is_warm = begun.as_ref().is_ok_and(|(agent, _)| agent.is_warm(database_id));
-        let work = |thread| async move {
+        let work = |thread: JsThread| async move {
             let (agent, ticket) = begun?;
+            let ticket = ticket.resolved_by(Arc::new(JsResolver::new(thread.clone(), 2)));
             let _turn = turn.lock().await;
             Ok(agent.sync(ticket, Arc::new(JsDriver::new(thread, database_id))).await?.into())
         };
-        let keep = [&handle, &statements];
+        let keep = [&handle, &statements, &resolver];
         if is_warm {
             js_thread::promise_begun_here(env, &keep, work)
         } else {

@@ -3,10 +3,12 @@
 //! Nothing here blocks the JS thread, and no method is `async` on `&self` (it crashes when a worker is
 //! terminated in mid-flight): a method clones what it needs, and [`js_thread::promise`] runs the rest.
 
+mod choice;
 mod error;
 mod federation_hub;
 mod federation_hub_server;
 mod js_driver;
+mod js_resolver;
 mod js_thread;
 mod migration;
 mod options;

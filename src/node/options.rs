@@ -1,11 +1,14 @@
 //! What callers pass, and what the engine takes.
 
+use std::sync::Arc;
+
 use napi::bindgen_prelude::Unknown;
 use napi_derive::napi;
 
 use super::error::CodedError;
 use crate::engine::agent::AgentOptions;
 use crate::engine::hub::HubOptions;
+use crate::storage::choice::SyncOptions;
 use crate::transport::{Credentials, HubTls, PemSource};
 
 const DEFAULT_CONNECT_TIMEOUT_MS: u64 = 5_000;
@@ -48,6 +51,21 @@ pub struct FederationHubConfig<'a> {
     pub connect_timeout_ms: Option<f64>,
     /// How long a sync may make no progress before it is given up, in milliseconds. 30,000 unless given.
     pub request_timeout_ms: Option<f64>,
+    /// Which tables are shared, and how: all of them unless given.
+    #[napi(ts_type = "FederationTables")]
+    pub tables: Option<Unknown<'a>>,
+    /// Columns whose integers are numbers of rows, although no foreign key says so.
+    #[napi(ts_type = "readonly FederationReference[]")]
+    pub references: Option<Unknown<'a>>,
+    /// How the rows are taken that a database holds when it is first synced. `'old'` unless given: they give way
+    /// to everything that anyone writes, and databases that start from one template share its rows. `'new'`: they
+    /// count as written now, and rows with integer keys are new rows.
+    #[napi(ts_type = "'old' | 'new'")]
+    pub existing_rows: Option<String>,
+    /// Whether tables of the tenant that are missing here are made. True unless given. Say false where the
+    /// application makes its tables itself with `CREATE TABLE IF NOT EXISTS`, and a newer release of it could meet
+    /// the older tables of its tenant: the rows then come once it has made its own.
+    pub create_schema: Option<bool>,
     /// Receives what happens: `console`, pino, winston, or anything with their four methods. Silent unless
     /// given.
     #[napi(ts_type = "FederationLogger")]
@@ -125,7 +143,7 @@ pub struct AgentConfigOptions {
 }
 
 /// Reads an agent's configuration. The environment has been merged into the paths by then.
-pub fn agent_options(config: FederationHubConfig<'_>) -> Result<AgentOptions, CodedError> {
+pub fn agent_options(config: FederationHubConfig<'_>, sync: SyncOptions) -> Result<AgentOptions, CodedError> {
     Ok(AgentOptions {
         connect_timeout_ms: timeout_ms(
             "connectTimeoutMs",
@@ -145,6 +163,7 @@ pub fn agent_options(config: FederationHubConfig<'_>) -> Result<AgentOptions, Co
         cert: pem_source(config.cert_pem, config.cert_path),
         key: pem_source(config.key_pem, config.key_path),
         ca: pem_source(config.ca_pem, config.ca_path),
+        sync: Arc::new(sync),
     })
 }
 
@@ -202,7 +221,7 @@ mod tests {
 
     #[test]
     fn what_is_not_given_takes_its_default() {
-        let options = agent_options(config()).unwrap();
+        let options = agent_options(config(), SyncOptions::default()).unwrap();
         assert!(options.enable_mtls);
         assert_eq!((options.connect_timeout_ms, options.request_timeout_ms), (5_000, 30_000));
         assert_eq!(options.cert, Some(PemSource::Path("agent.crt".into())));
@@ -210,14 +229,21 @@ mod tests {
 
     #[test]
     fn text_comes_before_a_path() {
-        let options = agent_options(FederationHubConfig { key_pem: Some("PEM".into()), ..config() }).unwrap();
+        let options = agent_options(
+            FederationHubConfig { key_pem: Some("PEM".into()), ..config() },
+            SyncOptions::default(),
+        )
+        .unwrap();
         assert_eq!(options.key, Some(PemSource::Text("PEM".into())));
     }
 
     #[test]
     fn a_timeout_that_makes_no_sense_is_refused_by_name() {
         for given in [0.0, -1.0, 0.5, f64::NAN, f64::INFINITY, 1e12] {
-            let refused = agent_options(FederationHubConfig { request_timeout_ms: Some(given), ..config() });
+            let refused = agent_options(
+                FederationHubConfig { request_timeout_ms: Some(given), ..config() },
+                SyncOptions::default(),
+            );
             assert!(refused.unwrap_err().message.contains("requestTimeoutMs"));
         }
     }

@@ -116,7 +116,7 @@ mod tests {
     use crate::protocol::message::Refusal;
 
     fn ack(n: u64) -> ToAgent {
-        ToAgent::Ack(Ack { n, conflicts: 0, rejected: vec![], notices: vec![] })
+        ToAgent::Ack(Ack { n, conflicts: 0, rejected: vec![], notices: vec![], contests: vec![] })
     }
 
     fn rows(seq: Seq) -> ToAgent {
@@ -134,7 +134,7 @@ mod tests {
     }
 
     fn done(cursor: Seq) -> ToAgent {
-        ToAgent::Done(Done { cursor, highest: Hlc::ZERO, hub_now_ms: 0, clock: vec![] })
+        ToAgent::Done(Done { cursor, highest: Hlc::ZERO, hub_now_ms: 0, clock: vec![], refused: vec![] })
     }
 
     #[test]

@@ -8,12 +8,12 @@ use serde::de::DeserializeOwned;
 
 use super::frame::{decode_payload, encode};
 use super::message::{
-    Ack, Attach, Attached, Batch, BatchBody, Done, Hello, Refusal, Refused, Rows, SyncBegin, ToAgent, ToHub,
-    Welcome,
+    Ack, Attach, Attached, Batch, BatchBody, Contested, Done, Hello, Refusal, Refused, Rows, SyncBegin,
+    ToAgent, ToHub, Welcome,
 };
 use crate::model::{
-    CellValue, Digest, Hlc, KeyKind, Op, ReplicaId, RowChange, RowId, RowUpdate, Stamp, TableHeader,
-    TableSchema, Value, Write,
+    Adjustment, AgreedReference, Agreement, CellValue, Digest, Hlc, KeyKind, Number, Op, ReplicaId,
+    RowChange, RowId, RowUpdate, Rule, Stamp, TableHeader, TableSchema, Value, Write,
 };
 
 fn check<M: Serialize + DeserializeOwned + PartialEq + Debug>(message: &M, golden: &str) {
@@ -39,6 +39,15 @@ fn schema() -> TableSchema {
         columns: vec!["body".into()],
         ddl: "CREATE TABLE notes(id INTEGER PRIMARY KEY, body)".into(),
         indexes: vec![],
+        agreed: Agreement {
+            rules: vec![("body".into(), Rule::Counter)],
+            references: vec![AgreedReference {
+                column: "body".into(),
+                by: Some("kind".into()),
+                to: vec![(Value::Text("task".into()).into(), "tasks".into())],
+            }],
+            ..Agreement::default()
+        },
     }
 }
 
@@ -61,9 +70,10 @@ fn what_an_agent_says() {
     };
     check(
         &ToHub::Sync(sync),
-        "81a453796e6397c4100101010101010101010101010101010102cd012ccd012c059195a56e6f746573a64e75 \
+        "81a453796e6397c4100101010101010101010101010101010102cd012ccd012c059196a56e6f746573a64e75 \
          6d62657291a4626f6479d930435245415445205441424c45206e6f74657328696420494e5445474552205052 \
-         494d415259204b45592c20626f6479299091a56e6f746573",
+         494d415259204b45592c20626f647929909490c29192a4626f6479a7436f756e7465729193a4626f6479a46b \
+         696e649192a47461736ba57461736b7391a56e6f746573",
     );
     check(
         &ToHub::Batch(Batch { n: 1, previous: Digest::ZERO, body: vec![1, 2, 3] }),
@@ -98,6 +108,19 @@ fn what_a_batch_holds() {
 }
 
 #[test]
+fn what_was_done_to_a_cell() {
+    check(
+        &Op::Adjust(vec![(0, Adjustment::Add(Number::Integer(-1)))]),
+        "81a641646a757374919200 81a3416464ff",
+    );
+    check(&Adjustment::Add(Number::Real(0.5)), "81a3416464cb3fe0000000000000");
+    check(
+        &Adjustment::Edit { added: vec!["7".into(), "\"a\"".into()], removed: vec!["null".into()] },
+        "81a4456469749292a137a322612291a46e756c6c",
+    );
+}
+
+#[test]
 fn what_a_hub_says() {
     let welcome = Welcome {
         hub_now_ms: 1_700_000_000_000,
@@ -121,13 +144,23 @@ fn what_a_hub_says() {
             conflicts: 2,
             rejected: vec![(3, "why".into())],
             notices: vec!["so".into()],
+            contests: vec![Contested {
+                table: "notes".into(),
+                id: RowId([8; 16]),
+                column: "body".into(),
+                local: (stamp(), Value::Integer(1).into()),
+                remote: (stamp(), Value::Null.into()),
+                agent: "a2".into(),
+            }],
         }),
-        "81a341636b940102919203a377687991a2736f",
+        "81a341636b950102919203a377687991a2736f9196a56e6f746573c410080808080808080808080808080808 \
+         08a4626f64799292cf018bcfe56800000007019292cf018bcfe56800000007c0a26132",
     );
     check(
         &ToAgent::Tables(vec![schema()]),
-        "81a65461626c65739195a56e6f746573a64e756d62657291a4626f6479d930435245415445205441424c4520 \
-         6e6f74657328696420494e5445474552205052494d415259204b45592c20626f64792990",
+        "81a65461626c65739196a56e6f746573a64e756d62657291a4626f6479d930435245415445205441424c4520 \
+         6e6f74657328696420494e5445474552205052494d415259204b45592c20626f647929909490c29192a4626f \
+         6479a7436f756e7465729193a4626f6479a46b696e649192a47461736ba57461736b73",
     );
     let row = RowUpdate {
         table: 0,
@@ -152,8 +185,12 @@ fn what_a_hub_says() {
         highest: Hlc::from_ms(1_700_000_000_000),
         hub_now_ms: 1_700_000_000_000,
         clock: vec![("a1".into(), 5)],
+        refused: vec![("tasks".into(), "why".into())],
     };
-    check(&ToAgent::Done(done), "81a4446f6e6594cd012dcf018bcfe568000000cf0000018bcfe568009192a2613105");
+    check(
+        &ToAgent::Done(done),
+        "81a4446f6e6595cd012dcf018bcfe568000000cf0000018bcfe568009192a26131059192a57461736b73a3776879",
+    );
     check(
         &ToAgent::Refused(Refused { reason: Refusal::Unauthenticated, message: "no".into() }),
         "81a75265667573656492af556e61757468656e74696361746564a26e6f",

@@ -342,6 +342,7 @@ fn is_consistent(body: &BatchBody) -> bool {
         let Some(header) = body.tables.get(usize::from(row.table)) else { return false };
         row.writes.iter().all(|write| match &write.op {
             Op::Set(cells) => cells.iter().all(|(column, _)| usize::from(*column) < header.columns.len()),
+            Op::Adjust(cells) => cells.iter().all(|(column, _)| usize::from(*column) < header.columns.len()),
             Op::Delete => true,
         })
     })

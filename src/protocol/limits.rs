@@ -43,5 +43,8 @@ pub const MAX_CLOCK_ENTRIES: usize = 4_096;
 /// The entries of one [`super::message::Ack::notices`], at most.
 pub const MAX_ACK_NOTICES: usize = 20;
 
+/// The bytes of values in one [`super::message::Ack::contests`], at most.
+pub const MAX_CONTEST_BYTES: usize = 4 << 20;
+
 /// How far ahead of the hub's time a stamp may be, in ms.
 pub const MAX_CLOCK_LEAD_MS: u64 = 60_000;

@@ -11,7 +11,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Digest, Hlc, ReplicaId, RowChange, RowUpdate, Seq, TableHeader, TableSchema};
+use crate::model::{
+    CellValue, Digest, Hlc, ReplicaId, RowChange, RowId, RowUpdate, Seq, Stamp, TableHeader, TableSchema,
+};
 
 /// The ALPN name of this version of the protocol. A change that older peers would misread takes a new one.
 pub const ALPN: &[u8] = b"federation-hub/2";
@@ -164,6 +166,26 @@ pub struct Ack {
     /// What people should know of the rows that were accepted: which were united with others, and which lost
     /// a unique value to another row. At most [`super::limits::MAX_ACK_NOTICES`].
     pub notices: Vec<String>,
+    /// Of columns whose rule is [`crate::model::Rule::Resolver`]: writes of this batch that were concurrent with
+    /// another one.
+    pub contests: Vec<Contested>,
+}
+
+/// Two concurrent writes of one cell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contested {
+    /// The table's name.
+    pub table: String,
+    /// The row.
+    pub id: RowId,
+    /// The column's name.
+    pub column: String,
+    /// What this batch wrote.
+    pub local: (Stamp, CellValue),
+    /// What another replica had written.
+    pub remote: (Stamp, CellValue),
+    /// The name of the agent that pushed it; empty if the hub has forgotten.
+    pub agent: String,
 }
 
 /// Some rows.
@@ -186,6 +208,9 @@ pub struct Done {
     pub hub_now_ms: i64,
     /// Agents that pushed since the reader's cursor, with their own clock entries.
     pub clock: Vec<(String, u64)>,
+    /// Tables that the hub neither takes from this replica nor tells it of, because they are declared otherwise
+    /// in this tenant, each with the reason; in every sync, until the replica declares them anew.
+    pub refused: Vec<(String, String)>,
 }
 
 /// Why the hub will not go on.

@@ -6,6 +6,7 @@ use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
 use super::fields::{Fields, integer};
 use super::lease::{Holder, Lease};
 use super::row_meta::RowMeta;
+use super::tenant_tables;
 use super::vacuum::SENTINEL;
 use crate::model::{Digest, Hlc, ReplicaId, Seq, Value};
 use crate::protocol::message::Incarnation;
@@ -21,6 +22,10 @@ const LAYOUT: i64 = 2;
 /// `_federation_row.k` is where a row is found by its key here: the number of a numbered row, the hash of a
 /// natural key, or `x'00' || id` once the row is deleted. `batch` is NULL when everything is acknowledged, 0
 /// when something is unsent, -1 when everything is to be offered again, else the mark of the batch under way.
+///
+/// `_federation_table.refresh` is 1 when every row is asked for again, 2 when the table's past was never here;
+/// `is_out` marks tables that the application excludes, and `refused` those that the hub does not take, with
+/// the reason.
 const TABLES: &[&str] = &[
     "CREATE TABLE _federation_replica(
        layout INTEGER NOT NULL, replica BLOB NOT NULL, tenant TEXT, incarnation BLOB,
@@ -29,7 +34,10 @@ const TABLES: &[&str] = &[
        lease_holder BLOB, lease_until INTEGER)",
     "CREATE TABLE _federation_table(
        tbl INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, columns TEXT NOT NULL,
-       scan TEXT, scanned BLOB, refresh INTEGER NOT NULL DEFAULT 0)",
+       scan TEXT, scanned BLOB, refresh INTEGER NOT NULL DEFAULT 0,
+       numbered INTEGER NOT NULL DEFAULT 0, rules TEXT NOT NULL DEFAULT '[]', is_out INTEGER NOT NULL DEFAULT 0, refused TEXT,
+       suspects TEXT NOT NULL DEFAULT '')",
+    tenant_tables::TABLE,
     "CREATE TABLE _federation_log(seq INTEGER PRIMARY KEY, tbl INTEGER NOT NULL, op INTEGER NOT NULL,
        at INTEGER NOT NULL, k0, k1, k2, k3)",
     "CREATE INDEX _federation_log_move ON _federation_log(seq) WHERE op IN (1, 2)",
@@ -179,13 +187,18 @@ impl ReplicaState {
     }
 
     /// Takes a new replica id (I12): this database is a copy, or went back in time. Its rows keep their
-    /// stamps; what was under way is unsent again.
-    pub fn renew(&mut self, sql: &mut dyn Sql, replica: ReplicaId) -> Result<(), SqlError> {
-        forget_sent(sql, self.acked)?;
+    /// stamps; what was under way is unsent again, but for additions, which could be counted twice. Says whether
+    /// there were any; the hub is then asked what their cells hold.
+    pub fn renew(&mut self, sql: &mut dyn Sql, replica: ReplicaId) -> Result<bool, SqlError> {
+        let dropped = unsend(sql, self.acked, true)?;
+        if dropped {
+            sql.execute("UPDATE _federation_table SET refresh = max(refresh, 1) WHERE NOT is_out", &[])?;
+        }
         self.replica = replica;
         self.mark_offset = self.acked;
         self.acked_digest = Digest::ZERO;
-        self.save(sql)
+        self.save(sql)?;
+        Ok(dropped)
     }
 
     /// The `n` that a batch with this mark bears on the wire.
@@ -298,6 +311,12 @@ pub fn remember_batch(sql: &mut dyn Sql, batch: SentBatch) -> Result<(), SqlErro
 ///
 /// The marks in the rows go too, because the next batch will bear the same mark with other content.
 pub fn forget_sent(sql: &mut dyn Sql, acked: u64) -> Result<(), SqlError> {
+    unsend(sql, acked, false).map(|_| ())
+}
+
+/// As [`forget_sent`]. If it is `uncertain` what was accepted, adjustments are dropped; says whether any was.
+fn unsend(sql: &mut dyn Sql, acked: u64, uncertain: bool) -> Result<bool, SqlError> {
+    let mut dropped = false;
     let mut lost = Vec::new();
     sql.query(
         "SELECT tbl, k, state FROM _federation_row WHERE batch = 0 OR batch > ?",
@@ -312,6 +331,7 @@ pub fn forget_sent(sql: &mut dyn Sql, acked: u64) -> Result<(), SqlError> {
             return Err(SqlError::corrupt("_federation_row holds no state"));
         };
         let mut meta = RowMeta::decode(state)?;
+        dropped |= uncertain && meta.drop_uncertain_adjustments(acked);
         meta.forget_sent(acked);
         let state = meta.encode()?;
         sql.execute(
@@ -320,7 +340,7 @@ pub fn forget_sent(sql: &mut dyn Sql, acked: u64) -> Result<(), SqlError> {
         )?;
     }
     sql.execute("DELETE FROM _federation_batch", &[])?;
-    Ok(())
+    Ok(dropped)
 }
 
 /// Takes a batch as acknowledged: what it carried is clean, unless it was changed again.

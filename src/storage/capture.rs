@@ -10,11 +10,13 @@ use std::collections::HashMap;
 
 use super::bookkeeping::PREFIX;
 use super::capture_triggers::{log_op, trigger_name, trigger_texts};
-use super::catalog::{Catalog, Table, quote};
-use super::driver::{Sql, SqlError, ValueRef};
+use super::catalog::{Catalog, quote};
+use super::choice::{Choice, SyncOptions};
+use super::driver::{Sql, SqlError};
 use super::fields::{Fields, integer};
-use super::known_columns::KnownColumns;
+use super::registered::{self, TakenIn};
 use super::renamed_tables;
+use super::tenant_tables;
 use super::vacuum;
 use crate::model::Seq;
 
@@ -29,28 +31,49 @@ pub enum Discovery {
     Made,
 }
 
+impl Discovery {
+    /// How rows are taken that were there before syncing.
+    pub fn of_existing(options: &SyncOptions) -> Self {
+        if options.existing_rows_are_old { Self::Old } else { Self::New }
+    }
+}
+
 /// Reads the catalog, and brings numbers, columns and triggers of the bookkeeping up to it. Runs no DDL
 /// when nothing changed. Once something was pulled (up to `resume`), the past of what is new is asked for.
-pub fn refresh(sql: &mut dyn Sql, discovery: Discovery, resume: Seq) -> Result<Catalog, SqlError> {
-    let mut catalog = Catalog::read(sql)?;
-    let mut known = known_tables(sql)?;
+pub fn refresh(
+    sql: &mut dyn Sql,
+    options: &SyncOptions,
+    discovery: Discovery,
+    resume: Seq,
+) -> Result<Catalog, SqlError> {
+    let agreed = tenant_tables::read(sql)?;
+    let mut catalog = Catalog::read(sql, &Choice::new(options, agreed))?;
+    let mut known = registered::read(sql)?;
     let mut triggers = installed_triggers(sql)?;
+    for name in &catalog.excluded {
+        registered::leave_out(sql, name, known.remove(&name.to_ascii_lowercase()))?;
+    }
     catalog.dropped = renamed_tables::follow(sql, &catalog, &mut known, &triggers, resume)?;
     for table in &mut catalog.tables {
         let wants_past = resume > 0 && discovery != Discovery::Made;
-        match known.remove(&table.name.to_ascii_lowercase()) {
-            Some(registered) => {
+        match registered::take_in(sql, table, known.remove(&table.name.to_ascii_lowercase()))? {
+            TakenIn::Known(registered) => {
                 let insert = triggers.get(&trigger_name(registered.number, "insert"));
-                // It was dropped and made again, or rebuilt: its triggers went with it, or with what it was.
+                // It was dropped and made again, or rebuilt, or left out for a while: its triggers went with it,
+                // or with what it was.
                 let is_rebuilt =
                     insert.is_none_or(|trigger| !trigger.table.eq_ignore_ascii_case(&table.name));
-                adopt(sql, table, registered, is_rebuilt, wants_past)?;
+                registered::adopt(sql, table, registered, is_rebuilt, wants_past)?;
                 if is_rebuilt {
                     forget_touched(sql, table.number)?;
                     rescan(sql, table.number, resume > 0)?;
                 }
             }
-            None => register(sql, table, discovery, wants_past)?,
+            TakenIn::Unknown => registered::register(sql, table, discovery, wants_past)?,
+            // It was there all the time, and is attached now.
+            TakenIn::Attached => {
+                registered::register(sql, table, Discovery::of_existing(options), wants_past)?;
+            }
         }
         for (name, text) in trigger_texts(table) {
             match triggers.remove(&name) {
@@ -65,29 +88,9 @@ pub fn refresh(sql: &mut dyn Sql, discovery: Discovery, resume: Seq) -> Result<C
         sql.run(&format!("DROP TRIGGER main.{}", quote(name)))?;
     }
     vacuum::follow(sql, &catalog)?;
+    registered::mark_unseen(sql, &mut catalog)?;
     catalog.dropped.extend(known.into_keys());
     Ok(catalog)
-}
-
-/// A row of `_federation_table`.
-pub struct KnownTable {
-    /// The table's number.
-    pub number: i64,
-    columns: KnownColumns,
-}
-
-/// The tables that the bookkeeping knows, by their names in lower case.
-fn known_tables(sql: &mut dyn Sql) -> Result<HashMap<String, KnownTable>, SqlError> {
-    let mut known = HashMap::new();
-    sql.query("SELECT name, tbl, columns FROM _federation_table", &[], &mut |row| {
-        let mut fields = Fields::of(row);
-        let (name, number) = (fields.text()?, fields.integer()?);
-        let columns = serde_json::from_str(&fields.text()?)
-            .map_err(|error| SqlError::corrupt(format!("columns of {name}: {error}")))?;
-        known.insert(name.to_ascii_lowercase(), KnownTable { number, columns });
-        Ok(())
-    })?;
-    Ok(known)
 }
 
 /// A capture trigger that is there.
@@ -111,85 +114,6 @@ pub fn installed_triggers(sql: &mut dyn Sql) -> Result<HashMap<String, Installed
         },
     )?;
     Ok(triggers)
-}
-
-/// Numbers a table that the bookkeeping does not know, and its columns.
-fn register(
-    sql: &mut dyn Sql,
-    table: &mut Table,
-    discovery: Discovery,
-    wants_past: bool,
-) -> Result<(), SqlError> {
-    let mut columns = KnownColumns::default();
-    columns.follow(&names(table), false);
-    let scan = match discovery {
-        Discovery::Old => ValueRef::Text("old"),
-        Discovery::New => ValueRef::Text("new"),
-        Discovery::Made => ValueRef::Null,
-    };
-    sql.execute(
-        "INSERT INTO _federation_table(name, columns, scan, refresh) VALUES(?, ?, ?, ?)",
-        &[
-            table.name.as_str().into(),
-            columns_json(&columns)?.as_str().into(),
-            scan,
-            i64::from(wants_past).into(),
-        ],
-    )?;
-    let number =
-        sql.query_row("SELECT tbl FROM _federation_table WHERE name = ?", &[table.name.as_str().into()])?;
-    table.number = Fields::from(number.unwrap_or_default()).integer()?;
-    number_columns(table, &columns)
-}
-
-/// Takes over the numbers of a table that the bookkeeping knows; columns that are new to it get new ones,
-/// and their past is asked for.
-fn adopt(
-    sql: &mut dyn Sql,
-    table: &mut Table,
-    registered: KnownTable,
-    is_rebuilt: bool,
-    wants_past: bool,
-) -> Result<(), SqlError> {
-    table.number = registered.number;
-    let mut columns = registered.columns;
-    let found = columns.follow(&names(table), is_rebuilt);
-    if found.changed {
-        sql.execute(
-            "UPDATE _federation_table SET columns = ?, refresh = max(refresh, ?) WHERE tbl = ?",
-            &[
-                columns_json(&columns)?.as_str().into(),
-                i64::from(wants_past && found.added).into(),
-                registered.number.into(),
-            ],
-        )?;
-    }
-    if found.renamed {
-        // What the column holds becomes cells of the new name, with the stamps that they have.
-        sql.execute(
-            "UPDATE _federation_table SET scan = 'renamed', scanned = NULL WHERE tbl = ? AND scan IS NULL",
-            &[registered.number.into()],
-        )?;
-    }
-    number_columns(table, &columns)
-}
-
-fn names(table: &Table) -> Vec<&str> {
-    table.columns.iter().map(|column| column.name.as_str()).collect()
-}
-
-fn number_columns(table: &mut Table, known: &KnownColumns) -> Result<(), SqlError> {
-    for (place, column) in table.columns.iter_mut().enumerate() {
-        column.number = known
-            .number(place)
-            .ok_or_else(|| SqlError::corrupt(format!("column {} has no number", column.name)))?;
-        column.was = known.was(column.number);
-    }
-    Ok(())
-}
-
-fn columns_json(columns: &KnownColumns) -> Result<String, SqlError> {
-    serde_json::to_string(columns).map_err(|error| SqlError::corrupt(error.to_string()))
 }
 
 /// Forgets what the log has of a table that was dropped, but for its deletes: a row that was edited before its

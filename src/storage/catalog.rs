@@ -3,13 +3,14 @@
 //! Read when SQLite's schema version changes, and cached until it does (I7).
 
 use super::bookkeeping::PREFIX;
+use super::choice::{Choice, SyncOptions};
 use super::driver::{Sql, SqlError};
 use super::fields::Fields;
 use super::foreign_keys::Link;
 use super::references::Reference;
 use super::table_info::{Affinity, ForeignKey, RawColumn, read_columns, read_foreign_keys};
 use super::unique_index::{KeyOrigin, KeyPart, KeyTerm, UniqueKey, read_unique_keys};
-use crate::model::{KeyKind, TableSchema, Value};
+use crate::model::{Agreement, KeyKind, Rule, TableSchema, Value};
 
 /// The most key columns that the log has room for.
 pub const MAX_KEY_COLUMNS: usize = 4;
@@ -24,6 +25,12 @@ pub struct Catalog {
     /// Tables that were synced, and that the application has dropped or renamed, in lower case: filled in by
     /// `capture`. They are not made again here, and their rows are not wanted, unless the application makes them.
     pub dropped: Vec<String>,
+    /// Tables that the application has excluded.
+    pub excluded: Vec<String>,
+    /// What is said of tables and columns that are not here, in words.
+    pub notices: Vec<String>,
+    /// What the application has chosen.
+    pub options: SyncOptions,
 }
 
 /// A synced table.
@@ -53,6 +60,12 @@ pub struct Table {
     pub children: Vec<Link>,
     /// The application's triggers on it, by name.
     pub triggers: Vec<(String, String)>,
+    /// Whether its key is an `INTEGER PRIMARY KEY` that means the same everywhere.
+    pub is_global: bool,
+    /// What this application declares of it besides.
+    pub declared: Agreement,
+    /// Whether its past has been asked for and has not come yet: what is written here has not seen it.
+    pub is_unseen: bool,
 }
 
 /// How a row is found in its table.
@@ -83,6 +96,8 @@ pub struct Column {
     pub is_foreign_key: bool,
     /// Whether such a foreign key references it.
     pub is_referenced: bool,
+    /// How its writes are merged.
+    pub rule: Rule,
 }
 
 impl Table {
@@ -131,6 +146,14 @@ impl Table {
             columns: self.columns.iter().map(|column| column.name.clone()).collect(),
             ddl: self.ddl.clone(),
             indexes: self.indexes.clone(),
+            agreed: Agreement {
+                key_columns: match self.key {
+                    Key::Number(_) => Vec::new(),
+                    Key::Natural(_) => self.key_columns().into_iter().map(str::to_owned).collect(),
+                },
+                is_global: self.is_global,
+                ..self.declared.clone()
+            },
         }
     }
 }
@@ -151,19 +174,23 @@ impl Catalog {
         self.tables.iter().map(Table::schema).collect()
     }
 
-    /// Reads the schema.
-    pub fn read(sql: &mut dyn Sql) -> Result<Self, SqlError> {
+    /// Reads the schema, as far as it is chosen.
+    pub fn read(sql: &mut dyn Sql, choice: &Choice<'_>) -> Result<Self, SqlError> {
         let mut objects = Objects::read(sql)?;
         let columns = read_columns(sql)?;
         let mut unique_keys = read_unique_keys(sql)?;
         let mut foreign_keys = read_foreign_keys(sql)?;
-        let mut catalog = Self::default();
+        let mut catalog = Self { options: choice.options().clone(), ..Self::default() };
         catalog.left_alone.extend(objects.views.drain(..).map(|view| (view, "a view".to_owned())));
         for (name, ddl) in std::mem::take(&mut objects.tables) {
             let own = columns.get(&name).map_or(&[][..], Vec::as_slice);
             let unique_keys = unique_keys.remove(&name).unwrap_or_default();
             let foreign_keys = foreign_keys.remove(&name).unwrap_or_default();
-            match objects.table(&name, ddl, own, foreign_keys) {
+            if !choice.includes(&name) {
+                catalog.excluded.push(name);
+                continue;
+            }
+            match objects.table(&name, ddl, own, foreign_keys, choice.is_global(&name)) {
                 Ok(table) => {
                     let rowid_key = table.rowid_key(&unique_keys);
                     let unique_keys = rowid_key.into_iter().chain(unique_keys).collect();
@@ -174,6 +201,7 @@ impl Catalog {
         }
         catalog.link();
         catalog.link_rows(&columns);
+        choice.complete(&mut catalog);
         catalog.parents_first();
         Ok(catalog)
     }
@@ -259,6 +287,7 @@ impl Objects {
         ddl: String,
         columns: &[RawColumn],
         foreign_keys: Vec<ForeignKey>,
+        is_global: bool,
     ) -> Result<Table, String> {
         if self.virtual_tables.iter().any(|other| other == name) {
             return Err("a virtual table, or part of one".into());
@@ -267,7 +296,7 @@ impl Objects {
         key.sort_by_key(|column| column.key_position);
         let has_rowid = !self.without_rowid.iter().any(|other| other == name);
         let has_key_index = self.key_indexes.iter().any(|other| other == name);
-        let number = match &key[..] {
+        let own_number = match &key[..] {
             [only] if only.is_integer && has_rowid && !has_key_index => {
                 // A key that is another row's number is no number of its own: it is what it references.
                 let is_foreign = foreign_keys.iter().any(|key| {
@@ -278,6 +307,8 @@ impl Objects {
             }
             _ => None,
         };
+        let is_global = is_global && own_number.is_some();
+        let number = own_number.filter(|_| !is_global);
         if key.len() > MAX_KEY_COLUMNS {
             return Err(format!("its PRIMARY KEY has more than {MAX_KEY_COLUMNS} columns"));
         }
@@ -302,6 +333,7 @@ impl Objects {
                 affinity: column.affinity,
                 is_foreign_key: false,
                 is_referenced: false,
+                rule: Rule::Lww,
             })
             .collect();
         if travelling.is_empty() {
@@ -329,6 +361,9 @@ impl Objects {
             parents: Vec::new(),
             children: Vec::new(),
             triggers: triggers.map(|(_, trigger, text)| (trigger.clone(), text.clone())).collect(),
+            is_global,
+            declared: Agreement::default(),
+            is_unseen: false,
         })
     }
 }

@@ -139,6 +139,7 @@ impl Composer {
         }
         if let Some(row) = row {
             self.add_cells(sql, context, table, entry, &row, &mut change.writes)?;
+            self.add_adjustments(table, entry, &mut change.writes);
         }
         let bytes = change.heap_bytes();
         if bytes > MAX_ROW_BYTES {
@@ -179,6 +180,20 @@ impl Composer {
             }
         }
         Ok(())
+    }
+
+    /// Adds what this replica did to cells whose rule asks for that.
+    fn add_adjustments(&self, table: &Table, entry: &Entry, writes: &mut Vec<Write>) {
+        for (column, pending) in entry.meta.adjustments(self.mark) {
+            let at = table.columns.iter().position(|own| own.number == column);
+            let (Some(at), Some(cell)) =
+                (at.and_then(|at| ColumnIndex::try_from(at).ok()), entry.meta.cell(column))
+            else {
+                continue;
+            };
+            let op = Op::Adjust(vec![(at, pending.what.clone())]);
+            writes.push(Write { stamp: cell.stamp, base: pending.base, op });
+        }
     }
 
     fn place(&mut self, table: &Table) -> Result<u16, SqlError> {

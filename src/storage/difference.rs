@@ -2,14 +2,14 @@
 
 use super::catalog::{Column, Table};
 use super::references::Reference;
-use super::row_meta::{LocalColumn, RowMeta};
+use super::row_meta::RowMeta;
 use super::rows::fingerprints;
 use crate::model::{Stamp, Value};
 
 /// A cell that is another write than the last synced state.
 pub struct Difference {
-    /// Which column.
-    pub column: LocalColumn,
+    /// The column's position in the table's columns.
+    pub at: usize,
     /// The fingerprint of its value now.
     pub fingerprint: u64,
     /// The stamp that it keeps, where a column was renamed and nothing else.
@@ -40,13 +40,9 @@ pub fn differing(table: &Table, meta: &RowMeta, row: &[Value]) -> Vec<Difference
         .map(|(cell, renamed)| renamed.is_some() || differs(cell) || means_another(cell))
         .collect();
     write_together(table, &mut is_written);
-    let cells = cells.iter().zip(renamed).zip(is_written).filter(|(_, is_written)| *is_written);
+    let cells = cells.iter().zip(renamed).zip(is_written).enumerate().filter(|(_, (_, written))| *written);
     cells
-        .map(|(((column, fingerprint), renamed), _)| Difference {
-            column: column.number,
-            fingerprint: *fingerprint,
-            renamed,
-        })
+        .map(|(at, (((_, fingerprint), renamed), _))| Difference { at, fingerprint: *fingerprint, renamed })
         .collect()
 }
 

@@ -9,11 +9,13 @@
 //! bit for bit; the first two never come near the sign.
 
 mod claims;
+mod contests;
 mod derive;
 mod key;
 mod merger;
 mod open;
 mod push;
+mod refusals;
 mod rows;
 mod rules;
 mod snapshot;
@@ -27,6 +29,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 pub use open::OpenStoreError;
 
+use self::refusals::RefusedTable;
 use self::rules::TenantRules;
 use self::snapshot::ReaderPool;
 use super::hub_store::{HubStore, Snapshot, StoreError, StoreStats, Welcomed};
@@ -149,13 +152,8 @@ impl HubStore for SqliteHubStore {
 
     fn register(&mut self, caller: &Caller, request: &RegisterRequest) -> Result<(), StoreError> {
         self.write(|conn, _| {
-            let (mut tenant, _) = session(conn, caller, request.replica, request.epoch)?;
-            let before = tenant.seq;
-            for schema in &request.schema {
-                tables::declare(conn, &mut tenant, schema, request.replica.tie_break())?;
-            }
-            // Declaring what is known already writes nothing, and so costs no fsync.
-            if tenant.seq == before { Ok(()) } else { tenant.save(conn) }
+            let (mut tenant, replica) = session(conn, caller, request.replica, request.epoch)?;
+            refusals::register(conn, &mut tenant, &replica, request)
         })
     }
 
@@ -278,6 +276,8 @@ struct Replica {
     last: Option<(u64, Digest)>,
     /// The agent's count at its last push, and the position at which that began.
     push: (u64, Seq),
+    /// Tables whose declarations contradict the tenant's.
+    refused: Vec<RefusedTable>,
 }
 
 impl Replica {
@@ -302,21 +302,23 @@ impl Replica {
     fn find(conn: &Connection, tenant: &Tenant, id: ReplicaId) -> Result<Option<Self>, StoreError> {
         let found = conn
             .prepare_cached(
-                "SELECT epoch, n, digest, push_counter, push_from FROM replica WHERE tenant = ?1 AND id = ?2",
+                "SELECT epoch, n, digest, push_counter, push_from, refused FROM replica
+                 WHERE tenant = ?1 AND id = ?2",
             )?
             .query_row(params![tenant.id, &id.0[..]], |row| {
                 let digest = row.get_ref(2)?.as_blob_or_null()?.map(Digest::from_slice);
                 let push = (row.get::<_, i64>(3)?.cast_unsigned(), row.get::<_, i64>(4)?.cast_unsigned());
-                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, digest, push))
+                let refused = refusals::read(row.get_ref(5)?.as_blob_or_null()?);
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, digest, push, refused))
             })
             .optional()?;
-        let Some((epoch, n, digest, push)) = found else { return Ok(None) };
+        let Some((epoch, n, digest, push, refused)) = found else { return Ok(None) };
         let last = match digest {
             None => None,
             Some(Some(digest)) => Some((n.cast_unsigned(), digest)),
             Some(None) => return Err(damaged("a replica's digest")),
         };
-        Ok(Some(Self { epoch: epoch.cast_unsigned(), last, push }))
+        Ok(Some(Self { epoch: epoch.cast_unsigned(), last, push, refused: refused? }))
     }
 }
 

@@ -50,6 +50,9 @@ impl Arrival<'_> {
     ) -> Result<Result<MergedRow, String>, SqlError> {
         let mut meta = self.entry.map(|entry| entry.meta.clone()).unwrap_or_default();
         let is_present = self.entry.is_some_and(Entry::is_present);
+        if !is_present {
+            meta.ruled.clear();
+        }
         let mut cells = Vec::new();
         let mut waits = None;
         let mut deleted = meta.deleted.filter(|delete| {
@@ -65,6 +68,8 @@ impl Arrival<'_> {
                     continue;
                 }
                 Op::Set(sets) => sets,
+                // The hub tells what became of a value, not what was done to it.
+                Op::Adjust(_) => continue,
             };
             for (index, value) in sets {
                 let name = self.header.columns.get(usize::from(*index));
@@ -86,6 +91,12 @@ impl Arrival<'_> {
                         }
                     }
                 };
+                if column.rule.adjusts() {
+                    if let Some((value, meta)) = meta.arrive(column, write.stamp, &value, self.acked) {
+                        cells.push(Cell { at, value, meta });
+                    }
+                    continue;
+                }
                 let remote = merged_cell(column.number, write.stamp, &value);
                 let local = meta.cell(column.number).filter(|local| local.is_unknown_to_hub(self.acked));
                 let wins = local.is_none_or(|local| {

@@ -9,6 +9,7 @@ use super::capture::{Discovery, installed_triggers, refresh};
 use super::catalog::quote;
 use super::driver::{Sql, SqlError, SqlErrorKind};
 use super::lease::Claim;
+use super::registered;
 use super::transaction::{Purpose, transaction};
 
 /// Takes capture away. A database that never synced is left as it is.
@@ -26,7 +27,7 @@ pub fn begin(sql: &mut dyn Sql, claim: Claim) -> Result<(), SqlError> {
         // Before anything is written, so that a crash in the middle loses nothing either.
         sql.execute(
             "UPDATE _federation_table SET scanned = NULL, \
-             scan = CASE WHEN scan IN ('old', 'new') THEN scan ELSE 'changed' END",
+             scan = CASE WHEN scan IN ('old', 'new') THEN scan ELSE 'changed' END WHERE NOT is_out",
             &[],
         )?;
         for name in installed_triggers(sql)?.into_keys() {
@@ -47,7 +48,9 @@ pub fn end(sql: &mut dyn Sql) -> Result<(), SqlError> {
             return Ok(());
         }
         let resume = probe(sql)?.state.resume;
-        refresh(sql, Discovery::New, resume).map(drop)
+        // What was chosen at the last sync holds until the next one says otherwise.
+        let options = registered::remembered(sql)?;
+        refresh(sql, &options, Discovery::New, resume).map(drop)
     });
     ended.map_err(|error| in_transaction(error, "the function that migrate() ran must COMMIT or ROLLBACK it"))
 }

@@ -103,7 +103,10 @@ pub fn refused<T>(outcome: Result<T, SqlError>) -> Result<Option<String>, SqlErr
 
 /// Has the hub asked for the past of a table.
 pub fn ask_again(sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
-    sql.execute("UPDATE _federation_table SET refresh = 1 WHERE tbl = ?", &[table.number.into()])?;
+    sql.execute(
+        "UPDATE _federation_table SET refresh = max(refresh, 1) WHERE tbl = ?",
+        &[table.number.into()],
+    )?;
     Ok(())
 }
 
@@ -147,7 +150,7 @@ impl SetAside {
         let is_newest = |column: ColumnIndex| {
             later.update.writes.iter().all(|newer| match &newer.op {
                 Op::Set(cells) => cells.iter().all(|(other, _)| *other != column),
-                Op::Delete => true,
+                Op::Delete | Op::Adjust(_) => true,
             })
         };
         let mut writes = Vec::new();

@@ -204,6 +204,7 @@ mod tests {
     use rusqlite::Connection;
 
     use super::*;
+    use crate::storage::choice::{Choice, SyncOptions};
     use crate::storage::sqlite_driver::RusqliteSql;
 
     const SCHEMA: &str = "
@@ -217,7 +218,8 @@ mod tests {
     fn catalog() -> (RusqliteSql, Catalog) {
         let mut sql = RusqliteSql::new(Connection::open_in_memory().unwrap());
         sql.run(SCHEMA).unwrap();
-        let catalog = Catalog::read(&mut sql).unwrap();
+        let options = SyncOptions::default();
+        let catalog = Catalog::read(&mut sql, &Choice::new(&options, HashMap::new())).unwrap();
         (sql, catalog)
     }
 

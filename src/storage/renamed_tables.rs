@@ -7,10 +7,11 @@
 
 use std::collections::HashMap;
 
-use super::capture::{InstalledTrigger, KnownTable};
+use super::capture::InstalledTrigger;
 use super::capture_triggers::trigger_name;
 use super::catalog::Catalog;
 use super::driver::{Sql, SqlError};
+use super::registered::Registered;
 use crate::model::Seq;
 
 /// Looks which of the tables that are gone have another name now, and gives them that name; returns their old
@@ -18,7 +19,7 @@ use crate::model::Seq;
 pub(super) fn follow(
     sql: &mut dyn Sql,
     catalog: &Catalog,
-    known: &mut HashMap<String, KnownTable>,
+    known: &mut HashMap<String, Registered>,
     triggers: &HashMap<String, InstalledTrigger>,
     resume: Seq,
 ) -> Result<Vec<String>, SqlError> {

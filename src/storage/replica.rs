@@ -17,12 +17,15 @@ use super::bookkeeping::{
 };
 use super::capture::{Discovery, refresh};
 use super::catalog::Catalog;
+use super::choice::SyncOptions;
 use super::collect::{Collected, TurnLimits, collect, look_at_old_rows};
 use super::driver::{Sql, SqlError};
 use super::lease::Claim;
 use super::quarantine::examples;
+use super::registered::{self, note_refused, tell_suspects};
 use super::rows::Context;
 use super::settle::settle_log;
+use super::tenant_tables;
 use super::transaction::{Purpose, transaction, without_waiting};
 use crate::model::{Digest, Hlc, ReplicaId, StampSource, TableSchema, Value};
 use crate::protocol::message::{Attached, Incarnation};
@@ -75,18 +78,30 @@ pub enum TurnError {
 /// Source of random bytes for new identities.
 pub type Mint = Box<dyn FnMut() -> [u8; 16] + Send>;
 
+/// What every turn of a sync is run with.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting<'a> {
+    /// The hub's clock.
+    pub clock: HubClock,
+    /// Who works on the database.
+    pub claim: Claim,
+    /// What the application has chosen.
+    pub options: &'a SyncOptions,
+}
+
 /// Installs the bookkeeping if it is not there, and reads the replica's state.
 pub fn open(
     sql: &mut dyn Sql,
     tenant: &str,
     fresh: ReplicaId,
     claim: Claim,
+    options: &SyncOptions,
 ) -> Result<ReplicaState, TurnError> {
     let state = without_waiting(sql, |sql| {
         transaction(sql, Purpose::Collect, |sql| {
             if !is_installed(sql)? {
                 install(sql, fresh)?;
-                let catalog = refresh(sql, Discovery::Old, 0)?;
+                let catalog = refresh(sql, options, Discovery::of_existing(options), 0)?;
                 first_look(sql, &catalog, fresh)?;
             }
             let state = probe(sql)?.state;
@@ -139,7 +154,13 @@ pub struct Reconciled {
     pub state: ReplicaState,
     /// The replica took a new id, and must attach again under it.
     pub renewed: bool,
+    /// What people should know.
+    pub notice: Option<String>,
 }
+
+/// What to tell when nobody knows whether the hub has some additions and removals, so that they are not sent.
+const DROPPED: &str = "additions and removals of this database that were under way are dropped: it is a copy, or \
+                       went back in time, and nobody knows whether the hub has counted them";
 
 /// Settles with the hub which batches it has accepted (I12), and which store this is (I15).
 pub fn reconcile(
@@ -167,8 +188,11 @@ pub fn reconcile(
                 }
                 None => accepted != before,
             };
+            let mut notice = None;
             if renewed {
-                state.renew(sql, fresh)?;
+                if state.renew(sql, fresh)? {
+                    notice = Some(DROPPED.to_owned());
+                }
             } else if !sent.is_empty() {
                 forget_sent(sql, state.acked)?;
             }
@@ -176,6 +200,7 @@ pub fn reconcile(
                 state.cursor = 0;
                 state.resume = 0;
                 state.schema_digest = None;
+                tenant_tables::forget(sql)?;
                 sql.execute("UPDATE _federation_row SET batch = -1", &[])?;
             }
             if renewed || state.incarnation != Some(incarnation) || !sent.is_empty() {
@@ -183,7 +208,7 @@ pub fn reconcile(
                 state.tenant = Some(tenant.to_owned());
                 state.save(sql)?;
             }
-            Ok(Reconciled { state, renewed })
+            Ok(Reconciled { state, renewed, notice })
         })
     })
 }
@@ -203,6 +228,8 @@ pub struct CollectTurn {
     pub collected: Collected,
     /// Rows that are set aside.
     pub quarantined: u64,
+    /// What people should know.
+    pub notices: Vec<String>,
 }
 
 /// Collects one batch. Three statements if there is nothing to do; three more, which keep the application
@@ -210,14 +237,13 @@ pub struct CollectTurn {
 pub fn collect_turn(
     sql: &mut dyn Sql,
     cached: Option<CachedCatalog>,
-    clock: HubClock,
-    claim: Claim,
+    setting: Setting<'_>,
     limits: TurnLimits,
     mint: &mut Mint,
 ) -> Result<CollectTurn, SqlError> {
     let may_wait = cached.as_ref().is_none_or(|cached| cached.readers_wait);
     let work = |sql: &mut dyn Sql| {
-        transaction(sql, Purpose::Collect, |sql| collect_in(sql, cached, clock, claim, limits, mint))
+        transaction(sql, Purpose::Collect, |sql| collect_in(sql, cached, setting, limits, mint))
     };
     if may_wait { without_waiting(sql, work) } else { work(sql) }
 }
@@ -225,19 +251,20 @@ pub fn collect_turn(
 fn collect_in(
     sql: &mut dyn Sql,
     cached: Option<CachedCatalog>,
-    clock: HubClock,
-    claim: Claim,
+    setting: Setting<'_>,
     limits: TurnLimits,
     mint: &mut Mint,
 ) -> Result<CollectTurn, SqlError> {
     let probe = probe(sql)?;
     let mut state = probe.state;
-    claim.check(state.lease.as_ref())?;
+    setting.claim.check(state.lease.as_ref())?;
     let fresh = cached.filter(|cached| cached.schema_version == probe.schema_version);
     let (catalog, is_fresh) = match fresh {
         Some(cached) => (cached, true),
-        None => (without_waiting(sql, |sql| read_catalog(sql, &state))?, false),
+        None => (without_waiting(sql, |sql| read_catalog(sql, setting.options, &state))?, false),
     };
+    let suspects =
+        if is_fresh { None } else { without_waiting(sql, |sql| tell_suspects(sql, &catalog.catalog))? };
     let is_known = state.schema_digest == Some(catalog.digest);
     let schema = (!is_known).then(|| (catalog.catalog.schemas(), catalog.digest));
     let mut turn = CollectTurn {
@@ -247,17 +274,18 @@ fn collect_in(
         refresh: Vec::new(),
         collected: Collected::default(),
         quarantined: probe.quarantined,
+        notices: suspects.into_iter().collect(),
     };
     if probe.has_changes || !is_fresh {
-        turn.refresh = tables_to_refresh(sql)?;
+        turn.refresh = registered::to_refresh(sql)?;
         turn.collected = without_waiting(sql, |sql| {
             let catalog = turn.catalog.catalog.clone();
-            let mut context = context(&catalog, &state, clock, mint);
+            let mut context = context(&catalog, &state, setting.clock, mint);
             collect(sql, &mut context, &mut state, limits)
         })?;
         if turn.collected.batch.is_some() {
             // From here to the end of the sync nobody else may compose a batch, or take this one for lost.
-            state.lease = Some(claim.lease());
+            state.lease = Some(setting.claim.lease());
             state.save(sql)?;
         }
         turn.state = state;
@@ -281,6 +309,8 @@ pub struct ApplyTurn {
 /// What an applying turn brings besides rows.
 #[derive(Debug, Default)]
 pub struct ApplyExtras {
+    /// Definitions that the hub has told: what the tenant has agreed on is remembered.
+    pub told: Vec<TableSchema>,
     /// Definitions that were proved harmless: those of tables that are missing here are made.
     pub tables: Vec<TableSchema>,
     /// With the end of the sync: the digest of the schema that the hub knows now.
@@ -294,8 +324,7 @@ pub struct ApplyExtras {
 pub fn apply_turn(
     sql: &mut dyn Sql,
     cached: Option<CachedCatalog>,
-    clock: HubClock,
-    claim: Claim,
+    setting: Setting<'_>,
     mint: &mut Mint,
     extras: &ApplyExtras,
     incoming: &Incoming,
@@ -304,21 +333,24 @@ pub fn apply_turn(
     transaction(sql, purpose, |sql| {
         let probe = probe(sql)?;
         let mut state = probe.state;
-        claim.check(state.lease.as_ref())?;
-        state.lease = incoming.done.is_none().then(|| claim.lease());
+        setting.claim.check(state.lease.as_ref())?;
+        state.lease = incoming.done.is_none().then(|| setting.claim.lease());
         let mut notices = Vec::new();
         let fresh = cached.filter(|cached| cached.schema_version == probe.schema_version);
         let mut catalog = match fresh {
             Some(cached) => cached,
-            None => read_catalog(sql, &state)?,
+            None => read_catalog(sql, setting.options, &state)?,
         };
-        let created = make_tables(sql, &catalog.catalog, &extras.tables, &mut notices);
+        let is_news = tenant_tables::remember(sql, &extras.told)?;
+        let created = tenant_tables::make(sql, &catalog.catalog, &extras.tables, &mut notices);
         if created {
-            refresh(sql, Discovery::Made, state.resume)?;
-            catalog = read_catalog(sql, &state)?;
+            refresh(sql, setting.options, Discovery::Made, state.resume)?;
+        }
+        if created || is_news {
+            catalog = read_catalog(sql, setting.options, &state)?;
         }
         let shared = catalog.catalog.clone();
-        let mut context = context(&shared, &state, clock, mint);
+        let mut context = context(&shared, &state, setting.clock, mint);
         while !settle_log(sql, &mut context, SETTLE, 0, &mut |_, _, _, _| Ok(()))? {}
         if incoming.done.is_some() {
             if let Some(digest) = extras.schema_digest {
@@ -332,6 +364,15 @@ pub fn apply_turn(
             }
         }
         let applied = apply(sql, &mut context, &mut state, incoming, probe.quarantined)?;
+        notices.append(&mut context.notices);
+        if let Some(done) = &incoming.done {
+            // It is a declaration that makes a difference.
+            let is_declared = extras.schema_digest.is_some() || !done.refused.is_empty();
+            let changed = is_declared && note_refused(sql, &catalog.catalog, &done.refused)?;
+            if changed || !extras.refreshed.is_empty() {
+                catalog = read_catalog(sql, setting.options, &state)?;
+            }
+        }
         if applied.quarantined > 0 && incoming.done.is_some() {
             for (table, reason) in examples(sql, EXAMPLES)? {
                 notices.push(format!("rows of {table} are set aside: {reason}"));
@@ -359,8 +400,12 @@ fn context<'a>(
 }
 
 /// Brings capture up to the schema, and reads the version that it has then.
-fn read_catalog(sql: &mut dyn Sql, state: &ReplicaState) -> Result<CachedCatalog, SqlError> {
-    let catalog = refresh(sql, Discovery::New, state.resume)?;
+fn read_catalog(
+    sql: &mut dyn Sql,
+    options: &SyncOptions,
+    state: &ReplicaState,
+) -> Result<CachedCatalog, SqlError> {
+    let catalog = refresh(sql, options, Discovery::New, state.resume)?;
     let digest = schema_digest(&catalog)?;
     let schema_version = schema_version(sql)?;
     let journal = sql.query_row("PRAGMA main.journal_mode", &[])?;
@@ -375,45 +420,4 @@ fn schema_digest(catalog: &Catalog) -> Result<Digest, SqlError> {
     let bytes =
         rmp_serde::to_vec(&catalog.schemas()).map_err(|error| SqlError::corrupt(error.to_string()))?;
     Ok(Digest(*blake3::hash(&bytes).as_bytes()))
-}
-
-fn tables_to_refresh(sql: &mut dyn Sql) -> Result<Vec<String>, SqlError> {
-    let mut tables = Vec::new();
-    sql.query("SELECT name FROM _federation_table WHERE refresh ORDER BY name", &[], &mut |row| {
-        if let Value::Text(name) = &row[0] {
-            tables.push(name.clone());
-        }
-        Ok(())
-    })?;
-    Ok(tables)
-}
-
-/// Makes the tables that are missing here; says whether any was made. An index that cannot be made here is
-/// left out, with a notice: the rows matter more.
-fn make_tables(
-    sql: &mut dyn Sql,
-    catalog: &Catalog,
-    tables: &[TableSchema],
-    notices: &mut Vec<String>,
-) -> bool {
-    let mut made = false;
-    for table in tables {
-        let exists = catalog.table(&table.name).is_some()
-            || catalog.left_alone.iter().any(|(name, _)| name.eq_ignore_ascii_case(&table.name))
-            || catalog.dropped.iter().any(|name| name.eq_ignore_ascii_case(&table.name));
-        if exists {
-            continue;
-        }
-        if let Err(error) = sql.run(&table.ddl) {
-            notices.push(format!("table {} of this tenant cannot be made here: {error}", table.name));
-            continue;
-        }
-        made = true;
-        for index in &table.indexes {
-            if let Err(error) = sql.run(index) {
-                notices.push(format!("an index of table {} cannot be made here: {error}", table.name));
-            }
-        }
-    }
-    made
 }

@@ -3,18 +3,25 @@
 //! Most of a row's cells were written together, so cells that share stamp, position and writer share them
 //! here as well. MessagePack of
 //! `[format, number, whole since, delete, [[hlc, replica, seq, writer, [[column, value], …]], …]]`,
-//! where a writer that equals the stamp's replica is nil.
+//! where a writer that equals the stamp's replica is nil. A row with counters has the format 2 and one element
+//! more: `[[column, [addition, …]], …]`.
 
 use std::collections::BTreeMap;
 
-use crate::model::{Cell, CellValue, ColumnIndex, Hlc, RowState, Seq, Stamp};
+use crate::model::{Addition, Cell, CellValue, ColumnIndex, Hlc, RowState, Seq, Stamp};
 
 /// The first element. Another one is another layout.
 const FORMAT: u8 = 1;
 
+/// The first element of a row with counters.
+const WITH_ADDITIONS: u8 = 2;
+
 /// What several registers share.
 type Head = (Hlc, u64, Seq, Option<u64>);
-type Body<V> = (u8, Option<i64>, Seq, Option<Head>, Vec<(Head, Vec<(ColumnIndex, V)>)>);
+type Groups<V> = Vec<(Head, Vec<(ColumnIndex, V)>)>;
+type Body<V> = (u8, Option<i64>, Seq, Option<Head>, Groups<V>);
+type Additions = BTreeMap<ColumnIndex, Vec<Addition>>;
+type BodyWithAdditions<V, A> = (u8, Option<i64>, Seq, Option<Head>, Groups<V>, A);
 
 /// Encodes a state.
 pub fn encode(state: &RowState) -> Result<Vec<u8>, rmp_serde::encode::Error> {
@@ -23,22 +30,33 @@ pub fn encode(state: &RowState) -> Result<Vec<u8>, rmp_serde::encode::Error> {
         groups.entry(head_of(cell)).or_default().push((*column, &cell.value));
     }
     let deleted = state.deleted.as_ref().map(head_of);
-    let body: Body<&CellValue> =
-        (FORMAT, state.number, state.whole_since, deleted, groups.into_iter().collect());
+    let (number, whole_since, groups) = (state.number, state.whole_since, groups.into_iter().collect());
+    if state.additions.is_empty() {
+        let body: Body<&CellValue> = (FORMAT, number, whole_since, deleted, groups);
+        return rmp_serde::to_vec(&body);
+    }
+    let body: BodyWithAdditions<&CellValue, &Additions> =
+        (WITH_ADDITIONS, number, whole_since, deleted, groups, &state.additions);
     rmp_serde::to_vec(&body)
 }
 
 /// Decodes a state.
 pub fn decode(bytes: &[u8]) -> Result<RowState, rmp_serde::decode::Error> {
-    let (format, number, whole_since, deleted, groups): Body<CellValue> = rmp_serde::from_slice(bytes)?;
-    if format != FORMAT {
+    // The second byte is the format: the first says how many elements there are.
+    let (format, number, whole_since, deleted, groups, additions) = if bytes.get(1) == Some(&WITH_ADDITIONS) {
+        rmp_serde::from_slice::<BodyWithAdditions<CellValue, Additions>>(bytes)?
+    } else {
+        let (format, number, whole_since, deleted, groups): Body<CellValue> = rmp_serde::from_slice(bytes)?;
+        (format, number, whole_since, deleted, groups, Additions::new())
+    };
+    if format != FORMAT && format != WITH_ADDITIONS {
         return Err(rmp_serde::decode::Error::Uncategorized(format!("row format {format}")));
     }
     let mut cells = BTreeMap::new();
     for (head, members) in groups {
         cells.extend(members.into_iter().map(|(column, value)| (column, cell_of(head, value))));
     }
-    Ok(RowState { number, whole_since, deleted: deleted.map(|head| cell_of(head, ())), cells })
+    Ok(RowState { number, whole_since, deleted: deleted.map(|head| cell_of(head, ())), cells, additions })
 }
 
 fn head_of<V>(cell: &Cell<V>) -> Head {
@@ -53,7 +71,7 @@ fn cell_of<V>((hlc, replica, seq, writer): Head, value: V) -> Cell<V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Op, RowId, Value, Write};
+    use crate::model::{Adjustment, Number, Op, RowId, Value, Write};
 
     fn set(ms: u64, replica: u64, cells: Vec<(ColumnIndex, CellValue)>) -> Write {
         Write { stamp: Stamp { hlc: Hlc(ms), replica }, base: 0, op: Op::Set(cells) }
@@ -70,6 +88,10 @@ mod tests {
         state.merge(None, &[delete], 4, 3);
         assert_eq!(decode(&encode(&state).unwrap()).unwrap(), state);
         assert_eq!(decode(&encode(&RowState::default()).unwrap()).unwrap(), RowState::default());
+        let one = Op::Adjust(vec![(4, Adjustment::Add(Number::Real(0.5)))]);
+        state.merge(None, &[Write { stamp: Stamp { hlc: Hlc(13), replica: 4 }, base: 3, op: one }], 4, 4);
+        assert_eq!(state.additions.len(), 1);
+        assert_eq!(decode(&encode(&state).unwrap()).unwrap(), state);
     }
 
     #[test]
@@ -85,7 +107,7 @@ mod tests {
         let bytes = encode(&RowState::default()).unwrap();
         assert!(decode(&bytes[..bytes.len() - 1]).is_err());
         let mut other_format = bytes;
-        other_format[1] = 2;
+        other_format[1] = 3;
         assert!(decode(&other_format).is_err());
     }
 }

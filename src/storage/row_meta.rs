@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::driver::SqlError;
+use super::ruled::RuledCell;
 use crate::model::{Hlc, RowId, Seq, Stamp};
 
 /// A replica's number for a column of a table: its position in `_federation_table.columns`.
@@ -55,11 +56,14 @@ pub struct RowMeta {
     pub united: Option<RowId>,
     /// The cells; none for an identity that is only reserved.
     pub cells: Vec<CellMeta>,
+    /// What is kept besides of cells whose rule looks at what a write did.
+    pub ruled: Vec<RuledCell>,
 }
 
-/// What only few rows have: their number before they were deleted, and the row that they were united with.
-type Rare = (Option<i64>, Option<RowId>);
-type Stored<Groups> = (Seq, bool, Option<Tombstone>, Option<Rare>, Groups);
+/// What only few rows have: their number before they were deleted, the row that they were united with, and what
+/// is kept of counters and sets.
+type Rare = (Option<i64>, Option<RowId>, Vec<RuledCell>);
+type Stored<Rare, Groups> = (Seq, bool, Option<Tombstone>, Option<Rare>, Groups);
 
 /// Cells that share a stamp are stored together: a row is mostly written at once.
 type Group = (Stamp, Option<Pending>, Vec<(LocalColumn, u64)>);
@@ -78,15 +82,16 @@ impl RowMeta {
                 None => groups.push((cell.stamp, cell.pending, vec![entry])),
             }
         }
-        let rare = (self.number.is_some() || self.united.is_some()).then_some((self.number, self.united));
-        let stored: Stored<_> = (self.seen, self.held, self.deleted, rare, groups);
+        let is_rare = self.number.is_some() || self.united.is_some() || !self.ruled.is_empty();
+        let rare = is_rare.then_some((self.number, self.united, &self.ruled));
+        let stored: Stored<_, _> = (self.seen, self.held, self.deleted, rare, groups);
         rmp_serde::to_vec(&stored)
             .map_err(|error| SqlError::corrupt(format!("cannot encode a row's state: {error}")))
     }
 
     /// Reads `_federation_row.state`.
     pub fn decode(bytes: &[u8]) -> Result<Self, SqlError> {
-        let (seen, held, deleted, rare, groups): Stored<Vec<Group>> = rmp_serde::from_slice(bytes)
+        let (seen, held, deleted, rare, groups): Stored<Rare, Vec<Group>> = rmp_serde::from_slice(bytes)
             .map_err(|error| SqlError::corrupt(format!("cannot read a row's state: {error}")))?;
         let cells = groups.into_iter().flat_map(|(stamp, pending, cells)| {
             cells.into_iter().map(move |(column, fingerprint)| CellMeta {
@@ -96,8 +101,8 @@ impl RowMeta {
                 pending,
             })
         });
-        let (number, united) = rare.unwrap_or_default();
-        Ok(Self { seen, held, deleted, number, united, cells: cells.collect() })
+        let (number, united, ruled) = rare.unwrap_or_default();
+        Ok(Self { seen, held, deleted, number, united, cells: cells.collect(), ruled })
     }
 
     /// The cell of a column.
@@ -138,6 +143,7 @@ impl RowMeta {
                 .filter(|pending| !pending.is_acked(acked))
                 .map(|Pending { base, .. }| Pending { base, mark: 0 });
         }
+        self.forget_sent_adjustments(acked);
     }
 
     /// Has unacknowledged writes know of what the hub did at this position.
@@ -172,6 +178,7 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Value;
 
     #[test]
     fn what_is_stored_comes_back() {
@@ -185,6 +192,7 @@ mod tests {
             number: Some(i64::MIN),
             united: Some(RowId([4; 16])),
             cells: vec![cell(0, 5, None), cell(2, 5, None), cell(1, 6, Some(Pending { base: 3, mark: 4 }))],
+            ruled: vec![RuledCell { column: 1, shown: Value::Integer(7).into(), pending: Vec::new() }],
         };
         assert_eq!(RowMeta::decode(&meta.encode().unwrap()).unwrap(), meta);
         assert!(RowMeta::decode(b"\xc1").is_err());

@@ -21,7 +21,7 @@ pub struct Context<'a> {
     pub last_delete: Hlc,
     /// Random bytes for new identities; passed in, so that a simulation can repeat itself.
     pub mint: &'a mut dyn FnMut() -> [u8; 16],
-    /// What people should know of rows that were looked at.
+    /// What people should know, each once.
     pub notices: Vec<String>,
 }
 
@@ -41,10 +41,14 @@ impl<'a> Context<'a> {
 impl Context<'_> {
     /// Tells of rows that stay here, once for each table and turn.
     pub fn note_without_key(&mut self, table: &Table) {
-        let notice = format!(
+        self.note(format!(
             "rows of {} whose PRIMARY KEY holds a NULL are not shared: nothing tells them apart",
             table.name
-        );
+        ));
+    }
+
+    /// Tells people something, once.
+    pub fn note(&mut self, notice: String) {
         if !self.notices.contains(&notice) {
             self.notices.push(notice);
         }
@@ -295,6 +299,7 @@ impl Entry {
         }
         self.meta.cells.iter_mut().for_each(|cell| take(&mut cell.pending));
         self.meta.deleted.iter_mut().for_each(|deleted| take(&mut deleted.pending));
+        self.meta.take_up_adjustments(mark, offer);
         self.sending = if mark == 0 { Sending::Unsent } else { Sending::InBatch(mark) };
     }
 

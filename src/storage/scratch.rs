@@ -5,8 +5,9 @@ use rusqlite::Connection;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
 use super::catalog::{Catalog, is_internal};
+use super::choice::{Choice, SyncOptions};
 use super::sqlite_driver::RusqliteSql;
-use crate::model::TableSchema;
+use crate::model::{Agreement, TableSchema};
 
 /// The longest definition that is looked at, in bytes.
 const MAX_DDL_BYTES: usize = 64 << 10;
@@ -31,7 +32,10 @@ pub fn prove_harmless(table: &TableSchema) -> Result<(), String> {
     }
     connection.authorizer(None::<fn(AuthContext<'_>) -> Authorization>).map_err(|error| error.to_string())?;
     let mut sql = RusqliteSql::new(connection);
-    let catalog = Catalog::read(&mut sql).map_err(|error| error.to_string())?;
+    let options = SyncOptions::default();
+    let agreed = [(table.name.to_lowercase(), table.agreed.clone())].into();
+    let catalog =
+        Catalog::read(&mut sql, &Choice::new(&options, agreed)).map_err(|error| error.to_string())?;
     match &catalog.tables[..] {
         [made] if is_as_claimed(&made.schema(), table) => Ok(()),
         [made] => Err(format!("its definition makes another table than it claims: {:?}", made.schema())),
@@ -39,11 +43,14 @@ pub fn prove_harmless(table: &TableSchema) -> Result<(), String> {
     }
 }
 
-/// Columns that other agents added later are among those claimed, and not in the first definition.
+/// Columns that other agents added later are among those claimed, and not in the first definition. Rules and
+/// references are in no definition.
 fn is_as_claimed(made: &TableSchema, claimed: &TableSchema) -> bool {
     let columns = claimed.columns.clone();
+    let Agreement { rules, references, .. } = claimed.agreed.clone();
+    let agreed = Agreement { rules, references, ..made.agreed.clone() };
     made.columns.iter().all(|column| columns.contains(column))
-        && TableSchema { columns, ..made.clone() } == *claimed
+        && TableSchema { columns, agreed, ..made.clone() } == *claimed
 }
 
 /// Lets a statement define tables and indexes, and compute; no trigger, no view, no attached file, no rows.
@@ -78,6 +85,7 @@ mod tests {
             columns: vec!["id".into(), "title".into()],
             ddl: ddl.into(),
             indexes: indexes.iter().map(|&index| index.into()).collect(),
+            agreed: Agreement { key_columns: vec!["id".into()], ..Agreement::default() },
         }
     }
 
@@ -87,6 +95,17 @@ mod tests {
     fn an_ordinary_table_with_its_indexes_passes() {
         let indexes = ["CREATE UNIQUE INDEX by_title ON notes(lower(title)) WHERE title IS NOT NULL"];
         assert_eq!(prove_harmless(&table(NOTES, &indexes)), Ok(()));
+    }
+
+    #[test]
+    fn a_global_number_and_rules_pass_and_another_key_does_not() {
+        let ddl = "CREATE TABLE notes(id INTEGER PRIMARY KEY, title TEXT)";
+        let mut global = table(ddl, &[]);
+        global.agreed.is_global = true;
+        global.agreed.rules = vec![("title".into(), crate::model::Rule::Max)];
+        assert_eq!(prove_harmless(&global), Ok(()));
+        global.agreed.key_columns = vec!["title".into()];
+        assert!(prove_harmless(&global).is_err());
     }
 
     #[test]

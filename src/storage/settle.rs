@@ -14,6 +14,7 @@ use super::outgoing::{natural_id, old_id};
 use super::referrers::spoil;
 use super::row_meta::{CellMeta, Pending, RowMeta, Tombstone};
 use super::rows::{Context, Entry, LocalKey, Sending, read_row};
+use super::ruled::fallback_notice;
 use crate::model::{RowId, Stamp, Value};
 
 /// How a difference came about.
@@ -257,10 +258,26 @@ pub fn settle_row(
     }
     // What was unsent of the row before goes with it.
     entry.take_up(mark);
-    let base = if origin == Origin::Old { 0 } else { entry.meta.base(context.cursor) };
-    for Difference { column, fingerprint, renamed } in differing {
+    let is_old = origin == Origin::Old;
+    let row_base = if is_old || table.is_unseen { 0 } else { entry.meta.base(context.cursor) };
+    for Difference { at, fingerprint, renamed } in differing {
+        let (column, value) = (&table.columns[at], &row[at]);
+        let known = entry.meta.cell(column.number).copied();
+        // Nobody has told this replica yet what others wrote to a column that was added.
+        let base = if known.is_none() && !whole { 0 } else { row_base };
+        let is_adjusted = renamed.is_none() && entry.meta.adjust(column, value, (base, mark), whole, is_old);
+        let pending = if is_adjusted {
+            known.filter(|_| !whole).and_then(|cell| cell.pending)
+        } else {
+            Some(Pending { base, mark })
+        };
+        if !(is_adjusted || is_old)
+            && let Some(notice) = fallback_notice(&table.name, column, value)
+        {
+            context.note(notice);
+        }
         let stamp = renamed.unwrap_or(stamp);
-        entry.meta.put(CellMeta { column, stamp, fingerprint, pending: Some(Pending { base, mark }) });
+        entry.meta.put(CellMeta { column: column.number, stamp, fingerprint, pending });
     }
     match was {
         Some(was) => entry.update(sql, table, &was)?,
@@ -281,7 +298,8 @@ fn settle_delete(
         return Err(SqlError::corrupt("a delete older than syncing"));
     };
     entry.take_up(mark);
-    let pending = Some(Pending { base: entry.meta.base(context.cursor), mark });
+    let base = if table.is_unseen { 0 } else { entry.meta.base(context.cursor) };
+    let pending = Some(Pending { base, mark });
     let stamp = context.stamp(at_ms, entry.meta.highest());
     context.last_delete = context.last_delete.max(stamp.hlc);
     entry.meta.deleted = Some(Tombstone { stamp, pending });
@@ -289,6 +307,8 @@ fn settle_delete(
         // Its value is gone; the delete speaks for it.
         cell.pending = None;
     }
+    // And for what was added and not sent.
+    entry.meta.ruled.clear();
     let was = entry.bury();
     entry.update(sql, table, &was)?;
     Ok(Changed { entry, row: None })

@@ -47,6 +47,7 @@ impl Site {
             ca: Some(PemSource::Text(self.credentials.ca_cert_pem.clone())),
             connect_timeout_ms: 5_000,
             request_timeout_ms: 10_000,
+            sync: std::sync::Arc::default(),
         }
     }
 

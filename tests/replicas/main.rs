@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod choice;
 #[expect(dead_code, reason = "shared with other tests, which need more of it")]
 #[path = "../support/clock.rs"]
 mod clock;
@@ -15,6 +16,8 @@ mod hub;
 mod identity;
 mod keyless;
 mod nothing_left;
+mod rules;
+mod rules_converge;
 mod schema_change;
 mod sharing;
 mod triggers;

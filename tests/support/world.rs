@@ -2,15 +2,16 @@
 
 use federation_hub::model::{ReplicaId, Value};
 use federation_hub::protocol::hub_request::{Caller, PullRequest, RegisterRequest};
-use federation_hub::protocol::message::{Refusal, Rows};
+use federation_hub::protocol::message::{Ack, Contested, Refusal, Rows};
 use federation_hub::storage::apply::Incoming;
 use federation_hub::storage::bookkeeping::SentBatch;
+use federation_hub::storage::choice::SyncOptions;
 use federation_hub::storage::collect::TurnLimits;
 use federation_hub::storage::driver::{Sql, SqlError, SqlErrorKind};
 use federation_hub::storage::hub_store::{HubStore, StoreError};
 use federation_hub::storage::lease::{Claim, Holder, LEASE_MS};
 use federation_hub::storage::replica::{
-    ApplyExtras, CachedCatalog, HubClock, Mint, TurnError, apply_turn, collect_turn, open, reconcile,
+    ApplyExtras, CachedCatalog, HubClock, Mint, Setting, TurnError, apply_turn, collect_turn, open, reconcile,
 };
 use federation_hub::storage::scratch::prove_harmless;
 use rusqlite::Connection;
@@ -50,6 +51,7 @@ pub struct Counts {
     pub pushed: u64,
     pub conflicts: u64,
     pub quarantined: u64,
+    pub rejected: u64,
 }
 
 /// An agent's database, and what its connection would remember.
@@ -75,6 +77,14 @@ pub struct Agent {
     pub told: Vec<String>,
     /// Where the database lies, if not in memory.
     file: Option<TempPath>,
+    /// What its application has chosen.
+    pub options: SyncOptions,
+    /// What its syncs have told people.
+    pub notices: Vec<String>,
+    /// Whether the hub may reject its rows.
+    pub bears_rejection: bool,
+    /// The contests that its pushes were told of.
+    pub contests: Vec<Contested>,
 }
 
 impl Agent {
@@ -104,6 +114,10 @@ impl Agent {
             slice: 500,
             told: Vec::new(),
             file: None,
+            options: SyncOptions::default(),
+            notices: Vec::new(),
+            bears_rejection: false,
+            contests: Vec::new(),
         }
     }
 
@@ -136,6 +150,12 @@ impl Agent {
         rows
     }
 
+    /// What the catalog of the last sync tells people.
+    pub fn catalog_notices(&self) -> Vec<String> {
+        let catalog = self.attached.as_ref().and_then(|(_, catalog)| catalog.clone());
+        catalog.map(|it| it.catalog.notices.clone()).unwrap_or_default()
+    }
+
     /// A new connection to the hub.
     pub fn reconnect(&mut self) {
         self.attached = None;
@@ -157,13 +177,13 @@ impl Agent {
         }
         let fresh = ReplicaId((self.mint)());
         let claim = self.claim();
-        let opened = open(&mut self.sql, &self.caller.tenant, fresh, claim);
+        let opened = open(&mut self.sql, &self.caller.tenant, fresh, claim, &self.options);
         let mut state = opened.unwrap_or_else(|error| {
             // A copy of a database in mid-sync holds the lease of the original: it runs out.
             assert!(matches!(&error, TurnError::Sql(error) if error.kind == SqlErrorKind::Leased), "{error}");
             self.later_ms += LEASE_MS;
             let claim = self.claim();
-            open(&mut self.sql, &self.caller.tenant, fresh, claim).unwrap()
+            open(&mut self.sql, &self.caller.tenant, fresh, claim, &self.options).unwrap()
         });
         let claim = self.claim();
         loop {
@@ -189,7 +209,8 @@ impl Agent {
     pub fn try_collect(&mut self) -> Result<(), SqlError> {
         let (_, catalog) = self.attached.clone().unwrap();
         let (clock, claim) = (self.hub_clock(), self.claim());
-        collect_turn(&mut self.sql, catalog, clock, claim, self.limits, &mut self.mint).map(|_| ())
+        let setting = Setting { clock, claim, options: &self.options };
+        collect_turn(&mut self.sql, catalog, setting, self.limits, &mut self.mint).map(|_| ())
     }
 
     /// Lets go of the database as a process does that dies, and opens its file again.
@@ -209,7 +230,8 @@ impl Agent {
     pub fn apply(&mut self, incoming: &Incoming) {
         let (clock, claim) = (self.hub_clock(), self.claim());
         let extras = ApplyExtras::default();
-        apply_turn(&mut self.sql, None, clock, claim, &mut self.mint, &extras, incoming).unwrap();
+        let setting = Setting { clock, claim, options: &self.options };
+        apply_turn(&mut self.sql, None, setting, &mut self.mint, &extras, incoming).unwrap();
     }
 
     /// A copy of the database as it is now.
@@ -260,12 +282,15 @@ impl Agent {
         loop {
             let (clock, claim) = (self.hub_clock(), self.claim());
             let turn = until_free(|| {
-                collect_turn(&mut self.sql, catalog.clone(), clock, claim, self.limits, &mut self.mint)
+                let setting = Setting { clock, claim, options: &self.options };
+                collect_turn(&mut self.sql, catalog.clone(), setting, self.limits, &mut self.mint)
             });
+            self.notices.extend(turn.notices.iter().cloned());
             catalog = Some(turn.catalog.clone());
             let more = turn.collected.more;
             let rows = turn.collected.rows;
             self.told.extend(turn.collected.notices.clone());
+            self.notices.extend(turn.collected.notices.clone());
             if first.is_none()
                 && let Some((schema, _)) = &turn.schema
             {
@@ -281,8 +306,7 @@ impl Agent {
                     return Ok(None);
                 }
                 let ack = hub.push(&self.caller, replica, epoch, batch)?;
-                assert_eq!(ack.rejected, vec![]);
-                counts.conflicts += u64::from(ack.conflicts);
+                self.take_ack(ack, &mut counts);
                 counts.pushed += rows;
                 acked.push(*sent);
             }
@@ -312,9 +336,11 @@ impl Agent {
                 chunks.push(chunk);
             }
         }
-        let mut tables = snapshot.tables;
+        let mut told = snapshot.tables;
         let known = catalog.as_ref().map(|it| it.catalog.clone());
+        let mut tables = told.clone();
         tables.retain(|table| known.as_ref().is_none_or(|it| it.table(&table.name).is_none()));
+        tables.retain(|table| self.options.create_schema && self.options.includes(&table.name));
         for table in &tables {
             prove_harmless(table).unwrap();
         }
@@ -326,6 +352,7 @@ impl Agent {
                 return Ok(None);
             }
             let extras = ApplyExtras {
+                told: std::mem::take(&mut told),
                 tables: std::mem::take(&mut tables),
                 schema_digest: first.schema.as_ref().map(|(_, digest)| *digest),
                 refreshed: first.refresh.clone(),
@@ -335,8 +362,10 @@ impl Agent {
             let incoming = Incoming { acked: std::mem::take(&mut acked), rows, done, retry };
             let (clock, claim) = (self.hub_clock(), self.claim());
             let turn = until_free(|| {
-                apply_turn(&mut self.sql, catalog.clone(), clock, claim, &mut self.mint, &extras, &incoming)
+                let setting = Setting { clock, claim, options: &self.options };
+                apply_turn(&mut self.sql, catalog.clone(), setting, &mut self.mint, &extras, &incoming)
             });
+            self.notices.extend(turn.notices.iter().cloned());
             let unexpected: Vec<&String> =
                 turn.notices.iter().filter(|notice| !notice.contains("set aside")).collect();
             assert_eq!(unexpected, Vec::<&String>::new());
@@ -344,8 +373,21 @@ impl Agent {
             counts.pulled += turn.applied.rows;
             counts.quarantined = turn.applied.quarantined;
         }
+        self.notices.extend(snapshot.done.refused.iter().map(|(_, reason)| reason.clone()));
         self.attached = Some((epoch, catalog));
         Ok(Some(counts))
+    }
+
+    /// Notes what the hub says to a batch.
+    fn take_ack(&mut self, ack: Ack, counts: &mut Counts) {
+        counts.conflicts += u64::from(ack.conflicts);
+        if self.bears_rejection {
+            counts.rejected += ack.rejected.len() as u64;
+            self.notices.extend(ack.rejected.into_iter().map(|(_, reason)| reason));
+        } else {
+            assert_eq!(ack.rejected, vec![]);
+        }
+        self.contests.extend(ack.contests);
     }
 
     /// Syncs to the end, with nothing happening meanwhile.

@@ -6,7 +6,8 @@ mod sharing;
 
 use super::*;
 use crate::model::{
-    Digest, Hlc, KeyKind, Op, RowChange, RowId, RowUpdate, Seq, Stamp, TableHeader, TableSchema, Value, Write,
+    Agreement, Digest, Hlc, KeyKind, Op, RowChange, RowId, RowUpdate, Seq, Stamp, TableHeader, TableSchema,
+    Value, Write,
 };
 use crate::protocol::message::{
     Ack, Attach, Attached, Batch, BatchBody, Done, Hello, Refused, SyncBegin, ToAgent, ToHub, Welcome,
@@ -137,6 +138,7 @@ impl Agent {
             columns: vec!["body".into()],
             ddl: "CREATE TABLE notes (id TEXT PRIMARY KEY, body)".into(),
             indexes: vec![],
+            agreed: Agreement::default(),
         };
         let begin = SyncBegin {
             replica: self.replica,

@@ -51,7 +51,7 @@ impl HubStore for Notebook {
             return Err(StoreError::Failed("thirteen".into()));
         }
         self.with(|notes| notes.pending += 1);
-        Ok(Ack { n: request.n, conflicts: 0, rejected: vec![], notices: vec![] })
+        Ok(Ack { n: request.n, conflicts: 0, rejected: vec![], notices: vec![], contests: vec![] })
     }
 
     fn end_session(&mut self, _: &Caller, counter: u64) -> Answer<()> {
@@ -78,7 +78,7 @@ impl HubStore for Notebook {
 
     fn snapshot(&mut self, _: &Caller, _: &PullRequest, _: i64) -> Answer<Snapshot> {
         self.note("snapshot");
-        let done = Done { cursor: 0, highest: Hlc::ZERO, hub_now_ms: 0, clock: vec![] };
+        let done = Done { cursor: 0, highest: Hlc::ZERO, hub_now_ms: 0, clock: vec![], refused: vec![] };
         Ok(Snapshot { tables: vec![], first: Rows::default(), rest: None, done })
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{Digest, Hlc, KeyKind, RowChange, RowId, Stamp, TableHeader, Value, Write};
+use crate::model::{Agreement, Digest, Hlc, KeyKind, RowChange, RowId, Stamp, TableHeader, Value, Write};
 
 fn caller(agent: &str) -> Caller {
     Caller { tenant: "acme".into(), agent: agent.into() }
@@ -91,6 +91,7 @@ fn a_sync_asks_the_store_in_order_and_ends_with_done() {
         columns: vec![],
         ddl: String::new(),
         indexes: vec![],
+        agreed: Agreement::default(),
     };
     let begin = SyncBegin { schema: vec![table.clone()], ..begin() };
     let mut exchange = after([ToHub::Sync(begin), batch(1, &BatchBody::default()), ToHub::End]);
@@ -102,11 +103,11 @@ fn a_sync_asks_the_store_in_order_and_ends_with_done() {
     assert!(!exchange.wants_message());
 
     exchange.handle(Input::Registered(Ok(())));
-    let ack = Ack { n: 1, conflicts: 0, rejected: vec![], notices: vec![] };
+    let ack = Ack { n: 1, conflicts: 0, rejected: vec![], notices: vec![], contests: vec![] };
     exchange.handle(Input::Pushed(Ok(ack.clone())));
     exchange.handle(Input::PulledTables(vec![table.clone()]));
     exchange.handle(Input::PulledRows(Rows::default()));
-    let done = Done { cursor: 9, highest: Hlc(1), hub_now_ms: 2, clock: vec![] };
+    let done = Done { cursor: 9, highest: Hlc(1), hub_now_ms: 2, clock: vec![], refused: vec![] };
     exchange.handle(Input::Pulled(Ok(done.clone())));
     let sent: Vec<Output> = std::iter::from_fn(|| exchange.poll()).collect();
     let expected = [ToAgent::Ack(ack), ToAgent::Tables(vec![table]), ToAgent::Done(done)];
@@ -185,7 +186,13 @@ fn batches_that_the_store_has_not_answered_hold_the_agent_back() {
         exchange.handle(Input::Message(batch(u64::try_from(n).unwrap(), &BatchBody::default())));
     }
     assert!(!exchange.wants_message());
-    exchange.handle(Input::Pushed(Ok(Ack { n: 1, conflicts: 0, rejected: vec![], notices: vec![] })));
+    exchange.handle(Input::Pushed(Ok(Ack {
+        n: 1,
+        conflicts: 0,
+        rejected: vec![],
+        notices: vec![],
+        contests: vec![],
+    })));
     assert!(exchange.wants_message());
 }
 
@@ -195,7 +202,13 @@ fn a_refusal_of_the_store_ends_the_stream_and_later_answers_are_dropped() {
     while exchange.poll().is_some() {}
     exchange.handle(Input::Pushed(Err(refused(Refusal::Clock, "too far ahead"))));
     assert_eq!(refusal(&mut exchange), Refusal::Clock);
-    exchange.handle(Input::Pulled(Ok(Done { cursor: 9, highest: Hlc(1), hub_now_ms: 2, clock: vec![] })));
+    exchange.handle(Input::Pulled(Ok(Done {
+        cursor: 9,
+        highest: Hlc(1),
+        hub_now_ms: 2,
+        clock: vec![],
+        refused: vec![],
+    })));
     assert_eq!(exchange.poll(), None);
 }
 

@@ -207,7 +207,8 @@ impl<'a> Deriver<'a> {
             if raw.iter().any(is_withdrawn) {
                 self.dropped.insert(no);
             }
-            RowState::united(raw)
+            let merge = self.rules.table(table).map(|rules| rules.merge.clone()).unwrap_or_default();
+            RowState::united(raw, &merge)
         };
         let mut work = Work {
             table,

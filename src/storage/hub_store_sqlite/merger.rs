@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use super::contests::Contests;
 use super::derive::Deriver;
 use super::push::{Resolved, check_row, renumber};
-use crate::model::{Op, RowChange, Seq};
+use crate::model::{Op, RowChange, RuleBook, Seq};
+use crate::protocol::message::Contested;
 use crate::storage::hub_store::StoreError;
 
 /// Merges rows into the raw states, and has derived from them what is told.
@@ -16,6 +18,8 @@ pub struct Merger<'a> {
     pub push_from: Seq,
     /// Rows that are to be looked at when all are merged.
     pub touched: BTreeSet<i64>,
+    /// Concurrent writes that the application resolves itself.
+    pub contests: Contests<'a>,
 }
 
 impl Merger<'_> {
@@ -42,7 +46,10 @@ impl Merger<'_> {
         };
         let mut conflicts = None;
         for target in self.targets(no, base)? {
-            match self.merge_into(table, target, &change)? {
+            let outcome = self.merge_into(table, target, &change)?;
+            // What was done to a value is done once, however many rows are one.
+            change.writes.retain(|write| !matches!(write.op, Op::Adjust(_)));
+            match outcome {
                 Ok((_, counted)) => {
                     conflicts.get_or_insert(counted);
                 }
@@ -90,18 +97,20 @@ impl Merger<'_> {
         let position = self.deriver.tenant.seq + 1;
         let row = self.deriver.rows.get_mut(no)?;
         let mut raw = row.raw.clone();
-        let merged = raw.merge(change.number, &change.writes, self.writer, position);
+        let mut book = RuleBook::of(&table.rules);
+        let merged = raw.merge_by(&mut book, change.number, &change.writes, self.writer, position);
         if let Err(reason) = check_row(table, change, &raw) {
             return Ok(Err(reason));
         }
+        self.contests.add(table, change.id, book.contests)?;
         if merged.changed {
+            let highest = raw.highest().hlc;
             row.raw = raw;
             let has_effective = row.effective.is_some();
             self.deriver.rows.store(no)?;
-            let highest = change.writes.iter().map(|write| write.stamp.hlc).max();
             let tenant = &mut *self.deriver.tenant;
             tenant.seq = position;
-            tenant.highest = tenant.highest.max(highest.unwrap_or_default());
+            tenant.highest = tenant.highest.max(highest);
             let is_free = self.deriver.rules.table(table.table).is_none_or(|rules| rules.is_free());
             if !is_free || has_effective {
                 self.touched.insert(no);
@@ -113,12 +122,12 @@ impl Merger<'_> {
         Ok(Ok((merged.changed, merged.conflicts)))
     }
 
-    /// Derives what is told. Returns the conflicts, and what people should know.
-    pub fn finish(mut self) -> Result<(u32, Vec<String>), StoreError> {
+    /// Derives what is told. Returns the conflicts, what people should know, and what they resolve themselves.
+    pub fn finish(mut self) -> Result<(u32, Vec<String>, Vec<Contested>), StoreError> {
         let deriver = &mut self.deriver;
         deriver.take_back_local_effects(&mut self.touched, self.writer, self.push_from)?;
         deriver.derive(&self.touched)?;
         deriver.count_rows();
-        Ok((deriver.report.conflicts, std::mem::take(&mut deriver.report.notices)))
+        Ok((deriver.report.conflicts, std::mem::take(&mut deriver.report.notices), self.contests.finish()))
     }
 }

@@ -48,6 +48,7 @@ const SCHEMA: &str = "
         ddl TEXT NOT NULL,
         ddl_columns INTEGER NOT NULL,
         indexes BLOB NOT NULL,
+        agreed BLOB NOT NULL,
         seq INTEGER NOT NULL,
         writer INTEGER NOT NULL,
         PRIMARY KEY (tenant, id),
@@ -62,6 +63,7 @@ const SCHEMA: &str = "
         digest BLOB,
         push_counter INTEGER NOT NULL DEFAULT -1,
         push_from INTEGER NOT NULL DEFAULT 0,
+        refused BLOB,
         PRIMARY KEY (tenant, id)
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE agent (

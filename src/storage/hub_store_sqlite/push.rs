@@ -2,12 +2,13 @@
 
 use rusqlite::{Connection, params};
 
+use super::contests::Contests;
 use super::derive::Deriver;
 use super::merger::Merger;
 use super::rules::TenantRules;
-use super::tables::Table;
+use super::tables::{Table, merge_rules};
 use super::{Replica, Tenant, refused, session};
-use crate::model::{ColumnIndex, Hlc, KeyKind, Op, RowChange, RowState, TableHeader};
+use crate::model::{ColumnIndex, Hlc, KeyKind, RowChange, RowState, Rule, TableHeader};
 use crate::protocol::hub_request::{Caller, PushRequest};
 use crate::protocol::limits::{MAX_CLOCK_LEAD_MS, MAX_ROW_BYTES};
 use crate::protocol::message::{Ack, Refusal};
@@ -23,7 +24,8 @@ pub fn push(
     rules: &mut Option<TenantRules>,
 ) -> Result<Ack, StoreError> {
     let (mut tenant, replica) = session(conn, caller, request.replica, request.epoch)?;
-    let mut ack = Ack { n: request.n, conflicts: 0, rejected: Vec::new(), notices: Vec::new() };
+    let mut ack =
+        Ack { n: request.n, conflicts: 0, rejected: Vec::new(), notices: Vec::new(), contests: Vec::new() };
     if !is_next(&replica, &request)? {
         return Ok(ack);
     }
@@ -31,12 +33,13 @@ pub fn push(
 
     let rows_before = tenant.rows;
     let push_from = replica.push_from(conn, &tenant, request.replica, request.counter)?;
-    let tables = resolve(conn, &mut tenant, &request.body.tables)?;
+    let tables = resolve(conn, &mut tenant, &replica, &request.body.tables)?;
     let mut current = TenantRules::of(conn, tenant.id, rules.take())?;
     let changed_rules = current.changed(conn, tenant.id)?;
     let writer = request.replica.tie_break();
+    let contests = Contests::new(conn, tenant.id);
     let deriver = Deriver::new(conn, &mut tenant, &mut current)?;
-    let mut merger = Merger { deriver, writer, push_from, touched: changed_rules };
+    let mut merger = Merger { deriver, writer, push_from, touched: changed_rules, contests };
     for (position, change) in (0_u32..).zip(request.body.rows) {
         let outcome = match tables.get(usize::from(change.table)) {
             Some(Ok(table)) => merger.merge(table, change)?,
@@ -47,7 +50,7 @@ pub fn push(
             ack.rejected.push((position, reason));
         }
     }
-    (ack.conflicts, ack.notices) = merger.finish()?;
+    (ack.conflicts, ack.notices, ack.contests) = merger.finish()?;
     *rules = Some(current);
 
     tenant.save(conn)?;
@@ -112,15 +115,21 @@ pub struct Resolved {
     /// The table's number.
     pub table: i64,
     key: KeyKind,
-    name: String,
+    /// Its name.
+    pub name: String,
     /// The store's number of each of the header's columns.
     pub columns: Vec<ColumnIndex>,
+    /// The names of the store's columns.
+    pub names: Vec<String>,
+    /// Their merge rules.
+    pub rules: Vec<Rule>,
 }
 
 /// Finds the tables that a batch names. For one that cannot be used there is the reason.
 fn resolve(
     conn: &Connection,
     tenant: &mut Tenant,
+    replica: &Replica,
     headers: &[TableHeader],
 ) -> Result<Vec<Result<Resolved, String>>, StoreError> {
     let resolve_one = |header: &TableHeader| {
@@ -130,10 +139,15 @@ fn resolve(
                 header.name
             )));
         };
+        if let Some(refused) = replica.refused.iter().find(|refused| refused.table == table.id) {
+            return Ok(Err(refused.reason.clone()));
+        }
         let columns = table.resolve(conn, tenant, header)?;
         Ok(columns.map(|columns| Resolved {
             table: table.id,
             key: table.schema.key,
+            rules: merge_rules(&table.schema),
+            names: table.schema.columns,
             name: table.schema.name,
             columns,
         }))
@@ -143,11 +157,7 @@ fn resolve(
 
 /// Puts the store's column numbers in place of the header's; false if the header lacks one.
 pub fn renumber(change: &mut RowChange, columns: &[ColumnIndex]) -> bool {
-    let sets = change.writes.iter_mut().filter_map(|write| match &mut write.op {
-        Op::Set(cells) => Some(cells),
-        Op::Delete => None,
-    });
-    for (column, _) in sets.flatten() {
+    for column in change.writes.iter_mut().flat_map(|write| write.op.columns_mut()) {
         match columns.get(usize::from(*column)) {
             Some(number) => *column = *number,
             None => return false,

@@ -8,8 +8,9 @@ use rusqlite::{Connection, params};
 
 use super::key::{KeyDigest, UniqueRule};
 use super::tables;
-use crate::model::{CellValue, ColumnIndex, Digest, RowState, Seq, TableSchema, Value};
+use crate::model::{CellValue, ColumnIndex, Digest, RowState, Rule, Seq, TableSchema, Value};
 use crate::storage::catalog::{Catalog, Key};
+use crate::storage::choice::{Choice, SyncOptions};
 use crate::storage::driver::{Sql, SqlError};
 use crate::storage::fields::Fields;
 use crate::storage::hub_store::StoreError;
@@ -40,6 +41,8 @@ pub struct TableRules {
     pub links: Vec<LinkRule>,
     /// Whether another table's rows, or its own, reference it.
     pub is_parent: bool,
+    /// How its columns are merged where two rows are one.
+    pub merge: Vec<Rule>,
     /// The digest of all that: rows were looked at under rules with this digest, or must be looked at again.
     pub digest: Option<Digest>,
 }
@@ -88,17 +91,21 @@ impl TenantRules {
         scratch
             .run("PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON")
             .map_err(|error| failed(&error))?;
-        let mut tables = HashMap::new();
+        let (mut tables, mut agreed) = (HashMap::new(), HashMap::new());
         for (id, schema) in schemas {
             // A definition that is not what it claims has no rules; replicas refuse it as well.
             if prove_harmless(&schema).is_ok() && make(&mut scratch, &schema).is_ok() {
+                let merge = tables::merge_rules(&schema);
                 let rules =
                     TableRules { name: schema.name, columns: schema.columns, ..TableRules::default() };
+                let rules = TableRules { merge, ..rules };
+                agreed.insert(rules.name.to_lowercase(), schema.agreed);
                 tables.insert(id, rules);
             }
         }
         let mut draft = Draft { tables, scratch };
-        draft.complete().map_err(|error| failed(&error))?;
+        let options = SyncOptions::default();
+        draft.complete(&Choice::new(&options, agreed)).map_err(|error| failed(&error))?;
         let tables = draft.tables.into_iter().map(|(id, rules)| (id, Arc::new(rules))).collect();
         Ok(Self { version, tables, scratch: draft.scratch })
     }
@@ -156,8 +163,8 @@ struct Draft {
 }
 
 impl Draft {
-    fn complete(&mut self) -> Result<(), SqlError> {
-        let catalog = Catalog::read(&mut self.scratch)?;
+    fn complete(&mut self, choice: &Choice<'_>) -> Result<(), SqlError> {
+        let catalog = Catalog::read(&mut self.scratch, choice)?;
         let filled = Filled::read(&mut self.scratch)?;
         for rules in self.tables.values_mut() {
             rules.number = catalog.table(&rules.name).and_then(|table| match &table.key {
@@ -246,6 +253,9 @@ impl Draft {
             let key = link.key.and_then(|at| self.tables.get(&link.parent)?.unique.get(at));
             hash.update(key.map_or(&[0][..], |key| &key.signature.0));
             hash.update(format!("{:?}{:?}", link.on_delete, link.replacement).as_bytes());
+        }
+        if !rules.merge.is_empty() {
+            hash.update(format!("{:?}", rules.merge).as_bytes());
         }
         Digest(*hash.finalize().as_bytes())
     }

@@ -31,7 +31,7 @@ pub fn snapshot(
     request: &PullRequest,
     now_ms: i64,
 ) -> Result<Snapshot, StoreError> {
-    let (tenant, _) = session(conn, caller, request.replica, request.epoch)?;
+    let (tenant, replica) = session(conn, caller, request.replica, request.epoch)?;
     if request.cursor > tenant.seq || request.resume > tenant.seq {
         return refused(
             Refusal::Protocol,
@@ -47,6 +47,7 @@ pub fn snapshot(
             highest: tenant.highest,
             hub_now_ms: hub_time_ms(now_ms, tenant.highest),
             clock: Vec::new(),
+            refused: replica.refused.iter().map(|it| (it.name.clone(), it.reason.clone())).collect(),
         },
     };
     if tenant.seq == request.cursor && request.refresh.is_empty() {
@@ -55,6 +56,7 @@ pub fn snapshot(
     snapshot.tables = tables::changed_since(conn, &tenant, request.cursor, request.replica.tie_break())?;
     snapshot.done.clock = clock_since(conn, &tenant, request.cursor)?;
     let mut chunks = Chunks::new(conn, &tenant, request)?;
+    chunks.refused = replica.refused.iter().map(|it| it.table).collect();
     snapshot.first = chunks.next(conn)?.unwrap_or_default();
     if !chunks.finished {
         snapshot.rest = Some(rest(conn, readers, chunks)?);
@@ -99,6 +101,8 @@ struct Chunks {
     /// Tables that are told whole, as a JSON array of numbers and as they are compared.
     refresh_json: String,
     refresh: Vec<i64>,
+    /// Tables that this replica is told nothing of.
+    refused: Vec<i64>,
     told: Seq,
     finished: bool,
 }
@@ -119,6 +123,7 @@ impl Chunks {
             // Rows of refreshed tables may stand anywhere; an interrupted pull tells them once more.
             told: if refresh.is_empty() { resume } else { 0 },
             refresh,
+            refused: Vec::new(),
             finished: false,
         })
     }
@@ -144,6 +149,10 @@ impl Chunks {
         while let Some(row) = rows.next()? {
             let seq = row.get::<_, i64>(0)?.cast_unsigned();
             let table = row.get(1)?;
+            if self.refused.contains(&table) {
+                self.told = seq;
+                continue;
+            }
             let id = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
             let id = RowId::from_slice(id).ok_or_else(|| damaged("a row's identity"))?;
             let body = row.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?;

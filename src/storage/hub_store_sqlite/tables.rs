@@ -6,7 +6,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{Tenant, damaged};
-use crate::model::{ColumnIndex, KeyKind, Seq, TableHeader, TableSchema};
+use crate::model::{Agreement, ColumnIndex, KeyKind, Rule, Seq, TableHeader, TableSchema};
 use crate::protocol::limits::{MAX_COLUMNS, MAX_NAME_BYTES, MAX_SCHEMA_BYTES, MAX_TABLES};
 use crate::storage::hub_store::StoreError;
 
@@ -26,7 +26,7 @@ pub struct Table {
     writer: u64,
 }
 
-const FIELDS: &str = "id, name, numbered, columns, ddl, ddl_columns, indexes, seq, writer";
+const FIELDS: &str = "id, name, numbered, columns, ddl, ddl_columns, indexes, agreed, seq, writer";
 
 impl Table {
     fn read(row: &Row<'_>) -> Result<Self, StoreError> {
@@ -35,14 +35,21 @@ impl Table {
             rmp_serde::from_slice(bytes).map_err(|_| damaged("a table's definition"))
         };
         let key = if row.get(2)? { KeyKind::Number } else { KeyKind::Natural };
-        let schema =
-            TableSchema { name: row.get(1)?, key, columns: list(3)?, ddl: row.get(4)?, indexes: list(6)? };
+        let agreed = row.get_ref(7)?.as_blob().map_err(rusqlite::Error::from)?;
+        let schema = TableSchema {
+            name: row.get(1)?,
+            key,
+            columns: list(3)?,
+            ddl: row.get(4)?,
+            indexes: list(6)?,
+            agreed: rmp_serde::from_slice(agreed).map_err(|_| damaged("a table's definition"))?,
+        };
         Ok(Self {
             id: row.get(0)?,
             schema,
             ddl_columns: usize::try_from(row.get::<_, i64>(5)?).unwrap_or(0),
-            seq: row.get::<_, i64>(7)?.cast_unsigned(),
-            writer: row.get::<_, i64>(8)?.cast_unsigned(),
+            seq: row.get::<_, i64>(8)?.cast_unsigned(),
+            writer: row.get::<_, i64>(9)?.cast_unsigned(),
         })
     }
 
@@ -126,6 +133,18 @@ impl Table {
                 changed = true;
             }
         }
+        for (column, rule) in &declared.agreed.rules {
+            if self.schema.agreed.rule(column).is_none() && self.position(column, 0).is_some() {
+                self.schema.agreed.rules.push((column.clone(), *rule));
+                changed = true;
+            }
+        }
+        for reference in &declared.agreed.references {
+            if self.schema.agreed.reference(&reference.column).is_none() {
+                self.schema.agreed.references.push(reference.clone());
+                changed = true;
+            }
+        }
         Ok(changed)
     }
 
@@ -137,26 +156,34 @@ impl Table {
 
     /// Whether the replica that declared this lacks nothing of the table.
     fn is_known_by(&self, declared: &TableSchema) -> bool {
-        self.is_covered_by(declared) && self.schema.indexes.iter().all(|i| declared.indexes.contains(i))
+        self.is_covered_by(declared)
+            && self.schema.indexes.iter().all(|i| declared.indexes.contains(i))
+            && self.schema.agreed.rules.iter().all(|(column, _)| declared.agreed.rule(column).is_some())
+            && self.schema.agreed.references.iter().all(|it| declared.agreed.reference(&it.column).is_some())
     }
 
     fn bytes(&self) -> usize {
-        let texts = self.schema.columns.iter().chain(&self.schema.indexes);
+        let agreed = &self.schema.agreed;
+        let references = agreed.references.iter().flat_map(|it| {
+            it.to.iter().map(|(_, table)| table).chain(it.by.as_ref()).chain(std::iter::once(&it.column))
+        });
+        let names =
+            agreed.key_columns.iter().chain(agreed.rules.iter().map(|(column, _)| column)).chain(references);
+        let texts = self.schema.columns.iter().chain(&self.schema.indexes).chain(names);
         self.schema.ddl.len() + texts.map(|text| text.len() + 5).sum::<usize>()
     }
 
     /// Writes the table down at a new position, so that every replica but `writer` is told of it.
     fn save(&mut self, conn: &Connection, tenant: &mut Tenant, writer: u64) -> Result<(), StoreError> {
-        let list = |list: &[String]| {
-            rmp_serde::to_vec(list)
-                .map_err(|error| StoreError::Failed(format!("a table's definition: {error}")))
-        };
+        let failed =
+            |error: rmp_serde::encode::Error| StoreError::Failed(format!("a table's definition: {error}"));
+        let list = |list: &[String]| rmp_serde::to_vec(list).map_err(failed);
         tenant.seq += 1;
         (self.seq, self.writer) = (tenant.seq, writer);
         let columns = i64::try_from(self.ddl_columns).unwrap_or(i64::MAX);
         conn.prepare_cached(&format!(
             "INSERT OR REPLACE INTO table_schema (tenant, {FIELDS})
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
         ))?
         .execute(params![
             tenant.id,
@@ -167,6 +194,7 @@ impl Table {
             self.schema.ddl,
             columns,
             list(&self.schema.indexes)?,
+            rmp_serde::to_vec(&self.schema.agreed).map_err(failed)?,
             self.seq.cast_signed(),
             self.writer.cast_signed(),
         ])?;
@@ -174,59 +202,88 @@ impl Table {
     }
 }
 
-/// Takes in a declaration. One that contradicts the table's first, or exceeds a limit, has no effect.
+/// The merge rules of a table's columns, by number; as long as needed.
+pub fn merge_rules(schema: &TableSchema) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for (column, rule) in &schema.agreed.rules {
+        let at = schema.columns.iter().position(|known| known.eq_ignore_ascii_case(column));
+        let Some(at) = at else { continue };
+        rules.resize(rules.len().max(at + 1), Rule::Lww);
+        rules[at] = *rule;
+    }
+    rules
+}
+
+/// Takes in a declaration. One that contradicts the table's first, or exceeds a limit, has no effect: the inner
+/// error says why.
 pub fn declare(
     conn: &Connection,
     tenant: &mut Tenant,
     declared: &TableSchema,
     writer: u64,
-) -> Result<(), StoreError> {
-    let mut table = match Table::find(conn, tenant.id, &declared.name)? {
-        Some(table) if table.schema.key == declared.key => table,
-        Some(_) => return Ok(()),
-        None => match new_table(conn, tenant, declared)? {
-            Some(table) => table,
-            None => return Ok(()),
+) -> Result<Result<(), String>, StoreError> {
+    let found = match Table::find(conn, tenant.id, &declared.name)? {
+        Some(table) => match declared.contradiction(&table.schema) {
+            None => Ok(table),
+            Some(why) => Err(why),
         },
+        None => new_table(conn, tenant, declared)?,
+    };
+    let mut table = match found {
+        Ok(table) => table,
+        Err(why) => return Ok(Err(why)),
     };
     let is_new = table.seq == 0;
-    let Ok(changed) = table.extend(declared) else { return Ok(()) };
-    if !(is_new || changed) || room_for(conn, tenant, &table)?.is_err() {
-        return Ok(());
+    let changed = match table.extend(declared) {
+        Ok(changed) => changed,
+        Err(why) => return Ok(Err(why)),
+    };
+    if !(is_new || changed) {
+        return Ok(Ok(()));
+    }
+    if let Err(why) = room_for(conn, tenant, &table)? {
+        return Ok(Err(why));
     }
     let writer = if table.is_known_by(declared) { writer } else { NOBODY };
-    table.save(conn, tenant, writer)
+    table.save(conn, tenant, writer)?;
+    Ok(Ok(()))
 }
 
-/// A table without columns yet, if there is room for one more and the name may be taken.
+/// A table without columns yet, or why there is no room for one more, or its name may not be taken.
 fn new_table(
     conn: &Connection,
     tenant: &Tenant,
     declared: &TableSchema,
-) -> Result<Option<Table>, StoreError> {
+) -> Result<Result<Table, String>, StoreError> {
     let name = &declared.name;
     let lower = name.to_ascii_lowercase();
     let named = !name.is_empty() && name.len() <= MAX_NAME_BYTES;
     if !named || RESERVED_PREFIXES.iter().any(|prefix| lower.starts_with(prefix)) {
-        return Ok(None);
+        return Ok(Err(format!(
+            "a table's name must have 1 to {MAX_NAME_BYTES} bytes, and not begin as SQLite's own and ours do"
+        )));
     }
     let (count, id): (i64, i64) = conn
         .prepare_cached("SELECT count(*), coalesce(max(id), 0) + 1 FROM table_schema WHERE tenant = ?1")?
         .query_row([tenant.id], |row| Ok((row.get(0)?, row.get(1)?)))?;
     if usize::try_from(count).unwrap_or(usize::MAX) >= MAX_TABLES {
-        return Ok(None);
+        return Ok(Err(format!("the tenant has {MAX_TABLES} tables already: there is no room for {name}")));
     }
-    let (columns, indexes) = (Vec::new(), Vec::new());
-    let schema =
-        TableSchema { name: name.clone(), key: declared.key, columns, ddl: declared.ddl.clone(), indexes };
-    Ok(Some(Table { id, schema, ddl_columns: 0, seq: 0, writer: NOBODY }))
+    let schema = TableSchema {
+        columns: Vec::new(),
+        indexes: Vec::new(),
+        agreed: Agreement { rules: Vec::new(), references: Vec::new(), ..declared.agreed.clone() },
+        ..declared.clone()
+    };
+    Ok(Ok(Table { id, schema, ddl_columns: 0, seq: 0, writer: NOBODY }))
 }
 
 /// Whether a table fits beside the tenant's others.
 fn room_for(conn: &Connection, tenant: &Tenant, table: &Table) -> Result<Result<(), String>, StoreError> {
     let others: i64 = conn
         .prepare_cached(
-            "SELECT coalesce(sum(length(CAST(ddl AS BLOB)) + length(columns) + length(indexes)), 0)
+            "SELECT coalesce(sum(length(CAST(ddl AS BLOB)) + length(columns) + length(indexes)
+                 + length(agreed)), 0)
              FROM table_schema WHERE tenant = ?1 AND id <> ?2",
         )?
         .query_row([tenant.id, table.id], |row| row.get(0))?;

@@ -8,7 +8,8 @@ mod schema;
 
 use super::*;
 use crate::model::{
-    CellValue, KeyKind, Op, RowChange, RowId, RowUpdate, Stamp, TableHeader, TableSchema, Value, Write,
+    Agreement, CellValue, KeyKind, Op, RowChange, RowId, RowUpdate, Stamp, TableHeader, TableSchema, Value,
+    Write,
 };
 use crate::protocol::message::{BatchBody, Rows};
 
@@ -31,6 +32,7 @@ fn schema(name: &str, key: KeyKind, columns: &[&str]) -> TableSchema {
         columns: columns.iter().map(|column| (*column).into()).collect(),
         ddl: format!("CREATE TABLE {name} ({})", columns.join(", ")),
         indexes: vec![],
+        agreed: Agreement::default(),
     }
 }
 
@@ -147,7 +149,7 @@ impl Pulled {
             let columns = &rows.tables[usize::from(update.table)].columns;
             for (column, value) in update.writes.iter().flat_map(|write| match &write.op {
                 Op::Set(cells) => cells.clone(),
-                Op::Delete => vec![],
+                Op::Adjust(_) | Op::Delete => vec![],
             }) {
                 self.cells.push((update.id, columns[usize::from(column)].clone(), value));
             }

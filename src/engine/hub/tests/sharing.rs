@@ -11,7 +11,10 @@ fn two_agents_share_rows_and_a_third_of_another_tenant_sees_nothing() {
         let mut eve = hub.agent("evil", "eve", 3).await;
         let batch = alice.batch([(1, text("hello"))]);
         let synced = alice.sync(vec![batch]).await;
-        assert_eq!(synced.acks, [Ack { n: 1, conflicts: 0, rejected: vec![], notices: vec![] }]);
+        assert_eq!(
+            synced.acks,
+            [Ack { n: 1, conflicts: 0, rejected: vec![], notices: vec![], contests: vec![] }]
+        );
         assert_eq!(synced.messages, 2, "an ack and done");
 
         let synced = bob.sync(vec![]).await;

@@ -3,10 +3,12 @@
 mod foreign_keys;
 mod unique;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::*;
+
 use crate::storage::catalog::Catalog;
+use crate::storage::choice::{Choice, SyncOptions};
 use crate::storage::driver::Sql;
 use crate::storage::identity::natural_row_id;
 use crate::storage::sqlite_driver::RusqliteSql;
@@ -109,7 +111,8 @@ fn declared(ddl: &str, indexes: &[&str]) -> TableSchema {
     for index in indexes {
         sql.run(index).unwrap();
     }
-    Catalog::read(&mut sql).unwrap().tables[0].schema()
+    let options = SyncOptions::default();
+    Catalog::read(&mut sql, &Choice::new(&options, HashMap::default())).unwrap().tables[0].schema()
 }
 
 fn skill(row: u8, name: &str, uses: i64) -> Edit<'static> {

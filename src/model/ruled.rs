@@ -1,0 +1,295 @@
+//! Merging the columns that have a rule of their own.
+//!
+//! What a rule makes of two writes is nobody's write, so it is told to everyone, its last author included: its
+//! writer is [`NOBODY`], and its stamp exceeds both, so that every replica takes it.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Adjustment, Cell, CellValue, ColumnIndex, NOBODY, Number, RowState, Rule, Seq, Stamp, Value, Write,
+};
+
+/// How many additions to a counter are remembered one by one. A delete that has seen none of the last so many
+/// cancels those before them as well.
+const MAX_ADDITIONS: usize = 16;
+
+/// An addition to a counter, as the hub accepted it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addition {
+    /// Its position.
+    pub seq: Seq,
+    /// [`super::ReplicaId::tie_break`] of the replica that pushed it.
+    pub writer: u64,
+    /// What was added.
+    pub amount: Number,
+}
+
+/// The rules of a table's columns, and what came up while merging by them.
+#[derive(Debug, Default)]
+pub struct RuleBook<'a> {
+    /// By the hub's number of the column; columns beyond the end have none.
+    pub rules: &'a [Rule],
+    /// Concurrent writes of columns whose rule is [`Rule::Resolver`].
+    pub contests: Vec<Contest>,
+}
+
+/// Two concurrent writes of one cell, for the replica that pushed the second to resolve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contest {
+    /// The column.
+    pub column: ColumnIndex,
+    /// What the hub had.
+    pub present: Cell,
+    /// What was pushed.
+    pub pushed: Cell,
+}
+
+impl<'a> RuleBook<'a> {
+    /// A book of these rules.
+    pub fn of(rules: &'a [Rule]) -> Self {
+        Self { rules, contests: Vec::new() }
+    }
+
+    /// The rule of a column.
+    pub fn rule(&self, column: ColumnIndex) -> Rule {
+        self.rules.get(usize::from(column)).copied().unwrap_or_default()
+    }
+}
+
+impl Rule {
+    /// One cell of two rows that are one thing written twice. The later one's stamp goes with what the rule makes
+    /// of both.
+    pub(super) fn unite(self, a: &Cell, b: &Cell) -> Cell {
+        let (earlier, later) = if (a.stamp, &a.value) < (b.stamp, &b.value) { (a, b) } else { (b, a) };
+        let plain = |cell: &Cell| match &cell.value {
+            CellValue::Plain(value) => value.clone(),
+            CellValue::Ref(_) => Value::Null,
+        };
+        let value = match self {
+            Self::Max | Self::Min => self.choose(&a.value, &b.value).cloned(),
+            // Both began with nothing, so that each is what was done to it.
+            Self::Counter | Self::Set => self
+                .difference(&Value::Null, &plain(earlier))
+                .filter(|_| self.difference(&Value::Null, &plain(later)).is_some())
+                .map(|done| done.apply(&plain(later)).into()),
+            Self::Lww | Self::Resolver => None,
+        };
+        match value {
+            Some(value) if value != later.value => {
+                Cell { stamp: later.stamp, seq: a.seq.max(b.seq), writer: NOBODY, value }
+            }
+            _ => later.clone(),
+        }
+    }
+}
+
+/// The least stamp that beats `present`, or `new` if that does.
+fn newer(present: Stamp, new: Stamp) -> Stamp {
+    if new > present { new } else { Stamp { hlc: present.hlc.next(), ..present } }
+}
+
+impl RowState {
+    /// Merges a cell by a rule that chooses; says whether the row is to be told of.
+    pub(super) fn choose(
+        &mut self,
+        rule: Rule,
+        column: ColumnIndex,
+        value: &CellValue,
+        write: &Write,
+        writer: u64,
+        seq: Seq,
+    ) -> bool {
+        let Some(present) = self.cells.get(&column) else {
+            let cell = Cell { stamp: write.stamp, seq, writer, value: value.clone() };
+            self.cells.insert(column, cell);
+            return true;
+        };
+        let kept = rule.choose(&present.value, value).unwrap_or(value).clone();
+        let is_news = write.stamp > present.stamp;
+        // Its author shows the other value now, and would not be told of this one.
+        let must_hear = kept != *value && (present.writer == writer || write.base >= present.seq);
+        if kept == present.value && !is_news && !must_hear {
+            return false;
+        }
+        let author = if kept == *value && is_news { writer } else { NOBODY };
+        let stamp = self.within_life(present.stamp, write.stamp);
+        self.cells.insert(column, Cell { stamp, seq, writer: author, value: kept });
+        true
+    }
+
+    /// Applies what a write did to the present value; says whether the row is to be told of.
+    pub(super) fn adjust(
+        &mut self,
+        column: ColumnIndex,
+        adjustment: &Adjustment,
+        write: &Write,
+        writer: u64,
+        seq: Seq,
+    ) -> bool {
+        let nothing = CellValue::Plain(Value::Null);
+        let present = self.cells.get(&column);
+        let value = match present.map_or(&nothing, |cell| &cell.value) {
+            CellValue::Plain(value) => adjustment.apply(value),
+            CellValue::Ref(_) => return false,
+        };
+        let stamp = present.map_or(write.stamp, |cell| self.within_life(cell.stamp, write.stamp));
+        self.cells.insert(column, Cell { stamp, seq, writer: NOBODY, value: value.into() });
+        if let Adjustment::Add(amount) = adjustment {
+            let additions = self.additions.entry(column).or_default();
+            additions.push(Addition { seq, writer, amount: *amount });
+            if additions.len() > MAX_ADDITIONS {
+                additions.remove(0);
+            }
+        }
+        true
+    }
+
+    /// A delete cancels the additions that its author had seen, and its own. Says whether that changed anything.
+    pub(super) fn cancel(&mut self, base: Seq, writer: u64, seq: Seq) -> bool {
+        let mut changed = false;
+        for (column, additions) in &mut self.additions {
+            let Some(cell) = self.cells.get_mut(column) else { continue };
+            additions.retain(|addition| addition.seq > base && addition.writer != writer);
+            let left = additions.iter().fold(Number::ZERO, |sum, addition| sum.plus(addition.amount));
+            let left = CellValue::from(Value::from(left));
+            if cell.value != left {
+                *cell = Cell { stamp: cell.stamp, seq, writer: NOBODY, value: left };
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// A stamp for what a rule made, which must not bring a row back that the write itself would not.
+    fn within_life(&self, present: Stamp, new: Stamp) -> Stamp {
+        let stamp = newer(present, new);
+        match &self.deleted {
+            Some(delete) if stamp > delete.stamp && new.max(present) < delete.stamp => present,
+            _ => stamp,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{Hlc, Op};
+
+    fn write(ms: u64, replica: u64, base: Seq, op: Op) -> Write {
+        Write { stamp: Stamp { hlc: Hlc(ms << 16), replica }, base, op }
+    }
+
+    fn add(ms: u64, replica: u64, base: Seq, amount: i64) -> Write {
+        write(ms, replica, base, Op::Adjust(vec![(0, Adjustment::Add(Number::Integer(amount)))]))
+    }
+
+    fn set(ms: u64, replica: u64, base: Seq, value: i64) -> Write {
+        write(ms, replica, base, Op::Set(vec![(0, Value::Integer(value).into())]))
+    }
+
+    fn merged(rule: Rule, writes: &[Write]) -> RowState {
+        let (mut state, rules) = (RowState::default(), [rule]);
+        for (seq, write) in (1..).zip(writes) {
+            state.merge_by(
+                &mut RuleBook::of(&rules),
+                None,
+                std::slice::from_ref(write),
+                write.stamp.replica,
+                seq,
+            );
+        }
+        state
+    }
+
+    fn value(state: &RowState) -> i64 {
+        match state.cells[&0].value {
+            CellValue::Plain(Value::Integer(value)) => value,
+            ref other => panic!("{other:?}"),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_counter_holds_the_sum_and_a_maximum_the_greatest_in_any_order(
+            amounts in prop::collection::vec((1_u64..50, -9_i64..9), 1..9),
+            seed in any::<u64>(),
+        ) {
+            let mut order: Vec<usize> = (0..amounts.len()).collect();
+            order.sort_by_key(|at| seed.rotate_left(u32::try_from(*at).unwrap() * 7));
+            for (rule, expected) in [
+                (Rule::Counter, amounts.iter().map(|(_, amount)| amount).sum::<i64>()),
+                (Rule::Max, amounts.iter().map(|(_, amount)| *amount).max().unwrap()),
+                (Rule::Min, amounts.iter().map(|(_, amount)| *amount).min().unwrap()),
+            ] {
+                let writes: Vec<Write> = order.iter().map(|at| {
+                    let ((ms, amount), replica) = (amounts[*at], *at as u64 + 1);
+                    if rule == Rule::Counter { add(ms, replica, 0, amount) } else { set(ms, replica, 0, amount) }
+                }).collect();
+                prop_assert_eq!(value(&merged(rule, &writes)), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_sum_is_told_to_everyone_its_author_included_and_beats_what_either_has() {
+        let state = merged(Rule::Counter, &[add(5, 1, 0, 2), add(3, 2, 0, 3)]);
+        assert_eq!(value(&state), 5);
+        assert!(state.cells[&0].stamp > Stamp { hlc: Hlc(5 << 16), replica: 1 });
+        for reader in [1, 2] {
+            assert!(state.since(1, reader).is_some());
+        }
+    }
+
+    #[test]
+    fn what_was_done_to_two_rows_that_are_one_was_done_to_that_one() {
+        let (one, other) =
+            (merged(Rule::Counter, &[add(5, 1, 0, 3)]), merged(Rule::Counter, &[add(4, 2, 0, 4)]));
+        for members in [[&one, &other], [&other, &one]] {
+            assert_eq!(value(&RowState::united(members, &[Rule::Counter])), 7);
+            assert_eq!(value(&RowState::united(members, &[Rule::Max])), 4);
+            assert_eq!(value(&RowState::united(members, &[])), 3, "the later one");
+        }
+    }
+
+    #[test]
+    fn whoever_wrote_less_than_the_maximum_is_told_of_it() {
+        let state = merged(Rule::Max, &[set(5, 1, 0, 9), set(6, 2, 1, 3)]);
+        let (writes, _) = state.since(1, 2).unwrap();
+        assert_eq!(writes[0].op, Op::Set(vec![(0, Value::Integer(9).into())]));
+        assert!(writes[0].stamp >= Stamp { hlc: Hlc(6 << 16), replica: 2 });
+    }
+
+    #[test]
+    fn a_delete_cancels_what_it_has_seen_and_nothing_else_in_any_order() {
+        let delete = || write(20, 1, 2, Op::Delete);
+        let before = [add(1, 1, 0, 10), add(2, 2, 1, 5)];
+        let [first, second] = before;
+        let state = merged(Rule::Counter, &[first.clone(), second.clone(), add(30, 2, 2, 2), delete()]);
+        assert_eq!((value(&state), state.is_alive()), (2, true));
+        let state = merged(Rule::Counter, &[first, second, delete(), add(30, 2, 2, 2), delete()]);
+        assert_eq!((value(&state), state.is_alive()), (2, true));
+    }
+
+    #[test]
+    fn an_addition_older_than_the_delete_leaves_the_row_deleted() {
+        let mut delete = write(5, 1, 1, Op::Delete);
+        delete.stamp.hlc = Hlc(3 << 16).next();
+        let state = merged(Rule::Counter, &[add(3, 1, 0, 1), delete, add(2, 9, 0, 7)]);
+        assert!(!state.is_alive());
+    }
+
+    #[test]
+    fn concurrent_writes_of_a_resolved_column_are_kept_for_the_second_author() {
+        let rules = [Rule::Resolver];
+        let mut state = RowState::default();
+        state.merge(None, &[set(5, 1, 0, 1)], 1, 1);
+        let mut book = RuleBook::of(&rules);
+        assert_eq!(state.merge_by(&mut book, None, &[set(4, 2, 0, 2)], 2, 2).conflicts, 1);
+        let [contest] = &book.contests[..] else { panic!("{book:?}") };
+        assert_eq!(contest.present.value, Value::Integer(1).into());
+        assert_eq!(contest.pushed.value, Value::Integer(2).into());
+        assert_eq!(value(&state), 1, "the later write stands until somebody resolves");
+    }
+}

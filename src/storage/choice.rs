@@ -1,0 +1,300 @@
+//! What an application may choose: which tables are shared, and how; everything has a default.
+//!
+//! A choice is what this application says ([`SyncOptions`]), and where it says nothing, what the tenant has
+//! agreed on.
+
+use std::collections::HashMap;
+
+use super::catalog::{Catalog, Table};
+use super::references::{DeclaredParent, DeclaredReference};
+use crate::model::{Agreement, Rule};
+
+/// What an application says.
+#[derive(Clone, Debug)]
+pub struct SyncOptions {
+    /// Patterns of the tables that are shared; none means all.
+    pub include: Option<Vec<String>>,
+    /// Patterns of the tables that are not.
+    pub exclude: Vec<String>,
+    /// What holds for single tables.
+    pub tables: Vec<TableOptions>,
+    /// References that no foreign key declares.
+    pub references: Vec<DeclaredReference>,
+    /// Whether rows that a database holds when it is first attached are older than every write (I5). Otherwise
+    /// they are writes of now.
+    pub existing_rows_are_old: bool,
+    /// Whether tables of the tenant that are missing here are made.
+    pub create_schema: bool,
+}
+
+impl Default for SyncOptions {
+    fn default() -> Self {
+        Self {
+            include: None,
+            exclude: Vec::new(),
+            tables: Vec::new(),
+            references: Vec::new(),
+            existing_rows_are_old: true,
+            create_schema: true,
+        }
+    }
+}
+
+/// What holds for a table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableOptions {
+    /// Its name.
+    pub name: String,
+    /// Whether its `INTEGER PRIMARY KEY` means the same everywhere.
+    pub is_global: bool,
+    /// Columns, with the rules by which their writes are merged.
+    pub rules: Vec<(String, Rule)>,
+}
+
+impl SyncOptions {
+    /// Whether a table is shared.
+    pub fn includes(&self, table: &str) -> bool {
+        let matches = |patterns: &Vec<String>| patterns.iter().any(|pattern| is_match(pattern, table));
+        self.include.as_ref().is_none_or(matches) && !matches(&self.exclude)
+    }
+
+    /// The rule that the application gives a column.
+    pub fn rule(&self, table: &str, column: &str) -> Option<Rule> {
+        let rules = &self.table(table)?.rules;
+        rules.iter().find(|(name, _)| name.eq_ignore_ascii_case(column)).map(|(_, rule)| *rule)
+    }
+
+    fn table(&self, name: &str) -> Option<&TableOptions> {
+        self.tables.iter().find(|table| table.name.eq_ignore_ascii_case(name))
+    }
+}
+
+/// Whether a name matches a pattern: `*` is any text, `?` one character, and case means nothing, as in SQLite.
+fn is_match(pattern: &str, name: &str) -> bool {
+    let (pattern, name): (Vec<char>, Vec<char>) =
+        (pattern.to_lowercase().chars().collect(), name.to_lowercase().chars().collect());
+    let (mut p, mut n) = (0, 0);
+    // Where the last `*` stood, and where its text began: the only place to go back to.
+    let mut star: Option<(usize, usize)> = None;
+    while n < name.len() {
+        match (pattern.get(p), star) {
+            (Some('*'), _) => {
+                star = Some((p, n));
+                p += 1;
+            }
+            (Some(it), _) if *it == '?' || *it == name[n] => (p, n) = (p + 1, n + 1),
+            (_, Some((at, from))) => {
+                star = Some((at, from + 1));
+                (p, n) = (at + 1, from + 1);
+            }
+            _ => return false,
+        }
+    }
+    pattern[p..].iter().all(|it| *it == '*')
+}
+
+/// What holds in one database: what the application says, else what the tenant has agreed on.
+#[derive(Debug)]
+pub struct Choice<'a> {
+    options: &'a SyncOptions,
+    /// By the tables' names in lower case.
+    tenant: HashMap<String, Agreement>,
+}
+
+impl<'a> Choice<'a> {
+    /// What the application says, and what the tenant has agreed on of each table.
+    pub fn new(options: &'a SyncOptions, tenant: HashMap<String, Agreement>) -> Self {
+        Self { options, tenant }
+    }
+
+    /// What the application says.
+    pub fn options(&self) -> &'a SyncOptions {
+        self.options
+    }
+
+    /// Whether a table is shared.
+    pub fn includes(&self, table: &str) -> bool {
+        self.options.includes(table)
+    }
+
+    /// Whether a table's `INTEGER PRIMARY KEY` means the same everywhere.
+    pub fn is_global(&self, table: &str) -> bool {
+        self.options.table(table).is_some_and(|it| it.is_global)
+            || self.agreed(table).is_some_and(|it| it.is_global)
+    }
+
+    fn agreed(&self, table: &str) -> Option<&Agreement> {
+        self.tenant.get(&table.to_lowercase())
+    }
+
+    /// Gives tables their rules, and columns what they reference; notes what is said of things that are not here.
+    pub fn complete(&self, catalog: &mut Catalog) {
+        for table in &mut catalog.tables {
+            if self.options.table(&table.name).is_some_and(|it| it.is_global) && !table.is_global {
+                catalog.notices.push(format!(
+                    "tables.{}.identity is 'primaryKey', and the table has no INTEGER PRIMARY KEY of its own: it \
+                     is identified as it would be without",
+                    table.name
+                ));
+            }
+            let said = self.options.table(&table.name).map(|it| it.rules.as_slice()).unwrap_or_default();
+            let agreed = self.agreed(&table.name).map(|it| it.rules.as_slice()).unwrap_or_default();
+            for (column, rule) in agreed.iter().chain(said) {
+                if let Err(why) = give_rule(table, column, *rule)
+                    && said.iter().any(|(name, _)| name == column)
+                {
+                    catalog.notices.push(why);
+                }
+            }
+            table.declared = Agreement { rules: said.to_vec(), ..Agreement::default() };
+        }
+        let mut astray = Vec::new();
+        for table in &catalog.tables {
+            for key in &table.foreign_keys {
+                if catalog.excluded.iter().any(|name| name.eq_ignore_ascii_case(&key.parent)) {
+                    astray.push(format!(
+                        "table {} references {}, which is excluded: its references travel as they are, and may \
+                         mean other rows elsewhere",
+                        table.name, key.parent
+                    ));
+                }
+            }
+        }
+        catalog.notices.append(&mut astray);
+        for name in self.unknown_tables(catalog) {
+            catalog.notices.push(format!("the options name a table {name}, and there is none here"));
+        }
+        self.declare_references(catalog);
+    }
+
+    /// Tables that the options name, each once, and that are not here.
+    fn unknown_tables(&self, catalog: &Catalog) -> Vec<&'a str> {
+        let lists = self.options.include.iter().flatten().chain(&self.options.exclude);
+        let plain = lists.filter(|pattern| !pattern.contains(['*', '?']));
+        let named = plain.map(String::as_str).chain(self.options.tables.iter().map(|it| it.name.as_str()));
+        let is_here = |name: &&str| {
+            let others = catalog.excluded.iter().chain(catalog.left_alone.iter().map(|(name, _)| name));
+            catalog.table(name).is_some() || others.into_iter().any(|it| it.eq_ignore_ascii_case(name))
+        };
+        let mut unknown: Vec<&str> = named.filter(|name| !is_here(name)).collect();
+        unknown.sort_unstable();
+        unknown.dedup();
+        unknown
+    }
+
+    fn declare_references(&self, catalog: &mut Catalog) {
+        let is_said = |one: &DeclaredReference| {
+            let same = |other: &DeclaredReference| {
+                other.table.eq_ignore_ascii_case(&one.table) && other.column.eq_ignore_ascii_case(&one.column)
+            };
+            self.options.references.iter().any(same)
+        };
+        let agreed: Vec<DeclaredReference> = catalog
+            .tables
+            .iter()
+            .filter_map(|table| self.agreed(&table.name).map(|agreed| (table, agreed)))
+            .flat_map(|(table, agreed)| agreed.references.iter().map(|it| (table.name.as_str(), it).into()))
+            .filter(|one| !is_said(one))
+            .collect();
+        // What the tenant has agreed on need not all be here.
+        let _ = catalog.declare_references(&agreed);
+        let wrong = catalog.declare_references(&self.options.references);
+        catalog.notices.extend(wrong.into_iter().map(|why| format!("references: {why}")));
+        for one in &self.options.references {
+            if let Some(table) = catalog.tables.iter_mut().find(|it| it.name.eq_ignore_ascii_case(&one.table))
+            {
+                table.declared.references.push(one.into());
+            }
+        }
+    }
+}
+
+impl Catalog {
+    /// Whether rows of a table that is not here are passed over. Nothing is lost by that: when the application
+    /// has made the table, or shares it, its past is asked for.
+    pub fn passes_over(&self, table: &str) -> bool {
+        !self.options.create_schema || !self.options.includes(table)
+    }
+}
+
+/// Gives a column its rule, or says why it cannot have one.
+fn give_rule(table: &mut Table, column: &str, rule: Rule) -> Result<(), String> {
+    let name = table.name.clone();
+    let is_key = table.key_columns().iter().any(|own| own.eq_ignore_ascii_case(column));
+    let Some(own) = table.columns.iter_mut().find(|own| own.name.eq_ignore_ascii_case(column)) else {
+        return Err(format!("the options name a column {name}.{column}, and there is none that is shared"));
+    };
+    if rule != Rule::Lww && (is_key || own.references.is_some()) {
+        return Err(format!(
+            "the merge rule of {name}.{column} is not heeded: the column is part of a key, and a key's later \
+             write wins"
+        ));
+    }
+    own.rule = rule;
+    Ok(())
+}
+
+impl From<&DeclaredReference> for crate::model::AgreedReference {
+    fn from(declared: &DeclaredReference) -> Self {
+        let (by, to) = match &declared.parent {
+            DeclaredParent::Table(table) => (None, vec![(crate::model::Value::Null.into(), table.clone())]),
+            DeclaredParent::ByColumn { column, map } => (
+                Some(column.clone()),
+                map.iter().map(|(value, table)| (value.clone().into(), table.clone())).collect(),
+            ),
+        };
+        Self { column: declared.column.clone(), by, to }
+    }
+}
+
+impl From<(&str, &crate::model::AgreedReference)> for DeclaredReference {
+    fn from((table, agreed): (&str, &crate::model::AgreedReference)) -> Self {
+        let plain = |value: &crate::model::CellValue| match value {
+            crate::model::CellValue::Plain(value) => Some(value.clone()),
+            crate::model::CellValue::Ref(_) => None,
+        };
+        let parent = match &agreed.by {
+            None => {
+                DeclaredParent::Table(agreed.to.first().map(|(_, table)| table.clone()).unwrap_or_default())
+            }
+            Some(column) => DeclaredParent::ByColumn {
+                column: column.clone(),
+                map: agreed.to.iter().filter_map(|(value, to)| Some((plain(value)?, to.clone()))).collect(),
+            },
+        };
+        Self { table: table.to_owned(), column: agreed.column.clone(), parent }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_matches_as_sqlite_compares_names() {
+        for (pattern, name) in [
+            ("cache_*", "Cache_of"),
+            ("*", ""),
+            ("a?c", "abc"),
+            ("*_*_x", "a_b_c_x"),
+            ("t", "T"),
+            ("*a", "aba"),
+        ] {
+            assert!(is_match(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [("cache_*", "cach"), ("a?c", "ac"), ("", "a"), ("*a", "ab"), ("t", "tt")] {
+            assert!(!is_match(pattern, name), "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn what_is_excluded_is_not_included() {
+        let options = SyncOptions {
+            include: Some(vec!["notes*".into()]),
+            exclude: vec!["notes_old".into()],
+            ..SyncOptions::default()
+        };
+        assert!(options.includes("notes") && !options.includes("notes_old") && !options.includes("tasks"));
+        assert!(SyncOptions::default().includes("anything"));
+    }
+}

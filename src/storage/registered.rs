@@ -1,0 +1,313 @@
+//! `_federation_table`: the tables that the bookkeeping knows, with their numbers and those of their columns.
+
+use std::collections::HashMap;
+
+use super::capture::Discovery;
+use super::catalog::{Catalog, Key, Table};
+use super::choice::{SyncOptions, TableOptions};
+use super::driver::{Sql, SqlError, ValueRef};
+use super::fields::Fields;
+use super::known_columns::KnownColumns;
+use super::references::suspects;
+use crate::model::{Rule, Value};
+
+/// `_federation_table.refresh`: every row is asked for again.
+const AGAIN: i64 = 1;
+/// `_federation_table.refresh`: what was written before has never been here.
+const UNSEEN: i64 = 2;
+
+/// A row of `_federation_table`.
+pub struct Registered {
+    /// The table's number.
+    pub number: i64,
+    columns: KnownColumns,
+    is_numbered: bool,
+    rules: String,
+    is_out: bool,
+}
+
+/// What the bookkeeping knows of a table that is to be shared.
+pub enum TakenIn {
+    /// It is shared already, or again.
+    Known(Registered),
+    /// Nothing.
+    Unknown,
+    /// It was there and was not shared, or its rows were identified in another way.
+    Attached,
+}
+
+/// Reads them all, by their names in lower case.
+pub fn read(sql: &mut dyn Sql) -> Result<HashMap<String, Registered>, SqlError> {
+    let mut known = HashMap::new();
+    sql.query(
+        "SELECT name, tbl, columns, numbered, rules, is_out FROM _federation_table",
+        &[],
+        &mut |row| {
+            let mut fields = Fields::of(row);
+            let (name, number) = (fields.text()?, fields.integer()?);
+            let columns = serde_json::from_str(&fields.text()?)
+                .map_err(|error| SqlError::corrupt(format!("columns of {name}: {error}")))?;
+            let (is_numbered, rules) = (fields.integer()? != 0, fields.text()?);
+            let is_out = fields.integer()? != 0;
+            known.insert(
+                name.to_ascii_lowercase(),
+                Registered { number, columns, is_numbered, rules, is_out },
+            );
+            Ok(())
+        },
+    )?;
+    Ok(known)
+}
+
+/// Notes that a table is excluded. What is unsent of it waits until it is shared again.
+pub fn leave_out(sql: &mut dyn Sql, name: &str, known: Option<Registered>) -> Result<(), SqlError> {
+    let Some(known) = known else {
+        sql.execute(
+            "INSERT INTO _federation_table(name, columns, numbered, rules, is_out) VALUES(?, '[]', 0, '[]', 1)",
+            &[name.into()],
+        )?;
+        return Ok(());
+    };
+    if !known.is_out {
+        let number = [known.number.into()];
+        sql.execute(
+            "UPDATE _federation_table SET is_out = 1, scan = NULL, scanned = NULL, refresh = 0 WHERE tbl = ?",
+            &number,
+        )?;
+        sql.execute("UPDATE _federation_row SET batch = NULL WHERE tbl = ? AND batch <= 0", &number)?;
+    }
+    Ok(())
+}
+
+/// Looks at what is known of a table that is to be shared, and brings one that was left out back: all of it is
+/// offered to the hub again, because what was unsent when it was left out is not marked any more.
+pub fn take_in(sql: &mut dyn Sql, table: &Table, known: Option<Registered>) -> Result<TakenIn, SqlError> {
+    let Some(known) = known else { return Ok(TakenIn::Unknown) };
+    let is_numbered = matches!(table.key, Key::Number(_));
+    let number = [known.number.into()];
+    let is_other = !known.columns.is_empty() && known.is_numbered != is_numbered;
+    if is_other || (known.is_out && known.columns.is_empty()) {
+        for place in ["row", "log", "table"] {
+            sql.execute(&format!("DELETE FROM _federation_{place} WHERE tbl = ?"), &number)?;
+        }
+        return Ok(TakenIn::Attached);
+    }
+    if known.is_out {
+        sql.execute(
+            "UPDATE _federation_table SET is_out = 0, refresh = ? WHERE tbl = ?",
+            &[UNSEEN.into(), known.number.into()],
+        )?;
+        sql.execute("UPDATE _federation_row SET batch = -1 WHERE tbl = ?", &number)?;
+    }
+    Ok(TakenIn::Known(known))
+}
+
+/// Numbers a table that the bookkeeping does not know, and its columns.
+pub fn register(
+    sql: &mut dyn Sql,
+    table: &mut Table,
+    discovery: Discovery,
+    wants_past: bool,
+) -> Result<(), SqlError> {
+    let mut columns = KnownColumns::default();
+    columns.follow(&names(table), false);
+    let scan = match discovery {
+        Discovery::Old => ValueRef::Text("old"),
+        Discovery::New => ValueRef::Text("new"),
+        Discovery::Made => ValueRef::Null,
+    };
+    sql.execute(
+        "INSERT INTO _federation_table(name, columns, scan, refresh, numbered, rules) VALUES(?, ?, ?, ?, ?, ?)",
+        &[
+            table.name.as_str().into(),
+            columns_json(&columns)?.as_str().into(),
+            scan,
+            (if wants_past { UNSEEN } else { 0 }).into(),
+            i64::from(matches!(table.key, Key::Number(_))).into(),
+            adjusting(table)?.as_str().into(),
+        ],
+    )?;
+    let number =
+        sql.query_row("SELECT tbl FROM _federation_table WHERE name = ?", &[table.name.as_str().into()])?;
+    table.number = Fields::from(number.unwrap_or_default()).integer()?;
+    number_columns(table, &columns)
+}
+
+/// Takes over the numbers of a table that the bookkeeping knows; columns that are new to it get new ones. Their
+/// past is asked for, and that of columns whose rule needs the last synced value.
+pub fn adopt(
+    sql: &mut dyn Sql,
+    table: &mut Table,
+    registered: Registered,
+    is_rebuilt: bool,
+    wants_past: bool,
+) -> Result<(), SqlError> {
+    table.number = registered.number;
+    let mut columns = registered.columns;
+    let found = columns.follow(&names(table), is_rebuilt);
+    let rules = adjusting(table)?;
+    let is_ruled_anew = rules != registered.rules;
+    if found.changed || is_ruled_anew {
+        let is_numbered = matches!(table.key, Key::Number(_));
+        sql.execute(
+            "UPDATE _federation_table SET columns = ?, rules = ?, numbered = ?, refresh = max(refresh, ?) \
+             WHERE tbl = ?",
+            &[
+                columns_json(&columns)?.as_str().into(),
+                rules.as_str().into(),
+                i64::from(is_numbered).into(),
+                (if wants_past && (found.added || is_ruled_anew) { AGAIN } else { 0 }).into(),
+                registered.number.into(),
+            ],
+        )?;
+    }
+    if found.renamed {
+        // What the column holds becomes cells of the new name, with the stamps that they have.
+        sql.execute(
+            "UPDATE _federation_table SET scan = 'renamed', scanned = NULL WHERE tbl = ? AND scan IS NULL",
+            &[registered.number.into()],
+        )?;
+    }
+    number_columns(table, &columns)
+}
+
+/// The columns whose rule looks at what a write did, as they are remembered.
+fn adjusting(table: &Table) -> Result<String, SqlError> {
+    let ruled = table.columns.iter().filter(|column| column.rule.adjusts());
+    let ruled: Vec<(&str, Rule)> = ruled.map(|column| (column.name.as_str(), column.rule)).collect();
+    serde_json::to_string(&ruled).map_err(|error| SqlError::corrupt(error.to_string()))
+}
+
+/// What was chosen when the tables were looked at last, as far as it matters to the bookkeeping.
+pub fn remembered(sql: &mut dyn Sql) -> Result<SyncOptions, SqlError> {
+    let mut options = SyncOptions::default();
+    for (name, known) in read(sql)? {
+        if known.is_out {
+            options.exclude.push(name);
+            continue;
+        }
+        let rules =
+            serde_json::from_str(&known.rules).map_err(|error| SqlError::corrupt(error.to_string()))?;
+        if !known.columns.is_empty() {
+            options.tables.push(TableOptions { name, is_global: !known.is_numbered, rules });
+        }
+    }
+    Ok(options)
+}
+
+/// Marks the tables whose past has been asked for and has not come.
+pub fn mark_unseen(sql: &mut dyn Sql, catalog: &mut Catalog) -> Result<(), SqlError> {
+    let mut unseen = Vec::new();
+    sql.query("SELECT tbl FROM _federation_table WHERE refresh = ?", &[UNSEEN.into()], &mut |row| {
+        unseen.extend(row.first().and_then(|value| match value {
+            Value::Integer(number) => Some(*number),
+            _ => None,
+        }));
+        Ok(())
+    })?;
+    for table in &mut catalog.tables {
+        table.is_unseen = unseen.contains(&table.number);
+    }
+    Ok(())
+}
+
+/// The tables of which every row is asked for.
+pub fn to_refresh(sql: &mut dyn Sql) -> Result<Vec<String>, SqlError> {
+    let mut tables = Vec::new();
+    sql.query("SELECT name FROM _federation_table WHERE refresh ORDER BY name", &[], &mut |row| {
+        if let Value::Text(name) = &row[0] {
+            tables.push(name.clone());
+        }
+        Ok(())
+    })?;
+    Ok(tables)
+}
+
+/// Tells, once for each database, which columns look like references that nothing declares.
+pub fn tell_suspects(sql: &mut dyn Sql, catalog: &Catalog) -> Result<Option<String>, SqlError> {
+    let suspects = suspects(sql, catalog)?;
+    let mut told = HashMap::new();
+    sql.query("SELECT tbl, suspects FROM _federation_table", &[], &mut |row| {
+        let mut fields = Fields::of(row);
+        told.insert(fields.integer()?, fields.text()?);
+        Ok(())
+    })?;
+    let mut news = Vec::new();
+    for table in &catalog.tables {
+        let prefix = format!("{}.", table.name);
+        let own: Vec<&str> =
+            suspects.iter().filter(|it| it.starts_with(&prefix)).map(String::as_str).collect();
+        let own = own.join(", ");
+        if told.get(&table.number).is_some_and(|told| *told == own) {
+            continue;
+        }
+        sql.execute(
+            "UPDATE _federation_table SET suspects = ? WHERE tbl = ?",
+            &[own.as_str().into(), table.number.into()],
+        )?;
+        if !own.is_empty() {
+            news.push(own);
+        }
+    }
+    Ok((!news.is_empty()).then(|| {
+        format!(
+            "these columns are named like references, and no foreign key says what they reference: {}. If they \
+             hold numbers of rows, declare them with the option `references`: numbers mean other rows elsewhere",
+            news.join(", ")
+        )
+    }))
+}
+
+/// Notes which tables the hub does not take. Those that it takes again are offered whole, and asked for.
+pub fn note_refused(
+    sql: &mut dyn Sql,
+    catalog: &Catalog,
+    refused: &[(String, String)],
+) -> Result<bool, SqlError> {
+    let mut before = Vec::new();
+    sql.query("SELECT name FROM _federation_table WHERE refused IS NOT NULL", &[], &mut |row| {
+        before.push(Fields::of(row).text()?);
+        Ok(())
+    })?;
+    let mut changed = false;
+    for table in &catalog.tables {
+        let is = |name: &String| name.eq_ignore_ascii_case(&table.name);
+        let now = refused.iter().find(|(name, _)| is(name)).map(|(_, reason)| reason.as_str());
+        match (before.iter().any(is), now) {
+            (false, Some(reason)) => {
+                sql.execute(
+                    "UPDATE _federation_table SET refused = ? WHERE tbl = ?",
+                    &[reason.into(), table.number.into()],
+                )?;
+            }
+            (true, None) => {
+                sql.execute(
+                    "UPDATE _federation_table SET refused = NULL, refresh = ? WHERE tbl = ?",
+                    &[UNSEEN.into(), table.number.into()],
+                )?;
+                sql.execute("UPDATE _federation_row SET batch = -1 WHERE tbl = ?", &[table.number.into()])?;
+                changed = true;
+            }
+            _ => {}
+        }
+    }
+    Ok(changed)
+}
+
+fn names(table: &Table) -> Vec<&str> {
+    table.columns.iter().map(|column| column.name.as_str()).collect()
+}
+
+fn number_columns(table: &mut Table, known: &KnownColumns) -> Result<(), SqlError> {
+    for (place, column) in table.columns.iter_mut().enumerate() {
+        column.number = known
+            .number(place)
+            .ok_or_else(|| SqlError::corrupt(format!("column {} has no number", column.name)))?;
+        column.was = known.was(column.number);
+    }
+    Ok(())
+}
+
+fn columns_json(columns: &KnownColumns) -> Result<String, SqlError> {
+    serde_json::to_string(columns).map_err(|error| SqlError::corrupt(error.to_string()))
+}

@@ -1,0 +1,81 @@
+//! What the tenant has agreed on of each table, as far as no definition's text says it: remembered here, so that
+//! an application that says nothing of a table goes by it, also if it makes that table much later. And the tables
+//! themselves, where they are missing here.
+
+use std::collections::HashMap;
+
+use super::catalog::Catalog;
+use super::driver::{Sql, SqlError, ValueRef};
+use super::fields::Fields;
+use crate::model::{Agreement, TableSchema, Value};
+
+/// The bookkeeping table.
+pub const TABLE: &str =
+    "CREATE TABLE _federation_tenant(name TEXT PRIMARY KEY, agreed BLOB NOT NULL) WITHOUT ROWID";
+
+/// Remembers definitions that the hub has told; says whether any of that is news.
+pub fn remember(sql: &mut dyn Sql, told: &[TableSchema]) -> Result<bool, SqlError> {
+    let mut news = false;
+    for table in told {
+        let name = table.name.to_lowercase();
+        let name = ValueRef::Text(&name);
+        if table.agreed.says_nothing() {
+            news |= sql.execute("DELETE FROM _federation_tenant WHERE name = ?", &[name])? > 0;
+            continue;
+        }
+        let agreed =
+            rmp_serde::to_vec(&table.agreed).map_err(|error| SqlError::corrupt(error.to_string()))?;
+        news |= sql.execute(
+            "INSERT INTO _federation_tenant(name, agreed) VALUES(?, ?) \
+             ON CONFLICT DO UPDATE SET agreed = excluded.agreed WHERE agreed <> excluded.agreed",
+            &[name, ValueRef::Blob(&agreed)],
+        )? > 0;
+    }
+    Ok(news)
+}
+
+/// What is remembered, by the tables' names in lower case.
+pub fn read(sql: &mut dyn Sql) -> Result<HashMap<String, Agreement>, SqlError> {
+    let mut agreed = HashMap::new();
+    sql.query("SELECT name, agreed FROM _federation_tenant", &[], &mut |row| {
+        let mut fields = Fields::of(row);
+        let (name, Value::Blob(bytes)) = (fields.text()?, fields.value()) else {
+            return Err(SqlError::corrupt("_federation_tenant holds something else"));
+        };
+        let one = rmp_serde::from_slice(&bytes).map_err(|error| SqlError::corrupt(error.to_string()))?;
+        agreed.insert(name, one);
+        Ok(())
+    })?;
+    Ok(agreed)
+}
+
+/// Forgets everything: another store tells it anew.
+pub fn forget(sql: &mut dyn Sql) -> Result<(), SqlError> {
+    sql.execute("DELETE FROM _federation_tenant", &[])?;
+    Ok(())
+}
+
+/// Makes the tables that are missing here; says whether any was made. An index that cannot be made here is
+/// left out, with a notice: the rows matter more.
+pub fn make(sql: &mut dyn Sql, catalog: &Catalog, tables: &[TableSchema], notices: &mut Vec<String>) -> bool {
+    let mut made = false;
+    for table in tables {
+        let exists = catalog.table(&table.name).is_some()
+            || catalog.left_alone.iter().any(|(name, _)| name.eq_ignore_ascii_case(&table.name))
+            || catalog.dropped.iter().any(|name| name.eq_ignore_ascii_case(&table.name));
+        if exists {
+            continue;
+        }
+        if let Err(error) = sql.run(&table.ddl) {
+            notices.push(format!("table {} of this tenant cannot be made here: {error}", table.name));
+            continue;
+        }
+        made = true;
+        for index in &table.indexes {
+            if let Err(error) = sql.run(index) {
+                notices.push(format!("an index of table {} cannot be made here: {error}", table.name));
+            }
+        }
+    }
+    made
+}

@@ -1,0 +1,243 @@
+//! Columns with a merge rule of their own.
+
+use crate::world::{Agent, Fate, Hub, pair, settle, text};
+use federation_hub::model::{Rule, Value};
+use federation_hub::storage::choice::{SyncOptions, TableOptions};
+
+const SKILLS: &str = "CREATE TABLE skills(name TEXT PRIMARY KEY, uses, best, worst, tags TEXT)";
+const USES: &str = "SELECT name, uses FROM skills ORDER BY name";
+
+fn options() -> SyncOptions {
+    let rules = [("uses", Rule::Counter), ("best", Rule::Max), ("worst", Rule::Min), ("tags", Rule::Set)];
+    let rules = rules.map(|(column, rule)| (column.to_owned(), rule)).to_vec();
+    let tables = vec![TableOptions { name: "skills".into(), is_global: false, rules }];
+    SyncOptions { tables, ..SyncOptions::default() }
+}
+
+/// Two agents that know one skill, used ten times.
+fn ruled() -> (Hub, Agent, Agent) {
+    let (mut hub, mut a, mut b) = pair(SKILLS);
+    a.options = options();
+    b.options = options();
+    a.sync(&mut hub);
+    b.sync(&mut hub);
+    a.run("INSERT INTO skills VALUES('retry', 10, 5, 5, '[\"net\"]')");
+    settle(&mut hub, &mut a, &mut b, USES);
+    (hub, a, b)
+}
+
+fn number(value: i64) -> Value {
+    Value::Integer(value)
+}
+
+#[test]
+fn no_addition_to_a_counter_is_lost_and_none_counts_twice() {
+    let (mut hub, mut a, mut b) = ruled();
+    a.run("UPDATE skills SET uses = uses + 1");
+    b.run("UPDATE skills SET uses = uses + 2");
+    let rows = settle(&mut hub, &mut a, &mut b, USES);
+    assert_eq!(rows, vec![vec![text("retry"), number(13)]]);
+    for fate in [Fate::LosesBatch, Fate::LosesAnswer] {
+        a.run("UPDATE skills SET uses = uses + 1");
+        a.sync_with(&mut hub, fate, &mut |_| {});
+        a.run("UPDATE skills SET uses = uses + 1");
+        b.run("UPDATE skills SET uses = uses - 5");
+        b.sync(&mut hub);
+        settle(&mut hub, &mut a, &mut b, USES);
+    }
+    assert_eq!(a.rows(USES)[0][1], number(13 + 4 - 10));
+    assert_eq!(a.sync(&mut hub).pushed, 0);
+}
+
+#[test]
+fn an_addition_made_while_a_sync_is_in_flight_shows_and_counts_once() {
+    let (mut hub, mut a, mut b) = ruled();
+    b.run("UPDATE skills SET uses = uses + 100");
+    b.sync(&mut hub);
+    a.run("UPDATE skills SET uses = uses + 1");
+    a.sync_with(&mut hub, Fate::Complete, &mut |a| {
+        a.run("UPDATE skills SET uses = uses + 1");
+    });
+    assert_eq!(a.rows(USES)[0][1], number(112), "the hub's value, and what is pending here");
+    let rows = settle(&mut hub, &mut a, &mut b, USES);
+    assert_eq!(rows[0][1], number(112));
+}
+
+#[test]
+fn a_counter_of_rows_inserted_apart_is_their_sum_and_of_a_template_its_value() {
+    let (mut hub, mut a, mut b) = ruled();
+    a.run("INSERT INTO skills(name, uses) VALUES('new', 3)");
+    b.run("INSERT INTO skills(name, uses) VALUES('new', 4)");
+    assert_eq!(settle(&mut hub, &mut a, &mut b, USES)[0], vec![text("new"), number(7)]);
+
+    let template = format!("{SKILLS}; INSERT INTO skills(name, uses) VALUES('old', 50)");
+    let (mut hub, mut a, mut b) = pair(&template);
+    a.options = options();
+    b.options = options();
+    a.sync(&mut hub);
+    a.run("UPDATE skills SET uses = uses + 1");
+    a.sync(&mut hub);
+    b.run("UPDATE skills SET uses = uses + 0").sync(&mut hub);
+    b.run("UPDATE skills SET uses = uses + 1");
+    assert_eq!(settle(&mut hub, &mut a, &mut b, USES)[0], vec![text("old"), number(52)]);
+}
+
+#[test]
+fn a_delete_cancels_what_it_has_seen_of_a_counter() {
+    let (mut hub, mut a, mut b) = ruled();
+    a.run("DELETE FROM skills");
+    a.sync(&mut hub);
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    b.run("UPDATE skills SET uses = uses + 2");
+    let rows = settle(&mut hub, &mut a, &mut b, USES);
+    assert_eq!(rows, vec![vec![text("retry"), number(2)]], "back, with what the delete had not seen");
+    a.run("DELETE FROM skills");
+    settle(&mut hub, &mut a, &mut b, USES);
+    a.run("INSERT INTO skills(name, uses) VALUES('retry', 1)");
+    assert_eq!(settle(&mut hub, &mut a, &mut b, USES), vec![vec![text("retry"), number(1)]]);
+}
+
+#[test]
+fn what_is_no_number_is_merged_like_any_value_and_told() {
+    let (mut hub, mut a, mut b) = ruled();
+    a.run("UPDATE skills SET uses = 'many'");
+    settle(&mut hub, &mut a, &mut b, USES);
+    assert_eq!(b.rows(USES)[0][1], text("many"));
+    assert!(a.notices.iter().any(|notice| notice.contains("skills.uses")), "{:?}", a.notices);
+    b.run("UPDATE skills SET uses = 3");
+    assert_eq!(settle(&mut hub, &mut a, &mut b, USES)[0][1], number(3));
+    a.run("UPDATE skills SET uses = uses + 1.5");
+    b.run("UPDATE skills SET uses = uses + 1");
+    assert_eq!(settle(&mut hub, &mut a, &mut b, USES)[0][1], Value::Real(5.5));
+    a.run("UPDATE skills SET uses = NULL");
+    assert_eq!(settle(&mut hub, &mut a, &mut b, USES)[0][1], Value::Null);
+    a.run("UPDATE skills SET uses = 1");
+    b.run("UPDATE skills SET uses = 1");
+    assert_eq!(settle(&mut hub, &mut a, &mut b, USES)[0][1], number(2));
+}
+
+#[test]
+fn the_greatest_and_the_least_value_win_in_any_order() {
+    let (mut hub, mut a, mut b) = ruled();
+    a.run("UPDATE skills SET best = 9, worst = 9");
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    b.run("UPDATE skills SET best = 7, worst = 1");
+    let extremes = "SELECT best, worst FROM skills";
+    assert_eq!(b.sync(&mut hub).conflicts + a.sync(&mut hub).conflicts, 0, "nothing goes under");
+    assert_eq!(settle(&mut hub, &mut a, &mut b, extremes), vec![vec![number(9), number(1)]]);
+    a.run("UPDATE skills SET best = 2, worst = 20");
+    assert_eq!(settle(&mut hub, &mut a, &mut b, extremes), vec![vec![number(9), number(1)]]);
+}
+
+#[test]
+fn additions_to_a_set_and_removals_from_it_all_count() {
+    let (mut hub, mut a, mut b) = ruled();
+    a.run("UPDATE skills SET tags = '[\"net\",\"slow\"]'");
+    b.run("UPDATE skills SET tags = '[ 10, 2, \"flaky\" ]'");
+    let tags = "SELECT tags FROM skills";
+    assert_eq!(settle(&mut hub, &mut a, &mut b, tags), vec![vec![text("[2,10,\"flaky\",\"slow\"]")]]);
+    a.run("UPDATE skills SET tags = '[\"slow\",\"flaky\",10,2]'");
+    assert_eq!(settle(&mut hub, &mut a, &mut b, tags), vec![vec![text("[2,10,\"flaky\",\"slow\"]")]]);
+    a.run("UPDATE skills SET tags = '[\"slow\"'");
+    assert_eq!(
+        settle(&mut hub, &mut a, &mut b, tags),
+        vec![vec![text("[\"slow\"")]],
+        "no JSON: the later wins"
+    );
+    assert!(a.notices.iter().any(|notice| notice.contains("skills.tags")), "{:?}", a.notices);
+}
+
+#[test]
+fn whoever_says_nothing_of_a_column_goes_by_the_tenants_rule() {
+    let (mut hub, mut a, _) = ruled();
+    let mut c = Agent::new("acme", "c", 3);
+    c.sync(&mut hub);
+    c.run("UPDATE skills SET uses = uses + 1");
+    a.run("UPDATE skills SET uses = uses + 1");
+    assert_eq!(settle(&mut hub, &mut a, &mut c, USES)[0][1], number(12));
+}
+
+#[test]
+fn a_rule_that_is_declared_later_holds_for_the_rows_that_are_there() {
+    let (mut hub, mut a, mut b) = pair(SKILLS);
+    a.run("INSERT INTO skills(name, uses) VALUES('retry', 10)");
+    settle(&mut hub, &mut a, &mut b, USES);
+    a.options = options();
+    a.reconnect();
+    settle(&mut hub, &mut a, &mut b, USES);
+    a.run("UPDATE skills SET uses = uses + 1");
+    b.run("UPDATE skills SET uses = uses + 1");
+    assert_eq!(settle(&mut hub, &mut a, &mut b, USES)[0][1], number(12));
+}
+
+#[test]
+fn a_copy_of_a_database_does_not_count_twice_what_was_under_way() {
+    let (mut hub, mut a, mut b) = ruled();
+    let before = a.copy();
+    a.run("UPDATE skills SET uses = uses + 1");
+    a.sync_with(&mut hub, Fate::LosesAnswer, &mut |_| {});
+    a.sync(&mut hub);
+    a.run("UPDATE skills SET uses = uses + 1").sync(&mut hub);
+    a.restore(&before);
+    a.run("UPDATE skills SET uses = uses + 5");
+    settle(&mut hub, &mut a, &mut b, USES);
+    assert_eq!(a.rows(USES)[0][1], number(17), "and what was written in the copy counts");
+}
+
+#[test]
+fn a_hub_that_lost_everything_gets_the_sum_back_and_goes_on_adding() {
+    let (mut hub, mut a, mut b) = ruled();
+    a.run("UPDATE skills SET uses = uses + 1");
+    settle(&mut hub, &mut a, &mut b, USES);
+    let mut restored = Hub::incarnated(2);
+    a.reconnect();
+    b.reconnect();
+    settle(&mut restored, &mut a, &mut b, USES);
+    a.run("UPDATE skills SET uses = uses + 1");
+    b.run("UPDATE skills SET uses = uses + 1");
+    assert_eq!(settle(&mut restored, &mut a, &mut b, USES)[0][1], number(13));
+}
+
+#[test]
+fn the_second_author_of_two_concurrent_writes_is_told_of_both() {
+    let (mut hub, mut a, mut b) = pair(SKILLS);
+    let mut resolver = options();
+    resolver.tables[0].rules = vec![("tags".into(), Rule::Resolver)];
+    a.options = resolver.clone();
+    b.options = resolver;
+    a.run("INSERT INTO skills(name, tags) VALUES('retry', 'one')");
+    settle(&mut hub, &mut a, &mut b, USES);
+    a.run("UPDATE skills SET tags = 'of a'");
+    b.run("UPDATE skills SET tags = 'of b'");
+    assert_eq!(a.sync(&mut hub).conflicts, 0);
+    assert_eq!(b.sync(&mut hub).conflicts, 1);
+    assert_eq!(a.contests, vec![]);
+    let [contest] = &b.contests[..] else { panic!("{:?}", b.contests) };
+    assert_eq!(
+        (contest.local.1.clone(), contest.remote.1.clone()),
+        (text("of b").into(), text("of a").into())
+    );
+    assert_eq!(
+        (contest.table.as_str(), contest.column.as_str(), contest.agent.as_str()),
+        ("skills", "tags", "a")
+    );
+}
+
+#[test]
+fn a_skill_that_two_agents_made_apart_was_used_as_often_as_both_say() {
+    const NUMBERED: &str =
+        "CREATE TABLE skills(id INTEGER PRIMARY KEY, name TEXT UNIQUE, uses, best, worst, tags TEXT)";
+    let (mut hub, mut a, mut b) = pair(NUMBERED);
+    a.options = options();
+    b.options = options();
+    a.sync(&mut hub);
+    b.sync(&mut hub);
+    a.run("INSERT INTO skills(name, uses, best, tags) VALUES('retry', 3, 9, '[1]')");
+    b.run("INSERT INTO skills(name, uses, best, tags) VALUES('retry', 4, 7, '[2]')");
+    let all = "SELECT name, uses, best, tags FROM skills";
+    let rows = settle(&mut hub, &mut a, &mut b, all);
+    assert_eq!(rows, vec![vec![text("retry"), number(7), number(9), text("[1,2]")]]);
+    a.run("UPDATE skills SET uses = uses + 1");
+    b.run("UPDATE skills SET uses = uses + 1");
+    assert_eq!(settle(&mut hub, &mut a, &mut b, all)[0][1], number(9));
+}
