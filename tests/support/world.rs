@@ -11,7 +11,8 @@ use federation_hub::storage::driver::{Sql, SqlError, SqlErrorKind};
 use federation_hub::storage::hub_store::{HubStore, StoreError};
 use federation_hub::storage::lease::{Claim, Holder, LEASE_MS};
 use federation_hub::storage::replica::{
-    ApplyExtras, CachedCatalog, HubClock, Mint, Setting, TurnError, apply_turn, collect_turn, open, reconcile,
+    ApplyExtras, CachedCatalog, CollectTurn, HubClock, Mint, Setting, TurnError, apply_turn, collect_turn,
+    open, reconcile,
 };
 use federation_hub::storage::scratch::prove_harmless;
 use rusqlite::Connection;
@@ -277,49 +278,11 @@ impl Agent {
     ) -> Result<Option<Counts>, StoreError> {
         let (epoch, mut catalog) = self.attach(hub);
         let mut counts = Counts::default();
-        let mut acked: Vec<SentBatch> = Vec::new();
-        let mut first = None;
-        loop {
-            let (clock, claim) = (self.hub_clock(), self.claim());
-            let turn = until_free(|| {
-                let setting = Setting { clock, claim, options: &self.options };
-                collect_turn(&mut self.sql, catalog.clone(), setting, self.limits, &mut self.mint)
-            });
-            self.notices.extend(turn.notices.iter().cloned());
-            catalog = Some(turn.catalog.clone());
-            let more = turn.collected.more;
-            let rows = turn.collected.rows;
-            self.told.extend(turn.collected.notices.clone());
-            self.notices.extend(turn.collected.notices.clone());
-            if first.is_none()
-                && let Some((schema, _)) = &turn.schema
-            {
-                let schema = self.sql.declared(schema.clone());
-                let request = RegisterRequest { replica: turn.state.replica, epoch, schema };
-                hub.store.register(&self.caller, &request)?;
-                hub.store.commit().unwrap();
-            }
-            let replica = turn.state.replica;
-            if let Some((sent, batch)) = &turn.collected.batch {
-                if fate == Fate::LosesBatch {
-                    self.attached = None;
-                    return Ok(None);
-                }
-                let ack = hub.push(&self.caller, replica, epoch, batch)?;
-                self.take_ack(ack, &mut counts);
-                counts.pushed += rows;
-                acked.push(*sent);
-            }
-            first.get_or_insert(turn);
-            if !more {
-                break;
-            }
-        }
-        if fate == Fate::LosesAnswer {
+        let pushed = self.push_all(hub, fate, epoch, &mut catalog, &mut counts)?;
+        let Some((first, mut acked)) = pushed.filter(|_| fate != Fate::LosesAnswer) else {
             self.attached = None;
             return Ok(None);
-        }
-        let first = first.unwrap();
+        };
         let request = PullRequest {
             replica: first.state.replica,
             epoch,
@@ -376,6 +339,53 @@ impl Agent {
         self.notices.extend(snapshot.done.refused.iter().map(|(_, reason)| reason.clone()));
         self.attached = Some((epoch, catalog));
         Ok(Some(counts))
+    }
+
+    /// Collects and pushes all that there is. Returns the first turn, and the batches that the hub has taken;
+    /// nothing if a batch gets lost.
+    fn push_all(
+        &mut self,
+        hub: &mut Hub,
+        fate: Fate,
+        epoch: u64,
+        catalog: &mut Option<CachedCatalog>,
+        counts: &mut Counts,
+    ) -> Result<Option<(CollectTurn, Vec<SentBatch>)>, StoreError> {
+        let mut acked = Vec::new();
+        let mut first = None;
+        loop {
+            let (clock, claim) = (self.hub_clock(), self.claim());
+            let turn = until_free(|| {
+                let setting = Setting { clock, claim, options: &self.options };
+                collect_turn(&mut self.sql, catalog.clone(), setting, self.limits, &mut self.mint)
+            });
+            self.notices.extend(turn.notices.iter().cloned());
+            *catalog = Some(turn.catalog.clone());
+            let (more, rows) = (turn.collected.more, turn.collected.rows);
+            self.told.extend(turn.collected.notices.clone());
+            self.notices.extend(turn.collected.notices.clone());
+            if first.is_none()
+                && let Some((schema, _)) = &turn.schema
+            {
+                let schema = self.sql.declared(schema.clone());
+                let request = RegisterRequest { replica: turn.state.replica, epoch, schema };
+                hub.store.register(&self.caller, &request)?;
+                hub.store.commit().unwrap();
+            }
+            if let Some((sent, batch)) = &turn.collected.batch {
+                if fate == Fate::LosesBatch {
+                    return Ok(None);
+                }
+                let ack = hub.push(&self.caller, turn.state.replica, epoch, batch)?;
+                self.take_ack(ack, counts);
+                counts.pushed += rows;
+                acked.push(*sent);
+            }
+            first.get_or_insert(turn);
+            if !more {
+                return Ok(first.map(|first| (first, acked)));
+            }
+        }
     }
 
     /// Notes what the hub says to a batch.
