@@ -2,6 +2,7 @@
 
 use super::catalog::{Catalog, Table, quote, quote_list};
 use super::driver::{Sql, SqlError, ValueRef};
+use super::identity::fingerprint;
 use super::references::Reference;
 use super::row_meta::CellMeta;
 use super::rows::{Entry, LocalKey};
@@ -85,7 +86,9 @@ pub fn spoil<'a>(
             if let Some(mut entry) = Entry::by_key(sql, referrers.table, &local)?
                 && let Some(cell) = entry.meta.cell(column).copied()
             {
-                entry.meta.put(CellMeta { fingerprint: !cell.fingerprint, ..cell });
+                // Anything but the fingerprint of the number, however often it is spoilt.
+                let other = !fingerprint(&referrers.value);
+                entry.meta.put(CellMeta { fingerprint: other, ..cell });
                 entry.update(sql, referrers.table, &local)?;
                 spoilt.push((referrers.table, key));
             }
