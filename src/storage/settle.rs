@@ -175,14 +175,6 @@ fn follow_moves(
             changed(sql, context, table, replaced)?;
         }
     }
-    for half in &moves {
-        let Some(table) = catalog.numbered(half.table) else { continue };
-        if let (Key::Number(_), [Value::Integer(number)]) = (&table.key, &half.key(table)[..]) {
-            for (child, key) in spoil(sql, catalog, table, *number)? {
-                log_entry(sql, child, log_op::TOUCHED, half.at_ms, &key)?;
-            }
-        }
-    }
     if let Some(last) = moves.last() {
         sql.execute(
             "UPDATE _federation_log SET op = ? WHERE op IN (1, 2) AND seq <= ?",

@@ -202,3 +202,23 @@ fn a_number_that_changes_hands_means_another_row_to_what_references_it() {
         assert_eq!(agent.rows(tasks), [[Value::Text("one".into()), Value::Integer(1)]]);
     }
 }
+
+#[test]
+fn a_delete_that_did_not_see_the_union_leaves_the_other_row() {
+    let (mut hub, mut agents) = agents(2, "CREATE TABLE skills(id INTEGER PRIMARY KEY, name UNIQUE, why)");
+    let [a, b] = &mut agents[..] else { unreachable!() };
+    a.sync(&mut hub);
+    b.sync(&mut hub);
+    a.run("INSERT INTO skills VALUES(1, 'retry', 'a')");
+    b.run("INSERT INTO skills VALUES(1, 'retry', 'b')").sync(&mut hub);
+    a.sync(&mut hub);
+    b.sync_with(&mut hub, Fate::Complete, &mut |b| {
+        b.run("DELETE FROM skills");
+    });
+    for _ in 0..2 {
+        b.sync(&mut hub);
+        a.sync(&mut hub);
+    }
+    assert_eq!(a.rows("SELECT why FROM skills"), [[Value::Text("a".into())]]);
+    assert_eq!(a.rows("SELECT * FROM skills"), b.rows("SELECT * FROM skills"));
+}
