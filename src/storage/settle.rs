@@ -171,8 +171,15 @@ fn follow_moves(
             continue;
         }
         let (from, to) = (LocalKey::of(table, &from)?, LocalKey::of(table, &to)?);
+        let numbers = [from.clone(), to.clone()];
         if let Some(replaced) = follow_move(sql, context, table, &from, to, at_ms, mark)? {
             changed(sql, context, table, replaced)?;
+        }
+        for number in numbers {
+            let LocalKey::Number(number) = number else { continue };
+            for (child, key) in spoil(sql, catalog, table, number)? {
+                log_entry(sql, child, log_op::TOUCHED, at_ms, &key)?;
+            }
         }
     }
     if let Some(last) = moves.last() {
