@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::contests::Contests;
 use super::derive::Deriver;
 use super::push::{Resolved, check_row, renumber};
-use crate::model::{Op, RowChange, RuleBook, Seq};
+use crate::model::{CellValue, Op, RowChange, RuleBook, Seq};
 use crate::protocol::message::Contested;
 use crate::storage::hub_store::StoreError;
 
@@ -107,12 +107,14 @@ impl Merger<'_> {
             let highest = raw.highest().hlc;
             row.raw = raw;
             let has_effective = row.effective.is_some();
+            let references = row.raw.cells.values().any(|cell| matches!(cell.value, CellValue::Ref(_)));
             self.deriver.rows.store(no)?;
             let tenant = &mut *self.deriver.tenant;
             tenant.seq = position;
             tenant.highest = tenant.highest.max(highest);
             let is_free = self.deriver.rules.table(table.table).is_none_or(|rules| rules.is_free());
-            if !is_free || has_effective {
+            // A reference that only the application declares follows a union as well.
+            if !is_free || has_effective || references {
                 self.touched.insert(no);
             }
             if change.writes.iter().any(|write| write.op == Op::Delete) {
