@@ -222,3 +222,24 @@ fn a_delete_that_did_not_see_the_union_leaves_the_other_row() {
     assert_eq!(a.rows("SELECT why FROM skills"), [[Value::Text("a".into())]]);
     assert_eq!(a.rows("SELECT * FROM skills"), b.rows("SELECT * FROM skills"));
 }
+
+#[test]
+fn numbers_that_are_exchanged_mean_the_other_rows_to_what_references_them() {
+    let (mut hub, mut agents) = agents(
+        2,
+        "CREATE TABLE tasks(id INTEGER PRIMARY KEY, title);
+         CREATE TABLE steps(id INTEGER PRIMARY KEY, what,
+           task INTEGER REFERENCES tasks(id) DEFERRABLE INITIALLY DEFERRED)",
+    );
+    let [a, b] = &mut agents[..] else { unreachable!() };
+    a.run("INSERT INTO tasks VALUES(1, 'one'), (2, 'two'); INSERT INTO steps VALUES(1, 'begin', 1)")
+        .sync(&mut hub);
+    b.sync(&mut hub);
+    a.run("BEGIN; UPDATE tasks SET id = 9 WHERE id = 1; UPDATE tasks SET id = 1 WHERE id = 2;");
+    a.run("UPDATE tasks SET id = 2 WHERE id = 9; COMMIT").sync(&mut hub);
+    b.sync(&mut hub);
+    for agent in [a, b] {
+        let titles = "SELECT title FROM steps JOIN tasks ON tasks.id = task";
+        assert_eq!(agent.rows(titles), [[Value::Text("two".into())]]);
+    }
+}
