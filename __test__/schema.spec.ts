@@ -135,17 +135,18 @@ describe('migrate', () => {
     db.exec('ROLLBACK')
     await FederationHub.migrate(db, () => undefined)
     const order: string[] = []
-    const [, report] = await Promise.all([
-      FederationHub.migrate(db, async () => {
-        await new Promise((resolve) => setTimeout(resolve, 20))
-        order.push('migrated')
-        expect((await rejection(hub.sync(db))).message).toContain('inside migrate()')
-      }),
-      hub.sync(db).then((done) => {
-        order.push('synced')
-        return done
-      }),
-    ])
+    let begun = (): void => undefined
+    const hasBegun = new Promise<void>((resolve) => (begun = resolve))
+    const migrated = FederationHub.migrate(db, async () => {
+      begun()
+      await new Promise((resolve) => setTimeout(resolve, 20))
+      order.push('migrated')
+      expect((await rejection(hub.sync(db))).message).toContain('inside migrate()')
+    })
+    await hasBegun
+    const report = await hub.sync(db)
+    order.push('synced')
+    await migrated
     expect(order).toEqual(['migrated', 'synced'])
     expect(report.pushed).toBe(2)
   })
