@@ -17,10 +17,11 @@ use super::turn::turn;
 use crate::model::{ReplicaId, VectorClock};
 use crate::protocol::close_code::GOODBYE;
 use crate::protocol::message::Hello;
+use crate::storage::attach::{open, reconcile, release};
 use crate::storage::choice::SyncOptions;
 use crate::storage::driver::{Sql, SqlDriver, batch};
 use crate::storage::lease::{Claim, Holder};
-use crate::storage::replica::{Mint, open, reconcile, release};
+use crate::storage::replica::Mint;
 use crate::transport::{AgentEndpoint, AgentTls, EndpointAddress, PemSource};
 
 /// Databases whose attachment is remembered; more than any agent has.

@@ -5,8 +5,8 @@ use thiserror::Error;
 use super::runtime::RuntimeError;
 use crate::protocol::agent_session::ExchangeError;
 use crate::protocol::message::{Refusal, Refused};
+use crate::storage::attach::TurnError;
 use crate::storage::driver::{DriverGone, SqlError, SqlErrorKind};
-use crate::storage::replica::TurnError;
 use crate::transport::{ConnectError, ConnectionLost, EndpointAddressError, ReceiveError, SendError};
 
 /// What kind of failure it was. Each has one code in JavaScript.

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use super::agent_error::{AgentError, ErrorCode};
+use crate::storage::attach::TurnError;
 use crate::storage::driver::{Sql, SqlDriver, SqlError, SqlErrorKind, batch};
-use crate::storage::replica::TurnError;
 
 /// The first pause before a busy database is asked again; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(1);

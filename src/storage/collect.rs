@@ -7,13 +7,13 @@ use std::collections::HashMap;
 
 use super::bookkeeping::{ReplicaState, SentBatch, remember_batch, sent_batches};
 use super::capture_triggers::log_op;
-use super::catalog::{Table, quote, quote_list};
-use super::driver::{Sql, SqlError, ValueRef};
-use super::fields::Fields;
+use super::catalog::Table;
+use super::driver::{Sql, SqlError};
 use super::outgoing::outgoing;
-use super::rows::{Context, Entry, LocalKey, column_list, decode_values, encode_values, read_row};
-use super::settle::{Changed, Origin, log_entry, settle_log, settle_row};
-use crate::model::{ColumnIndex, KeyKind, Op, RowChange, TableHeader, Value, Write};
+use super::rows::{Context, Entry, LocalKey, read_row};
+use super::scan::{Missing, Scan, has_null_key, log_missing};
+use super::settle::{Changed, log_entry, settle_log, settle_row};
+use crate::model::{ColumnIndex, Op, RowChange, TableHeader, Value, Write};
 use crate::protocol::frame::MAX_FRAME_BYTES;
 use crate::protocol::message::{Batch, BatchBody};
 
@@ -261,117 +261,6 @@ fn scan_tables(
         }
     }
     Ok(!is_logged)
-}
-
-/// The values of a row's key columns, and of its travelling columns.
-type KeyAndRow = (Vec<Value>, Vec<Value>);
-
-/// What it means that a row is not there which was synced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Missing {
-    /// There is none: the table is looked at for the first time.
-    None,
-    /// It went with its table, as that was dropped: the hub is asked for it.
-    AskFor,
-    /// A migration has deleted it.
-    Delete,
-}
-
-/// A first look at a table's rows, page by page, in the order of the key.
-struct Scan {
-    origin: Origin,
-    /// What rows are that were synced and are not there.
-    missing: Missing,
-    now_ms: i64,
-    after: Option<Vec<Value>>,
-}
-
-impl Scan {
-    fn of(sql: &mut dyn Sql, table: &Table) -> Result<Option<Self>, SqlError> {
-        let row = sql.query_row(
-            &format!(
-                "SELECT scan, scanned, {} FROM _federation_table WHERE tbl = ? AND scan IS NOT NULL",
-                super::capture_triggers::WALL_CLOCK
-            ),
-            &[table.number.into()],
-        )?;
-        let Some(row) = row else { return Ok(None) };
-        let mut fields = Fields::from(row);
-        let scan = fields.text()?;
-        let after = match fields.value() {
-            Value::Blob(bytes) => Some(decode_values(&bytes)?),
-            _ => None,
-        };
-        let now_ms = fields.integer()?;
-        let origin = if scan == "old" { Origin::Old } else { Origin::Written(now_ms) };
-        let missing = match scan.as_str() {
-            "again" => Missing::AskFor,
-            "changed" => Missing::Delete,
-            _ => Missing::None,
-        };
-        Ok(Some(Self { origin, missing, now_ms, after }))
-    }
-
-    /// The next rows, with their keys. Rows whose key holds a NULL have no identity and are passed over.
-    fn page(&self, sql: &mut dyn Sql, table: &Table, limit: usize) -> Result<Vec<KeyAndRow>, SqlError> {
-        let keys = quote_list(table.key_columns());
-        let width = table.key_columns().len();
-        let marks = vec!["?"; width].join(", ");
-        let mut conditions: Vec<String> =
-            table.key_columns().into_iter().map(|column| format!("{} IS NOT NULL", quote(column))).collect();
-        conditions.extend(self.after.as_ref().map(|_| format!("({keys}) > ({marks})")));
-        let mut params: Vec<ValueRef<'_>> = self.after.iter().flatten().map(ValueRef::from).collect();
-        params.push(super::fields::integer(limit as u64)?);
-        let mut page = Vec::new();
-        let statement = format!(
-            "SELECT {keys}, {} FROM main.{} WHERE {} ORDER BY {keys} LIMIT ?",
-            column_list(table),
-            quote(&table.name),
-            conditions.join(" AND ")
-        );
-        sql.query(&statement, &params, &mut |row| {
-            let (key, cells) = row.split_at(width);
-            page.push((key.to_vec(), cells.to_vec()));
-            Ok(())
-        })?;
-        Ok(page)
-    }
-
-    /// Remembers how far the look has come; an empty page ends it.
-    fn advance(sql: &mut dyn Sql, table: &Table, last: Option<Vec<Value>>) -> Result<(), SqlError> {
-        match last {
-            Some(key) => sql.execute(
-                "UPDATE _federation_table SET scanned = ? WHERE tbl = ?",
-                &[ValueRef::Blob(&encode_values(&key)?), table.number.into()],
-            )?,
-            None => sql.execute(
-                "UPDATE _federation_table SET scan = NULL, scanned = NULL WHERE tbl = ?",
-                &[table.number.into()],
-            )?,
-        };
-        Ok(())
-    }
-}
-
-/// Whether there is a row whose key holds a NULL, which SQLite allows: nothing tells such rows apart.
-fn has_null_key(sql: &mut dyn Sql, table: &Table) -> Result<bool, SqlError> {
-    if table.key_kind() == KeyKind::Number {
-        return Ok(false);
-    }
-    let nulls: Vec<String> =
-        table.key_columns().into_iter().map(|column| format!("{} IS NULL", quote(column))).collect();
-    let statement = format!("SELECT 1 FROM main.{} WHERE {} LIMIT 1", quote(&table.name), nulls.join(" OR "));
-    Ok(sql.query_row(&statement, &[])?.is_some())
-}
-
-/// Has rows that were synced and are not there settled as deleted. Returns whether there are any.
-fn log_missing(sql: &mut dyn Sql, table: &Table, now_ms: i64) -> Result<bool, SqlError> {
-    let missing = Entry::missing(sql, table)?;
-    for entry in &missing {
-        let Some(key) = entry.key.values()? else { continue };
-        log_entry(sql, table, log_op::DELETED, now_ms, &key)?;
-    }
-    Ok(!missing.is_empty())
 }
 
 /// Adds rows that were settled before and are not under way. Returns whether none is left.

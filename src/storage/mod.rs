@@ -3,6 +3,7 @@
 pub mod ahead;
 pub mod apply;
 mod apply_row;
+pub mod attach;
 pub mod bookkeeping;
 pub mod capture;
 pub mod capture_triggers;
@@ -37,6 +38,7 @@ mod row_codec;
 pub mod row_meta;
 pub mod rows;
 pub mod ruled;
+mod scan;
 pub mod scratch;
 pub mod settle;
 pub mod sql_text;

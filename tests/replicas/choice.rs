@@ -1,7 +1,8 @@
 //! What an application may choose: which tables are shared, how their rows are identified, what becomes of rows
 //! that were there before, and who makes the tables.
 
-use crate::world::{Agent, Hub, pair, settle, text};
+use crate::world::parts::text;
+use crate::world::{Agent, Hub, pair, settle};
 use federation_hub::model::{Rule, Value};
 use federation_hub::storage::choice::{SyncOptions, TableOptions};
 use federation_hub::storage::references::{DeclaredParent, DeclaredReference};

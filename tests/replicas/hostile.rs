@@ -1,6 +1,7 @@
 //! What applications, locks and lost connections do to a replica at the worst moment.
 
-use crate::world::{Agent, Counts, Fate, Hub, pair, settle, text};
+use crate::world::parts::text;
+use crate::world::{Agent, Counts, Fate, Hub, pair, settle};
 use federation_hub::model::Value;
 use federation_hub::storage::collect::TurnLimits;
 

@@ -2,16 +2,16 @@
 
 use std::fmt::Write as _;
 
-use crate::world::{Agent, Hub, pair, text};
-use federation_hub::model::{RowId, RowUpdate, TableHeader, Value};
-use federation_hub::protocol::message::Rows;
-use federation_hub::storage::apply::Incoming;
+use crate::unions::{SKILL_LINKS, SKILL_NAMES, SKILLS};
+use crate::world::parts::text;
+use crate::world::{Agent, Hub, pair};
+use federation_hub::model::Value;
 use federation_hub::storage::collect::TurnLimits;
 
-const NO_ROWS: Vec<Vec<Value>> = Vec::new();
+pub const NO_ROWS: Vec<Vec<Value>> = Vec::new();
 
 /// Syncs everyone until nothing moves any more.
-fn settle(hub: &mut Hub, agents: &mut [&mut Agent]) {
+pub fn settle(hub: &mut Hub, agents: &mut [&mut Agent]) {
     for _ in 0..3 {
         for agent in &mut *agents {
             agent.sync(hub);
@@ -20,7 +20,7 @@ fn settle(hub: &mut Hub, agents: &mut [&mut Agent]) {
 }
 
 /// All agree on a query that leaves numbers out, and nothing dangles or is set aside anywhere.
-fn agree(agents: &mut [&mut Agent], query: &str) -> Vec<Vec<Value>> {
+pub fn agree(agents: &mut [&mut Agent], query: &str) -> Vec<Vec<Value>> {
     let first = agents[0].rows(query);
     for agent in &mut *agents {
         assert_eq!(agent.rows(query), first);
@@ -31,7 +31,7 @@ fn agree(agents: &mut [&mut Agent], query: &str) -> Vec<Vec<Value>> {
 }
 
 /// A pair whose second agent has used up some numbers, so that no number means the same row on both.
-fn shifted(schema: &str, shifts: &str) -> (Hub, Agent, Agent) {
+pub fn shifted(schema: &str, shifts: &str) -> (Hub, Agent, Agent) {
     let (hub, mut a, mut b) = pair(schema);
     a.run("PRAGMA foreign_keys = ON");
     b.run("PRAGMA foreign_keys = ON").run(shifts);
@@ -174,83 +174,6 @@ fn equal_numbers_in_two_databases_that_grew_apart_are_no_equal_rows() {
     assert_eq!(agree(&mut [&mut a, &mut b], all), expected);
 }
 
-const SKILLS: &str = "
-    CREATE TABLE skills(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, uses INTEGER DEFAULT 0, tip TEXT);
-    CREATE TABLE links(id INTEGER PRIMARY KEY, parent INTEGER NOT NULL REFERENCES skills ON DELETE CASCADE,
-      child INTEGER NOT NULL REFERENCES skills ON DELETE CASCADE, UNIQUE(parent, child));
-    CREATE TABLE skill_embeddings(skill_id INTEGER PRIMARY KEY REFERENCES skills(id) ON DELETE CASCADE, e TEXT);";
-
-const SKILL_NAMES: &str = "SELECT name, uses, tip FROM skills ORDER BY name";
-const SKILL_LINKS: &str = "SELECT p.name, c.name FROM links, skills AS p, skills AS c
-                           WHERE p.id = parent AND c.id = child ORDER BY 1, 2";
-
-#[test]
-fn one_skill_made_twice_is_one_row_that_both_know_by_their_own_number() {
-    let (mut hub, mut a, mut b) = shifted(SKILLS, "INSERT INTO skills(name) VALUES('b1'), ('b2')");
-    a.run("INSERT INTO skills(name, uses) VALUES('retry', 1), ('a2', 0)");
-    a.run("INSERT INTO links(parent, child) VALUES(1, 2)")
-        .run("INSERT INTO skill_embeddings VALUES(1, 'of a')");
-    b.run("INSERT INTO skills(name, tip) VALUES('retry', 'wait')");
-    b.run("INSERT INTO links(parent, child) VALUES(3, 1), (2, 3)");
-    settle(&mut hub, &mut [&mut a, &mut b]);
-    assert_eq!(agree(&mut [&mut a, &mut b], SKILL_NAMES).len(), 4);
-    assert_eq!(agree(&mut [&mut a, &mut b], SKILL_LINKS).len(), 3);
-    let number = "SELECT id FROM skills WHERE name = 'retry'";
-    assert_eq!(a.rows(number), vec![vec![Value::Integer(1)]]);
-    assert_eq!(b.rows(number), vec![vec![Value::Integer(3)]]);
-    // It goes on as one row.
-    b.run("UPDATE skills SET uses = 7 WHERE id = 3");
-    a.run("UPDATE skills SET tip = 'wait longer' WHERE id = 1");
-    settle(&mut hub, &mut [&mut a, &mut b]);
-    let retry = "SELECT uses, tip FROM skills WHERE name = 'retry'";
-    let expected = vec![vec![Value::Integer(7), text("wait longer")]];
-    assert_eq!(agree(&mut [&mut a, &mut b], retry), expected);
-    let mut late = Agent::new("acme", "late", 9);
-    settle(&mut hub, &mut [&mut late]);
-    agree(&mut [&mut a, &mut b, &mut late], SKILL_NAMES);
-    agree(&mut [&mut a, &mut b, &mut late], SKILL_LINKS);
-}
-
-#[test]
-fn what_references_two_rows_that_are_one_ends_at_that_one() {
-    let (mut hub, mut a, mut b) = shifted(SKILLS, "INSERT INTO skills(name) VALUES('b1'), ('b2')");
-    settle(&mut hub, &mut [&mut a, &mut b]);
-    // Both link their own `retry` to a skill that both have, and both give it an embedding.
-    for (agent, e) in [(&mut a, "of a"), (&mut b, "of b")] {
-        agent.run("INSERT INTO skills(name) VALUES('retry')");
-        let own = "(SELECT id FROM skills WHERE name = 'retry')";
-        agent
-            .run(&format!("INSERT INTO links(parent, child) SELECT {own}, id FROM skills WHERE name = 'b1'"));
-        agent.run(&format!("INSERT INTO skill_embeddings VALUES({own}, '{e}')"));
-    }
-    settle(&mut hub, &mut [&mut a, &mut b]);
-    agree(&mut [&mut a, &mut b], SKILL_NAMES);
-    assert_eq!(agree(&mut [&mut a, &mut b], SKILL_LINKS), vec![vec![text("retry"), text("b1")]]);
-    let embeddings = "SELECT name, e FROM skill_embeddings JOIN skills ON id = skill_id";
-    assert_eq!(agree(&mut [&mut a, &mut b], embeddings).len(), 1);
-}
-
-#[test]
-fn a_third_agent_that_had_both_rows_keeps_one() {
-    let schema = "CREATE TABLE skills(id INTEGER PRIMARY KEY, name TEXT, tip TEXT);
-                  CREATE TABLE uses(id INTEGER PRIMARY KEY, skill INTEGER REFERENCES skills, n INTEGER);";
-    let (mut hub, mut a, mut b) = pair(schema);
-    let mut c = Agent::new("acme", "c", 7);
-    c.run(schema);
-    for (agent, n) in [(&mut a, 1), (&mut b, 2)] {
-        agent.run("INSERT INTO skills(name) VALUES('retry')");
-        agent.run(&format!("INSERT INTO uses(skill, n) VALUES(1, {n})"));
-    }
-    for agent in [&mut a, &mut b] {
-        agent.sync(&mut hub);
-        agent.run("CREATE UNIQUE INDEX by_name ON skills(name)");
-    }
-    settle(&mut hub, &mut [&mut c]);
-    settle(&mut hub, &mut [&mut a, &mut b, &mut c]);
-    let all = "SELECT name, n FROM skills JOIN uses ON skill = skills.id ORDER BY n";
-    assert_eq!(agree(&mut [&mut a, &mut b, &mut c], all).len(), 2);
-}
-
 #[test]
 fn a_child_written_while_its_parents_delete_arrives_is_not_orphaned() {
     for (action, is_kept) in [("RESTRICT", true), ("CASCADE", false), ("SET NULL", true)] {
@@ -357,24 +280,6 @@ fn a_child_made_meanwhile_follows_its_parent_to_its_new_name() {
 }
 
 #[test]
-fn two_rows_that_were_one_are_two_again_where_their_author_meant_two() {
-    let (mut hub, mut a, mut b) = shifted(SKILLS, "INSERT INTO skills(name) VALUES('b1')");
-    a.run("INSERT INTO skills(name) VALUES('retry'), ('a2')")
-        .run("INSERT INTO links(parent, child) VALUES(1, 2)");
-    b.run("INSERT INTO skills(name) VALUES('retry')").run("INSERT INTO links(parent, child) VALUES(2, 1)");
-    a.sync(&mut hub);
-    b.sync_with(&mut hub, crate::world::Fate::LosesAnswer, &mut |_| {});
-    a.sync(&mut hub);
-    b.run("UPDATE skills SET name = 'plan' WHERE id = 2");
-    settle(&mut hub, &mut [&mut b, &mut a]);
-    let names = agree(&mut [&mut a, &mut b], SKILL_NAMES);
-    assert_eq!(names.len(), 4);
-    let links = vec![vec![text("plan"), text("b1")], vec![text("retry"), text("a2")]];
-    assert_eq!(agree(&mut [&mut a, &mut b], SKILL_LINKS), links);
-    assert_eq!(b.rows("SELECT id FROM skills WHERE name = 'plan'"), vec![vec![Value::Integer(2)]]);
-}
-
-#[test]
 fn a_reference_to_a_number_that_another_row_took_is_another_reference() {
     let schema = "CREATE TABLE p(id INTEGER PRIMARY KEY, name TEXT);
                   CREATE TABLE c(id INTEGER PRIMARY KEY, p INTEGER REFERENCES p);";
@@ -442,60 +347,4 @@ fn a_row_that_nothing_references_costs_no_check() {
     assert_eq!(alone, bound, "a parent that is made is checked by nothing");
     let child = "CREATE TABLE t(id INTEGER PRIMARY KEY, p INTEGER REFERENCES t)";
     assert_eq!(statements_for_one_row(child, insert), alone + 1);
-}
-
-/// Tells an agent that the row of `table` with the first title is the one with the second.
-fn unite(agent: &mut Agent, table: &str, lost: &str, survivor: &str) {
-    let mut id = |title: &str| {
-        let query = format!(
-            "SELECT r.id FROM _federation_row AS r JOIN {table} AS t ON r.k = t.id WHERE t.title = '{title}' \
-             AND r.tbl = (SELECT tbl FROM _federation_table WHERE name = '{table}')"
-        );
-        match &agent.rows(&query)[0][0] {
-            Value::Blob(id) => RowId::from_slice(id).unwrap(),
-            other => panic!("{other:?}"),
-        }
-    };
-    let (lost, survivor) = (id(lost), id(survivor));
-    let header = TableHeader { name: table.into(), columns: vec!["title".into()] };
-    let (seq, united, writes) = (1, Some(survivor), Vec::new());
-    let update = RowUpdate { table: 0, id: lost, number: None, seq, whole: false, united, writes };
-    let rows = Rows { tables: vec![header], rows: vec![update] };
-    agent.apply(&Incoming { rows, ..Incoming::default() });
-}
-
-#[test]
-fn of_two_rows_here_that_are_one_the_survivor_gets_what_references_the_other_and_its_unsent_edits() {
-    let schema = "
-        CREATE TABLE notes(id INTEGER PRIMARY KEY, title TEXT, body TEXT);
-        CREATE TABLE tags(id INTEGER PRIMARY KEY, note INTEGER REFERENCES notes, label TEXT);
-        CREATE TABLE bodies(note INTEGER PRIMARY KEY REFERENCES notes ON DELETE CASCADE, text TEXT);
-        CREATE TABLE bits(id INTEGER PRIMARY KEY, body INTEGER REFERENCES bodies(note));
-        CREATE TRIGGER watch AFTER UPDATE ON tags BEGIN UPDATE notes SET body = 'fired'; END;";
-    let (mut hub, mut a, mut b) = pair(schema);
-    a.run("INSERT INTO notes(title) VALUES('lost'), ('other'), ('kept')");
-    a.run("INSERT INTO tags(note, label) VALUES(1, 'x'), (2, 'y')")
-        .run("INSERT INTO bodies VALUES(1, 'long')");
-    a.run("INSERT INTO bits(body) VALUES(1)");
-    settle(&mut hub, &mut [&mut a, &mut b]);
-    a.run("UPDATE notes SET body = 'unsent' WHERE title = 'lost'");
-    unite(&mut a, "notes", "lost", "kept");
-    assert_eq!(
-        a.rows("SELECT id, title, body FROM notes"),
-        vec![
-            vec![Value::Integer(2), text("other"), Value::Null],
-            vec![Value::Integer(3), text("kept"), text("unsent")]
-        ]
-    );
-    assert_eq!(
-        a.rows("SELECT note FROM tags ORDER BY label"),
-        vec![vec![Value::Integer(3)], vec![Value::Integer(2)]]
-    );
-    assert_eq!(a.rows("SELECT note FROM bodies"), vec![vec![Value::Integer(3)]]);
-    assert_eq!(a.rows("SELECT body FROM bits"), vec![vec![Value::Integer(3)]]);
-    assert_eq!(a.rows("PRAGMA foreign_key_check"), NO_ROWS);
-    let counts = a.sync(&mut hub);
-    assert_eq!(counts.pushed, 1, "what was moved is no write; the edit is one, of the survivor");
-    b.sync(&mut hub);
-    assert_eq!(b.rows("SELECT body FROM notes WHERE title = 'kept'"), vec![vec![text("unsent")]]);
 }

@@ -1,6 +1,7 @@
 //! Tables without a PRIMARY KEY, and rows without a key.
 
-use crate::world::{Agent, Counts, Hub, pair, settle, text};
+use crate::world::parts::text;
+use crate::world::{Agent, Counts, Hub, pair, settle};
 use federation_hub::model::Value;
 
 const LINES: &str = "CREATE TABLE lines(line TEXT, n)";

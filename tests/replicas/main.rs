@@ -21,6 +21,7 @@ mod rules_converge;
 mod schema_change;
 mod sharing;
 mod triggers;
+mod unions;
 #[path = "../support/world.rs"]
 mod world;
 mod writes;

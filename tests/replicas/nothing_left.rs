@@ -1,6 +1,7 @@
 //! Nothing left behind: a detached database equals one that never synced.
 
-use crate::world::{Agent, Counts, Fate, Hub, pair, settle, text};
+use crate::world::parts::text;
+use crate::world::{Agent, Counts, Fate, Hub, pair, settle};
 use federation_hub::model::Value;
 use federation_hub::storage::detach::detach;
 use federation_hub::storage::driver::SqlErrorKind;

@@ -1,6 +1,7 @@
 //! Columns with a merge rule of their own.
 
-use crate::world::{Agent, Fate, Hub, pair, settle, text};
+use crate::world::parts::text;
+use crate::world::{Agent, Fate, Hub, pair, settle};
 use federation_hub::model::{Rule, Value};
 use federation_hub::storage::choice::{SyncOptions, TableOptions};
 

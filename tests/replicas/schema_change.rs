@@ -1,6 +1,7 @@
 //! What an application does to its schema between two syncs.
 
-use crate::world::{Agent, Counts, pair, settle, text};
+use crate::world::parts::text;
+use crate::world::{Agent, Counts, pair, settle};
 use federation_hub::model::Value;
 use federation_hub::storage::migrate;
 

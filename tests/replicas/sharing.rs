@@ -1,6 +1,7 @@
 //! What agents that share a hub see of each other's rows: one test for each promise.
 
-use crate::world::{Agent, Counts, Fate, Hub, pair, text};
+use crate::world::parts::text;
+use crate::world::{Agent, Counts, Fate, Hub, pair};
 use federation_hub::model::Value;
 
 const NOTES: &str = "CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT, body)";

@@ -2,7 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::world::{Agent, Hub, settle, text};
+use crate::world::parts::text;
+use crate::world::{Agent, Hub, settle};
 use federation_hub::model::Value;
 
 const NOTES: &str = "CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT UNIQUE, updated_at);

@@ -1,6 +1,7 @@
 //! Every way to write: whatever the application's statement, the others get what it did.
 
-use crate::world::{Agent, Counts, Hub, pair, settle, text};
+use crate::world::parts::text;
+use crate::world::{Agent, Counts, Hub, pair, settle};
 use federation_hub::model::Value;
 
 const SKILLS: &str = "CREATE TABLE skills(id TEXT PRIMARY KEY, name TEXT, kind TEXT, gone INTEGER);";

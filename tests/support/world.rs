@@ -1,9 +1,15 @@
 //! Agents and a hub without a network: the real storage on both sides, on in-memory SQLite, driven by hand.
 
+pub mod parts;
+
+pub use parts::{Counts, Fate};
+use parts::{cut, until_free};
+
 use federation_hub::model::{ReplicaId, Value};
 use federation_hub::protocol::hub_request::{Caller, PullRequest, RegisterRequest};
-use federation_hub::protocol::message::{Ack, Contested, Refusal, Rows};
+use federation_hub::protocol::message::{Ack, Contested, Refusal};
 use federation_hub::storage::apply::Incoming;
+use federation_hub::storage::attach::{TurnError, open, reconcile};
 use federation_hub::storage::bookkeeping::SentBatch;
 use federation_hub::storage::choice::SyncOptions;
 use federation_hub::storage::collect::TurnLimits;
@@ -11,8 +17,7 @@ use federation_hub::storage::driver::{Sql, SqlError, SqlErrorKind};
 use federation_hub::storage::hub_store::{HubStore, StoreError};
 use federation_hub::storage::lease::{Claim, Holder, LEASE_MS};
 use federation_hub::storage::replica::{
-    ApplyExtras, CachedCatalog, CollectTurn, HubClock, Mint, Setting, TurnError, apply_turn, collect_turn,
-    open, reconcile,
+    ApplyExtras, CachedCatalog, CollectTurn, HubClock, Mint, Setting, apply_turn, collect_turn,
 };
 use federation_hub::storage::scratch::prove_harmless;
 use rusqlite::Connection;
@@ -21,39 +26,6 @@ use tempfile::TempPath;
 use crate::clock::Clock;
 use crate::database::Faulty;
 pub use crate::hub::Hub;
-
-/// How far a sync gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// To its end.
-    Complete,
-    /// The batch never arrives.
-    LosesBatch,
-    /// The hub has the batch, and its answer never arrives.
-    LosesAnswer,
-    /// This many turns of the answer are applied, and the rest never arrives.
-    InterruptedPull(usize),
-}
-
-/// Runs a turn, and once more each time that it finds the database busy: what the engine does.
-fn until_free<T>(mut turn: impl FnMut() -> Result<T, SqlError>) -> T {
-    loop {
-        match turn() {
-            Ok(value) => return value,
-            Err(error) => assert_eq!(error.kind, SqlErrorKind::Busy, "{error}"),
-        }
-    }
-}
-
-/// What a sync did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    pub pulled: u64,
-    pub pushed: u64,
-    pub conflicts: u64,
-    pub quarantined: u64,
-    pub rejected: u64,
-}
 
 /// An agent's database, and what its connection would remember.
 pub struct Agent {
@@ -422,23 +394,4 @@ pub fn settle(hub: &mut Hub, a: &mut Agent, b: &mut Agent, query: &str) -> Vec<V
     }
     assert_eq!(a.rows(query), b.rows(query), "{query}");
     a.rows(query)
-}
-
-/// A text value.
-pub fn text(value: &str) -> Value {
-    Value::Text(value.into())
-}
-
-/// The rows of an answer, as the turns that apply them get them; the last turn may have none.
-fn cut(chunks: Vec<Rows>, size: usize) -> Vec<Rows> {
-    let mut slices = Vec::new();
-    for chunk in chunks {
-        for rows in chunk.rows.chunks(size) {
-            slices.push(Rows { tables: chunk.tables.clone(), rows: rows.to_vec() });
-        }
-    }
-    if slices.is_empty() {
-        slices.push(Rows::default());
-    }
-    slices
 }

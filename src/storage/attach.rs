@@ -1,0 +1,159 @@
+//! Attaching a database: its bookkeeping is made if there is none, and hub and replica settle what each knows.
+//! Once for each database and connection.
+
+use thiserror::Error;
+
+use super::bookkeeping::{
+    ReplicaState, acknowledge, forget_sent, install, is_installed, probe, sent_batches,
+};
+use super::capture::{Discovery, refresh};
+use super::catalog::Catalog;
+use super::choice::SyncOptions;
+use super::collect::{TurnLimits, look_at_old_rows};
+use super::driver::{Sql, SqlError};
+use super::lease::Claim;
+use super::rows::Context;
+use super::tenant_tables;
+use super::transaction::{Purpose, transaction, without_waiting};
+use crate::model::{Digest, Hlc, ReplicaId, StampSource};
+use crate::protocol::message::{Attached, Incarnation};
+
+/// Why a turn failed. Its transaction was rolled back: nothing has happened.
+#[derive(Clone, Debug, Error)]
+pub enum TurnError {
+    /// The database refused.
+    #[error(transparent)]
+    Sql(#[from] SqlError),
+    /// The database is bound to another tenant, whose rows must not reach this one (I15, I16).
+    #[error(
+        "this database holds the memory of tenant {bound}, and cannot be synced as tenant {asked}: use a \
+         database of its own for each tenant"
+    )]
+    OtherTenant {
+        /// Whose memory it holds.
+        bound: String,
+        /// Who asked.
+        asked: String,
+    },
+}
+
+/// Installs the bookkeeping if it is not there, and reads the replica's state.
+pub fn open(
+    sql: &mut dyn Sql,
+    tenant: &str,
+    fresh: ReplicaId,
+    claim: Claim,
+    options: &SyncOptions,
+) -> Result<ReplicaState, TurnError> {
+    let state = without_waiting(sql, |sql| {
+        transaction(sql, Purpose::Collect, |sql| {
+            if !is_installed(sql)? {
+                install(sql, fresh)?;
+                let catalog = refresh(sql, options, Discovery::of_existing(options), 0)?;
+                first_look(sql, &catalog, fresh)?;
+            }
+            let state = probe(sql)?.state;
+            claim.check(state.lease.as_ref())?;
+            Ok(state)
+        })
+    })?;
+    match state.tenant {
+        Some(bound) if bound != tenant => Err(TurnError::OtherTenant { bound, asked: tenant.to_owned() }),
+        _ => Ok(state),
+    }
+}
+
+/// Gives the lease back: a sync has failed, and whoever waits need not wait for it to run out.
+pub fn release(sql: &mut dyn Sql, claim: Claim) -> Result<(), SqlError> {
+    without_waiting(sql, |sql| {
+        transaction(sql, Purpose::Collect, |sql| {
+            let mut state = probe(sql)?.state;
+            if state.lease.is_some_and(|lease| lease.holder == claim.holder) {
+                state.lease = None;
+                state.save(sql)?;
+            }
+            Ok(())
+        })
+    })
+}
+
+/// Looks at the first rows of a database as it is attached: the identity of an old row is made of what it holds
+/// before the application touches it again. A template of a few hundred rows is dealt with here; of a larger
+/// database, rows that are edited before their turn comes are taken for new ones.
+fn first_look(sql: &mut dyn Sql, catalog: &Catalog, replica: ReplicaId) -> Result<(), SqlError> {
+    let stamps = StampSource { replica, offset_ms: 0, hub_now_ms: 0, highest: Hlc::ZERO };
+    let mut stretched = blake3::Hasher::new().update(&replica.0).finalize_xof();
+    let mut mint = || {
+        let mut bytes = [0; 16];
+        stretched.fill(&mut bytes);
+        bytes
+    };
+    let mut context = Context::new(catalog, 0, stamps, &mut mint);
+    look_at_old_rows(sql, &mut context, TurnLimits::default())
+}
+
+/// What a replica and its hub make of each other.
+#[derive(Debug)]
+pub struct Reconciled {
+    /// The state now.
+    pub state: ReplicaState,
+    /// The replica took a new id, and must attach again under it.
+    pub renewed: bool,
+    /// What people should know.
+    pub notice: Option<String>,
+}
+
+/// What to tell when nobody knows whether the hub has some additions and removals, so that they are not sent.
+const DROPPED: &str = "additions and removals of this database that were under way are dropped: it is a copy, or \
+                       went back in time, and nobody knows whether the hub has counted them";
+
+/// Settles with the hub which batches it has accepted (I12), and which store this is (I15).
+pub fn reconcile(
+    sql: &mut dyn Sql,
+    tenant: &str,
+    incarnation: Incarnation,
+    attached: &Attached,
+    fresh: ReplicaId,
+    claim: Claim,
+) -> Result<Reconciled, SqlError> {
+    without_waiting(sql, |sql| {
+        transaction(sql, Purpose::Collect, |sql| {
+            let mut state = probe(sql)?.state;
+            claim.check(state.lease.as_ref())?;
+            let sent = sent_batches(sql)?;
+            let other_store = state.incarnation.is_some_and(|known| known != incarnation);
+            let accepted = attached.last.map_or((0, Digest::ZERO), |last| last);
+            let before = (state.n(state.acked), state.acked_digest);
+            let known = sent.iter().find(|batch| (state.n(batch.mark), batch.digest) == accepted);
+            let renewed = match known {
+                _ if other_store => true,
+                Some(batch) => {
+                    acknowledge(sql, &mut state, *batch)?;
+                    false
+                }
+                None => accepted != before,
+            };
+            let mut notice = None;
+            if renewed {
+                if state.renew(sql, fresh)? {
+                    notice = Some(DROPPED.to_owned());
+                }
+            } else if !sent.is_empty() {
+                forget_sent(sql, state.acked)?;
+            }
+            if other_store {
+                state.cursor = 0;
+                state.resume = 0;
+                state.schema_digest = None;
+                tenant_tables::forget(sql)?;
+                sql.execute("UPDATE _federation_row SET batch = -1", &[])?;
+            }
+            if renewed || state.incarnation != Some(incarnation) || !sent.is_empty() {
+                state.incarnation = Some(incarnation);
+                state.tenant = Some(tenant.to_owned());
+                state.save(sql)?;
+            }
+            Ok(Reconciled { state, renewed, notice })
+        })
+    })
+}
