@@ -37,8 +37,9 @@ impl Numbers {
         wish: Option<i64>,
     ) -> Result<i64, SqlError> {
         let given = self.given(sql, table)?;
-        // `AUTOINCREMENT` never gives a number twice: below the sequence one may be a deleted row's.
-        let never_given = given.sequence.unwrap_or(0).saturating_add(1);
+        // `AUTOINCREMENT` never gives a number twice: below the sequence one may be a deleted row's. Where the
+        // sequence is at its end, gaps are all that there is.
+        let never_given = given.sequence.and_then(|given| given.checked_add(1)).unwrap_or(1);
         let wish = wish.filter(|wish| (never_given..=given.highest).contains(wish));
         for number in own.into_iter().chain(wish) {
             if self.is_free(sql, table, number)? {

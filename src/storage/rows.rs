@@ -1,9 +1,10 @@
 //! The bookkeeping of rows: from a key here to an identity and back.
 
 use super::catalog::{Catalog, Column, Key, Table, quote, quote_list};
-use super::driver::{Sql, SqlError, ValueRef};
+use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
 use super::fields::integer;
 use super::identity::fingerprint;
+use super::quarantine::ask_again;
 use super::row_meta::{CellMeta, Pending, RowMeta};
 use crate::model::{CellValue, Hlc, RowId, Seq, Stamp, StampSource, Value};
 
@@ -306,7 +307,9 @@ impl Entry {
     /// Adds it.
     pub fn insert(&self, sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
         let state = self.meta.encode()?;
-        sql.execute(
+        self.place(
+            sql,
+            table,
             "INSERT INTO _federation_row(tbl, k, id, batch, state) VALUES(?, ?, ?, ?, ?)",
             &[
                 table.number.into(),
@@ -315,7 +318,31 @@ impl Entry {
                 self.sending.as_param()?,
                 ValueRef::Blob(&state),
             ],
+        )
+    }
+
+    /// Runs a statement that puts the bookkeeping under the row's key. If that of another row lies there, that
+    /// row is not in its table any more, or this one could not be: it makes way, and the hub is asked for it.
+    fn place(
+        &self,
+        sql: &mut dyn Sql,
+        table: &Table,
+        statement: &str,
+        params: &[ValueRef<'_>],
+    ) -> Result<(), SqlError> {
+        let refused = match sql.execute(statement, params) {
+            Err(error) if error.kind == SqlErrorKind::Constraint => error,
+            outcome => return outcome.map(|_| ()),
+        };
+        let Some(other) = Self::by_key(sql, table, &self.key)?.filter(|other| other.id != self.id) else {
+            return Err(refused);
+        };
+        sql.execute(
+            "UPDATE OR REPLACE _federation_row SET k = ? WHERE tbl = ? AND k = ?",
+            &[LocalKey::dead(other.id).as_param(), table.number.into(), self.key.as_param()],
         )?;
+        ask_again(sql, table)?;
+        sql.execute(statement, params)?;
         Ok(())
     }
 
@@ -331,7 +358,9 @@ impl Entry {
     /// Writes it back, perhaps under another key than the one it was read from.
     pub fn update(&self, sql: &mut dyn Sql, table: &Table, was: &LocalKey) -> Result<(), SqlError> {
         let state = self.meta.encode()?;
-        sql.execute(
+        self.place(
+            sql,
+            table,
             "UPDATE _federation_row SET k = ?, batch = ?, state = ? WHERE tbl = ? AND k = ?",
             &[
                 self.key.as_param(),
@@ -340,8 +369,7 @@ impl Entry {
                 table.number.into(),
                 was.as_param(),
             ],
-        )?;
-        Ok(())
+        )
     }
 }
 

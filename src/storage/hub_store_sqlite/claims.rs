@@ -130,7 +130,8 @@ impl<'a> Claims<'a> {
             self.conn.prepare_cached(sql)?.execute(params![self.tenant, &target.0[..], row])?;
         }
         for target in targets.difference(&known) {
-            let sql = "INSERT INTO link (tenant, target, row) VALUES (?1, ?2, ?3)";
+            // A row that was made in this batch may be looked at twice in it.
+            let sql = "INSERT OR IGNORE INTO link (tenant, target, row) VALUES (?1, ?2, ?3)";
             self.conn.prepare_cached(sql)?.execute(params![self.tenant, &target.0[..], row])?;
         }
         Ok(())
