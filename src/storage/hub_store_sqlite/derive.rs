@@ -233,7 +233,7 @@ impl<'a> Deriver<'a> {
             for (at, link) in rules.links.iter().enumerate() {
                 let Some(values) = work.link_values(link) else { continue };
                 let parent = self.parent(link, &values, &mut targets)?;
-                if let Some((parent, renamed)) = parent.filter(|(parent, _)| *parent != no) {
+                if let Some((parent, renamed)) = parent {
                     work.edges.push(Edge { link: at, parent, renamed });
                 }
             }

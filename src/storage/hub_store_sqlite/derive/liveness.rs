@@ -149,7 +149,7 @@ impl Deriver<'_> {
         while let Some(no) = open.pop() {
             let (kept, edges) = (self.work(no)?.kept, self.work(no)?.edges.clone());
             for edge in edges {
-                if !region.contains(&edge.parent) || !self.holds(no, edge, kept)? {
+                if edge.parent == no || !region.contains(&edge.parent) || !self.holds(no, edge, kept)? {
                     continue;
                 }
                 let parent = self.work_mut(edge.parent)?;
@@ -217,7 +217,9 @@ impl Deriver<'_> {
             let Some((rules, at)) = self.link(table, edge.link) else { continue };
             let link = &rules.links[at];
             let is_alive = self.standing(edge.parent)?.alive;
-            let values = if !is_alive {
+            let values = if edge.parent == no && !is_alive {
+                None
+            } else if !is_alive {
                 link.replacement.clone()
             } else if edge.renamed {
                 self.rows.load(edge.parent)?;
