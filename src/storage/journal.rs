@@ -130,7 +130,9 @@ impl Step {
                 // Another row of this turn has taken a value of it. What the row was cannot be had here, and
                 // is asked for again.
                 ask_again(sql, table)?;
-                let reserved = Entry { sending: Sending::Clean, meta: RowMeta::default(), ..entry.clone() };
+                let is_taken = Entry::by_key(sql, table, &entry.key)?.is_some();
+                let key = if is_taken { LocalKey::dead(entry.id) } else { entry.key.clone() };
+                let reserved = Entry { key, id: entry.id, sending: Sending::Clean, meta: RowMeta::default() };
                 return reserved.insert(sql, table);
             }
             entry.insert(sql, table)?;

@@ -243,3 +243,28 @@ fn numbers_that_are_exchanged_mean_the_other_rows_to_what_references_them() {
         assert_eq!(agent.rows(titles), [[Value::Text("two".into())]]);
     }
 }
+
+#[test]
+fn a_row_whose_life_would_take_its_own_key_from_it_is_withheld() {
+    let (mut hub, mut agents) = agents(
+        2,
+        "CREATE TABLE tasks(id INTEGER PRIMARY KEY, first INTEGER REFERENCES steps(id) ON DELETE CASCADE);
+         CREATE TABLE steps(id INTEGER PRIMARY KEY,
+           task INTEGER NOT NULL UNIQUE REFERENCES tasks(id) ON DELETE RESTRICT)",
+    );
+    let [a, b] = &mut agents[..] else { unreachable!() };
+    a.run("INSERT INTO tasks VALUES(1, NULL); INSERT INTO steps VALUES(1, 1)").sync(&mut hub);
+    b.sync(&mut hub);
+    a.run("UPDATE tasks SET first = 1").sync(&mut hub);
+    // Without the old step the task would go, and with it the new one.
+    b.run("INSERT OR REPLACE INTO steps(task) VALUES(1)").sync(&mut hub);
+    for _ in 0..2 {
+        a.sync(&mut hub);
+        b.sync(&mut hub);
+    }
+    for agent in [a, b] {
+        let rows = "SELECT id FROM tasks UNION ALL SELECT id FROM steps";
+        assert_eq!(agent.rows(rows), Vec::<Vec<Value>>::new());
+        assert_eq!(agent.rows("SELECT reason FROM _federation_quarantine"), Vec::<Vec<Value>>::new());
+    }
+}

@@ -50,6 +50,10 @@ pub struct Deriver<'a> {
     dropped: BTreeSet<i64>,
     /// What the author of a row that this batch made had seen.
     births: HashMap<i64, Seq>,
+    /// Rows that were withheld until this batch freed their keys.
+    admitted: BTreeSet<i64>,
+    /// Rows that this batch made, and whose links were noted.
+    linked: BTreeSet<i64>,
     /// Keys that rows held before they lost or changed them, and whether they were born with them.
     released: BTreeMap<i64, BTreeMap<KeyDigest, bool>>,
     /// Rows that were parted from others, and those that reference them.
@@ -137,6 +141,8 @@ impl<'a> Deriver<'a> {
             whole: BTreeSet::new(),
             dropped: BTreeSet::new(),
             births: HashMap::new(),
+            admitted: BTreeSet::new(),
+            linked: BTreeSet::new(),
             released: BTreeMap::new(),
             parted: BTreeSet::new(),
             deleted: BTreeMap::new(),
@@ -238,7 +244,8 @@ impl<'a> Deriver<'a> {
                 }
             }
         }
-        self.claims.set_links(no, is_new && !self.works.contains_key(&no), &targets)?;
+        // A row that was united is prepared anew, and has links by then.
+        self.claims.set_links(no, is_new && self.linked.insert(no), &targets)?;
         self.works.insert(no, work);
         Ok(())
     }

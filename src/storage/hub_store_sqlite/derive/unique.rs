@@ -56,6 +56,11 @@ impl Deriver<'_> {
             }
             if holder.is_none() {
                 for no in self.claims.waiting(key)? {
+                    // A row whose life would take its own key from it again stays withheld: else there were
+                    // no end to it.
+                    if !self.admitted.insert(no) {
+                        continue;
+                    }
                     self.rows.load(no)?;
                     self.rows.get_mut(no)?.withheld = false;
                     self.works.remove(&no);
