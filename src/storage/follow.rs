@@ -6,11 +6,12 @@
 
 use super::apply::Applier;
 use super::catalog::{Key, Table, quote, quote_list};
+use super::context::Context;
 use super::driver::{Sql, SqlError, ValueRef};
 use super::foreign_keys::{Link, cell, conditions};
 use super::journal::Journal;
 use super::quarantine::refused;
-use super::rows::{Context, Entry, LocalKey, key_condition, key_params, read_row};
+use super::rows::{Entry, LocalKey, key_condition, key_params, read_row};
 use super::settle::{Origin, settle_row};
 use crate::model::Value;
 

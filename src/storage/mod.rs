@@ -10,6 +10,7 @@ pub mod capture_triggers;
 pub mod catalog;
 pub mod choice;
 pub mod collect;
+pub mod context;
 pub mod detach;
 pub mod difference;
 pub mod driver;

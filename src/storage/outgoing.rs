@@ -2,11 +2,12 @@
 //! values.
 
 use super::catalog::Table;
+use super::context::Context;
 use super::driver::{Sql, SqlError};
 use super::identity::{natural_row_id, old_row_id};
 use super::references::Reference;
 use super::row_meta::RowMeta;
-use super::rows::{Context, Entry, LocalKey, Sending, read_row};
+use super::rows::{Entry, LocalKey, Sending, read_row};
 use crate::model::{CellValue, RowId, Value};
 
 /// One of a row's values as it travels: a number of another row becomes that row's identity.

@@ -7,13 +7,14 @@ use std::collections::HashMap;
 
 use super::capture_triggers::log_op;
 use super::catalog::{Key, Table};
+use super::context::Context;
 use super::difference::{Difference, differing};
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::{Fields, integer};
 use super::outgoing::{natural_id, old_id};
 use super::referrers::spoil;
 use super::row_meta::{CellMeta, Pending, RowMeta, Tombstone};
-use super::rows::{Context, Entry, LocalKey, Sending, read_row};
+use super::rows::{Entry, LocalKey, Sending, read_row};
 use super::ruled::fallback_notice;
 use crate::model::{RowId, Stamp, Value};
 

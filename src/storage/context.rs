@@ -1,0 +1,61 @@
+//! What the storage functions of one batch share.
+
+use super::catalog::{Catalog, Table};
+use crate::model::{Hlc, Seq, Stamp, StampSource};
+
+/// What the storage functions of one batch share.
+pub struct Context<'a> {
+    /// The tables.
+    pub catalog: &'a Catalog,
+    /// Up to where the hub's changes have been merged: the base of writes found now.
+    pub cursor: Seq,
+    /// Makes the stamps of writes found now.
+    pub stamps: StampSource,
+    /// The highest clock reading made so far.
+    pub highest: Hlc,
+    /// The highest one of a delete: what was made in its place must beat it, also under the same identity.
+    pub last_delete: Hlc,
+    /// Random bytes for new identities; passed in, so that a simulation can repeat itself.
+    pub mint: &'a mut dyn FnMut() -> [u8; 16],
+    /// What people should know, each once.
+    pub notices: Vec<String>,
+}
+
+impl<'a> Context<'a> {
+    /// The start of a batch.
+    pub fn new(
+        catalog: &'a Catalog,
+        cursor: Seq,
+        stamps: StampSource,
+        mint: &'a mut dyn FnMut() -> [u8; 16],
+    ) -> Self {
+        let (highest, last_delete, notices) = (stamps.highest, Hlc::ZERO, Vec::new());
+        Self { catalog, cursor, stamps, highest, last_delete, mint, notices }
+    }
+}
+
+impl Context<'_> {
+    /// Tells of rows that stay here, once for each table and turn.
+    pub fn note_without_key(&mut self, table: &Table) {
+        self.note(format!(
+            "rows of {} whose PRIMARY KEY holds a NULL are not shared: nothing tells them apart",
+            table.name
+        ));
+    }
+
+    /// Tells people something, once.
+    pub fn note(&mut self, notice: String) {
+        if !self.notices.contains(&notice) {
+            self.notices.push(notice);
+        }
+    }
+
+    /// The stamp of a write of `at_ms` to a row whose highest reading is `seen`, remembered as the highest
+    /// if it is. A row can be deleted and come back in one turn, and the latter must beat the former.
+    pub fn stamp(&mut self, at_ms: i64, seen: Hlc) -> Stamp {
+        let mut stamp = self.stamps.stamp(at_ms);
+        stamp.hlc = stamp.hlc.max(seen.next());
+        self.highest = self.highest.max(stamp.hlc);
+        stamp
+    }
+}
