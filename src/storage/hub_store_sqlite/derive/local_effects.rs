@@ -116,14 +116,15 @@ impl Deriver<'_> {
     ) -> Result<Vec<(i64, ColumnIndex)>, StoreError> {
         self.rows.load(no)?;
         let row = self.rows.get(no)?;
-        let (before, Some(rules)) = (row.before.clone(), self.rules.table(row.table)) else {
-            return Ok(Vec::new());
-        };
+        let Some(rules) = self.rules.table(row.table) else { return Ok(Vec::new()) };
+        // Only what the references hold is copied: a row can be large, and every row of a push comes by here.
+        let value = |column| row.before.cells.get(column).map(|cell| cell.value.clone());
+        let links = rules.links.iter().filter(|link| is_meant(link));
+        let told: Vec<(&LinkRule, Vec<CellValue>)> = links
+            .filter_map(|link| Some((link, link.columns.iter().map(value).collect::<Option<_>>()?)))
+            .collect();
         let mut parents = Vec::new();
-        for link in rules.links.iter().filter(|link| is_meant(link)) {
-            let values =
-                link.columns.iter().map(|column| before.cells.get(column).map(|cell| cell.value.clone()));
-            let Some(values) = values.collect::<Option<Vec<_>>>() else { continue };
+        for (link, values) in told {
             if let Some((parent, _)) = self.parent(link, &values, &mut BTreeSet::new())? {
                 parents.push((parent, link.columns[0]));
             }
