@@ -181,17 +181,8 @@ impl Applier<'_> {
             }
         }
         if !changed.is_empty() {
-            let assignments: Vec<String> =
-                changed.iter().map(|cell| format!("{} = ?", quote(&table.columns[cell.at].name))).collect();
-            let mut params: Vec<ValueRef<'_>> = changed.iter().map(|cell| (&cell.value).into()).collect();
-            params.extend(key_params(table, &key));
-            let statement = format!(
-                "UPDATE OR ABORT main.{} SET {} WHERE {}",
-                quote(&table.name),
-                assignments.join(", "),
-                key_condition(table)
-            );
-            if let Some(reason) = refused(sql.execute(&statement, &params))? {
+            let cells = changed.iter().map(|cell| (table.columns[cell.at].name.as_str(), &cell.value));
+            if let Some(reason) = set_cells(sql, table, &key, cells)? {
                 return Ok(Outcome::Constraint(reason));
             }
         }
@@ -257,4 +248,25 @@ impl Applier<'_> {
         entry.update(sql, table, &was)?;
         Ok(Outcome::Applied)
     }
+}
+
+/// Writes cells of a row, by the names of their columns. Returns why a constraint refuses it, if one does.
+pub fn set_cells<'a>(
+    sql: &mut dyn Sql,
+    table: &Table,
+    key: &[Value],
+    cells: impl IntoIterator<Item = (&'a str, &'a Value)>,
+) -> Result<Option<String>, SqlError> {
+    let (names, mut params): (Vec<String>, Vec<ValueRef<'_>>) = cells
+        .into_iter()
+        .map(|(name, value)| (format!("{} = ?", quote(name)), ValueRef::from(value)))
+        .unzip();
+    params.extend(key_params(table, key));
+    let statement = format!(
+        "UPDATE OR ABORT main.{} SET {} WHERE {}",
+        quote(&table.name),
+        names.join(", "),
+        key_condition(table)
+    );
+    refused(sql.execute(&statement, &params))
 }

@@ -1,15 +1,14 @@
 //! Two rows that turn out to be one, written twice: the hub says under which identity both go on.
 
 use super::apply::Applier;
-use super::apply_row::Outcome;
-use super::catalog::{Key, Table, quote};
-use super::driver::{Sql, SqlError, ValueRef};
+use super::apply_row::{Outcome, set_cells};
+use super::catalog::{Key, Table};
+use super::driver::{Sql, SqlError};
 use super::foreign_keys::cell;
 use super::identity::fingerprint;
-use super::quarantine::refused;
 use super::referrers::Referrers;
 use super::row_meta::{CellMeta, Pending, RowMeta};
-use super::rows::{Entry, LocalKey, Sending, key_condition, key_params, read_row};
+use super::rows::{Entry, LocalKey, Sending, read_row};
 use super::swaps::delete;
 use crate::model::{RowId, Seq, Value};
 
@@ -100,16 +99,8 @@ impl Applier<'_> {
         alias(sql, table, lost.id, known.id)?;
         if let (false, Some(key)) = (moved.is_empty(), known.key.values()?) {
             let was = known.key.clone();
-            let sets: Vec<String> = moved.iter().map(|(name, _)| format!("{} = ?", quote(name))).collect();
-            let mut params: Vec<ValueRef<'_>> = moved.iter().map(|(_, value)| value.into()).collect();
-            params.extend(key_params(table, &key));
-            let statement = format!(
-                "UPDATE OR ABORT main.{} SET {} WHERE {}",
-                quote(&table.name),
-                sets.join(", "),
-                key_condition(table)
-            );
-            if refused(sql.execute(&statement, &params))?.is_none() {
+            let cells = moved.iter().map(|(name, value)| (*name, value));
+            if set_cells(sql, table, &key, cells)?.is_none() {
                 if let Key::Natural(positions) = &table.key {
                     let mut key = key;
                     for (part, &at) in positions.iter().enumerate() {
@@ -210,16 +201,9 @@ impl Repoint<'_> {
     /// Changes the rows, and what is remembered of them: it is no write.
     fn run(&self, sql: &mut dyn Sql) -> Result<Option<String>, SqlError> {
         let Referrers { table, at, .. } = self.referrers;
-        let update = format!(
-            "UPDATE OR ABORT main.{} SET {} = ? WHERE {}",
-            quote(&table.name),
-            quote(&table.columns[at].name),
-            key_condition(table)
-        );
         for key in self.referrers.keys(sql)? {
-            let mut params: Vec<ValueRef<'_>> = vec![(&self.new).into()];
-            params.extend(key_params(table, &key));
-            if let Some(reason) = refused(sql.execute(&update, &params))? {
+            let cell = (table.columns[at].name.as_str(), &self.new);
+            if let Some(reason) = set_cells(sql, table, &key, [cell])? {
                 return Ok(Some(reason));
             }
             self.remember(sql, &key)?;
