@@ -33,7 +33,6 @@ pub struct Row {
     pub effective: Option<RowState>,
     /// Its unique keys are taken: it is told as dead until one is free.
     pub withheld: bool,
-    is_stored: bool,
     /// Whether it was among the tenant's live rows.
     was_live: bool,
 }
@@ -121,7 +120,6 @@ impl<'a> Rows<'a> {
             before: RowState::default(),
             effective: None,
             withheld: false,
-            is_stored: false,
             was_live: false,
         }))
     }
@@ -171,12 +169,12 @@ impl<'a> Rows<'a> {
     }
 
     /// Writes a row down as it is.
-    pub fn store(&mut self, no: i64) -> Result<(), StoreError> {
+    pub fn store(&self, no: i64) -> Result<(), StoreError> {
         let encode = |state: &RowState| {
             row_codec::encode(state).map_err(|error| StoreError::Failed(error.to_string()))
         };
         let tenant = self.tenant;
-        let row = self.loaded.get_mut(&no).ok_or_else(|| damaged("the index of rows"))?;
+        let row = self.get(no)?;
         let (writer, other_seq, seq) = if row.stands_for_itself() {
             let (writer, other_seq) = authorship(row.told());
             (writer, other_seq, row.told().seq())
@@ -187,54 +185,31 @@ impl<'a> Rows<'a> {
         let effective = row.effective.as_ref().map(encode).transpose()?;
         let survivor = row.survivor.map(|id| id.0);
         let survivor = survivor.as_ref().map(|id| &id[..]);
-        let sql = if row.is_stored {
-            "UPDATE row_state SET seq = ?4, writer = ?5, other_seq = ?6, survivor = ?7, united_at = ?8,
-                 withheld = ?9, body = ?10, effective = ?11
-             WHERE row = ?1 AND tenant = ?2 AND tbl = ?3"
-        } else {
-            "INSERT INTO row_state
+        let sql = "INSERT INTO row_state
                  (row, tenant, tbl, seq, writer, other_seq, survivor, united_at, withheld, body, effective,
                   id, born, author)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)"
-        };
-        let mut statement = self.conn.prepare_cached(sql)?;
-        let (seq, other_seq, united_at) =
-            (seq.cast_signed(), other_seq.cast_signed(), row.united_at.cast_signed());
-        let writer = writer.cast_signed();
-        if row.is_stored {
-            statement.execute(params![
-                no,
-                tenant,
-                row.table,
-                seq,
-                writer,
-                other_seq,
-                survivor,
-                united_at,
-                row.withheld,
-                body,
-                effective
-            ])?;
-        } else {
-            let (id, born, author) = (&row.id.0[..], row.born.cast_signed(), row.author.cast_signed());
-            statement.execute(params![
-                no,
-                tenant,
-                row.table,
-                seq,
-                writer,
-                other_seq,
-                survivor,
-                united_at,
-                row.withheld,
-                body,
-                effective,
-                id,
-                born,
-                author
-            ])?;
-        }
-        row.is_stored = true;
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+             ON CONFLICT (row) DO UPDATE SET seq = excluded.seq, writer = excluded.writer,
+                 other_seq = excluded.other_seq, survivor = excluded.survivor,
+                 united_at = excluded.united_at, withheld = excluded.withheld, body = excluded.body,
+                 effective = excluded.effective
+             WHERE tenant = excluded.tenant AND tbl = excluded.tbl";
+        self.conn.prepare_cached(sql)?.execute(params![
+            no,
+            tenant,
+            row.table,
+            seq.cast_signed(),
+            writer.cast_signed(),
+            other_seq.cast_signed(),
+            survivor,
+            row.united_at.cast_signed(),
+            row.withheld,
+            body,
+            effective,
+            &row.id.0[..],
+            row.born.cast_signed(),
+            row.author.cast_signed()
+        ])?;
         Ok(())
     }
 }
@@ -266,7 +241,6 @@ fn read(row: &SqlRow<'_>) -> Result<Row, StoreError> {
         before,
         raw,
         effective,
-        is_stored: true,
     })
 }
 
