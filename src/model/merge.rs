@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Addition, CellValue, ColumnIndex, Contest, Op, Rule, RuleBook, Seq, Stamp, Write};
+use super::{Addition, CellValue, ColumnIndex, Contest, NOBODY, Op, Rule, RuleBook, Seq, Stamp, Write};
 
 /// One register: the write that holds it, and where in the tenant's order that write stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,10 +193,11 @@ impl RowState {
 
     /// What a reader whose cursor is `cursor` lacks, one write for each stamp, and whether that is every
     /// cell; nothing if it lacks nothing. A reader's own writes are not told to it, unless it may have
-    /// dropped the row.
+    /// dropped the row; to [`NOBODY`] everything is told.
     pub fn since(&self, cursor: Seq, reader: u64) -> Option<(Vec<Write>, bool)> {
         let everything = self.whole_since > cursor;
-        let news = |seq: Seq, writer: u64| everything || (seq > cursor && writer != reader);
+        let is_own = |writer: u64| writer == reader && writer != NOBODY;
+        let news = |seq: Seq, writer: u64| everything || (seq > cursor && !is_own(writer));
         let mut sets: BTreeMap<(Stamp, Seq), Vec<(ColumnIndex, CellValue)>> = BTreeMap::new();
         let mut told = 0;
         for (column, cell) in self.cells.iter().filter(|(_, cell)| news(cell.seq, cell.writer)) {

@@ -23,10 +23,10 @@ fn registers(state: &RowState) -> Registers {
     (state.is_alive(), state.deleted.as_ref().map(|delete| delete.stamp), cells.collect())
 }
 
-/// A state with another one merged into it, the way in which a replica would tell it.
+/// A state with another one merged into it, as it would be told to whoever has nothing.
 fn join(into: &RowState, other: &RowState) -> RowState {
     let mut joined = into.clone();
-    for write in other.since(0, NOBODY + 77).map_or_else(Vec::new, |(writes, _)| writes) {
+    for write in other.since(0, NOBODY).map_or_else(Vec::new, |(writes, _)| writes) {
         joined.merge(None, &[write], WRITER, LATER);
     }
     joined
@@ -60,6 +60,19 @@ proptest! {
         prop_assert_eq!(registers(&join(&a, &a)), registers(&a));
         let once = join(&a, &b);
         prop_assert_eq!(registers(&join(&once, &b)), registers(&once));
+    }
+
+    /// Breaks if what a rule or a constraint made, which nobody wrote, is taken for the reader's own.
+    #[test]
+    fn whoever_has_nothing_is_told_everything(state in row_state()) {
+        let told = state.since(0, NOBODY);
+        let cells = told.iter().flat_map(|(writes, _)| writes).map(|write| match &write.op {
+            Op::Set(cells) => cells.len(),
+            _ => 0,
+        });
+        prop_assert_eq!(cells.sum::<usize>(), state.cells.len());
+        let whole = told.is_some_and(|(_, whole)| whole);
+        prop_assert!(whole || (state.cells.is_empty() && state.deleted.is_none()));
     }
 
     #[test]

@@ -242,3 +242,20 @@ fn a_skill_that_two_agents_made_apart_was_used_as_often_as_both_say() {
     b.run("UPDATE skills SET uses = uses + 1");
     assert_eq!(settle(&mut hub, &mut a, &mut b, all)[0][1], number(9));
 }
+
+#[test]
+fn a_table_that_is_included_later_comes_with_its_sums() {
+    let (mut hub, mut a, mut b) = ruled();
+    for agent in [&mut a, &mut b] {
+        agent.run("UPDATE skills SET uses = uses + 1");
+        agent.sync(&mut hub);
+    }
+    // What was added to it is nobody's write, and is told to everyone who asks for the table whole.
+    let mut late = Agent::new("acme", "late", 3);
+    late.run(SKILLS).options = SyncOptions { exclude: vec!["skills".into()], ..options() };
+    late.sync(&mut hub);
+    late.options = options();
+    late.reconnect();
+    settle(&mut hub, &mut a, &mut late, USES);
+    assert_eq!(late.rows(USES), vec![vec![text("retry"), number(12)]]);
+}

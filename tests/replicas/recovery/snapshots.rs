@@ -1,0 +1,1 @@
+//! One pull reads one point of the tenant's order (invariant I14).
