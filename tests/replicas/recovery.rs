@@ -3,7 +3,7 @@
 //! it was found by taking that code out.
 
 mod batches;
-// mod hubs;
+mod hubs;
 mod snapshots;
 
 use crate::world::{Agent, Hub, pair};

@@ -267,8 +267,9 @@ pub fn to_agent() -> impl Strategy<Value = ToAgent> {
             ToAgent::Welcome(Welcome { hub_now_ms, incarnation, counter, max_frame_bytes })
         },
     );
-    let attached = (any::<u64>(), option::of((any::<u64>(), digest())))
-        .prop_map(|(epoch, last)| ToAgent::Attached(Attached { epoch, last }));
+    let past = vec((replica_id(), any::<u64>()), 0..3);
+    let attached = (any::<u64>(), option::of((any::<u64>(), digest())), past)
+        .prop_map(|(epoch, last, past)| ToAgent::Attached(Attached { epoch, last, past }));
     let rows = (vec(header(), 0..3), vec(row_update(), 0..8))
         .prop_map(|(tables, rows)| ToAgent::Rows(Rows { tables, rows }));
     let clock = vec((name(), any::<u64>()), 0..3);

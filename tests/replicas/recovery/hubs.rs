@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use super::{MEMORY, NOTES, USES, all_sync, counting, memories, newcomer, titles, uses};
 use crate::world::{Agent, Counts, Fate, Hub};
 use federation_hub::model::{ReplicaId, Value};
+use federation_hub::protocol::frame::decode_payload;
+use federation_hub::protocol::hub_request::{Caller, PushRequest};
 use federation_hub::storage::attach::{TurnError, open};
 use federation_hub::storage::detach::detach;
 use federation_hub::storage::hub_store::HubStore;
@@ -86,12 +88,17 @@ fn a_hub_that_dies_before_it_commits_has_shown_nothing_and_gets_it_again() {
     a.run("INSERT INTO notes VALUES('y', 'two')").run("UPDATE skills SET uses = uses + 1");
     a.sync_with(&mut hub, Fate::LosesBatch, &mut |_| {});
     let (replica, epoch, batch) = a.lost.take().unwrap();
-    hub.push_uncommitted("agent 1", replica, epoch, &batch);
-    // Anyone beside the store's own thread sees what is durable.
-    let reader = rusqlite::Connection::open(site.path()).unwrap();
-    let seen: i64 = reader.query_row("SELECT max(seq) FROM row_state", [], |row| row.get(0)).unwrap();
-    let shown: i64 = reader.query_row("SELECT seq FROM tenant", [], |row| row.get(0)).unwrap();
-    assert_eq!(seen, shown);
+    let push = PushRequest {
+        replica,
+        epoch,
+        counter: 1,
+        n: batch.n,
+        previous: batch.previous,
+        digest: batch.digest(replica),
+        body: decode_payload(&batch.body).unwrap(),
+    };
+    let caller = Caller { tenant: "acme".into(), agent: "agent 1".into() };
+    hub.store.push(&caller, push, hub.clock.now_ms()).unwrap();
     drop(hub);
     let mut hub = site.start();
     reconnect(&mut [&mut a, &mut b]);
@@ -107,7 +114,8 @@ fn a_hub_that_lost_everything_gets_it_back_and_deleted_rows_stay_deleted() {
     a.run("INSERT INTO notes VALUES('gone', '')").sync(&mut hub);
     b.sync(&mut hub);
     b.run("DELETE FROM notes WHERE id = 'gone'").run("INSERT INTO notes VALUES('y', 'two')");
-    b.run("UPDATE skills SET uses = uses + 1").sync(&mut hub);
+    b.run("UPDATE skills SET uses = uses + 1");
+    all_sync(&mut hub, &mut [&mut a, &mut b]);
     let mut restored = Hub::incarnated(2);
     reconnect(&mut [&mut a, &mut b]);
     a.run("UPDATE skills SET uses = uses + 2");
@@ -115,4 +123,135 @@ fn a_hub_that_lost_everything_gets_it_back_and_deleted_rows_stay_deleted() {
     all_sync(&mut restored, &mut [&mut a, &mut b, &mut fresh]);
     assert_eq!(titles(&mut fresh), ["one", "two"]);
     assert_eq!(uses(&mut fresh), Value::Integer(13));
+}
+
+/// Rows, edits, deletes and increments that a backup lacks, made and acknowledged after it.
+fn after_the_backup(hub: &mut Hub, a: &mut Agent, b: &mut Agent) -> Agent {
+    a.run("INSERT INTO notes VALUES('later', 'after the backup')").run("UPDATE skills SET uses = uses + 1");
+    b.run("UPDATE notes SET title = 'edited' WHERE id = 'x'").run("DELETE FROM notes WHERE id = 'y'");
+    let mut c = newcomer(3);
+    all_sync(hub, &mut [a, b, &mut c]);
+    c.run("INSERT INTO notes VALUES('c', 'by a newcomer')").run("UPDATE skills SET uses = uses + 2");
+    all_sync(hub, &mut [a, b, &mut c]);
+    c
+}
+
+#[test]
+fn a_hub_restored_from_a_backup_gets_back_what_the_backup_lacks() {
+    let (mut site, mut hub, mut a, mut b) = sited();
+    a.run("INSERT INTO notes VALUES('y', 'two')");
+    all_sync(&mut hub, &mut [&mut a, &mut b]);
+    let backup = site.backup();
+    let mut c = after_the_backup(&mut hub, &mut a, &mut b);
+    let (notes, counted) = (a.rows(NOTES), uses(&mut a));
+    drop(hub);
+    site.restore(&backup);
+    let mut hub = site.start();
+    reconnect(&mut [&mut a, &mut b, &mut c]);
+    all_sync(&mut hub, &mut [&mut a, &mut b, &mut c]);
+    let mut fresh = newcomer(4);
+    all_sync(&mut hub, &mut [&mut a, &mut b, &mut c, &mut fresh]);
+    assert_eq!(fresh.rows(NOTES), notes);
+    assert_eq!((uses(&mut fresh), counted), (Value::Integer(13), Value::Integer(13)));
+}
+
+#[test]
+fn nobody_misses_what_a_restored_hub_is_told_while_he_is_away() {
+    let (mut site, mut hub, mut a, mut b) = sited();
+    a.run("INSERT INTO notes VALUES('y', 'two')");
+    all_sync(&mut hub, &mut [&mut a, &mut b]);
+    // One who has not heard of anything since the backup, and so notices nothing.
+    let mut old = newcomer(5);
+    old.sync(&mut hub);
+    let backup = site.backup();
+    let mut c = after_the_backup(&mut hub, &mut a, &mut b);
+    drop(hub);
+    site.restore(&backup);
+    let mut hub = site.start();
+    reconnect(&mut [&mut a, &mut b, &mut c, &mut old]);
+    for at in 0..20 {
+        old.run(&format!("INSERT INTO notes VALUES('new {at}', 'on the restored hub')"));
+        old.sync(&mut hub);
+    }
+    all_sync(&mut hub, &mut [&mut a, &mut b, &mut c, &mut old]);
+    assert_eq!(titles(&mut c).len(), 3 + 20);
+    assert_eq!(uses(&mut old), Value::Integer(13));
+}
+
+#[test]
+fn increments_that_no_hub_has_yet_survive_its_loss() {
+    let (mut site, mut hub, mut a, mut b) = sited();
+    let backup = site.backup();
+    let mut c = newcomer(3);
+    all_sync(&mut hub, &mut [&mut a, &mut b, &mut c]);
+    a.run("UPDATE skills SET uses = uses + 1");
+    all_sync(&mut hub, &mut [&mut a, &mut b, &mut c]);
+    drop(hub);
+    // If others had some as well, the later one's sum would stand.
+    b.run("UPDATE skills SET uses = uses + 10");
+    site.restore(&backup);
+    let mut hub = site.start();
+    reconnect(&mut [&mut a, &mut b, &mut c]);
+    all_sync(&mut hub, &mut [&mut a, &mut b, &mut c]);
+    assert_eq!(uses(&mut b), Value::Integer(21));
+}
+
+#[test]
+fn a_batch_whose_acknowledgement_alone_arrived_is_offered_again_to_a_hub_that_forgot_it() {
+    let (mut site, mut hub, mut a, mut b) = sited();
+    let backup = site.backup();
+    a.run("INSERT INTO notes VALUES('y', 'two')");
+    a.sync_with(&mut hub, Fate::LosesAnswer, &mut |_| {});
+    // It learns that the batch arrived, and gets no further: its cursor is from before the backup.
+    a.sync_with(&mut hub, Fate::InterruptedPull(0), &mut |_| {});
+    drop(hub);
+    site.restore(&backup);
+    let mut hub = site.start();
+    reconnect(&mut [&mut a, &mut b]);
+    all_sync(&mut hub, &mut [&mut a, &mut b]);
+    assert_eq!(titles(&mut b), ["one", "two"]);
+}
+
+#[test]
+fn a_hub_that_is_merely_started_again_is_the_same_hub() {
+    let (mut site, mut hub, mut a, mut b) = sited();
+    for round in 0..3 {
+        a.run(&format!("INSERT INTO notes VALUES('{round}', '')")).sync(&mut hub);
+        let before = super::replica(&mut b);
+        drop(hub);
+        hub = site.start();
+        reconnect(&mut [&mut a, &mut b]);
+        assert_eq!(
+            b.sync(&mut hub),
+            Counts { pulled: 1, ..Counts::default() },
+            "and nothing is offered again"
+        );
+        assert_eq!(super::replica(&mut b), before);
+    }
+}
+
+#[test]
+fn a_database_of_one_tenant_is_never_synced_as_another() {
+    let (mut hub, mut a, _) = memories();
+    let copy = a.copy();
+    let mut stranger = Agent::new("globex", "a", 9);
+    assert_eq!(stranger.sync(&mut hub), Counts::default());
+    assert_eq!(
+        stranger.rows("SELECT name FROM sqlite_master WHERE name IN ('notes', 'skills')"),
+        Vec::<Vec<Value>>::new(),
+        "nothing of acme's comes to globex"
+    );
+    // The same application, configured for another tenant.
+    stranger.restore(&copy);
+    let (claim, options) = (stranger.claim(), counting());
+    let refused = open(&mut stranger.sql, "globex", ReplicaId([9; 16]), claim, &options).unwrap_err();
+    let TurnError::OtherTenant { bound, asked } = &refused else { panic!("{refused}") };
+    assert_eq!((bound.as_str(), asked.as_str()), ("acme", "globex"));
+    let mut fresh = Agent::new("globex", "b", 10);
+    assert_eq!(fresh.sync(&mut hub), Counts::default(), "and nothing of it has left");
+    // Whoever means it detaches first.
+    detach(&mut stranger.sql, claim).unwrap();
+    stranger.sync(&mut hub);
+    fresh.sync(&mut hub);
+    assert_eq!(fresh.rows(USES).len(), 1);
 }
