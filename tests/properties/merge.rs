@@ -4,8 +4,7 @@
 //! it happened to accept things, and differ from order to order as they should.
 
 use federation_hub::model::{
-    Adjustment, CellValue, ColumnIndex, NOBODY, Number, Op, RowState, Rule, RuleBook, Seq, Stamp, Value,
-    Write,
+    Adjustment, CellValue, ColumnIndex, Number, Op, RowState, Rule, RuleBook, Seq, Stamp, Value, Write,
 };
 use proptest::prelude::*;
 
@@ -26,7 +25,7 @@ fn registers(state: &RowState) -> Registers {
 /// A state with another one merged into it, as it would be told to whoever has nothing.
 fn join(into: &RowState, other: &RowState) -> RowState {
     let mut joined = into.clone();
-    for write in other.since(0, NOBODY).map_or_else(Vec::new, |(writes, _)| writes) {
+    for write in other.everything().map_or_else(Vec::new, |(writes, _)| writes) {
         joined.merge(None, &[write], WRITER, LATER);
     }
     joined
@@ -62,10 +61,10 @@ proptest! {
         prop_assert_eq!(registers(&join(&once, &b)), registers(&once));
     }
 
-    /// Breaks if what a rule or a constraint made, which nobody wrote, is taken for the reader's own.
+    /// Breaks if what a rule or a constraint made, which nobody wrote, is left out.
     #[test]
     fn whoever_has_nothing_is_told_everything(state in row_state()) {
-        let told = state.since(0, NOBODY);
+        let told = state.everything();
         let cells = told.iter().flat_map(|(writes, _)| writes).map(|write| match &write.op {
             Op::Set(cells) => cells.len(),
             _ => 0,
