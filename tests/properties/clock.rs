@@ -68,3 +68,18 @@ proptest! {
         prop_assert!(made >= Hlc::from_ms(true_ms), "an honest clock is followed");
     }
 }
+
+#[test]
+fn a_clock_has_the_entries_that_it_is_made_of() {
+    let clock = VectorClock::from_iter([("a", 2), ("b", 0)]);
+    assert_eq!(clock.iter().collect::<Vec<_>>(), [("a", 2), ("b", 0)]);
+    assert_eq!((clock.get("a"), clock.get("nobody")), (2, 0));
+}
+
+#[test]
+fn times_out_of_range_are_clamped() {
+    assert_eq!(Hlc::from_ms(i64::MAX).ms(), (1 << 47) - 1);
+    assert_eq!(Hlc::from_ms(-1), Hlc::ZERO);
+    assert_eq!((Hlc::from_ms(7).ms(), Hlc::from_ms(7).next().ms()), (7, 7));
+    assert_eq!(Hlc(u64::MAX).next(), Hlc(u64::MAX));
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use federation_hub::model::{CellValue, ColumnIndex, RowState, Seq, Stamp, Verdict};
+use federation_hub::model::{CellValue, ColumnIndex, NOBODY, RowState, Seq, Stamp, Verdict};
 use proptest::prelude::*;
 
 use crate::arbitrary::{cell_value, row_state};
@@ -58,22 +58,40 @@ proptest! {
         prop_assert_eq!(told.is_alive(), raw.is_alive());
     }
 
-    /// What changed for readers is above their cursors, so that they are told.
+    /// What is told anew is above the cursors of those who were told before: at the position of this push, and then
+    /// nobody's, or at that of a write of it, and then its author's, who need not hear of it.
     #[test]
     fn every_difference_reaches_every_reader(raw in row_state(), before in row_state(), verdict in verdict()) {
-        // What the raw state changed since then is numbered as its write was.
-        let fresh = RowState { whole_since: 0, ..before };
-        let told = raw.effective(&fresh, &verdict, Seq::MAX, NOW);
+        let told = raw.effective(&before, &verdict, SINCE, NOW);
         for (column, cell) in &told.cells {
-            let was = fresh.cells.get(column).map(|it| (it.stamp, &it.value));
-            if was != Some((cell.stamp, &cell.value)) {
-                prop_assert_eq!(cell.seq, NOW);
-            }
+            let was = before.cells.get(column).filter(|it| (it.stamp, &it.value) == (cell.stamp, &cell.value));
+            let written = raw.cells.get(column).filter(|it| it.value == cell.value && it.seq > SINCE);
+            let expected = was.or(written).map_or((NOW, NOBODY), |it| (it.seq, it.writer));
+            prop_assert_eq!((cell.seq, cell.writer), expected);
         }
-        let was_told = !fresh.cells.is_empty() || fresh.deleted.is_some();
-        if told.is_alive() && was_told && !fresh.is_alive() {
-            prop_assert_eq!(told.whole_since, NOW);
+        if let Some(delete) = &told.deleted {
+            let was = before.deleted.as_ref().filter(|it| it.stamp == delete.stamp);
+            let written = raw.deleted.as_ref().filter(|it| it.stamp == delete.stamp && it.seq > SINCE);
+            let expected = was.or(written).map_or((NOW, NOBODY), |it| (it.seq, it.writer));
+            prop_assert_eq!((delete.seq, delete.writer), expected);
         }
+    }
+
+    /// Whoever may have dropped the row is told all of it; and nobody is when nobody can have.
+    #[test]
+    fn a_row_that_somebody_may_have_dropped_is_told_whole(
+        raw in row_state(),
+        before in row_state(),
+        verdict in verdict(),
+    ) {
+        let told = raw.effective(&before, &verdict, SINCE, NOW);
+        let was_told = !before.cells.is_empty() || before.deleted.is_some();
+        let is_back = verdict.alive && was_told && !before.is_alive();
+        let deleted_now = raw.deleted.as_ref().is_some_and(|it| it.seq > SINCE) && !raw.is_alive();
+        let whole = verdict.whole || is_back || (verdict.alive && deleted_now);
+        let earlier = before.whole_since.max(raw.whole_since);
+        prop_assert_eq!(told.whole_since, if whole { NOW } else { earlier });
+        prop_assert_eq!(told.number, raw.number.or(before.number));
     }
 
     /// Rows that are one thing are that whichever of them is asked first, and a dead one has no say.

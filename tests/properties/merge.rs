@@ -111,6 +111,48 @@ proptest! {
             twice
         };
         prop_assert_eq!(registers(&twice), registers(&merged));
+        if !(write.op == Op::Delete && merged.is_alive()) {
+            prop_assert_eq!(&twice, &merged, "told once");
+        }
+    }
+
+    /// The last change and the highest stamp of a row are those of its registers.
+    #[test]
+    fn a_row_is_as_new_as_the_newest_of_its_registers(state in row_state()) {
+        let seqs = state.cells.values().map(|cell| cell.seq);
+        let seqs = seqs.chain(state.deleted.iter().map(|delete| delete.seq)).chain([state.whole_since]);
+        prop_assert_eq!(state.seq(), seqs.max().unwrap());
+        let stamps = state.cells.values().map(|cell| cell.stamp);
+        let stamps = stamps.chain(state.deleted.iter().map(|delete| delete.stamp));
+        prop_assert_eq!(state.highest(), stamps.max().unwrap_or(Stamp::ZERO));
+    }
+
+    /// Who deleted a row, or never had it because it was deleted, needs all of it when it comes back. A row that
+    /// is new is told like any write.
+    #[test]
+    fn a_row_that_comes_back_is_told_whole(state in row_state(), writes in prop::collection::vec(plain_write(), 1..3)) {
+        let mut merged = state.clone();
+        merged.merge(None, &writes, WRITER, LATER);
+        let known = !state.cells.is_empty() || state.deleted.is_some();
+        let deletes = writes.iter().any(|write| write.op == Op::Delete);
+        let whole = merged.is_alive() && (deletes || (known && !state.is_alive()));
+        prop_assert_eq!(merged.whole_since, if whole { LATER } else { state.whole_since });
+    }
+
+    /// The first number that a row was born with stands.
+    #[test]
+    fn a_row_keeps_its_number(state in row_state(), number in prop::option::of(any::<i64>())) {
+        let mut merged = state.clone();
+        merged.merge(number, &[], WRITER, LATER);
+        prop_assert_eq!(merged.number, state.number.or(number));
+    }
+
+    #[test]
+    fn an_adjustment_is_always_told(state in row_state(), stamp in stamp(), amount in -3_i64..3) {
+        let adjust = Op::Adjust(vec![(0, Adjustment::Add(Number::Integer(amount)))]);
+        let is_value = !matches!(state.cells.get(&0).map(|it| &it.value), Some(CellValue::Ref(_)));
+        let merged = state.clone().merge(None, &[Write { stamp, base: 0, op: adjust }], WRITER, LATER);
+        prop_assert_eq!(merged.changed, is_value);
     }
 
     /// Stamps only rise: what won never comes back by merging.
