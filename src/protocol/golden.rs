@@ -133,11 +133,18 @@ fn what_a_hub_says() {
         "81a757656c636f6d6594cf0000018bcfe56800c4100202020202020202020202020202020200ce01100000",
     );
     check(
-        &ToAgent::Attached(Attached { epoch: 2, last: Some((1, Digest([3; 32]))) }),
-        "81a8417474616368656492029201c42003030303030303030303030303030303030303030303030303030303 \
-         03030303",
+        &ToAgent::Attached(Attached {
+            epoch: 2,
+            last: Some((1, Digest([3; 32]))),
+            past: vec![(ReplicaId([2; 16]), 300)],
+        }),
+        "81a8417474616368656493029201c42003030303030303030303030303030303030303030303030303030303 \
+         030303039192c41002020202020202020202020202020202cd012c",
     );
-    check(&ToAgent::Attached(Attached { epoch: 1, last: None }), "81a841747461636865649201c0");
+    check(
+        &ToAgent::Attached(Attached { epoch: 1, last: None, past: vec![] }),
+        "81a841747461636865649301c090",
+    );
     check(
         &ToAgent::Ack(Ack {
             n: 1,

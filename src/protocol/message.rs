@@ -18,7 +18,7 @@ use crate::model::{
 /// The ALPN name of this version of the protocol. A change that older peers would misread takes a new one.
 pub const ALPN: &[u8] = b"federation-hub/2";
 
-/// A store's incarnation: new when a store is created, or restored from a backup.
+/// A store's incarnation: new each time the store is opened.
 pub type Incarnation = ReplicaId;
 
 /// Everything an agent says.
@@ -152,6 +152,9 @@ pub struct Attached {
     pub epoch: u64,
     /// The last batch accepted of this replica, and its digest.
     pub last: Option<(u64, Digest)>,
+    /// Earlier incarnations of the store, the newest first, each with the position at which it ended. What was
+    /// merged in another one, or beyond its end, this store does not know (I15).
+    pub past: Vec<(Incarnation, Seq)>,
 }
 
 /// A batch is durable (I13).

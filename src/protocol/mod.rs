@@ -5,6 +5,7 @@
 
 pub mod agent_session;
 pub mod close_code;
+pub mod extent;
 pub mod frame;
 #[cfg(test)]
 mod golden;

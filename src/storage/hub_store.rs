@@ -77,7 +77,7 @@ pub trait RowSource: Send {
 
 /// A hub's store.
 pub trait HubStore: Send {
-    /// Which store this is (I15).
+    /// Under which name the store gives away positions, until it is closed (I15).
     fn incarnation(&self) -> Incarnation;
 
     /// How much is committed. Cheap.

@@ -11,6 +11,7 @@
 mod claims;
 mod contests;
 mod derive;
+mod incarnations;
 mod key;
 mod merger;
 mod open;
@@ -62,16 +63,15 @@ pub struct SqliteHubStore {
 
 impl SqliteHubStore {
     /// Opens a store, making it if nothing is there. `:memory:` is a store that dies with its hub.
-    /// `new_incarnation` names the store if it is made now; it must be random.
-    pub fn open(data_path: &str, new_incarnation: Incarnation) -> Result<Self, OpenStoreError> {
+    /// `incarnation` names what it gives away until it is closed; it must be random.
+    pub fn open(data_path: &str, incarnation: Incarnation) -> Result<Self, OpenStoreError> {
         let (conn, readers) = if data_path == ":memory:" {
-            (open::memory(new_incarnation)?, None)
+            (open::memory()?, None)
         } else {
             let path = Path::new(data_path);
-            let (conn, lock) = open::file(path, new_incarnation)?;
+            let (conn, lock) = open::file(path)?;
             (conn, Some(Arc::new(ReaderPool::new(path, lock))))
         };
-        let incarnation = open::incarnation(&conn)?;
         let committed = open::stats(&conn)?;
         Ok(Self {
             conn,
@@ -138,15 +138,17 @@ impl HubStore for SqliteHubStore {
     }
 
     fn attach(&mut self, caller: &Caller, replica: ReplicaId) -> Result<Attached, StoreError> {
+        let incarnation = self.incarnation;
         self.write(|conn, stats| {
             let tenant = Tenant::find_or_create(conn, &caller.tenant, stats)?;
+            let past = incarnations::enter(conn, &tenant, incarnation)?;
             conn.prepare_cached(
                 "INSERT INTO replica (tenant, id, agent, epoch) VALUES (?1, ?2, ?3, 1)
                  ON CONFLICT DO UPDATE SET epoch = epoch + 1, agent = excluded.agent",
             )?
             .execute(params![tenant.id, &replica.0[..], caller.agent])?;
             let found = Replica::find(conn, &tenant, replica)?.ok_or_else(|| damaged("a replica"))?;
-            Ok(Attached { epoch: found.epoch, last: found.last })
+            Ok(Attached { epoch: found.epoch, last: found.last, past })
         })
     }
 

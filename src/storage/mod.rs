@@ -35,7 +35,7 @@ pub mod renamed_tables;
 pub mod replica;
 pub mod resolution;
 pub mod resolver;
-mod row_codec;
+pub mod row_codec;
 pub mod row_meta;
 pub mod rows;
 pub mod ruled;

@@ -16,6 +16,7 @@ mod hub;
 mod identity;
 mod keyless;
 mod nothing_left;
+mod recovery;
 mod rules;
 mod rules_converge;
 mod schema_change;

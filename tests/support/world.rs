@@ -7,7 +7,7 @@ use parts::{cut, until_free};
 
 use federation_hub::model::{ReplicaId, Value};
 use federation_hub::protocol::hub_request::{Caller, PullRequest, RegisterRequest};
-use federation_hub::protocol::message::{Ack, Contested, Refusal};
+use federation_hub::protocol::message::{Ack, Batch, Contested, Refusal};
 use federation_hub::storage::apply::Incoming;
 use federation_hub::storage::attach::{TurnError, open, reconcile};
 use federation_hub::storage::bookkeeping::SentBatch;
@@ -58,6 +58,8 @@ pub struct Agent {
     pub bears_rejection: bool,
     /// The contests that its pushes were told of.
     pub contests: Vec<Contested>,
+    /// The last batch that never arrived, and the replica and the epoch that it is of.
+    pub lost: Option<(ReplicaId, u64, Batch)>,
 }
 
 impl Agent {
@@ -91,6 +93,7 @@ impl Agent {
             notices: Vec::new(),
             bears_rejection: false,
             contests: Vec::new(),
+            lost: None,
         }
     }
 
@@ -166,6 +169,7 @@ impl Agent {
             let reconciled =
                 reconcile(&mut self.sql, &self.caller.tenant, incarnation, &attached, fresh, claim).unwrap();
             state = reconciled.state;
+            self.notices.extend(reconciled.notice);
             if !reconciled.renewed {
                 self.attached = Some((attached.epoch, None));
                 return (attached.epoch, None);
@@ -346,6 +350,7 @@ impl Agent {
             }
             if let Some((sent, batch)) = &turn.collected.batch {
                 if fate == Fate::LosesBatch {
+                    self.lost = Some((turn.state.replica, epoch, batch.clone()));
                     return Ok(None);
                 }
                 let ack = hub.push(&self.caller, turn.state.replica, epoch, batch)?;

@@ -37,7 +37,7 @@ impl HubStore for Notebook {
 
     fn attach(&mut self, _: &Caller, _: ReplicaId) -> Answer<Attached> {
         self.note("attach");
-        Ok(Attached { epoch: 1, last: None })
+        Ok(Attached { epoch: 1, last: None, past: vec![] })
     }
 
     fn register(&mut self, _: &Caller, _: &RegisterRequest) -> Answer<()> {

@@ -122,7 +122,7 @@ fn an_attach_is_the_whole_of_its_stream() {
     let mut exchange = after([attach()]);
     assert_eq!(exchange.poll(), Some(Output::Store(StoreRequest::Attach(REPLICA))));
     assert!(!exchange.wants_message());
-    exchange.handle(Input::Attached(Ok(Attached { epoch: 1, last: None })));
+    exchange.handle(Input::Attached(Ok(Attached { epoch: 1, last: None, past: vec![] })));
     assert!(matches!(exchange.poll(), Some(Output::Send(ToAgent::Attached(_)))));
     assert_eq!(exchange.poll(), Some(Output::Finish));
 
