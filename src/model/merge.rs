@@ -196,7 +196,16 @@ impl RowState {
     /// dropped the row.
     pub fn since(&self, cursor: Seq, reader: u64) -> Option<(Vec<Write>, bool)> {
         let everything = self.whole_since > cursor;
-        let news = |seq: Seq, writer: u64| everything || (seq > cursor && writer != reader);
+        self.told(|seq, writer| everything || (seq > cursor && writer != reader))
+    }
+
+    /// Every cell, and the delete if there is one.
+    pub fn everything(&self) -> Vec<Write> {
+        self.told(|_, _| true).map(|(writes, _)| writes).unwrap_or_default()
+    }
+
+    /// The writes whose position and writer are `news`, and whether they are every cell.
+    fn told(&self, news: impl Fn(Seq, u64) -> bool) -> Option<(Vec<Write>, bool)> {
         let mut sets: BTreeMap<(Stamp, Seq), Vec<(ColumnIndex, CellValue)>> = BTreeMap::new();
         let mut told = 0;
         for (column, cell) in self.cells.iter().filter(|(_, cell)| news(cell.seq, cell.writer)) {

@@ -3,6 +3,7 @@
 //! A row's key fixes its identity at birth; from then on the key is an ordinary cell.
 
 use crate::model::{CellValue, RowId, Value};
+use crate::protocol::check::Fingerprint;
 
 /// Separates the uses of one hash function, so that no id of one kind can be made to equal one of another.
 #[derive(Clone, Copy)]
@@ -13,15 +14,22 @@ enum Domain {
     OldRow = 2,
     /// The fingerprint of a cell.
     Cell = 3,
+    /// The fingerprint of a row.
+    Row = 4,
 }
 
 struct Hash(blake3::Hasher);
 
 impl Hash {
     fn new(domain: Domain, table: &str) -> Self {
+        let mut hash = Self::of(domain);
+        hash.bytes(table.as_bytes());
+        hash
+    }
+
+    fn of(domain: Domain) -> Self {
         let mut hash = Self(blake3::Hasher::new());
         hash.0.update(&[domain as u8]);
-        hash.bytes(table.as_bytes());
         hash
     }
 
@@ -96,6 +104,21 @@ pub fn fingerprint(value: &Value) -> u64 {
     let mut hash = Hash::new(Domain::Cell, "");
     hash.value(value);
     u64::from_be_bytes(hash.finish())
+}
+
+/// A row's fingerprint: of its identity, and of its cells as they travel, by the names of their columns in lower
+/// case and in the order of these.
+pub fn row_fingerprint<'a>(
+    id: RowId,
+    cells: impl IntoIterator<Item = (&'a str, &'a CellValue)>,
+) -> Fingerprint {
+    let mut hash = Hash::of(Domain::Row);
+    hash.bytes(&id.0);
+    for (column, value) in cells {
+        hash.bytes(column.as_bytes());
+        hash.cell(value);
+    }
+    Fingerprint(u128::from_be_bytes(hash.finish()))
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use super::collect::{Collected, TurnLimits, collect};
 use super::context::Context;
 use super::driver::{Sql, SqlError};
 use super::lease::Claim;
+use super::look::{Slice, Walk};
 use super::quarantine::examples;
 use super::registered::{self, note_refused, tell_suspects};
 use super::settle::settle_log;
@@ -38,6 +39,8 @@ pub struct CachedCatalog {
     pub catalog: Arc<Catalog>,
     /// The digest of the definitions as they travel.
     digest: Digest,
+    /// Where the look at the replica's rows stands.
+    walk: Option<Walk>,
     /// Whether another connection can make a reader of this database wait: it is a file with a rollback
     /// journal. Readers of a write-ahead log, and of memory, wait for nobody.
     readers_wait: bool,
@@ -82,6 +85,8 @@ pub struct CollectTurn {
     pub refresh: Vec<String>,
     /// A batch, if there is something to send.
     pub collected: Collected,
+    /// Rows as they are, to be compared with what the hub has. Only with the last turn of a sync.
+    pub look: Vec<Slice>,
     /// Rows that are set aside.
     pub quarantined: u64,
     /// What people should know.
@@ -114,11 +119,13 @@ fn collect_in(
     let probe = probe(sql)?;
     let mut state = probe.state;
     setting.claim.check(state.lease.as_ref())?;
+    let walk = cached.as_ref().and_then(|cached| cached.walk.clone());
     let fresh = cached.filter(|cached| cached.schema_version == probe.schema_version);
     let (catalog, is_fresh) = match fresh {
         Some(cached) => (cached, true),
         None => (without_waiting(sql, |sql| read_catalog(sql, setting.options, &state))?, false),
     };
+    let mut walk = walk.unwrap_or_else(|| Walk::starting_at(mint()));
     let suspects =
         if is_fresh { None } else { without_waiting(sql, |sql| tell_suspects(sql, &catalog.catalog))? };
     let is_known = state.schema_digest == Some(catalog.digest);
@@ -130,6 +137,7 @@ fn collect_in(
         refresh: Vec::new(),
         collected: Collected::default(),
         quarantined: probe.quarantined,
+        look: Vec::new(),
         notices: suspects.into_iter().collect(),
     };
     if probe.has_changes || !is_fresh {
@@ -146,6 +154,10 @@ fn collect_in(
         }
         turn.state = state;
     }
+    if !turn.collected.more && turn.state.cursor > 0 {
+        turn.look = without_waiting(sql, |sql| walk.look(sql, &turn.catalog.catalog))?;
+    }
+    turn.catalog.walk = Some(walk);
     Ok(turn)
 }
 
@@ -192,6 +204,7 @@ pub fn apply_turn(
         setting.claim.check(state.lease.as_ref())?;
         state.lease = incoming.done.is_none().then(|| setting.claim.lease());
         let mut notices = Vec::new();
+        let walk = cached.as_ref().and_then(|cached| cached.walk.clone());
         let fresh = cached.filter(|cached| cached.schema_version == probe.schema_version);
         let mut catalog = match fresh {
             Some(cached) => cached,
@@ -207,7 +220,7 @@ pub fn apply_turn(
         }
         let shared = catalog.catalog.clone();
         let mut context = context(&shared, &state, setting.clock, mint);
-        while !settle_log(sql, &mut context, SETTLE, 0, &mut |_, _, _, _| Ok(()))? {}
+        settle_all(sql, &mut context)?;
         if incoming.done.is_some() {
             if let Some(digest) = extras.schema_digest {
                 state.schema_digest = Some(digest);
@@ -236,11 +249,19 @@ pub fn apply_turn(
         }
         // Triggers that were suspended and are back have changed the version, but not the catalog.
         catalog.schema_version = schema_version(sql)?;
+        catalog.walk = walk;
         Ok(ApplyTurn { state, catalog, applied, notices })
     })
 }
 
-fn context<'a>(
+/// Settles the whole log before remote changes are applied.
+pub(super) fn settle_all(sql: &mut dyn Sql, context: &mut Context<'_>) -> Result<(), SqlError> {
+    while !settle_log(sql, context, SETTLE, 0, &mut |_, _, _, _| Ok(()))? {}
+    Ok(())
+}
+
+/// What the storage functions of one turn share.
+pub(super) fn context<'a>(
     catalog: &'a Catalog,
     state: &ReplicaState,
     clock: HubClock,
@@ -269,7 +290,7 @@ fn read_catalog(
     let is =
         |row: Option<Vec<Value>>, text: &str| matches!(row.as_deref(), Some([Value::Text(it)]) if it == text);
     let readers_wait = !is(file, "") && !is(journal, "wal");
-    Ok(CachedCatalog { schema_version, catalog: Arc::new(catalog), digest, readers_wait })
+    Ok(CachedCatalog { schema_version, catalog: Arc::new(catalog), digest, walk: None, readers_wait })
 }
 
 fn schema_digest(catalog: &Catalog) -> Result<Digest, SqlError> {

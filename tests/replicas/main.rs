@@ -19,6 +19,7 @@ mod nothing_left;
 mod rules;
 mod rules_converge;
 mod schema_change;
+mod self_check;
 mod sharing;
 mod triggers;
 mod unions;

@@ -1,8 +1,10 @@
 //! Agents and a hub without a network: the real storage on both sides, on in-memory SQLite, driven by hand.
 
+pub mod checking;
 pub mod parts;
 
 pub use parts::{Counts, Fate};
+use checking::Asker;
 use parts::{cut, until_free};
 
 use federation_hub::model::{ReplicaId, Value};
@@ -16,6 +18,7 @@ use federation_hub::storage::collect::TurnLimits;
 use federation_hub::storage::driver::{Sql, SqlError, SqlErrorKind};
 use federation_hub::storage::hub_store::{HubStore, StoreError};
 use federation_hub::storage::lease::{Claim, Holder, LEASE_MS};
+use federation_hub::storage::look::Slice;
 use federation_hub::storage::replica::{
     ApplyExtras, CachedCatalog, CollectTurn, HubClock, Mint, Setting, apply_turn, collect_turn,
 };
@@ -58,6 +61,12 @@ pub struct Agent {
     pub bears_rejection: bool,
     /// The contests that its pushes were told of.
     pub contests: Vec<Contested>,
+    /// Rows that its syncs have compared with the hub's.
+    pub looked_at: usize,
+    /// Questions that it has asked for that.
+    pub exchanges: usize,
+    /// How often these came down to rows that were fetched.
+    pub fetches: usize,
 }
 
 impl Agent {
@@ -91,6 +100,9 @@ impl Agent {
             notices: Vec::new(),
             bears_rejection: false,
             contests: Vec::new(),
+            looked_at: 0,
+            exchanges: 0,
+            fetches: 0,
         }
     }
 
@@ -251,7 +263,7 @@ impl Agent {
         let (epoch, mut catalog) = self.attach(hub);
         let mut counts = Counts::default();
         let pushed = self.push_all(hub, fate, epoch, &mut catalog, &mut counts)?;
-        let Some((first, mut acked)) = pushed.filter(|_| fate != Fate::LosesAnswer) else {
+        let Some((first, mut acked, look)) = pushed.filter(|_| fate != Fate::LosesAnswer) else {
             self.attached = None;
             return Ok(None);
         };
@@ -262,6 +274,8 @@ impl Agent {
             resume: first.state.resume,
             refresh: first.refresh.clone(),
         };
+        let mut asker = Asker { replica: request.replica, epoch, cursor: request.cursor };
+        let search = self.compare(hub, asker, &look);
         let now_ms = self.hub_clock().now_ms;
         let snapshot = hub.store.snapshot(&self.caller, &request, now_ms)?;
         meanwhile(self);
@@ -308,6 +322,8 @@ impl Agent {
             counts.pulled += turn.applied.rows;
             counts.quarantined = turn.applied.quarantined;
         }
+        asker.cursor = snapshot.done.cursor;
+        self.heal(hub, asker, search, &mut catalog, &mut counts);
         self.notices.extend(snapshot.done.refused.iter().map(|(_, reason)| reason.clone()));
         self.attached = Some((epoch, catalog));
         Ok(Some(counts))
@@ -322,15 +338,16 @@ impl Agent {
         epoch: u64,
         catalog: &mut Option<CachedCatalog>,
         counts: &mut Counts,
-    ) -> Result<Option<(CollectTurn, Vec<SentBatch>)>, StoreError> {
+    ) -> Result<Option<(CollectTurn, Vec<SentBatch>, Vec<Slice>)>, StoreError> {
         let mut acked = Vec::new();
         let mut first = None;
         loop {
             let (clock, claim) = (self.hub_clock(), self.claim());
-            let turn = until_free(|| {
+            let mut turn = until_free(|| {
                 let setting = Setting { clock, claim, options: &self.options };
                 collect_turn(&mut self.sql, catalog.clone(), setting, self.limits, &mut self.mint)
             });
+            let look = std::mem::take(&mut turn.look);
             self.notices.extend(turn.notices.iter().cloned());
             *catalog = Some(turn.catalog.clone());
             let (more, rows) = (turn.collected.more, turn.collected.rows);
@@ -355,7 +372,7 @@ impl Agent {
             }
             first.get_or_insert(turn);
             if !more {
-                return Ok(first.map(|first| (first, acked)));
+                return Ok(first.map(|first| (first, acked, look)));
             }
         }
     }
