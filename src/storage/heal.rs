@@ -138,7 +138,7 @@ struct Patient<'a> {
     table: &'a Table,
     fetched: &'a Fetched,
     entries: HashMap<RowId, Entry>,
-    here: Here,
+    here: Here<'a>,
 }
 
 impl<'a> Patient<'a> {
@@ -178,7 +178,7 @@ impl<'a> Patient<'a> {
         known.extend(&self.fetched.newer);
         let mut offered = 0;
         for entry in self.entries.values_mut() {
-            let is_here = matches!(self.here.seen(self.table, entry), Seen::Here(_));
+            let is_here = matches!(self.here.seen(entry), Seen::Here(_));
             if is_here && !known.contains(&entry.id) {
                 entry.sending = Sending::Offer;
                 let was = entry.key.clone();
@@ -198,7 +198,7 @@ impl<'a> Patient<'a> {
         if update.united.is_some() {
             return entry.is_present();
         }
-        match self.here.seen(self.table, entry) {
+        match self.here.seen(entry) {
             Seen::LeftOut => false,
             Seen::Here(print) => !is_alive(update) || self.print_of(entry, update) != print,
             Seen::Missing | Seen::Absent => is_alive(update),

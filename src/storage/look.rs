@@ -14,14 +14,17 @@ use super::table_info::Affinity;
 use crate::model::{CellValue, RowId, Value};
 use crate::protocol::check::{Fingerprint, Print, Prints, Range};
 
-/// Rows that one sync looks at.
-pub const ROWS_PER_SYNC: usize = 64;
-
-/// Tables that one sync looks at.
-const TABLES_PER_SYNC: usize = 8;
+/// Rows of one range that are looked at, to narrow it down.
+const ROWS_OF_RANGE: usize = 256;
 
 /// The parts that a range is split into to find what differs.
 pub const PARTS: usize = 8;
+
+/// Rows that are read by one statement.
+const ROWS_AT_ONCE: usize = 16;
+
+/// The bytes of rows after which a look reads no more: the application waits meanwhile.
+const MAX_BYTES: usize = 1 << 20;
 
 /// A range of at most so many rows is fetched, and not split any more.
 const ROWS_TO_FETCH: usize = 8;
@@ -90,6 +93,12 @@ pub struct Slice {
 }
 
 impl Slice {
+    /// What was found in a range of a table.
+    pub fn of(table: &Table, bounds: Bounds, rows: Vec<(RowId, Seen)>) -> Self {
+        let columns = table.columns.iter().map(|column| column.name.clone()).collect();
+        Self { bounds, columns, rows }
+    }
+
     /// What the hub is asked.
     pub fn range(&self) -> Range {
         let left_out = self.rows.iter().filter(|(_, seen)| *seen == Seen::LeftOut).map(|(id, _)| *id);
@@ -152,59 +161,8 @@ pub fn suspects(slices: &[Slice], prints: &Prints) -> Vec<Suspect> {
     compared.filter_map(|(slice, print)| Some(slice.suspects(print.as_ref()?))).flatten().collect()
 }
 
-/// Where the look at a replica's rows stands: it goes through all of them, again and again. Kept in memory, so
-/// that a sync that finds nothing writes nothing; and begun anywhere, because many an agent does not live long
-/// enough for a whole round.
-#[derive(Clone, Debug)]
-pub struct Walk {
-    /// Which table is next, counted around.
-    table: usize,
-    after: Option<RowId>,
-}
-
-impl Walk {
-    /// One that begins at a place that these random bytes choose.
-    pub fn starting_at(random: [u8; 16]) -> Self {
-        Self { table: usize::from(u16::from_be_bytes([random[14], random[15]])), after: Some(RowId(random)) }
-    }
-
-    /// Looks at the next rows. The log must be settled.
-    pub fn look(&mut self, sql: &mut dyn Sql, catalog: &Catalog) -> Result<Vec<Slice>, SqlError> {
-        let mut slices = Vec::new();
-        if catalog.tables.is_empty() {
-            return Ok(slices);
-        }
-        let waiting = waiting_tables(sql)?;
-        let (mut left, begun_after) = (ROWS_PER_SYNC, self.after);
-        // One more than there are: the first may have been begun in its middle.
-        for turn in 0..TABLES_PER_SYNC.min(catalog.tables.len() + 1) {
-            let table = &catalog.tables[self.table % catalog.tables.len()];
-            let upto = begun_after.filter(|_| turn == catalog.tables.len());
-            if turn == catalog.tables.len() && upto.is_none() {
-                break;
-            }
-            if !waiting.contains(&table.number) {
-                let bounds = Bounds { table: table.name.clone(), after: self.after, upto };
-                let slice = look_at(sql, catalog, table, bounds, left)?;
-                left -= slice.rows.len().min(left);
-                let upto = slice.bounds.upto;
-                slices.push(slice);
-                if upto.is_some() {
-                    self.after = upto;
-                    return Ok(slices);
-                }
-            }
-            (self.table, self.after) = ((self.table + 1) % catalog.tables.len(), None);
-            if left == 0 {
-                break;
-            }
-        }
-        Ok(slices)
-    }
-}
-
 /// Tables whose rows are still being looked at, or asked for.
-fn waiting_tables(sql: &mut dyn Sql) -> Result<Vec<i64>, SqlError> {
+pub fn waiting_tables(sql: &mut dyn Sql) -> Result<Vec<i64>, SqlError> {
     let mut waiting = Vec::new();
     let statement = "SELECT tbl FROM _federation_table WHERE scan IS NOT NULL OR refresh OR is_out";
     sql.query(statement, &[], &mut |row| {
@@ -227,7 +185,7 @@ pub fn look_at_parts(
         else {
             continue;
         };
-        parts.extend(look_at(sql, catalog, table, bounds.clone(), ROWS_PER_SYNC)?.split());
+        parts.extend(look_at(sql, catalog, table, bounds.clone(), ROWS_OF_RANGE)?.split());
     }
     Ok(parts)
 }
@@ -244,14 +202,22 @@ pub fn look_at(
     if entries.len() == limit {
         bounds.upto = entries.last().map(|entry| entry.id).or(bounds.upto);
     }
-    let mut keys = Vec::with_capacity(entries.len());
-    for entry in entries.iter().filter(|entry| is_comparable(entry) && entry.is_present()) {
-        keys.extend(entry.key.values()?);
+    let mut rows = Vec::with_capacity(entries.len());
+    let mut bytes = 0;
+    for together in entries.chunks(ROWS_AT_ONCE) {
+        if bytes > MAX_BYTES {
+            bounds.upto = rows.last().map(|(id, _)| *id);
+            break;
+        }
+        let mut keys = Vec::with_capacity(together.len());
+        for entry in together.iter().filter(|entry| is_comparable(entry) && entry.is_present()) {
+            keys.extend(entry.key.values()?);
+        }
+        let here = Here::read(sql, catalog, table, &keys)?;
+        bytes += here.heap_bytes();
+        rows.extend(together.iter().map(|entry| (entry.id, here.seen(entry))));
     }
-    let here = Here::read(sql, catalog, table, &keys)?;
-    let columns: Vec<String> = table.columns.iter().map(|column| column.name.clone()).collect();
-    let rows = entries.iter().map(|entry| (entry.id, here.seen(table, entry))).collect();
-    Ok(Slice { bounds, columns, rows })
+    Ok(Slice::of(table, bounds, rows))
 }
 
 /// Whether what the hub has of the row is what should be here.
@@ -260,45 +226,70 @@ pub fn is_comparable(entry: &Entry) -> bool {
 }
 
 /// Rows of one table, as they are, by their keys.
-pub struct Here {
+pub struct Here<'a> {
+    table: &'a Table,
+    identities: Identities,
     rows: HashMap<LocalKey, Vec<Value>>,
     /// What they hold as it travels; none where a number is no row's that is known.
     travelling: HashMap<LocalKey, Option<Vec<CellValue>>>,
 }
 
-impl Here {
+impl<'a> Here<'a> {
+    /// No row yet.
+    pub fn new(catalog: &Catalog, table: &'a Table) -> Self {
+        let identities = Identities::of(catalog, table);
+        Self { table, identities, rows: HashMap::new(), travelling: HashMap::new() }
+    }
+
     /// Reads the rows that have these keys.
     pub fn read(
         sql: &mut dyn Sql,
         catalog: &Catalog,
-        table: &Table,
+        table: &'a Table,
         keys: &[Vec<Value>],
     ) -> Result<Self, SqlError> {
-        let mut here = Self { rows: HashMap::new(), travelling: HashMap::new() };
+        let mut here = Self::new(catalog, table);
         if keys.is_empty() {
             return Ok(here);
         }
-        let width = table.key_columns().len();
-        let identities = Identities::of(catalog, table);
-        let mark = format!("({})", vec!["?"; width].join(", "));
-        let statement = format!(
-            "SELECT {0}, {1}{2} FROM main.{3} AS _federation_t WHERE ({0}) IN (VALUES {4})",
-            quote_list(table.key_columns()),
-            column_list(table),
-            identities.sql(table),
-            quote(&table.name),
-            vec![mark.as_str(); keys.len()].join(", ")
-        );
+        let statement = here.select("", "", keys.len());
         let params: Vec<ValueRef<'_>> = keys.iter().flatten().map(ValueRef::from).collect();
-        sql.query(&statement, &params, &mut |row| {
-            let (key, rest) = row.split_at(width);
-            let (cells, parents) = rest.split_at(table.columns.len());
-            let key = LocalKey::of(table, key)?;
-            here.travelling.insert(key.clone(), identities.travelling(table, cells, parents)?);
-            here.rows.insert(key, cells.to_vec());
-            Ok(())
-        })?;
+        sql.query(&statement, &params, &mut |row| here.take(row))?;
         Ok(here)
+    }
+
+    /// A SELECT that finds rows by so many keys, with other columns before and after those that [`Self::take`] wants.
+    pub fn select(&self, before: &str, after: &str, keys: usize) -> String {
+        let columns = self.table.key_columns();
+        let mark = format!("({})", vec!["?"; columns.len()].join(", "));
+        format!(
+            "SELECT {before}{0}, {1}{2}{after} FROM main.{3} AS _federation_t WHERE ({0}) IN (VALUES {4})",
+            quote_list(columns),
+            column_list(self.table),
+            self.identities.sql(self.table),
+            quote(&self.table.name),
+            vec![mark.as_str(); keys].join(", ")
+        )
+    }
+
+    /// How many columns [`Self::take`] wants.
+    pub fn width(&self) -> usize {
+        self.table.key_columns().len() + self.table.columns.len() + self.identities.parents.len()
+    }
+
+    /// Takes a row that [`Self::select`] has found.
+    pub fn take(&mut self, row: &[Value]) -> Result<(), SqlError> {
+        let (key, rest) = row.split_at(self.table.key_columns().len());
+        let (cells, parents) = rest.split_at(self.table.columns.len());
+        let key = LocalKey::of(self.table, key)?;
+        self.travelling.insert(key.clone(), self.identities.travelling(self.table, cells, parents)?);
+        self.rows.insert(key, cells.to_vec());
+        Ok(())
+    }
+
+    /// What the rows take.
+    pub fn heap_bytes(&self) -> usize {
+        self.rows.values().flatten().map(Value::heap_bytes).sum()
     }
 
     /// The cells of a row, as they are stored.
@@ -307,7 +298,7 @@ impl Here {
     }
 
     /// What is to be said of a row.
-    pub fn seen(&self, table: &Table, entry: &Entry) -> Seen {
+    pub fn seen(&self, entry: &Entry) -> Seen {
         if !is_comparable(entry) {
             return Seen::LeftOut;
         }
@@ -317,7 +308,7 @@ impl Here {
         match self.travelling.get(&entry.key) {
             None => Seen::Missing,
             Some(None) => Seen::LeftOut,
-            Some(Some(cells)) => Seen::Here(fingerprint(table, entry, cells)),
+            Some(Some(cells)) => Seen::Here(fingerprint(self.table, entry, cells)),
         }
     }
 }

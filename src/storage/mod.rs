@@ -55,3 +55,4 @@ pub mod triggers;
 pub mod unique_index;
 mod unite;
 pub mod vacuum;
+pub mod walk;

@@ -19,12 +19,13 @@ use super::collect::{Collected, TurnLimits, collect};
 use super::context::Context;
 use super::driver::{Sql, SqlError};
 use super::lease::Claim;
-use super::look::{Slice, Walk};
+use super::look::Slice;
 use super::quarantine::examples;
 use super::registered::{self, note_refused, tell_suspects};
 use super::settle::settle_log;
 use super::tenant_tables;
 use super::transaction::{Purpose, transaction, without_waiting};
+use super::walk::Walk;
 use crate::model::{Digest, StampSource, TableSchema, Value};
 
 /// Log entries settled in one go before remote changes are applied.
@@ -116,16 +117,19 @@ fn collect_in(
     limits: TurnLimits,
     mint: &mut Mint,
 ) -> Result<CollectTurn, SqlError> {
-    let probe = probe(sql)?;
+    let mut walk = cached.as_ref().and_then(|cached| cached.walk.clone());
+    let (probe, glanced) = match (&cached, &walk) {
+        (Some(cached), Some(walk)) => walk.glance(sql, &cached.catalog)?,
+        _ => (probe(sql)?, None),
+    };
     let mut state = probe.state;
     setting.claim.check(state.lease.as_ref())?;
-    let walk = cached.as_ref().and_then(|cached| cached.walk.clone());
     let fresh = cached.filter(|cached| cached.schema_version == probe.schema_version);
     let (catalog, is_fresh) = match fresh {
         Some(cached) => (cached, true),
         None => (without_waiting(sql, |sql| read_catalog(sql, setting.options, &state))?, false),
     };
-    let mut walk = walk.unwrap_or_else(|| Walk::starting_at(mint()));
+    let walk = walk.get_or_insert_with(|| Walk::starting_at(mint()));
     let suspects =
         if is_fresh { None } else { without_waiting(sql, |sql| tell_suspects(sql, &catalog.catalog))? };
     let is_known = state.schema_digest == Some(catalog.digest);
@@ -140,7 +144,8 @@ fn collect_in(
         look: Vec::new(),
         notices: suspects.into_iter().collect(),
     };
-    if probe.has_changes || !is_fresh {
+    let is_idle = is_fresh && !probe.has_changes;
+    if !is_idle {
         turn.refresh = registered::to_refresh(sql)?;
         turn.collected = without_waiting(sql, |sql| {
             let catalog = turn.catalog.catalog.clone();
@@ -155,9 +160,14 @@ fn collect_in(
         turn.state = state;
     }
     if !turn.collected.more && turn.state.cursor > 0 {
-        turn.look = without_waiting(sql, |sql| walk.look(sql, &turn.catalog.catalog))?;
+        let catalog = &turn.catalog.catalog;
+        turn.look = match (is_fresh, is_idle) {
+            (true, true) => walk.go_on(glanced),
+            (true, false) => walk.go_on(walk.glance(sql, catalog)?.1),
+            (false, _) => without_waiting(sql, |sql| walk.look(sql, catalog))?,
+        };
     }
-    turn.catalog.walk = Some(walk);
+    turn.catalog.walk = Some(walk.clone());
     Ok(turn)
 }
 

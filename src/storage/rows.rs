@@ -53,7 +53,8 @@ impl LocalKey {
         }
     }
 
-    fn read(value: &mut Value) -> Result<Self, SqlError> {
+    /// Reads it from the bookkeeping.
+    pub fn read(value: &mut Value) -> Result<Self, SqlError> {
         match std::mem::replace(value, Value::Null) {
             Value::Integer(number) => Ok(Self::Number(number)),
             Value::Blob(bytes) if bytes.first() == Some(&0) => <[u8; 17]>::try_from(bytes)
@@ -147,7 +148,7 @@ impl Entry {
     }
 
     /// Reads the columns of [`ENTRY`].
-    fn read(row: &mut [Value]) -> Result<Self, SqlError> {
+    pub fn read(row: &mut [Value]) -> Result<Self, SqlError> {
         let [key, Value::Blob(id), batch, Value::Blob(state)] = row else {
             return Err(SqlError::corrupt("_federation_row holds something else"));
         };
