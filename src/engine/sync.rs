@@ -20,10 +20,10 @@ use crate::storage::choice::SyncOptions;
 use crate::storage::collect::TurnLimits;
 use crate::storage::driver::SqlDriver;
 use crate::storage::lease::{Claim, Holder};
+use crate::storage::look::Slice;
 use crate::storage::replica::{
     ApplyExtras, CachedCatalog, CollectTurn, Mint, Setting, apply_turn, collect_turn,
 };
-use crate::storage::look::Slice;
 use crate::storage::scratch::prove_harmless;
 use crate::storage::search::{Search, compare};
 use crate::transport::{FrameReceiver, FrameSender};
@@ -340,6 +340,7 @@ impl SyncJob<'_> {
         });
         let mut found = found.await?;
         found.notices.drain(..).for_each(|notice| note(&mut report.notices, notice));
+        report.healed += found.strays;
         self.database.catalog = Some(found.catalog.clone());
         Ok(found)
     }

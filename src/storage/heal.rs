@@ -99,11 +99,8 @@ pub fn heal_turn(
         let incoming = Incoming { rows: Rows { tables, rows: differing.clone() }, ..Incoming::default() };
         let applied = apply(sql, &mut context, &mut state, &incoming, probe.quarantined)?;
         let after = Patient::examine(sql, &cached.catalog, table, fetched)?;
-        let mut healed = Healed {
-            notices: context.notices,
-            quarantined: Some(applied.quarantined),
-            ..Healed::default()
-        };
+        let mut healed =
+            Healed { notices: context.notices, quarantined: Some(applied.quarantined), ..Healed::default() };
         let restored = differing.iter().filter(|update| !after.differs(update)).count() as u64;
         healed.rows = restored + offered;
         if restored > 0 {
@@ -163,7 +160,8 @@ impl<'a> Patient<'a> {
     /// that, and how many rows are offered to the hub.
     fn prepare(&mut self, sql: &mut dyn Sql) -> Result<(Vec<RowUpdate>, u64), SqlError> {
         let updates = &self.fetched.rows.rows;
-        let differing: Vec<RowUpdate> = updates.iter().filter(|update| self.differs(update)).cloned().collect();
+        let differing: Vec<RowUpdate> =
+            updates.iter().filter(|update| self.differs(update)).cloned().collect();
         for update in &differing {
             let Some(entry) = self.entries.get_mut(&update.id) else { continue };
             let was = entry.key.clone();

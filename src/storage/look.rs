@@ -26,6 +26,9 @@ const ROWS_AT_ONCE: usize = 16;
 /// The bytes of rows after which a look reads no more: the application waits meanwhile.
 const MAX_BYTES: usize = 1 << 20;
 
+/// The bytes of the largest row that is compared: the hub may have refused a larger one, which then stays as it is.
+const MAX_ROW_BYTES: usize = 8 << 20;
+
 /// A range of at most so many rows is fetched, and not split any more.
 const ROWS_TO_FETCH: usize = 8;
 
@@ -230,7 +233,7 @@ pub struct Here<'a> {
     table: &'a Table,
     identities: Identities,
     rows: HashMap<LocalKey, Vec<Value>>,
-    /// What they hold as it travels; none where a number is no row's that is known.
+    /// What they hold as it travels; none where a number is no row's that is known, or the row is too large.
     travelling: HashMap<LocalKey, Option<Vec<CellValue>>>,
 }
 
@@ -282,7 +285,9 @@ impl<'a> Here<'a> {
         let (key, rest) = row.split_at(self.table.key_columns().len());
         let (cells, parents) = rest.split_at(self.table.columns.len());
         let key = LocalKey::of(self.table, key)?;
-        self.travelling.insert(key.clone(), self.identities.travelling(self.table, cells, parents)?);
+        let bytes: usize = cells.iter().map(Value::heap_bytes).sum();
+        let travelling = self.identities.travelling(self.table, cells, parents)?;
+        self.travelling.insert(key.clone(), travelling.filter(|_| bytes <= MAX_ROW_BYTES));
         self.rows.insert(key, cells.to_vec());
         Ok(())
     }

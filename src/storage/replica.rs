@@ -88,6 +88,8 @@ pub struct CollectTurn {
     pub collected: Collected,
     /// Rows as they are, to be compared with what the hub has. Only with the last turn of a sync.
     pub look: Vec<Slice>,
+    /// Rows that capture had missed, and that the next sync sends.
+    pub strays: u64,
     /// Rows that are set aside.
     pub quarantined: u64,
     /// What people should know.
@@ -142,6 +144,7 @@ fn collect_in(
         collected: Collected::default(),
         quarantined: probe.quarantined,
         look: Vec::new(),
+        strays: 0,
         notices: suspects.into_iter().collect(),
     };
     let is_idle = is_fresh && !probe.has_changes;
@@ -166,6 +169,11 @@ fn collect_in(
             (true, false) => walk.go_on(walk.glance(sql, catalog)?.1),
             (false, _) => without_waiting(sql, |sql| walk.look(sql, catalog))?,
         };
+        if !is_idle && let Some((count, table)) = walk.capture_strays(sql, catalog)? {
+            turn.strays = count;
+            let name = &table.name;
+            turn.notices.push(format!("table {name}: rows that capture had missed were found, and are sent"));
+        }
     }
     turn.catalog.walk = Some(walk.clone());
     Ok(turn)

@@ -45,7 +45,8 @@ impl LocalKey {
         }
     }
 
-    fn as_param(&self) -> ValueRef<'_> {
+    /// The parameter for `_federation_row.k`.
+    pub fn as_param(&self) -> ValueRef<'_> {
         match self {
             Self::Number(number) => ValueRef::Integer(*number),
             Self::Natural(bytes) => ValueRef::Blob(bytes),

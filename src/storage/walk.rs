@@ -11,6 +11,7 @@ use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::{Fields, integer};
 use super::look::{Bounds, Here, Seen, Slice, is_comparable, look_at, waiting_tables};
 use super::rows::{Entry, LocalKey};
+use super::strays::capture_strays;
 use crate::model::{RowId, Value};
 
 /// Rows that one look takes in.
@@ -38,13 +39,15 @@ pub struct Walk {
     keys: Vec<Vec<Value>>,
     /// Whether these are the last ones of the table.
     is_end: bool,
+    /// Where the look for rows that the bookkeeping does not know stands: which table, and its last key.
+    strays: (usize, Option<Vec<Value>>),
 }
 
 impl Walk {
     /// One that begins at a place that these random bytes choose.
     pub fn starting_at(random: [u8; 16]) -> Self {
         let table = usize::from(u16::from_be_bytes([random[14], random[15]]));
-        Self { table, after: Some(RowId(random)), keys: Vec::new(), is_end: false }
+        Self { table, after: Some(RowId(random)), keys: Vec::new(), is_end: false, strays: (table, None) }
     }
 
     /// Looks at the next rows. The log must be settled.
@@ -80,6 +83,29 @@ impl Walk {
             }
         }
         Ok(slices)
+    }
+}
+
+impl Walk {
+    /// Looks for rows that the bookkeeping does not know, and captures them. Returns how many there are, and in
+    /// which table. The log must be settled.
+    pub fn capture_strays<'a>(
+        &mut self,
+        sql: &mut dyn Sql,
+        catalog: &'a Catalog,
+    ) -> Result<Option<(u64, &'a Table)>, SqlError> {
+        let (at, after) = &self.strays;
+        let Some(table) = catalog.tables.get(at % catalog.tables.len().max(1)) else { return Ok(None) };
+        if waiting_tables(sql)?.contains(&table.number) {
+            self.strays = (at.wrapping_add(1), None);
+            return Ok(None);
+        }
+        let strays = capture_strays(sql, table, after.as_ref())?;
+        self.strays = match strays.last {
+            Some(last) => (*at, Some(last)),
+            None => (at.wrapping_add(1), None),
+        };
+        Ok((strays.captured > 0).then_some((strays.captured, table)))
     }
 }
 
@@ -149,7 +175,7 @@ impl Walk {
         let walk = if is_end {
             self.beyond(keys, is_next_end)
         } else {
-            Self { table: self.table, after: upto, keys, is_end: is_next_end }
+            Self { after: upto, keys, is_end: is_next_end, ..self.clone() }
         };
         let bounds = Bounds { table: table.name.clone(), after: self.after, upto };
         Ok(Glanced { look: vec![Slice::of(table, bounds, rows)], walk })
@@ -164,7 +190,7 @@ impl Walk {
 
     /// The beginning of the next table.
     fn beyond(&self, keys: Vec<Vec<Value>>, is_end: bool) -> Self {
-        Self { table: self.table.wrapping_add(1), after: None, keys, is_end }
+        Self { table: self.table.wrapping_add(1), after: None, keys, is_end, strays: self.strays.clone() }
     }
 }
 
@@ -195,13 +221,7 @@ mod part {
 }
 
 impl Glance<'_> {
-    fn read(
-        &mut self,
-        sql: &mut dyn Sql,
-        walk: &Walk,
-        table: &Table,
-        next: &Table,
-    ) -> Result<(), SqlError> {
+    fn read(&mut self, sql: &mut dyn Sql, walk: &Walk, table: &Table, next: &Table) -> Result<(), SqlError> {
         let after = walk.after.as_ref().map_or(&[][..], |id| &id.0[..]);
         let rows = integer(ROWS_PER_GLANCE as u64)?;
         let (next_table, next_after, offset) =
@@ -231,7 +251,8 @@ impl Glance<'_> {
         let own = self.here.width() + 1;
         let width = own.max(PROBE_COLUMNS);
         let pad = |columns: usize| ", NULL".repeat(width - columns);
-        let entries = "_federation_row INDEXED BY _federation_row_id WHERE tbl = ? AND id > ? ORDER BY id LIMIT ?";
+        let entries =
+            "_federation_row INDEXED BY _federation_row_id WHERE tbl = ? AND id > ? ORDER BY id LIMIT ?";
         format!(
             "{} UNION ALL SELECT * FROM (SELECT {}, k, id, batch, state{} FROM {entries}) \
              UNION ALL SELECT * FROM (SELECT {}, k{} FROM {entries} OFFSET ?) UNION ALL {}",

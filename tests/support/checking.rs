@@ -4,7 +4,7 @@ use federation_hub::model::{ReplicaId, Seq};
 use federation_hub::protocol::check::{Check, CheckRequest, Prints};
 use federation_hub::protocol::message::Rows;
 use federation_hub::storage::heal::{heal_turn, look_turn};
-use federation_hub::storage::hub_store::HubStore;
+use federation_hub::storage::hub_store::{HubStore, StoreError};
 use federation_hub::storage::look::Slice;
 use federation_hub::storage::replica::{CachedCatalog, Setting};
 use federation_hub::storage::search::{Search, Step, compare, fetch};
@@ -21,22 +21,27 @@ pub struct Asker {
 }
 
 impl Agent {
-    fn ask(&mut self, hub: &mut Hub, asker: Asker, check: Check) -> (Rows, Prints) {
+    fn ask(&mut self, hub: &mut Hub, asker: Asker, check: Check) -> Result<(Rows, Prints), StoreError> {
         let Asker { replica, epoch, cursor } = asker;
         self.exchanges += 1;
         let request = CheckRequest { replica, epoch, cursor, check };
-        let checked = hub.store.check(&self.caller, &request).unwrap();
-        (checked.rows, checked.prints)
+        let checked = hub.store.check(&self.caller, &request)?;
+        Ok((checked.rows, checked.prints))
     }
 
     /// Asks what the hub has where this sync has looked.
-    pub(super) fn compare(&mut self, hub: &mut Hub, asker: Asker, look: &[Slice]) -> Search {
+    pub(super) fn compare(
+        &mut self,
+        hub: &mut Hub,
+        asker: Asker,
+        look: &[Slice],
+    ) -> Result<Search, StoreError> {
         if look.is_empty() {
-            return Search::default();
+            return Ok(Search::default());
         }
         self.looked_at += look.iter().map(|slice| slice.rows.len()).sum::<usize>();
-        let (_, prints) = self.ask(hub, asker, compare(look));
-        Search::new(look, &prints)
+        let (_, prints) = self.ask(hub, asker, compare(look))?;
+        Ok(Search::new(look, &prints))
     }
 
     /// Finds and heals what differs.
@@ -47,9 +52,9 @@ impl Agent {
         mut search: Search,
         catalog: &mut Option<CachedCatalog>,
         counts: &mut Counts,
-    ) {
+    ) -> Result<(), StoreError> {
         while let Some(step) = search.next() {
-            let Some(cached) = catalog.clone() else { return };
+            let Some(cached) = catalog.clone() else { return Ok(()) };
             let (clock, claim) = (self.hub_clock(), self.claim());
             match step {
                 Step::Narrow(ranges) => {
@@ -58,15 +63,15 @@ impl Agent {
                         look_turn(&mut self.sql, &cached, setting, asker.cursor, &ranges)
                     });
                     if !parts.is_empty() {
-                        let (_, prints) = self.ask(hub, asker, compare(&parts));
+                        let (_, prints) = self.ask(hub, asker, compare(&parts))?;
                         search.narrowed(&parts, &prints);
                     }
                 }
                 Step::Fetch(ranges) => {
-                    let (rows, prints) = self.ask(hub, asker, fetch(&ranges));
-                    self.fetches += 1;
+                    assert!(self.bears_damage, "the self-check sees a difference in {ranges:?}");
+                    let (rows, prints) = self.ask(hub, asker, fetch(&ranges))?;
                     for fetched in search.fetched(ranges, &rows, prints) {
-                        let Some(cached) = catalog.clone() else { return };
+                        let Some(cached) = catalog.clone() else { return Ok(()) };
                         let healed = until_free(|| {
                             let setting = Setting { clock, claim, options: &self.options };
                             let mint = &mut self.mint;
@@ -80,5 +85,6 @@ impl Agent {
                 }
             }
         }
+        Ok(())
     }
 }

@@ -3,8 +3,8 @@
 pub mod checking;
 pub mod parts;
 
-pub use parts::{Counts, Fate};
 use checking::Asker;
+pub use parts::{Counts, Fate};
 use parts::{cut, until_free};
 
 use federation_hub::model::{ReplicaId, Value};
@@ -65,8 +65,8 @@ pub struct Agent {
     pub looked_at: usize,
     /// Questions that it has asked for that.
     pub exchanges: usize,
-    /// How often these came down to rows that were fetched.
-    pub fetches: usize,
+    /// Whether its rows may differ from the hub's without having been written.
+    pub bears_damage: bool,
 }
 
 impl Agent {
@@ -102,7 +102,7 @@ impl Agent {
             contests: Vec::new(),
             looked_at: 0,
             exchanges: 0,
-            fetches: 0,
+            bears_damage: false,
         }
     }
 
@@ -275,7 +275,7 @@ impl Agent {
             refresh: first.refresh.clone(),
         };
         let mut asker = Asker { replica: request.replica, epoch, cursor: request.cursor };
-        let search = self.compare(hub, asker, &look);
+        let search = self.compare(hub, asker, &look)?;
         let now_ms = self.hub_clock().now_ms;
         let snapshot = hub.store.snapshot(&self.caller, &request, now_ms)?;
         meanwhile(self);
@@ -323,7 +323,7 @@ impl Agent {
             counts.quarantined = turn.applied.quarantined;
         }
         asker.cursor = snapshot.done.cursor;
-        self.heal(hub, asker, search, &mut catalog, &mut counts);
+        self.heal(hub, asker, search, &mut catalog, &mut counts)?;
         self.notices.extend(snapshot.done.refused.iter().map(|(_, reason)| reason.clone()));
         self.attached = Some((epoch, catalog));
         Ok(Some(counts))
@@ -348,6 +348,8 @@ impl Agent {
                 collect_turn(&mut self.sql, catalog.clone(), setting, self.limits, &mut self.mint)
             });
             let look = std::mem::take(&mut turn.look);
+            assert!(self.bears_damage || turn.strays == 0, "{:?}", turn.notices);
+            counts.healed += turn.strays;
             self.notices.extend(turn.notices.iter().cloned());
             *catalog = Some(turn.catalog.clone());
             let (more, rows) = (turn.collected.more, turn.collected.rows);

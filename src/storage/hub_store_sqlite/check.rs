@@ -57,6 +57,10 @@ impl Look<'_> {
     /// The print of one range; none if there is no room for its first row.
     fn at(&mut self, table: &Table, range: &Range) -> Result<Option<Print>, StoreError> {
         let columns = columns(table, range);
+        if columns.len() < range.columns.len() {
+            // There was no room for the others, and the rows that have them were refused.
+            return Ok(None);
+        }
         let left_out: HashSet<RowId> = range.left_out.iter().copied().collect();
         let mut statement = self.conn.prepare_cached(
             "SELECT id, seq, survivor, coalesce(effective, body) FROM row_state
@@ -140,9 +144,9 @@ impl Look<'_> {
 }
 
 fn fingerprint(found: &Found, columns: &[(String, ColumnIndex)]) -> Fingerprint {
-    let cells = columns.iter().filter_map(|(name, column)| {
-        found.state.cells.get(column).map(|cell| (name.as_str(), &cell.value))
-    });
+    let cells = columns
+        .iter()
+        .filter_map(|(name, column)| found.state.cells.get(column).map(|cell| (name.as_str(), &cell.value)));
     row_fingerprint(found.id, cells)
 }
 
