@@ -44,7 +44,7 @@ test('a cell that was changed with capture removed is healed, and reported', asy
   for (let i = 0; i < 20 && healed < 3; i += 1) {
     const report = await two.sync(b)
     healed += report.healed
-    notices.push(...report.notices.map(({ message }) => message))
+    notices.push(...report.notices)
     expect(report).toMatchObject({ pushed: 0, conflicts: 0, quarantined: 0 })
   }
   expect(healed).toBe(3)

@@ -181,12 +181,25 @@ mod tests {
             vec![ack(7), done(2)],
             vec![ack(7), rows(9), done(8)],
             vec![ack(7), rows(9), ToAgent::Tables(vec![])],
+            vec![ToAgent::Compared(vec![])],
         ] {
             let mut exchange = AgentExchange::new(3);
             exchange.sent(7);
             let outcome = messages.iter().try_for_each(|m| exchange.receive(m.clone()).map(drop));
             assert!(matches!(outcome, Err(ExchangeError::OutOfOrder(_))), "{messages:?}");
         }
+    }
+
+    #[test]
+    fn fingerprints_are_as_many_as_were_asked_for_and_come_before_the_end() {
+        let mut exchange = AgentExchange::new(3);
+        exchange.asked(2);
+        assert!(matches!(exchange.receive(done(9)), Err(ExchangeError::OutOfOrder(_))));
+        exchange.receive(ToAgent::Compared(vec![None, None])).unwrap();
+        exchange.receive(done(9)).unwrap();
+        let mut exchange = AgentExchange::new(3);
+        exchange.asked(2);
+        assert!(exchange.receive(ToAgent::Compared(vec![None])).is_err());
     }
 
     #[test]

@@ -154,6 +154,31 @@ mod tests {
         assert_ne!(fingerprint(&Value::Text("x".into())), fingerprint(&Value::Blob(b"x".to_vec())));
     }
 
+    #[test]
+    fn a_rows_fingerprint_sees_its_identity_its_columns_and_its_values() {
+        let value = |text: &str| CellValue::from(Value::Text(text.into()));
+        let (id, other) = (RowId([8; 16]), RowId([9; 16]));
+        let print = |id, cells: &[(&str, CellValue)]| {
+            row_fingerprint(id, cells.iter().map(|(name, value)| (*name, value)))
+        };
+        let prints = [
+            print(id, &[("body", value("hi"))]),
+            print(other, &[("body", value("hi"))]),
+            print(id, &[("bodyhi", value(""))]),
+            print(id, &[("body", CellValue::Ref(other))]),
+            print(id, &[("body", Value::Null.into())]),
+            print(id, &[]),
+        ];
+        for (at, one) in prints.iter().enumerate() {
+            assert!(!prints[..at].contains(one), "{at}");
+        }
+        assert_eq!(
+            format!("{:032x}", prints[0].0),
+            "c2d08a2c9a5d2920c8e587382eec0407",
+            "as docs/protocol.md says"
+        );
+    }
+
     /// Every implementation must get these; they are in docs/protocol.md.
     #[test]
     fn the_hash_is_part_of_the_protocol() {

@@ -23,6 +23,9 @@ const TABLES_PER_LOOK: usize = 8;
 /// Rows that one glance takes in.
 const ROWS_PER_GLANCE: usize = 8;
 
+/// The bytes of rows from which on a glance takes in fewer of them: the application waits meanwhile.
+const GLANCE_BYTES: usize = 256 << 10;
+
 /// SQLite's limit of columns, with room for what is read besides.
 const MAX_WIDTH: usize = 1_900;
 
@@ -39,6 +42,8 @@ pub struct Walk {
     keys: Vec<Vec<Value>>,
     /// Whether these are the last ones of the table.
     is_end: bool,
+    /// How many rows the next glance takes in: fewer where they are large.
+    size: usize,
     /// Where the look for rows that the bookkeeping does not know stands: which table, and its last key.
     strays: (usize, Option<Vec<Value>>),
 }
@@ -47,7 +52,8 @@ impl Walk {
     /// One that begins at a place that these random bytes choose.
     pub fn starting_at(random: [u8; 16]) -> Self {
         let table = usize::from(u16::from_be_bytes([random[14], random[15]]));
-        Self { table, after: Some(RowId(random)), keys: Vec::new(), is_end: false, strays: (table, None) }
+        let (after, strays) = (Some(RowId(random)), (table, None));
+        Self { table, after, keys: Vec::new(), is_end: false, size: ROWS_PER_GLANCE, strays }
     }
 
     /// Looks at the next rows. The log must be settled.
@@ -164,18 +170,19 @@ impl Walk {
             }
             rows.push((entry.id, seen));
         }
-        let is_end = entries.len() < ROWS_PER_GLANCE;
+        let is_end = entries.len() < self.size;
         if !is_prepared && self.keys.is_empty() {
             let walk = Self { keys: expected, is_end, ..self.clone() };
             return Ok(Glanced { look: Vec::new(), walk });
         }
         let upto = entries.last().map(|entry| entry.id).filter(|_| !is_end);
-        let is_next_end = next_rows < ROWS_PER_GLANCE;
+        let size = if here.heap_bytes() > GLANCE_BYTES { self.size.div_ceil(2) } else { self.size };
+        let is_next_end = next_rows < size;
         let keys = if is_end == self.is_end { next_keys } else { Vec::new() };
         let walk = if is_end {
             self.beyond(keys, is_next_end)
         } else {
-            Self { after: upto, keys, is_end: is_next_end, ..self.clone() }
+            Self { after: upto, keys, is_end: is_next_end, size, ..self.clone() }
         };
         let bounds = Bounds { table: table.name.clone(), after: self.after, upto };
         Ok(Glanced { look: vec![Slice::of(table, bounds, rows)], walk })
@@ -190,7 +197,8 @@ impl Walk {
 
     /// The beginning of the next table.
     fn beyond(&self, keys: Vec<Vec<Value>>, is_end: bool) -> Self {
-        Self { table: self.table.wrapping_add(1), after: None, keys, is_end, strays: self.strays.clone() }
+        let strays = self.strays.clone();
+        Self { table: self.table.wrapping_add(1), after: None, keys, is_end, size: ROWS_PER_GLANCE, strays }
     }
 }
 
@@ -223,11 +231,11 @@ mod part {
 impl Glance<'_> {
     fn read(&mut self, sql: &mut dyn Sql, walk: &Walk, table: &Table, next: &Table) -> Result<(), SqlError> {
         let after = walk.after.as_ref().map_or(&[][..], |id| &id.0[..]);
-        let rows = integer(ROWS_PER_GLANCE as u64)?;
+        let (rows, keys) = (integer(walk.size as u64)?, integer(ROWS_PER_GLANCE as u64)?);
         let (next_table, next_after, offset) =
             if walk.is_end { (next.number, &[][..], 0.into()) } else { (table.number, after, rows) };
         let mut params = vec![table.number.into(), ValueRef::Blob(after), rows];
-        params.extend([next_table.into(), ValueRef::Blob(next_after), rows, offset]);
+        params.extend([next_table.into(), ValueRef::Blob(next_after), keys, offset]);
         let width = table.key_columns().len();
         let keys = walk.keys.iter().flatten().map(ValueRef::from).chain(std::iter::repeat(ValueRef::Null));
         params.extend(keys.take(ROWS_PER_GLANCE * width));
