@@ -164,10 +164,10 @@ pub fn suspects(slices: &[Slice], prints: &Prints) -> Vec<Suspect> {
     compared.filter_map(|(slice, print)| Some(slice.suspects(print.as_ref()?))).flatten().collect()
 }
 
-/// Tables whose rows are still being looked at, or asked for.
+/// Tables whose rows are still being looked at, or asked for, or are not shared.
 pub fn waiting_tables(sql: &mut dyn Sql) -> Result<Vec<i64>, SqlError> {
     let mut waiting = Vec::new();
-    let statement = "SELECT tbl FROM _federation_table WHERE scan IS NOT NULL OR refresh OR is_out";
+    let statement = "SELECT tbl FROM _federation_table WHERE scan IS NOT NULL OR refresh OR is_out OR refused IS NOT NULL";
     sql.query(statement, &[], &mut |row| {
         waiting.push(Fields::of(row).integer()?);
         Ok(())

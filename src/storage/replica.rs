@@ -19,7 +19,7 @@ use super::collect::{Collected, TurnLimits, collect};
 use super::context::Context;
 use super::driver::{Sql, SqlError};
 use super::lease::Claim;
-use super::look::Slice;
+use super::look::{Slice, waiting_tables};
 use super::quarantine::examples;
 use super::registered::{self, note_refused, tell_suspects};
 use super::settle::settle_log;
@@ -162,21 +162,34 @@ fn collect_in(
         }
         turn.state = state;
     }
-    if !turn.collected.more && turn.state.cursor > 0 {
-        let catalog = &turn.catalog.catalog;
-        turn.look = match (is_fresh, is_idle) {
-            (true, true) => walk.go_on(glanced),
-            (true, false) => walk.go_on(walk.glance(sql, catalog)?.1),
-            (false, _) => without_waiting(sql, |sql| walk.look(sql, catalog))?,
-        };
-        if !is_idle && let Some((count, table)) = walk.capture_strays(sql, catalog)? {
-            turn.strays = count;
-            let name = &table.name;
-            turn.notices.push(format!("table {name}: rows that capture had missed were found, and are sent"));
-        }
+    if turn.state.cursor > 0 && is_idle {
+        turn.look = walk.go_on(glanced);
+    } else if turn.state.cursor > 0 && !turn.collected.more {
+        without_waiting(sql, |sql| check(sql, &mut turn, walk, is_fresh))?;
     }
     turn.catalog.walk = Some(walk.clone());
     Ok(turn)
+}
+
+/// Takes in some rows for the self-check, now that the log is settled; more of them if the catalog is not `is_fresh`:
+/// at the beginning of a connection, or where somebody has changed the schema.
+fn check(sql: &mut dyn Sql, turn: &mut CollectTurn, walk: &mut Walk, is_fresh: bool) -> Result<(), SqlError> {
+    let catalog = Arc::clone(&turn.catalog.catalog);
+    let waiting = waiting_tables(sql)?;
+    turn.look = if is_fresh {
+        let glanced = walk.glance(sql, &catalog)?.1;
+        walk.go_on(glanced)
+    } else {
+        walk.look(sql, &catalog, &waiting)?
+    };
+    let waits = |name: &str| catalog.table(name).is_none_or(|table| waiting.contains(&table.number));
+    turn.look.retain(|slice| !waits(&slice.bounds.table));
+    if let Some((count, table)) = walk.capture_strays(sql, &catalog, &waiting)? {
+        turn.strays = count;
+        let name = &table.name;
+        turn.notices.push(format!("table {name}: rows that capture had missed were found, and are sent"));
+    }
+    Ok(())
 }
 
 /// What one applying turn did.

@@ -9,7 +9,7 @@ use super::bookkeeping::{PROBE_COLUMNS, Probe, probe, probe_sql};
 use super::catalog::{Catalog, Table};
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::{Fields, integer};
-use super::look::{Bounds, Here, Seen, Slice, is_comparable, look_at, waiting_tables};
+use super::look::{Bounds, Here, Seen, Slice, is_comparable, look_at};
 use super::rows::{Entry, LocalKey};
 use super::strays::capture_strays;
 use crate::model::{RowId, Value};
@@ -57,13 +57,17 @@ impl Walk {
     }
 
     /// Looks at the next rows. The log must be settled.
-    pub fn look(&mut self, sql: &mut dyn Sql, catalog: &Catalog) -> Result<Vec<Slice>, SqlError> {
+    pub fn look(
+        &mut self,
+        sql: &mut dyn Sql,
+        catalog: &Catalog,
+        waiting: &[i64],
+    ) -> Result<Vec<Slice>, SqlError> {
         let mut slices = Vec::new();
         (self.keys, self.is_end) = (Vec::new(), false);
         if catalog.tables.is_empty() {
             return Ok(slices);
         }
-        let waiting = waiting_tables(sql)?;
         let (mut left, begun_after) = (ROWS_PER_LOOK, self.after);
         // One more than there are: the first may have been begun in its middle.
         for turn in 0..TABLES_PER_LOOK.min(catalog.tables.len() + 1) {
@@ -99,10 +103,11 @@ impl Walk {
         &mut self,
         sql: &mut dyn Sql,
         catalog: &'a Catalog,
+        waiting: &[i64],
     ) -> Result<Option<(u64, &'a Table)>, SqlError> {
         let (at, after) = &self.strays;
         let Some(table) = catalog.tables.get(at % catalog.tables.len().max(1)) else { return Ok(None) };
-        if waiting_tables(sql)?.contains(&table.number) {
+        if waiting.contains(&table.number) {
             self.strays = (at.wrapping_add(1), None);
             return Ok(None);
         }

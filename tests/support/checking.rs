@@ -68,7 +68,8 @@ impl Agent {
                     }
                 }
                 Step::Fetch(ranges) => {
-                    assert!(self.bears_damage, "the self-check sees a difference in {ranges:?}");
+                    let name = &self.caller.agent;
+                    assert!(self.bears_damage, "{name} differs from the hub in {ranges:?}");
                     let (rows, prints) = self.ask(hub, asker, fetch(&ranges))?;
                     for fetched in search.fetched(ranges, &rows, prints) {
                         let Some(cached) = catalog.clone() else { return Ok(()) };
