@@ -135,7 +135,7 @@ impl Look<'_> {
             self.told.tables.len() - 1
         });
         let Found { id, seq, survivor: united, state } = found;
-        let writes = if united.is_some() { Vec::new() } else { state.everything() };
+        let writes = if united.is_some() { Vec::new() } else { state.everything().unwrap_or_default().0 };
         let whole = united.is_none();
         let table = u16::try_from(place).map_err(|_| damaged("the list of tables"))?;
         self.told.rows.push(RowUpdate { table, id, number: state.number, seq, whole, united, writes });
