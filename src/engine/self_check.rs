@@ -32,7 +32,7 @@ impl SyncJob<'_> {
         report: &mut SyncReport,
     ) -> Result<(), AgentError> {
         let mut questions = None;
-        while let Some(step) = search.next() {
+        while let Some(step) = search.next_step() {
             let Some(cached) = self.database.catalog.clone() else { return Ok(()) };
             let questions = match &mut questions {
                 Some(questions) => questions,

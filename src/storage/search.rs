@@ -32,7 +32,7 @@ impl Search {
     }
 
     /// What to do next; nothing once all is found.
-    pub fn next(&mut self) -> Option<Step> {
+    pub fn next_step(&mut self) -> Option<Step> {
         if self.exchanges == MAX_EXCHANGES {
             return None;
         }

@@ -53,7 +53,7 @@ impl Agent {
         catalog: &mut Option<CachedCatalog>,
         counts: &mut Counts,
     ) -> Result<(), StoreError> {
-        while let Some(step) = search.next() {
+        while let Some(step) = search.next_step() {
             let Some(cached) = catalog.clone() else { return Ok(()) };
             let (clock, claim) = (self.hub_clock(), self.claim());
             match step {

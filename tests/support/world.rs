@@ -18,7 +18,6 @@ use federation_hub::storage::collect::TurnLimits;
 use federation_hub::storage::driver::{Sql, SqlError, SqlErrorKind};
 use federation_hub::storage::hub_store::{HubStore, StoreError};
 use federation_hub::storage::lease::{Claim, Holder, LEASE_MS};
-use federation_hub::storage::look::Slice;
 use federation_hub::storage::replica::{
     ApplyExtras, CachedCatalog, CollectTurn, HubClock, Mint, Setting, apply_turn, collect_turn,
 };
@@ -263,7 +262,7 @@ impl Agent {
         let (epoch, mut catalog) = self.attach(hub);
         let mut counts = Counts::default();
         let pushed = self.push_all(hub, fate, epoch, &mut catalog, &mut counts)?;
-        let Some((first, mut acked, look)) = pushed.filter(|_| fate != Fate::LosesAnswer) else {
+        let Some((first, mut acked)) = pushed.filter(|_| fate != Fate::LosesAnswer) else {
             self.attached = None;
             return Ok(None);
         };
@@ -275,7 +274,7 @@ impl Agent {
             refresh: first.refresh.clone(),
         };
         let mut asker = Asker { replica: request.replica, epoch, cursor: request.cursor };
-        let search = self.compare(hub, asker, &look)?;
+        let search = self.compare(hub, asker, &first.look)?;
         let now_ms = self.hub_clock().now_ms;
         let snapshot = hub.store.snapshot(&self.caller, &request, now_ms)?;
         meanwhile(self);
@@ -338,16 +337,16 @@ impl Agent {
         epoch: u64,
         catalog: &mut Option<CachedCatalog>,
         counts: &mut Counts,
-    ) -> Result<Option<(CollectTurn, Vec<SentBatch>, Vec<Slice>)>, StoreError> {
+    ) -> Result<Option<(CollectTurn, Vec<SentBatch>)>, StoreError> {
         let mut acked = Vec::new();
         let mut first = None;
         loop {
             let (clock, claim) = (self.hub_clock(), self.claim());
-            let mut turn = until_free(|| {
+            let turn = until_free(|| {
                 let setting = Setting { clock, claim, options: &self.options };
                 collect_turn(&mut self.sql, catalog.clone(), setting, self.limits, &mut self.mint)
             });
-            let look = std::mem::take(&mut turn.look);
+            let look = turn.look.clone();
             assert!(self.bears_damage || turn.strays == 0, "{:?}", turn.notices);
             counts.healed += turn.strays;
             self.notices.extend(turn.notices.iter().cloned());
@@ -372,9 +371,11 @@ impl Agent {
                 counts.pushed += rows;
                 acked.push(*sent);
             }
-            first.get_or_insert(turn);
+            let first_turn = first.get_or_insert(turn);
             if !more {
-                return Ok(first.map(|first| (first, acked, look)));
+                // The last turn has looked at rows, if any has.
+                first_turn.look = look;
+                return Ok(first.map(|first| (first, acked)));
             }
         }
     }
