@@ -3,7 +3,7 @@
 use federation_hub::model::Value;
 
 use crate::world::parts::text;
-use crate::world::{Agent, Hub, pair};
+use crate::world::{Agent, Fate, Hub, pair};
 
 const SCHEMA: &str = "
     CREATE TABLE tasks(id INTEGER PRIMARY KEY, name TEXT);
@@ -175,7 +175,6 @@ fn a_difference_is_located_in_a_logarithm_of_exchanges() {
     let (mut hub, mut a, _) = shared(1_000);
     let before = contents(&mut a);
     unseen(&mut a, "UPDATE notes SET body = 'rotten' WHERE key = 'note 503'");
-    // The whole table in one look, as one range: 1,001 rows.
     a.reconnect();
     let (exchanges, mut healed) = (a.exchanges, 0);
     let mut syncs = 0;
@@ -205,4 +204,22 @@ fn a_sync_looks_at_a_bounded_number_of_rows() {
         assert!(a.looked_at - before <= 50 * 8);
         assert!(a.looked_at - before >= 40 * 8, "{expected}: {}", a.looked_at - before);
     }
+}
+
+#[test]
+fn what_is_written_while_a_sync_heals_stays() {
+    let (mut hub, mut a, mut b) = shared(10);
+    unseen(&mut a, "UPDATE notes SET body = 'rotten' WHERE key = 'note 3'");
+    for _ in 0..ROUND {
+        a.sync_with(&mut hub, Fate::Complete, &mut |a| {
+            a.run("UPDATE notes SET body = body || '!' WHERE key <> 'note 3'");
+        });
+    }
+    a.sync(&mut hub);
+    b.sync(&mut hub);
+    let written = text(&format!("body{}", "!".repeat(ROUND)));
+    for note in b.rows("SELECT key, body FROM notes") {
+        assert_eq!(note[1], if note[0] == text("note 3") { text("body") } else { written.clone() });
+    }
+    assert_eq!(contents(&mut a), contents(&mut b));
 }
