@@ -217,6 +217,7 @@ fn what_is_written_while_a_sync_heals_stays() {
     }
     a.sync(&mut hub);
     b.sync(&mut hub);
+    assert!(!a.notices.iter().any(|notice| notice.contains("cannot be made")), "{:?}", a.notices);
     let written = text(&format!("body{}", "!".repeat(ROUND)));
     for note in b.rows("SELECT key, body FROM notes") {
         assert_eq!(note[1], if note[0] == text("note 3") { text("body") } else { written.clone() });
