@@ -9,6 +9,7 @@ pub mod hub;
 mod hub_connection;
 pub mod link;
 pub mod resolve;
+mod retirement;
 pub mod runtime;
 pub mod sync;
 pub mod token;

@@ -48,6 +48,9 @@ pub struct RowMeta {
     pub seen: Seq,
     /// An update of this row is in quarantine: writes here have not seen it.
     pub held: bool,
+    /// Set until the hub is known to have the row: the mark of the batch that first carried all of it; 0 if none
+    /// did yet.
+    pub unshared: Option<u64>,
     /// The last delete.
     pub deleted: Option<Tombstone>,
     /// The number that the row had here before it was deleted: if it comes back, that is its number.
@@ -63,7 +66,7 @@ pub struct RowMeta {
 /// What only few rows have: their number before they were deleted, the row that they were united with, and what
 /// is kept of counters and sets.
 type Rare = (Option<i64>, Option<RowId>, Vec<RuledCell>);
-type Stored<Rare, Groups> = (Seq, bool, Option<Tombstone>, Option<Rare>, Groups);
+type Stored<Rare, Groups> = (Seq, bool, Option<u64>, Option<Tombstone>, Option<Rare>, Groups);
 
 /// Cells that share a stamp are stored together: a row is mostly written at once.
 type Group = (Stamp, Option<Pending>, Vec<(LocalColumn, u64)>);
@@ -84,15 +87,16 @@ impl RowMeta {
         }
         let is_rare = self.number.is_some() || self.united.is_some() || !self.ruled.is_empty();
         let rare = is_rare.then_some((self.number, self.united, &self.ruled));
-        let stored: Stored<_, _> = (self.seen, self.held, self.deleted, rare, groups);
+        let stored: Stored<_, _> = (self.seen, self.held, self.unshared, self.deleted, rare, groups);
         rmp_serde::to_vec(&stored)
             .map_err(|error| SqlError::corrupt(format!("cannot encode a row's state: {error}")))
     }
 
     /// Reads `_federation_row.state`.
     pub fn decode(bytes: &[u8]) -> Result<Self, SqlError> {
-        let (seen, held, deleted, rare, groups): Stored<Rare, Vec<Group>> = rmp_serde::from_slice(bytes)
-            .map_err(|error| SqlError::corrupt(format!("cannot read a row's state: {error}")))?;
+        let (seen, held, unshared, deleted, rare, groups): Stored<Rare, Vec<Group>> =
+            rmp_serde::from_slice(bytes)
+                .map_err(|error| SqlError::corrupt(format!("cannot read a row's state: {error}")))?;
         let cells = groups.into_iter().flat_map(|(stamp, pending, cells)| {
             cells.into_iter().map(move |(column, fingerprint)| CellMeta {
                 column,
@@ -102,7 +106,7 @@ impl RowMeta {
             })
         });
         let (number, united, ruled) = rare.unwrap_or_default();
-        Ok(Self { seen, held, deleted, number, united, cells: cells.collect(), ruled })
+        Ok(Self { seen, held, unshared, deleted, number, united, cells: cells.collect(), ruled })
     }
 
     /// The cell of a column.
@@ -143,7 +147,13 @@ impl RowMeta {
                 .filter(|pending| !pending.is_acked(acked))
                 .map(|Pending { base, .. }| Pending { base, mark: 0 });
         }
+        self.unshared = self.is_new_to_hub(acked).then_some(0);
         self.forget_sent_adjustments(acked);
+    }
+
+    /// Whether the hub cannot have the row: `acked` is the mark of the last batch that it has acknowledged.
+    pub fn is_new_to_hub(&self, acked: u64) -> bool {
+        self.unshared.is_some_and(|mark| !(1..=acked).contains(&mark))
     }
 
     /// Has unacknowledged writes know of what the hub did at this position.
@@ -188,6 +198,7 @@ mod tests {
         let meta = RowMeta {
             seen: 9,
             held: true,
+            unshared: Some(0),
             deleted: Some(Tombstone { stamp: stamp(1), pending: Some(Pending { base: 3, mark: 0 }) }),
             number: Some(i64::MIN),
             united: Some(RowId([4; 16])),

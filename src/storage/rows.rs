@@ -89,8 +89,10 @@ pub enum Sending {
     Clean,
     /// Some cells.
     Unsent,
-    /// All cells are to be offered again, with their stamps (I15).
+    /// All cells are to be offered again, with their stamps, to the hub that had them.
     Offer,
+    /// All cells are to be offered to a hub that may have none of them (I15).
+    OfferNew,
     /// Some cells are under way in the batch of this mark.
     InBatch(u64),
 }
@@ -101,6 +103,7 @@ impl Sending {
             Self::Clean => ValueRef::Null,
             Self::Unsent => ValueRef::Integer(0),
             Self::Offer => ValueRef::Integer(-1),
+            Self::OfferNew => ValueRef::Integer(-2),
             Self::InBatch(mark) => integer(mark)?,
         })
     }
@@ -108,7 +111,8 @@ impl Sending {
     fn read(value: &Value) -> Self {
         match value {
             Value::Integer(0) => Self::Unsent,
-            Value::Integer(mark) => u64::try_from(*mark).map_or(Self::Offer, Self::InBatch),
+            Value::Integer(-1) => Self::Offer,
+            Value::Integer(mark) => u64::try_from(*mark).map_or(Self::OfferNew, Self::InBatch),
             _ => Self::Clean,
         }
     }
@@ -203,6 +207,17 @@ impl Entry {
         Ok(entries)
     }
 
+    /// What is remembered of rows that are not in their table.
+    pub fn dead(sql: &mut dyn Sql, table: &Table) -> Result<Vec<Self>, SqlError> {
+        let mut entries = Vec::new();
+        let statement = format!("{ENTRY} WHERE tbl = ? AND k >= x'00' AND k < x'01'");
+        sql.query(&statement, &[table.number.into()], &mut |row| {
+            entries.push(Self::read(row)?);
+            Ok(())
+        })?;
+        Ok(entries)
+    }
+
     /// The rows that were in their table, and are not any more.
     pub fn missing(sql: &mut dyn Sql, table: &Table) -> Result<Vec<Self>, SqlError> {
         let mut missing = Vec::new();
@@ -229,7 +244,7 @@ impl Entry {
     /// Marks what is unsent of the row (or all of it, if it is to be offered again) as under way in the
     /// batch `mark`.
     pub fn take_up(&mut self, mark: u64) {
-        let offer = self.sending == Sending::Offer;
+        let offer = matches!(self.sending, Sending::Offer | Sending::OfferNew);
         let take = |pending: &mut Option<Pending>| {
             *pending = match *pending {
                 _ if offer => Some(Pending { base: 0, mark }),
@@ -240,6 +255,10 @@ impl Entry {
         if offer {
             // A position of another store means nothing to this one.
             self.meta.seen = 0;
+        }
+        let is_unsent = self.meta.unshared == Some(0);
+        if is_unsent || self.sending == Sending::OfferNew {
+            self.meta.unshared = Some(mark);
         }
         self.meta.cells.iter_mut().for_each(|cell| take(&mut cell.pending));
         self.meta.deleted.iter_mut().for_each(|deleted| take(&mut deleted.pending));

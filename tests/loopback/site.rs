@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use federation_hub::engine::agent::{Agent, AgentOptions};
 use federation_hub::engine::clock::wall_now_ms;
-use federation_hub::engine::hub::{Hub, HubOptions};
+use federation_hub::engine::hub::{DEFAULT_AGENT_TTL_MS, Hub, HubOptions};
 use federation_hub::engine::sync::SyncReport;
 use federation_hub::engine::token;
 use federation_hub::model::Value;
@@ -69,6 +69,7 @@ async fn start_hub(credentials: &Credentials, data_path: &str, listen: &str) -> 
         data_path: data_path.into(),
         tls,
         jwt_secret: credentials.jwt_secret.clone(),
+        agent_ttl_ms: DEFAULT_AGENT_TTL_MS,
     };
     Hub::start(options).await.unwrap()
 }

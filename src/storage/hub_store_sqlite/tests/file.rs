@@ -15,7 +15,7 @@ fn everything_acknowledged_is_there_after_reopening() {
     let mut store = SqliteHubStore::open(path, ReplicaId([2; 16])).unwrap();
     assert_eq!(store.incarnation(), ReplicaId([1; 16]), "an existing store keeps its name");
     assert_eq!(store.stats(), StoreStats { tenants: 1, rows: 1 });
-    let attached = store.attach(&alice.caller, ALICE).unwrap();
+    let attached = store.attach(&alice.caller, &attach_request(ALICE), NOW_MS).unwrap();
     assert_eq!((attached.epoch, attached.last), (2, Some(alice.last)));
     let welcomed = store.welcome(&alice.caller).unwrap();
     assert_eq!((welcomed.counter, welcomed.highest), (1, Hlc::from_ms(NOW_MS)));
