@@ -196,7 +196,15 @@ impl RowState {
     /// dropped the row.
     pub fn since(&self, cursor: Seq, reader: u64) -> Option<(Vec<Write>, bool)> {
         let everything = self.whole_since > cursor;
-        let news = |seq: Seq, writer: u64| everything || (seq > cursor && writer != reader);
+        self.told(|seq, writer| everything || (seq > cursor && writer != reader))
+    }
+
+    /// What a reader lacks that asks for everything; nothing if there is nothing.
+    pub fn everything(&self) -> Option<(Vec<Write>, bool)> {
+        self.told(|_, _| true)
+    }
+
+    fn told(&self, news: impl Fn(Seq, u64) -> bool) -> Option<(Vec<Write>, bool)> {
         let mut sets: BTreeMap<(Stamp, Seq), Vec<(ColumnIndex, CellValue)>> = BTreeMap::new();
         let mut told = 0;
         for (column, cell) in self.cells.iter().filter(|(_, cell)| news(cell.seq, cell.writer)) {

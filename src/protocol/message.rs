@@ -230,7 +230,7 @@ pub struct Done {
     /// Agents that retired since the reader's cursor, perhaps some that it has been told of. None if the hub
     /// has forgotten some of them: whoever is not in `clock` is gone.
     pub retired: Option<Vec<String>>,
-    /// Deletes up to here are forgotten, once their turn has come: nobody will hear of those rows again.
+    /// Rows that died up to here are forgotten: nobody will hear of them again.
     pub horizon: Seq,
     /// Tables that the hub neither takes from this replica nor tells it of, because they are declared otherwise
     /// in this tenant, each with the reason; in every sync, until the replica declares them anew.

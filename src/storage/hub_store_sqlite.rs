@@ -277,6 +277,8 @@ struct Tenant {
     rows: u64,
     /// Tombstones have been collected up to here.
     horizon: Seq,
+    /// And none that could be is left up to here.
+    swept: Seq,
     /// Names of agents that retired up to here may be forgotten; -1 if none are.
     forgotten: i64,
 }
@@ -284,12 +286,14 @@ struct Tenant {
 impl Tenant {
     fn find(conn: &Connection, name: &str) -> Result<Option<Self>, StoreError> {
         let tenant = conn
-            .prepare_cached("SELECT id, seq, highest, rows, horizon, forgotten FROM tenant WHERE name = ?1")?
+            .prepare_cached(
+                "SELECT id, seq, highest, rows, horizon, swept, forgotten FROM tenant WHERE name = ?1",
+            )?
             .query_row([name], |row| {
                 let unsigned = |index| row.get::<_, i64>(index).map(i64::cast_unsigned);
                 let (seq, highest, rows) = (unsigned(1)?, Hlc(unsigned(2)?), unsigned(3)?);
-                let (horizon, forgotten) = (unsigned(4)?, row.get(5)?);
-                Ok(Self { id: row.get(0)?, seq, highest, rows, horizon, forgotten })
+                let (horizon, swept, forgotten) = (unsigned(4)?, unsigned(5)?, row.get(6)?);
+                Ok(Self { id: row.get(0)?, seq, highest, rows, horizon, swept, forgotten })
             })
             .optional()?;
         Ok(tenant)
@@ -302,7 +306,7 @@ impl Tenant {
         conn.execute("INSERT INTO tenant (name) VALUES (?1)", [name])?;
         stats.tenants += 1;
         let id = conn.last_insert_rowid();
-        Ok(Self { id, seq: 0, highest: Hlc::ZERO, rows: 0, horizon: 0, forgotten: -1 })
+        Ok(Self { id, seq: 0, highest: Hlc::ZERO, rows: 0, horizon: 0, swept: 0, forgotten: -1 })
     }
 
     fn save(&self, conn: &Connection) -> Result<(), StoreError> {

@@ -16,6 +16,7 @@ mod hub;
 mod identity;
 mod keyless;
 mod nothing_left;
+mod retirement;
 mod rules;
 mod rules_converge;
 mod schema_change;

@@ -30,7 +30,7 @@ const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 /// `other_seq` is the last position at which someone other than `writer` (the row's last one) changed it, or
 /// from which every reader needs the whole row: a replica is not told of rows that only it has changed.
 /// All of that is in the index, so that rows that are not told are not read. `dead` rows wait to be collected;
-/// up to a tenant's `horizon` some have been.
+/// up to a tenant's `horizon` some have been, and up to `swept` all that could be.
 ///
 /// `replica` and `agent` have a row for each live one, and `retired` the names of the last that went; what is
 /// older than `forgotten` is not among them.
@@ -43,6 +43,7 @@ const SCHEMA: &str = "
         highest INTEGER NOT NULL DEFAULT 0,
         rows INTEGER NOT NULL DEFAULT 0,
         horizon INTEGER NOT NULL DEFAULT 0,
+        swept INTEGER NOT NULL DEFAULT 0,
         forgotten INTEGER NOT NULL DEFAULT -1
     ) STRICT;
     CREATE TABLE table_schema (

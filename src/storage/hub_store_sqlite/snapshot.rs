@@ -13,7 +13,7 @@ use rusqlite::{Connection, params};
 
 use super::tables::{self, Table};
 use super::{Tenant, damaged, open, presence, refused, run, session};
-use crate::model::{NOBODY, RowId, RowUpdate, Seq, TableHeader};
+use crate::model::{RowId, RowUpdate, Seq, TableHeader};
 use crate::protocol::hub_request::{Caller, PullRequest};
 use crate::protocol::limits::{CHUNK_BYTES, CHUNK_ROWS};
 use crate::protocol::message::{Done, Refusal, Rows};
@@ -48,7 +48,7 @@ pub fn snapshot(
             hub_now_ms: hub_time_ms(now_ms, tenant.highest),
             clock: Vec::new(),
             retired: Some(Vec::new()),
-            horizon: tenant.horizon,
+            horizon: tenant.swept,
             refused: replica.refused.iter().map(|it| (it.name.clone(), it.reason.clone())).collect(),
         },
     };
@@ -151,7 +151,7 @@ impl Chunks {
             let told = match survivor.and_then(RowId::from_slice) {
                 Some(survivor) => Some((Vec::new(), false, Some(survivor))),
                 None if self.refresh.contains(&table) => {
-                    state.since(0, NOBODY).map(|(writes, whole)| (writes, whole, None))
+                    state.everything().map(|(writes, whole)| (writes, whole, None))
                 }
                 None => state.since(self.cursor, self.reader).map(|(writes, whole)| (writes, whole, None)),
             };

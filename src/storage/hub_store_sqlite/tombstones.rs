@@ -63,7 +63,14 @@ impl Sweep {
             _ => i64::MAX,
         };
         let rows = dead.into_iter().map(|(row, _)| row).collect();
-        Collector { conn, tenant, horizon, limit: limit * 2, found: BTreeMap::new() }.collect(rows)?;
+        let collector = Collector { conn, tenant, horizon, limit: limit * 2, found: BTreeMap::new() };
+        if let Some(last) = collector.collect(rows)? {
+            let swept = horizon.min(self.after);
+            conn.prepare_cached(
+                "UPDATE tenant SET horizon = max(horizon, ?2), swept = max(swept, ?3) WHERE id = ?1",
+            )?
+            .execute(params![tenant, last, swept])?;
+        }
         Ok(true)
     }
 }
@@ -85,8 +92,9 @@ struct Collector<'a> {
 }
 
 impl Collector<'_> {
-    /// Removes those of the rows that nothing else needs, with dead rows that reference them.
-    fn collect(mut self, rows: VecDeque<i64>) -> Result<(), StoreError> {
+    /// Removes those of the rows that nothing else needs, with dead rows that reference them. Returns the last
+    /// position of what went, if anything did.
+    fn collect(mut self, rows: VecDeque<i64>) -> Result<Option<i64>, StoreError> {
         self.gather(rows)?;
         // What stays keeps what it references.
         loop {
@@ -102,16 +110,12 @@ impl Collector<'_> {
                 break;
             }
         }
-        let Some(last) = self.found.values().map(|candidate| candidate.seq).max() else { return Ok(()) };
         for (row, candidate) in &self.found {
             for row in candidate.members.iter().chain(std::iter::once(row)) {
                 self.remove(*row)?;
             }
         }
-        self.conn
-            .prepare_cached("UPDATE tenant SET horizon = max(horizon, ?2) WHERE id = ?1")?
-            .execute(params![self.tenant, last])?;
-        Ok(())
+        Ok(self.found.values().map(|candidate| candidate.seq).max())
     }
 
     /// Looks at dead rows, and at the dead rows that reference them.
