@@ -26,6 +26,7 @@ pub mod incoming;
 pub mod journal;
 pub mod known_columns;
 pub mod lease;
+mod meta_codec;
 pub mod migrate;
 pub mod numbers;
 pub mod outgoing;
