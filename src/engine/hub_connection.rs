@@ -22,7 +22,7 @@ use crate::protocol::frame::{self, FrameError, MAX_FRAME_BYTES};
 use crate::protocol::hub_request::{Caller, PullRequest, StoreRequest};
 use crate::protocol::hub_session::{HubExchange, HubSession, Input, Output, SessionInput, SessionOutput};
 use crate::protocol::limits::MAX_HELLO_BYTES;
-use crate::protocol::message::{Refusal, Refused, ToAgent, Welcome};
+use crate::protocol::message::{Refusal, Refused, Standing, ToAgent, Welcome};
 use crate::storage::hub_store::{RowSource, Snapshot, StoreError, hub_time_ms};
 use crate::transport::{
     Connection, ConnectionLost, FrameReceiver, FrameSender, Handshake, ReceiveError, SendError,
@@ -278,7 +278,9 @@ impl Stream {
                 biased;
                 reply = next_answer(&mut answers) => match reply {
                     Ok(Reply::Attached(answer)) => {
-                        if let (Ok(attached), Some(replica)) = (&answer, attaching.take()) {
+                        if let (Ok(attached), Some(replica)) = (&answer, attaching.take())
+                            && attached.standing != Standing::Retired
+                        {
                             self.session.replicas.add(replica, attached.epoch);
                         }
                         exchange.handle(Input::Attached(answer.map_err(Refused::from)));

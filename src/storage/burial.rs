@@ -4,7 +4,7 @@
 use super::bookkeeping::ReplicaState;
 use super::catalog::Catalog;
 use super::driver::{Sql, SqlError};
-use super::rows::{Entry, LocalKey, Sending};
+use super::rows::{Entry, Sending};
 use crate::model::Seq;
 
 /// Forgets dead rows, if the hub has collected tombstones up to `horizon` and that is news. The delete of one that
@@ -25,7 +25,6 @@ pub fn bury(
                 continue;
             }
             let was = entry.key.clone();
-            debug_assert!(matches!(was, LocalKey::Dead(_)), "{was:?}");
             if let Some(own) = entry.meta.deleted.as_mut().filter(|delete| delete.pending.is_some()) {
                 own.pending = None;
                 entry.meta.seen = entry.meta.seen.max(state.cursor);

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use crate::world::parts::text;
 use crate::world::{Agent, Fate, Hub, pair, settle};
-use federation_hub::model::{Rule, Value};
+use federation_hub::model::{ReplicaId, Rule, Value};
+use federation_hub::storage::attach::open;
 use federation_hub::storage::choice::{SyncOptions, TableOptions};
 use federation_hub::storage::hub_store::{HubStore, Upkeep};
 
@@ -160,6 +161,23 @@ fn a_copy_of_a_database_whose_replica_has_retired_is_told_what_that_one_wrote() 
     a.reconnect();
     assert_eq!(settle(&mut hub, &mut a, &mut b, IDS).len(), 2);
     assert_ne!(replica_of(&mut a), replica_of(&mut b));
+}
+
+/// Breaks if an id that lay in a file counts as fresh: the hub has forgotten who had it before.
+#[test]
+fn a_copy_of_a_database_that_was_never_attached_is_another_replica() {
+    let (mut hub, mut a, mut b) = pair(NOTES);
+    let claim = a.claim();
+    open(&mut a.sql, "acme", ReplicaId([9; 16]), claim, &SyncOptions::default()).unwrap();
+    let copy = a.copy();
+    b.restore(&copy);
+    a.run("INSERT INTO notes VALUES('of a', 'a', 0)");
+    a.sync(&mut hub);
+    retire_all(&mut hub);
+    b.run("INSERT INTO notes VALUES('of b', 'b', 0)");
+    b.sync(&mut hub);
+    a.reconnect();
+    assert_eq!(settle(&mut hub, &mut a, &mut b, IDS).len(), 2);
 }
 
 #[test]

@@ -206,3 +206,30 @@ fn a_replica_that_attached_holds_tombstones_until_it_has_pushed() {
     upkeep(&mut store, 0, &[]);
     assert_eq!(count(&store, "row_state"), 0);
 }
+
+#[test]
+fn a_tombstone_stays_as_long_as_something_references_it_and_a_circle_goes_together() {
+    let mut store = store();
+    let (mut alice, bob) = two_agents(&mut store);
+    goodbye(&mut store, &bob);
+    let reference = |store: &mut SqliteHubStore, who: &mut Pusher, row: u8, to: u8| {
+        let mut body = who.body("notes", 1, row, &[("title", text("x"))]);
+        body.rows[0].writes = who.write(1, Op::Set(vec![(0, CellValue::Ref(RowId([to; 16])))]));
+        assert_eq!(who.push(store, body).rejected, vec![]);
+    };
+    alice.set(&mut store, 0, 1, &[("title", text("parent"))]);
+    for (row, to) in [(2, 1), (3, 4), (4, 3)] {
+        reference(&mut store, &mut alice, row, to);
+    }
+    let mut left = Vec::new();
+    for row in [1, 3, 4, 2] {
+        delete(&mut store, &mut alice, 2, row);
+        for _ in 0..2 {
+            alice.pull(&mut store, &[]);
+        }
+        upkeep(&mut store, 0, &[]);
+        left.push(count(&store, "row_state"));
+    }
+    assert_eq!(left, [4, 4, 2, 0]);
+    assert_eq!(count(&store, "link"), 0);
+}
