@@ -59,6 +59,7 @@ fn main() -> Outcome<()> {
         let path = Path::new(&folder).join(format!("retired-{agents}.db"));
         let started = Instant::now();
         live_and_die(&path, agents)?;
+        #[expect(clippy::cast_precision_loss, reason = "a report")]
         let micros = started.elapsed().as_secs_f64() * 1e6 / agents as f64;
         sites.push(runtime.block_on(Site::start(&path, agents, micros))?);
     }
@@ -260,7 +261,7 @@ async fn compare(sites: &mut [Site]) -> Outcome<()> {
     Ok(())
 }
 
-/// What an agent's database holds for each synced row of AgentDB's episodes.
+/// What an agent's database holds for each synced row of an agent's episodes, a table of 14 columns.
 async fn bookkeeping() -> Outcome<()> {
     let credentials = Credentials::generate([7; 32])?;
     let tls = HubTls {

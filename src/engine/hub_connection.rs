@@ -46,7 +46,7 @@ impl Default for Deadlines {
     }
 }
 
-/// For a last word to arrive before the connection is closed.
+/// For a last word to arrive before a connection is closed.
 const LAST_WORD_LIMIT: Duration = Duration::from_secs(1);
 
 /// An agent that reads a frame slower than this, in bytes per second, after [`Deadlines::idle`], is given up.

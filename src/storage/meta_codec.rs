@@ -150,7 +150,9 @@ fn put_cells(out: &mut Vec<u8>, cells: &[&CellMeta]) {
         }
         _ => {
             put_int(out, count * 2);
-            cells.iter().for_each(|cell| put_int(out, u64::from(cell.column)));
+            for cell in cells {
+                put_int(out, u64::from(cell.column));
+            }
         }
     }
     for cell in cells {
