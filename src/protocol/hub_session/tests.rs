@@ -42,6 +42,16 @@ fn an_agent_is_let_in_by_its_own_token_only() {
 }
 
 #[test]
+fn a_store_that_cannot_answer_is_named_as_the_reason() {
+    let mut session = HubSession::default();
+    session.handle(hello());
+    session.handle(SessionInput::Verified(Ok(caller("a"))));
+    while session.poll().is_some() {}
+    session.handle(SessionInput::Welcomed(Err(refused(Refusal::Store, "disk full"))));
+    assert_eq!(reason_of(&mut session), Refusal::Store);
+}
+
+#[test]
 fn nothing_is_read_before_hello_and_no_second_hello() {
     let mut session = HubSession::default();
     session.handle(SessionInput::Message(ToHub::End));
