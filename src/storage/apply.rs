@@ -134,7 +134,7 @@ impl<'a> Applier<'a> {
 
     /// Applies what is set aside, as long as that gets any of it applied.
     fn retry(&mut self, sql: &mut dyn Sql) -> Result<(), SqlError> {
-        self.is_final = true;
+        (self.is_final, self.resolver.is_final) = (true, true);
         loop {
             let before = quarantine::count(sql)?;
             let mut left = before;
@@ -155,7 +155,8 @@ impl<'a> Applier<'a> {
 
     /// Applies rows that may need each other, in any order; sets aside what cannot be applied.
     fn apply_together(&mut self, sql: &mut dyn Sql, mut ahead: Ahead<'_>) -> Result<(), SqlError> {
-        self.resolver.expect(ahead.all().map(|(_, (_, update))| (update.id, update.number)));
+        let by_themselves = ahead.all().filter(|(_, (_, update))| update.united.is_none());
+        self.resolver.expect(by_themselves.map(|(_, (_, update))| (update.id, update.number)));
         // What two rows are one of comes before what is said of that one; and what goes makes room.
         let mut order: Vec<(u8, usize)> = ahead.all().map(|(at, (_, update))| (rank(update), at)).collect();
         order.sort_unstable();
@@ -201,11 +202,16 @@ impl<'a> Applier<'a> {
             let again = refused.into_iter().map(|(at, _)| at).collect();
             refused = self.attempt(sql, ahead, again, false)?;
         }
-        let (referenced, mut refused): (Vec<_>, Vec<_>) =
+        let (referenced, waiting): (Vec<_>, Vec<_>) =
             refused.into_iter().partition(|(_, refusal)| matches!(refusal, Refusal::Referenced(_)));
-        let again = referenced.into_iter().map(|(at, _)| at).collect();
-        refused.extend(self.attempt(sql, ahead, again, true)?);
-        Ok(refused)
+        let places = |refused: &[(usize, Refusal)]| refused.iter().map(|(at, _)| *at).collect::<Vec<_>>();
+        let left = self.attempt(sql, ahead, places(&referenced), true)?;
+        if left.len() == referenced.len() {
+            return Ok(left.into_iter().chain(waiting).collect());
+        }
+        // What references them may only have waited for their new keys.
+        let waiting = self.attempt(sql, ahead, places(&waiting), false)?;
+        Ok(left.into_iter().chain(waiting).collect())
     }
 
     /// Tries the rows at these places. Returns those that were refused, which stay ahead.
