@@ -52,6 +52,25 @@ fn a_store_that_cannot_answer_is_named_as_the_reason() {
 }
 
 #[test]
+fn names_have_one_to_five_hundred_and_twelve_bytes() {
+    let (longest, longer) = ("n".repeat(MAX_ID_BYTES), "n".repeat(MAX_ID_BYTES + 1));
+    for (tenant, agent, is_taken) in [
+        ("t", "a", true),
+        (&longest, &longest, true),
+        ("", "a", false),
+        ("t", "", false),
+        (&longer, "a", false),
+        ("t", &longer, false),
+    ] {
+        let mut session = HubSession::default();
+        let hello = Hello { tenant: tenant.into(), agent: agent.into(), token: "jwt".into() };
+        session.handle(SessionInput::Message(ToHub::Hello(hello)));
+        let asked = matches!(session.poll(), Some(SessionOutput::Verify { .. }));
+        assert_eq!(asked, is_taken, "{} and {} bytes", tenant.len(), agent.len());
+    }
+}
+
+#[test]
 fn nothing_is_read_before_hello_and_no_second_hello() {
     let mut session = HubSession::default();
     session.handle(SessionInput::Message(ToHub::End));
