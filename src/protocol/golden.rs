@@ -6,6 +6,7 @@ use std::fmt::Debug;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::check::{Check, Fingerprint, Print, Range};
 use super::frame::{decode_payload, encode};
 use super::message::{
     Ack, Attach, Attached, Batch, BatchBody, Contested, Done, Hello, Refusal, Refused, Rows, SyncBegin,
@@ -201,6 +202,29 @@ fn what_a_hub_says() {
     check(
         &ToAgent::Refused(Refused { reason: Refusal::Unauthenticated, message: "no".into() }),
         "81a75265667573656492af556e61757468656e74696361746564a26e6f",
+    );
+}
+
+#[test]
+fn what_is_asked_and_answered_of_fingerprints() {
+    let range = Range {
+        table: "notes".into(),
+        columns: vec!["body".into()],
+        after: Some(RowId([8; 16])),
+        upto: None,
+        left_out: vec![RowId([9; 16])],
+    };
+    check(
+        &ToHub::Check(Check { ranges: vec![range], rows: false }),
+        "81a5436865636b929195a56e6f74657391a4626f6479c41008080808080808080808080808080808c091c410 \
+         09090909090909090909090909090909c2",
+    );
+    let print =
+        Print { upto: Some(RowId([9; 16])), sum: Fingerprint(0x0102_0304), newer: vec![RowId([9; 16])] };
+    check(
+        &ToAgent::Compared(vec![None, Some(print)]),
+        "81a8436f6d706172656492c093c41009090909090909090909090909090909c4100000000000000000000000 \
+         000102030491c41009090909090909090909090909090909",
     );
 }
 

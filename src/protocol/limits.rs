@@ -52,3 +52,12 @@ pub const MAX_CONTEST_BYTES: usize = 4 << 20;
 
 /// How far ahead of the hub's time a stamp may be, in ms.
 pub const MAX_CLOCK_LEAD_MS: u64 = 60_000;
+
+/// The ranges of one [`super::check::Check`], at most.
+pub const MAX_CHECK_RANGES: usize = 64;
+
+/// The rows that the hub looks at for one [`super::check::Check`], and those that one range leaves out, at most.
+pub const MAX_CHECK_ROWS: usize = 256;
+
+/// The bytes of rows after which the hub looks at no other for one [`super::check::Check`].
+pub const MAX_CHECK_BYTES: usize = 4 << 20;

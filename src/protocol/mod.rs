@@ -4,6 +4,7 @@
 //! write a client in another language.
 
 pub mod agent_session;
+pub mod check;
 pub mod close_code;
 pub mod extent;
 pub mod frame;

@@ -8,6 +8,7 @@
 //! only. Positions, clock readings and tie-breaks are unsigned 64-bit numbers kept in SQLite's signed ones,
 //! bit for bit; the first two never come near the sign.
 
+mod check;
 mod claims;
 mod contests;
 mod derive;
@@ -33,8 +34,9 @@ pub use open::OpenStoreError;
 use self::refusals::RefusedTable;
 use self::rules::TenantRules;
 use self::snapshot::ReaderPool;
-use super::hub_store::{HubStore, Snapshot, StoreError, StoreStats, Welcomed};
+use super::hub_store::{Checked, HubStore, Snapshot, StoreError, StoreStats, Welcomed};
 use crate::model::{Digest, Hlc, ReplicaId, Seq};
+use crate::protocol::check::CheckRequest;
 use crate::protocol::hub_request::{Caller, PullRequest, PushRequest, RegisterRequest};
 use crate::protocol::message::{Ack, Attached, Incarnation, Refusal};
 
@@ -206,6 +208,10 @@ impl HubStore for SqliteHubStore {
             .query_row(params![tenant.id, caller.agent], |row| row.get::<_, i64>(0))
             .optional()?;
         Ok(Welcomed { counter: counter.unwrap_or(0).cast_unsigned(), highest: tenant.highest })
+    }
+
+    fn check(&mut self, caller: &Caller, request: &CheckRequest) -> Result<Checked, StoreError> {
+        check::check(&self.conn, caller, request)
     }
 
     fn snapshot(

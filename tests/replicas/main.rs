@@ -20,6 +20,7 @@ mod recovery;
 mod rules;
 mod rules_converge;
 mod schema_change;
+mod self_check;
 mod sharing;
 mod triggers;
 mod unions;
