@@ -34,6 +34,7 @@ fn a_number_with_a_fraction_makes_a_sum_with_one() {
     assert_eq!(half(Value::Integer(3)), Value::Real(3.5));
     assert_eq!(half(Value::Real(1.5)), Value::Real(2.0));
     assert_eq!(one_by_one(&Value::Real(1.5), &[Number::Integer(2)]), Value::Real(3.5));
+    assert_ne!(Number::Integer(1), Number::Real(1.0), "they are stored differently");
     let none = [Number::Real(f64::INFINITY), Number::Real(f64::NEG_INFINITY)];
     assert_eq!(one_by_one(&Value::Null, &none), Value::Real(f64::NEG_INFINITY), "the later one stands");
 }
