@@ -172,7 +172,7 @@ mod tests {
         let mut exchange = AgentExchange::new(3);
         exchange.sent(7);
         exchange.sent(8);
-        for message in [ack(7), ack(8), ToAgent::Tables(vec![]), rows(4), rows(9), done(9)] {
+        for message in [ack(7), ack(8), ToAgent::Tables(vec![]), rows(4), rows(9), rows(9), done(9)] {
             exchange.receive(message).unwrap();
         }
         assert!(exchange.receive(done(9)).is_err());

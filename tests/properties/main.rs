@@ -13,3 +13,4 @@ mod codecs;
 mod decoding;
 mod effective;
 mod merge;
+mod rules;

@@ -10,6 +10,7 @@ use federation_hub::model::{
     Number, Op, ReplicaId, RowChange, RowId, RowState, RowUpdate, Rule, Seq, Stamp, TableHeader, TableSchema,
     Value, VectorClock, Write,
 };
+use federation_hub::protocol::check::{Check, Fingerprint, Print, Range};
 use federation_hub::protocol::message::{
     Ack, Attach, Attached, Batch, BatchBody, Contested, Done, Hello, Refusal, Refused, Rows, Standing,
     SyncBegin, ToAgent, ToHub, Welcome,
@@ -227,8 +228,13 @@ pub fn to_hub() -> impl Strategy<Value = ToHub> {
     ];
     let batch = (any::<u64>(), digest(), body)
         .prop_map(|(n, previous, body)| ToHub::Batch(Batch { n, previous, body }));
+    let range = (name(), vec(name(), 0..3), option::of(row_id()), option::of(row_id()), vec(row_id(), 0..3))
+        .prop_map(|(table, columns, after, upto, left_out)| Range { table, columns, after, upto, left_out });
+    let check =
+        (vec(range, 0..3), any::<bool>()).prop_map(|(ranges, rows)| ToHub::Check(Check { ranges, rows }));
     prop_oneof![
         hello,
+        check,
         (replica_id(), any::<u64>(), any::<bool>())
             .prop_map(|(replica, cursor, is_new)| ToHub::Attach(Attach { replica, cursor, is_new })),
         sync,
@@ -285,7 +291,10 @@ pub fn to_agent() -> impl Strategy<Value = ToAgent> {
         });
     let refused =
         (refusal(), text()).prop_map(|(reason, message)| ToAgent::Refused(Refused { reason, message }));
+    let print = (option::of(row_id()), any::<u128>(), vec(row_id(), 0..3))
+        .prop_map(|(upto, sum, newer)| Print { upto, sum: Fingerprint(sum), newer });
     prop_oneof![
+        vec(option::of(print), 0..3).prop_map(ToAgent::Compared),
         welcome,
         attached,
         ack(),

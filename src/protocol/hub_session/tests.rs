@@ -1,5 +1,7 @@
 use super::*;
-use crate::model::{Agreement, Digest, Hlc, KeyKind, RowChange, RowId, Stamp, TableHeader, Value, Write};
+use crate::model::{
+    Adjustment, Agreement, Digest, Hlc, KeyKind, Number, RowChange, RowId, Stamp, TableHeader, Value, Write,
+};
 use crate::protocol::check::Check;
 use crate::protocol::message::Standing;
 
@@ -40,6 +42,35 @@ fn an_agent_is_let_in_by_its_own_token_only() {
         session.poll();
         session.handle(SessionInput::Verified(proof));
         assert_eq!(reason_of(&mut session), Refusal::Unauthenticated);
+    }
+}
+
+#[test]
+fn a_store_that_cannot_answer_is_named_as_the_reason() {
+    let mut session = HubSession::default();
+    session.handle(hello());
+    session.handle(SessionInput::Verified(Ok(caller("a"))));
+    while session.poll().is_some() {}
+    session.handle(SessionInput::Welcomed(Err(refused(Refusal::Store, "disk full"))));
+    assert_eq!(reason_of(&mut session), Refusal::Store);
+}
+
+#[test]
+fn names_have_one_to_five_hundred_and_twelve_bytes() {
+    let (longest, longer) = ("n".repeat(MAX_ID_BYTES), "n".repeat(MAX_ID_BYTES + 1));
+    for (tenant, agent, is_taken) in [
+        ("t", "a", true),
+        (&longest, &longest, true),
+        ("", "a", false),
+        ("t", "", false),
+        (&longer, "a", false),
+        ("t", &longer, false),
+    ] {
+        let mut session = HubSession::default();
+        let hello = Hello { tenant: tenant.into(), agent: agent.into(), token: "jwt".into() };
+        session.handle(SessionInput::Message(ToHub::Hello(hello)));
+        let asked = matches!(session.poll(), Some(SessionOutput::Verify { .. }));
+        assert_eq!(asked, is_taken, "{} and {} bytes", tenant.len(), agent.len());
     }
 }
 
@@ -164,12 +195,17 @@ fn a_body_that_is_damaged_or_points_outside_its_headers_is_refused() {
     let garbage = ToHub::Batch(Batch { n: 1, previous: Digest::ZERO, body: vec![0xc1] });
     assert_eq!(refusal(&mut after([ToHub::Sync(begin()), garbage])), Refusal::Protocol);
     let row = |table, column| {
-        let op = Op::Set(vec![(column, Value::Null.into())]);
-        let writes = vec![Write { stamp: Stamp::ZERO, base: 0, op }];
-        RowChange { table, id: RowId([0; 16]), number: None, is_new: true, writes }
+        let set = Op::Set(vec![(0, Value::Null.into()), (column, Value::Null.into())]);
+        let adjust = Op::Adjust(vec![(column, Adjustment::Add(Number::ZERO))]);
+        [set, adjust].map(|op| {
+            let writes = vec![Write { stamp: Stamp::ZERO, base: 0, op }];
+            RowChange { table, id: RowId([0; 16]), number: None, is_new: true, writes }
+        })
     };
     let tables = vec![TableHeader { name: "t".into(), columns: vec!["c".into()] }];
-    for (row, good) in [(row(0, 0), true), (row(1, 0), false), (row(0, 1), false)] {
+    let good = row(0, 0).map(|row| (row, true));
+    let bad = [row(1, 0), row(0, 1), row(0, 2)].concat().into_iter().map(|row| (row, false));
+    for (row, good) in good.into_iter().chain(bad) {
         let body = BatchBody { tables: tables.clone(), rows: vec![row] };
         let mut exchange = after([ToHub::Sync(begin()), batch(1, &body)]);
         if good {
@@ -191,6 +227,25 @@ fn numbers_and_lists_have_bounds() {
     for begin in begins {
         assert_eq!(refusal(&mut after([ToHub::Sync(begin)])), Refusal::Protocol);
     }
+    let table = TableSchema {
+        name: "t".into(),
+        key: KeyKind::Natural,
+        columns: vec![],
+        ddl: String::new(),
+        indexes: vec![],
+        agreed: Agreement::default(),
+    };
+    let many = SyncBegin { schema: vec![table.clone(); MAX_TABLES + 1], ..begin() };
+    assert_eq!(refusal(&mut after([ToHub::Sync(many)])), Refusal::Protocol);
+    let most = SyncBegin {
+        resume: begin().cursor,
+        schema: vec![table; MAX_TABLES],
+        refresh: vec![String::new(); MAX_TABLES],
+        ..begin()
+    };
+    let mut taken = after([ToHub::Sync(most)]);
+    assert_eq!(taken.counter(), begin().counter);
+    assert!(matches!(taken.poll(), Some(Output::Store(StoreRequest::Register(_)))));
     let zero = after([ToHub::Sync(begin()), batch(0, &BatchBody::default())]);
     assert_eq!(refusal(&mut { zero }), Refusal::Protocol);
 }
@@ -211,6 +266,19 @@ fn batches_that_the_store_has_not_answered_hold_the_agent_back() {
         contests: vec![],
     })));
     assert!(exchange.wants_message());
+}
+
+#[test]
+fn batches_of_many_bytes_hold_the_agent_back_however_few_they_are() {
+    let body = |bytes: usize| {
+        let mut body = rmp_serde::to_vec(&BatchBody::default()).unwrap();
+        // What comes behind a message is room for later versions.
+        body.resize(bytes, 0);
+        ToHub::Batch(Batch { n: 1, previous: Digest::ZERO, body })
+    };
+    let half = MAX_BYTES_IN_FLIGHT / 2;
+    assert!(after([ToHub::Sync(begin()), body(half), body(half - 1)]).wants_message());
+    assert!(!after([ToHub::Sync(begin()), body(half), body(half)]).wants_message());
 }
 
 #[test]
