@@ -8,6 +8,7 @@ use std::sync::Once;
 use federation_hub::storage::collect::TurnLimits;
 use federation_hub::storage::driver::Sql;
 
+use crate::auditor::Auditor;
 use crate::checks::{self, Failure};
 use crate::clock::Clock;
 use crate::database::Ablation;
@@ -33,6 +34,8 @@ pub struct Case {
     /// What agents that start from a template hold before anything happens.
     pub template: Vec<String>,
     pub steps: Vec<Step>,
+    /// Whether the model looks at all that the hub does.
+    pub is_audited: bool,
 }
 
 /// How an agent begins.
@@ -60,7 +63,7 @@ impl Case {
             .collect();
         let template = draw_steps::template(&mut dice, &features, &schema);
         let steps = draw_steps::steps(&mut dice, &features, &schema, agents.len());
-        Self { features, schema, agents, template, steps }
+        Self { features, schema, agents, template, steps, is_audited: false }
     }
 
     /// Runs it and checks what came of it.
@@ -72,6 +75,7 @@ impl Case {
         let clock = Clock::standing_at(BEGINNING_MS);
         let mut hub = Hub::new();
         hub.clock = clock.clone();
+        let mut auditor = self.is_audited.then(|| Auditor::attend(&mut hub));
         let mut agents: Vec<Agent> =
             self.agents.iter().enumerate().map(|(at, start)| self.agent(at, start, &clock)).collect();
         let originals: Vec<Vec<String>> = agents.iter_mut().map(checks::definitions).collect();
@@ -92,8 +96,14 @@ impl Case {
                     });
                 }
             }
+            if let Some(auditor) = &mut auditor {
+                auditor.check(&mut hub)?;
+            }
         }
         settle(&mut agents, &mut hub)?;
+        if let Some(auditor) = &mut auditor {
+            auditor.check(&mut hub)?;
+        }
         let mut newcomer = Agent::timed("acme", "newcomer", 1_000, clock.clone());
         newcomer.sync(&mut hub);
         for agent in &mut agents {

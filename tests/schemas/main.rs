@@ -6,6 +6,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod auditor;
+mod audits;
 mod case;
 mod checks;
 #[path = "../support/clock.rs"]
@@ -19,6 +21,8 @@ mod features;
 #[path = "../support/hub.rs"]
 mod hub;
 mod isomorphism;
+#[path = "../support/model/mod.rs"]
+mod model;
 mod proof;
 mod schema;
 mod shrink;

@@ -21,12 +21,16 @@ fn asked_for(variable: &str) -> Option<u64> {
     Some(value.parse().unwrap_or_else(|_| panic!("{variable} is {value}, which is no number")))
 }
 
-/// What may be drawn: everything, unless the environment names some features.
-fn features() -> Vec<Feature> {
+/// What may be drawn: all of these, unless the environment names some features.
+pub fn features(all: &[Feature]) -> Vec<Feature> {
     let names = std::env::var("FEDERATION_FEATURES").unwrap_or("all".into());
     let is_named =
         |feature: &Feature| names == "all" || names.split(',').any(|name| name == format!("{feature:?}"));
-    ALL.into_iter().filter(is_named).collect()
+    all.iter().copied().filter(is_named).collect()
+}
+
+fn draw(seed: u64, allowed: &[Feature], is_audited: bool) -> Case {
+    Case { is_audited, ..Case::draw(seed, allowed) }
 }
 
 /// Runs the cases of some seeds on all cores.
@@ -34,6 +38,7 @@ fn run_seeds(
     seeds: std::ops::Range<u64>,
     ablation: Option<Ablation>,
     allowed: &[Feature],
+    is_audited: bool,
 ) -> Vec<(u64, Result<Outcome, Failure>)> {
     let next = AtomicU64::new(seeds.start);
     let outcomes = Mutex::new(Vec::new());
@@ -46,7 +51,7 @@ fn run_seeds(
                     if seed >= seeds.end {
                         return;
                     }
-                    let outcome = Case::draw(seed, allowed).run(ablation);
+                    let outcome = draw(seed, allowed, is_audited).run(ablation);
                     outcomes.lock().unwrap().push((seed, outcome));
                 }
             });
@@ -59,12 +64,16 @@ fn run_seeds(
 
 #[test]
 fn whatever_the_schema_all_replicas_end_alike() {
+    assert_all_pass(SLICE, &features(&ALL), false);
+}
+
+/// Runs so many cases, or those that the environment asks for. Makes the first one that fails smaller.
+pub fn assert_all_pass(slice: u64, allowed: &[Feature], is_audited: bool) {
     let one = asked_for("FEDERATION_SEED");
-    let count = asked_for("FEDERATION_SEEDS").unwrap_or(if one.is_some() { 1 } else { SLICE });
+    let count = asked_for("FEDERATION_SEEDS").unwrap_or(if one.is_some() { 1 } else { slice });
     let from = one.unwrap_or(1);
-    let allowed = features();
     println!("{count} cases from seed {from} of {allowed:?}");
-    let outcomes = run_seeds(from..from + count, None, &allowed);
+    let outcomes = run_seeds(from..from + count, None, allowed, is_audited);
     let mut failed: Vec<(u64, Failure)> = Vec::new();
     let mut sum = Outcome::default();
     for (seed, outcome) in outcomes {
@@ -82,7 +91,7 @@ fn whatever_the_schema_all_replicas_end_alike() {
         for (seed, failure) in &failed {
             println!("seed {seed}: {}", failure.kind);
         }
-        let (case, failure) = shrink(Case::draw(seed, &allowed), failure, None);
+        let (case, failure) = shrink(draw(seed, allowed, is_audited), failure, None);
         panic!("seed {seed} and {} others fail\n{}", failed.len() - 1, report(&case, &failure));
     }
 }
@@ -145,7 +154,7 @@ fn the_suite_notices_when_triggers_fire_for_remote_writes() {
 fn assert_notices(ablation: Ablation, features: &[Feature]) {
     let seeds = 1..1 + NOTICED_WITHIN;
     let failures = |ablation| {
-        let outcomes = run_seeds(seeds.clone(), ablation, features);
+        let outcomes = run_seeds(seeds.clone(), ablation, features, false);
         outcomes
             .into_iter()
             .filter_map(|(seed, outcome)| outcome.err().map(|failure| (seed, failure.kind)))

@@ -58,6 +58,8 @@ pub struct Agent {
     pub bears_rejection: bool,
     /// The contests that its pushes were told of.
     pub contests: Vec<Contested>,
+    /// How many syncs it has begun.
+    syncs: u64,
 }
 
 impl Agent {
@@ -91,6 +93,7 @@ impl Agent {
             notices: Vec::new(),
             bears_rejection: false,
             contests: Vec::new(),
+            syncs: 0,
         }
     }
 
@@ -248,6 +251,7 @@ impl Agent {
         fate: Fate,
         meanwhile: &mut dyn FnMut(&mut Self),
     ) -> Result<Option<Counts>, StoreError> {
+        self.syncs += 1;
         let (epoch, mut catalog) = self.attach(hub);
         let mut counts = Counts::default();
         let pushed = self.push_all(hub, fate, epoch, &mut catalog, &mut counts)?;
@@ -263,7 +267,7 @@ impl Agent {
             refresh: first.refresh.clone(),
         };
         let now_ms = self.hub_clock().now_ms;
-        let snapshot = hub.store.snapshot(&self.caller, &request, now_ms)?;
+        let snapshot = hub.snapshot(&self.caller, &request, now_ms)?;
         meanwhile(self);
         let mut chunks = vec![snapshot.first];
         if let Some(mut rest) = snapshot.rest {
@@ -341,14 +345,13 @@ impl Agent {
             {
                 let schema = self.sql.declared(schema.clone());
                 let request = RegisterRequest { replica: turn.state.replica, epoch, schema };
-                hub.store.register(&self.caller, &request)?;
-                hub.store.commit().unwrap();
+                hub.register(&self.caller, &request)?;
             }
             if let Some((sent, batch)) = &turn.collected.batch {
                 if fate == Fate::LosesBatch {
                     return Ok(None);
                 }
-                let ack = hub.push(&self.caller, turn.state.replica, epoch, batch)?;
+                let ack = hub.push(&self.caller, turn.state.replica, epoch, self.syncs, batch)?;
                 self.take_ack(ack, counts);
                 counts.pushed += rows;
                 acked.push(*sent);

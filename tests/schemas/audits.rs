@@ -1,0 +1,22 @@
+//! Cases at which the model looks: winners, conflicts, and nothing that was acknowledged missing.
+
+use crate::features::Feature;
+use crate::proof::{assert_all_pass, features};
+
+/// How many cases of each kind run where nobody asks for more.
+const SLICE: u64 = 60;
+
+/// What spans no rows.
+const ROWS_ALONE: [Feature; 6] = [
+    Feature::Triggers,
+    Feature::Deletes,
+    Feature::Losses,
+    Feature::Meanwhile,
+    Feature::Template,
+    Feature::Late,
+];
+
+#[test]
+fn the_last_write_wins_and_each_conflict_is_counted_once() {
+    assert_all_pass(SLICE, &features(&ROWS_ALONE), true);
+}
