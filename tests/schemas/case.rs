@@ -34,6 +34,8 @@ pub struct Case {
     /// What agents that start from a template hold before anything happens.
     pub template: Vec<String>,
     pub steps: Vec<Step>,
+    /// How much time passes before each write, in ms. If none does, stamps of several agents are of one time.
+    pub tick_ms: i64,
     /// Whether the model looks at all that the hub does.
     pub is_audited: bool,
 }
@@ -63,7 +65,7 @@ impl Case {
             .collect();
         let template = draw_steps::template(&mut dice, &features, &schema);
         let steps = draw_steps::steps(&mut dice, &features, &schema, agents.len());
-        Self { features, schema, agents, template, steps, is_audited: false }
+        Self { features, schema, agents, template, steps, tick_ms: 1, is_audited: false }
     }
 
     /// Runs it and checks what came of it.
@@ -87,12 +89,17 @@ impl Case {
             match step {
                 Step::Pass(ms) => clock.pass(*ms),
                 Step::Write(agent, statements) => {
-                    outcome.writes += write(&mut agents[*agent], statements, &clock);
+                    clock.pass(self.tick_ms);
+                    outcome.writes += write(&mut agents[*agent], statements);
                 }
-                Step::Transaction(agent, statements) => transact(&mut agents[*agent], statements, &clock),
+                Step::Transaction(agent, statements) => {
+                    clock.pass(self.tick_ms);
+                    transact(&mut agents[*agent], statements);
+                }
                 Step::Sync(agent, fate, meanwhile) => {
                     agents[*agent].sync_with(&mut hub, *fate, &mut |agent| {
-                        write(agent, meanwhile, &clock);
+                        clock.pass(self.tick_ms);
+                        write(agent, meanwhile);
                     });
                 }
             }
@@ -144,13 +151,11 @@ pub struct Outcome {
 }
 
 /// Runs statements one by one, as an application does that shrugs off errors. Returns how many succeeded.
-fn write(agent: &mut Agent, statements: &[String], clock: &Clock) -> usize {
-    clock.pass(1);
+fn write(agent: &mut Agent, statements: &[String]) -> usize {
     statements.iter().filter(|statement| agent.sql.run(statement).is_ok()).count()
 }
 
-fn transact(agent: &mut Agent, statements: &[String], clock: &Clock) {
-    clock.pass(1);
+fn transact(agent: &mut Agent, statements: &[String]) {
     agent.run("BEGIN");
     let is_whole = statements.iter().all(|statement| agent.sql.run(statement).is_ok());
     if !is_whole || agent.sql.run("COMMIT").is_err() {
