@@ -17,6 +17,12 @@ const ROWS_ALONE: [Feature; 6] = [
 ];
 
 #[test]
+fn rules_make_of_all_writes_what_they_promise() {
+    let allowed = [&features(&ROWS_ALONE)[..], &[Feature::Rules]].concat();
+    assert_all_pass(SLICE, &allowed, true);
+}
+
+#[test]
 fn the_last_write_wins_and_each_conflict_is_counted_once() {
     assert_all_pass(SLICE, &features(&ROWS_ALONE), true);
 }

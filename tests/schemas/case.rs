@@ -13,6 +13,7 @@ use crate::checks::{self, Failure};
 use crate::clock::Clock;
 use crate::database::Ablation;
 use crate::dice::Dice;
+use crate::draw_rules;
 use crate::draw_schema;
 use crate::draw_steps::{self, Step};
 use crate::features::{Feature, Features};
@@ -125,6 +126,7 @@ impl Case {
         let mut agent =
             Agent::timed("acme", &format!("agent {at}"), u64::try_from(at).unwrap() + 1, clock.clone());
         agent.skew_ms = start.skew_ms;
+        agent.options.tables = draw_rules::options(&self.schema);
         (agent.limits, agent.slice) = (TurnLimits { rows: start.turn, bytes: 1 << 20 }, start.turn);
         agent.run("PRAGMA foreign_keys = ON");
         for statement in self.schema.statements() {

@@ -1,6 +1,7 @@
 //! Drawing a schema.
 
 use crate::dice::Dice;
+use crate::draw_rules;
 use crate::features::{Feature, Features};
 use crate::schema::{Column, KeyKind, Pool, Reference, Schema, Table, list, quote};
 
@@ -29,6 +30,9 @@ pub fn draw(dice: &mut Dice, features: &Features) -> Schema {
     }
     if features.has(Feature::Triggers) {
         triggers(dice, &mut schema);
+    }
+    if features.has(Feature::Rules) {
+        draw_rules::add(dice, &mut schema);
     }
     schema
 }

@@ -1,6 +1,7 @@
 //! Drawing what applications write, and when they sync.
 
 use crate::dice::Dice;
+use crate::draw_rules;
 use crate::features::{Feature, Features};
 use crate::schema::{Column, Pool, Reference, Schema, Table, list, quote};
 use crate::world::Fate;
@@ -262,6 +263,7 @@ impl Writer<'_> {
                 &["1", "2", "3", "7", "100", "-5", "0", "9223372036854775807"]
             }
             Pool::Number => &["1", "2", "3", "7", "100"],
+            Pool::Sum | Pool::Greatest | Pool::Least | Pool::Tags => draw_rules::values(column.pool),
             Pool::Clock | Pool::Generated | Pool::Reference => &["5"],
         };
         (*self.dice.pick(values)).to_owned()

@@ -41,9 +41,11 @@ pub enum Feature {
     Late,
     /// Numbers at the end of the range.
     HugeNumbers,
+    /// Columns with a merge rule.
+    Rules,
 }
 
-/// All of them.
+/// All of them but [`Feature::Rules`], which would make another case of every seed that was kept.
 pub const ALL: [Feature; 18] = [
     Feature::References,
     Feature::NaturalReferences,

@@ -15,6 +15,7 @@ mod clock;
 #[path = "../support/database.rs"]
 mod database;
 mod dice;
+mod draw_rules;
 mod draw_schema;
 mod draw_steps;
 mod features;
