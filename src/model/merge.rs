@@ -196,7 +196,15 @@ impl RowState {
     /// dropped the row.
     pub fn since(&self, cursor: Seq, reader: u64) -> Option<(Vec<Write>, bool)> {
         let everything = self.whole_since > cursor;
-        let news = |seq: Seq, writer: u64| everything || (seq > cursor && writer != reader);
+        self.telling(|seq, writer| everything || (seq > cursor && writer != reader))
+    }
+
+    /// What a reader who may have anything of the row is told: every cell, whoever wrote it.
+    pub fn everything(&self) -> Option<(Vec<Write>, bool)> {
+        self.telling(|_, _| true)
+    }
+
+    fn telling(&self, news: impl Fn(Seq, u64) -> bool) -> Option<(Vec<Write>, bool)> {
         let mut sets: BTreeMap<(Stamp, Seq), Vec<(ColumnIndex, CellValue)>> = BTreeMap::new();
         let mut told = 0;
         for (column, cell) in self.cells.iter().filter(|(_, cell)| news(cell.seq, cell.writer)) {
@@ -327,6 +335,19 @@ mod tests {
         let lost = state.merge(None, &[delete(stamp(5, 2), 1)], 2, 3);
         assert_eq!(lost, Merged { changed: true, conflicts: 1 });
         assert!(state.since(2, 2).unwrap().1);
+    }
+
+    /// Breaks if whoever asks for everything is taken for [`NOBODY`], who made what rules make.
+    #[test]
+    fn everything_is_also_what_a_rule_made() {
+        let rules = [Rule::Max];
+        let mut state = RowState::default();
+        let best = |ms, best| set(stamp(ms, ms), 0, &[(0, best)]);
+        state.merge_by(&mut RuleBook::of(&rules), None, &[best(1, 9)], 1, 1);
+        state.merge_by(&mut RuleBook::of(&rules), None, &[best(2, 5)], 2, 2);
+        assert_eq!(state.cells[&0].writer, crate::model::NOBODY);
+        let (writes, whole) = state.everything().unwrap();
+        assert!(whole, "{writes:?}");
     }
 
     #[test]

@@ -242,3 +242,18 @@ fn a_skill_that_two_agents_made_apart_was_used_as_often_as_both_say() {
     b.run("UPDATE skills SET uses = uses + 1");
     assert_eq!(settle(&mut hub, &mut a, &mut b, all)[0][1], number(9));
 }
+
+#[test]
+fn a_table_that_appears_later_shows_what_rules_made_of_it() {
+    let (mut hub, mut a, mut b) = ruled();
+    a.run("UPDATE skills SET uses = uses + 1, best = 9");
+    b.run("UPDATE skills SET uses = uses + 2, best = 7");
+    settle(&mut hub, &mut a, &mut b, USES);
+    let mut late = Agent::new("acme", "late", 9);
+    late.options = SyncOptions { create_schema: false, ..options() };
+    late.sync(&mut hub);
+    late.run(SKILLS);
+    late.sync(&mut hub);
+    let all = "SELECT name, uses, best, worst, tags FROM skills";
+    assert_eq!(late.rows(all), a.rows(all));
+}
