@@ -173,7 +173,8 @@ impl RowState {
             }
             Some(current) => {
                 // What is older than syncing is before every write, and concurrent with none.
-                let conflict = write.stamp != Stamp::ZERO
+                let conflict = rule.loses()
+                    && write.stamp != Stamp::ZERO
                     && current.is_concurrent_with(writer, write.base)
                     && current.value != *value;
                 // One stamp with two values is possible only for rows older than syncing. Any rule does,
@@ -335,6 +336,18 @@ mod tests {
         let lost = state.merge(None, &[delete(stamp(5, 2), 1)], 2, 3);
         assert_eq!(lost, Merged { changed: true, conflicts: 1 });
         assert!(state.since(2, 2).unwrap().1);
+    }
+
+    #[test]
+    fn a_value_that_is_written_to_a_counter_is_in_conflict_with_nothing() {
+        for (rule, conflicts) in [(Rule::Counter, 0), (Rule::Set, 0), (Rule::Lww, 1)] {
+            let rules = [rule];
+            let mut state = RowState::default();
+            state.merge_by(&mut RuleBook::of(&rules), None, &[set(stamp(1, 1), 0, &[(0, 9)])], 1, 1);
+            let merged =
+                state.merge_by(&mut RuleBook::of(&rules), None, &[set(stamp(2, 2), 0, &[(0, 5)])], 2, 2);
+            assert_eq!(merged.conflicts, conflicts, "{rule:?}");
+        }
     }
 
     /// Breaks if whoever asks for everything is taken for [`NOBODY`], who made what rules make.
