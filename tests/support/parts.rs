@@ -55,3 +55,8 @@ pub fn cut(chunks: Vec<Rows>, size: usize) -> Vec<Rows> {
     }
     slices
 }
+
+/// Whether people are told of something that a test may bring about.
+pub fn is_usual(notice: &str) -> bool {
+    notice.contains("set aside") || notice.contains("as its merge rule")
+}

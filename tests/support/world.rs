@@ -3,7 +3,7 @@
 pub mod parts;
 
 pub use parts::{Counts, Fate};
-use parts::{cut, until_free};
+use parts::{cut, is_usual, until_free};
 
 use federation_hub::model::{ReplicaId, Value};
 use federation_hub::protocol::hub_request::{Caller, PullRequest, RegisterRequest};
@@ -305,8 +305,7 @@ impl Agent {
                 apply_turn(&mut self.sql, catalog.clone(), setting, &mut self.mint, &extras, &incoming)
             });
             self.notices.extend(turn.notices.iter().cloned());
-            let unexpected: Vec<&String> =
-                turn.notices.iter().filter(|notice| !notice.contains("set aside")).collect();
+            let unexpected: Vec<&String> = turn.notices.iter().filter(|notice| !is_usual(notice)).collect();
             assert_eq!(unexpected, Vec::<&String>::new());
             catalog = Some(turn.catalog);
             counts.pulled += turn.applied.rows;

@@ -29,9 +29,7 @@ fn is_cell_in_conflict(row: &Raw, entry: &Entry, rule: &dyn Fn(&str) -> Rule) ->
 fn is_existence_in_conflict(row: &Raw, entry: &Entry) -> bool {
     let is_concurrent = |made: &Entry| made.is_concurrent_with(entry.writer, entry.base);
     match &entry.what {
-        What::Delete => {
-            row.is_alive && row.cells.values().flat_map(|cell| &cell.made_of).any(is_concurrent)
-        }
+        What::Delete => row.is_alive && row.cells.values().flat_map(|cell| &cell.made_of).any(is_concurrent),
         _ if entry.stamp == Stamp::ZERO => false,
         _ => !row.is_alive && row.deleted.as_ref().is_some_and(is_concurrent),
     }

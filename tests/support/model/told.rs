@@ -16,7 +16,9 @@ pub fn compare(tenant: &Tenant, told: &[Rows]) -> Result<(), Difference> {
     let mut difference = String::new();
     for (key, row) in &expected {
         match told.get(key) {
-            None => writeln!(difference, "{key:?} lives, and the hub says that it does not: {row:?}").unwrap(),
+            None => {
+                writeln!(difference, "{key:?} lives, and the hub says that it does not: {row:?}").unwrap()
+            }
             Some(other) if other != row => {
                 writeln!(difference, "{key:?} is {row:?}, and the hub says {other:?}").unwrap();
             }
