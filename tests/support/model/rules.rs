@@ -79,7 +79,8 @@ fn cancel(cell: &mut Cell, delete: &Entry) {
         !is_old && entry.is_concurrent_with(delete.writer, delete.base)
     });
     let left = cell.made_of.iter().fold(Value::Integer(0), |value, entry| match &entry.what {
-        What::Set(_, CellValue::Plain(set)) => set.clone(),
+        // What is no number counts as 0.
+        What::Set(_, CellValue::Plain(set)) => Number::of(set).into(),
         What::Adjust(_, adjustment) => adjusted(&value, adjustment),
         _ => value,
     });
