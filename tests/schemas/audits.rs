@@ -16,6 +16,16 @@ const ROWS_ALONE: [Feature; 6] = [
     Feature::Late,
 ];
 
+/// Foreign keys to rows that are found by their identity.
+const FOREIGN_KEYS: [Feature; 4] =
+    [Feature::References, Feature::InheritedKeys, Feature::Cycles, Feature::Actions];
+
+#[test]
+fn foreign_keys_keep_delete_and_replace_what_they_say() {
+    let allowed = [&ROWS_ALONE[..], &FOREIGN_KEYS].concat();
+    assert_all_pass(SLICE, &features(&allowed), true);
+}
+
 #[test]
 fn rules_make_of_all_writes_what_they_promise() {
     let allowed = [&features(&ROWS_ALONE)[..], &[Feature::Rules]].concat();

@@ -21,13 +21,13 @@ fn is_cell_in_conflict(row: &Raw, entry: &Entry, rule: &dyn Fn(&str) -> Rule) ->
     }
     row.cells.get(column).is_some_and(|present| {
         let is_concurrent =
-            present.made_of.iter().any(|made| made.is_concurrent_with(entry.writer, entry.base));
+            present.made_of.iter().any(|made| made.is_concurrent_with(entry.push.0, entry.base));
         is_concurrent && present.value != *value
     })
 }
 
 fn is_existence_in_conflict(row: &Raw, entry: &Entry) -> bool {
-    let is_concurrent = |made: &Entry| made.is_concurrent_with(entry.writer, entry.base);
+    let is_concurrent = |made: &Entry| made.is_concurrent_with(entry.push.0, entry.base);
     match &entry.what {
         What::Delete => row.is_alive && row.cells.values().flat_map(|cell| &cell.made_of).any(is_concurrent),
         _ if entry.stamp == Stamp::ZERO => false,

@@ -21,20 +21,22 @@ pub enum What {
 pub struct Entry {
     /// Whoever has seen everything up to here has seen this.
     pub position: Seq,
-    /// Who did it.
-    pub writer: u64,
+    /// Who did it, and in which of its pushes.
+    pub push: (u64, u64),
     /// When.
     pub stamp: Stamp,
     /// What its author had seen.
     pub base: Seq,
     /// What it was.
     pub what: What,
+    /// Whether it was nobody's doing, and is derived instead.
+    pub is_forgotten: bool,
 }
 
 impl Entry {
     /// Whether somebody with this base wrote without knowing of this.
     pub fn is_concurrent_with(&self, writer: u64, base: Seq) -> bool {
-        self.writer != writer && self.position > base
+        self.push.0 != writer && self.position > base
     }
 
     /// The column, if it was about a cell.
@@ -56,13 +58,14 @@ pub struct History {
 }
 
 /// A write, cell by cell.
-pub fn entries(header: &TableHeader, write: &Write, writer: u64, position: Seq) -> Vec<Entry> {
+pub fn entries(header: &TableHeader, write: &Write, push: (u64, u64), position: Seq) -> Vec<Entry> {
     let name = |column: u16| header.columns[usize::from(column)].to_ascii_lowercase();
     let done = match &write.op {
         Op::Delete => vec![What::Delete],
         Op::Set(cells) => cells.iter().map(|(at, value)| What::Set(name(*at), value.clone())).collect(),
         Op::Adjust(cells) => cells.iter().map(|(at, what)| What::Adjust(name(*at), what.clone())).collect(),
     };
-    let entry = |what| Entry { position, writer, stamp: write.stamp, base: write.base, what };
+    let entry =
+        |what| Entry { position, push, stamp: write.stamp, base: write.base, what, is_forgotten: false };
     done.into_iter().map(entry).collect()
 }

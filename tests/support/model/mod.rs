@@ -14,9 +14,12 @@
 
 mod conflicts;
 mod history;
+mod living;
+mod local_effects;
 mod number;
 mod raw;
 mod rules;
+mod schema;
 mod tenant;
 mod told;
 

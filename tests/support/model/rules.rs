@@ -76,7 +76,7 @@ fn cancel(cell: &mut Cell, delete: &Entry) {
         }
         let is_old = older > 0;
         older = older.saturating_sub(1);
-        !is_old && entry.is_concurrent_with(delete.writer, delete.base)
+        !is_old && entry.is_concurrent_with(delete.push.0, delete.base)
     });
     let left = cell.made_of.iter().fold(Value::Integer(0), |value, entry| match &entry.what {
         // What is no number counts as 0.
