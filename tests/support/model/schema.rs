@@ -128,6 +128,15 @@ impl Schema {
     }
 }
 
+/// Whether a column's own collation is NOCASE: asked of SQLite by comparing a value of it.
+fn has_nocase(sqlite: &Connection, table: &str, column: &str) -> bool {
+    let name = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    let (column, table) = (name(column), name(table));
+    // A subquery's column keeps its collation, whatever is compared.
+    let sql = format!("SELECT max({column} = 'A') FROM (SELECT {column} FROM {table} UNION ALL SELECT 'a')");
+    sqlite.query_row(&sql, [], |row| row.get::<_, Option<bool>>(0)).unwrap().unwrap_or_default()
+}
+
 /// The column of a table's PRIMARY KEY at this place.
 fn key_column(sqlite: &Connection, table: &str, at: i64) -> String {
     let sql = format!("SELECT name FROM pragma_table_info(?1) WHERE pk = {}", at + 1);
