@@ -52,10 +52,15 @@ pub struct Start {
 }
 
 impl Case {
-    /// The case of a seed.
+    /// The case of a seed, with some of the features that are allowed.
     pub fn draw(seed: u64, allowed: &[Feature]) -> Self {
+        Self::draw_with(seed, &[], allowed)
+    }
+
+    /// The case of a seed, with these features and some of those that are allowed.
+    pub fn draw_with(seed: u64, features: &[Feature], allowed: &[Feature]) -> Self {
         let mut dice = Dice::new(seed);
-        let features = Features::draw(&mut dice, allowed);
+        let features = Features::draw(&mut dice, allowed).and(features);
         let schema = draw_schema::draw(&mut dice, &features);
         let agents: Vec<Start> = (0..2 + dice.below(4))
             .map(|_| Start {

@@ -86,7 +86,8 @@ impl Writer<'_> {
         let mut statements = Vec::new();
         for _ in 0..=self.dice.below(3) {
             let table = self.dice.pick(&schema.tables);
-            match self.dice.below(100) {
+            let kind = self.dice.below(if self.features.has(Feature::Dense) { 120 } else { 100 });
+            match kind {
                 0..45 => statements.push(self.insert(table)),
                 45..80 => statements.extend(self.update(table)),
                 80..88 => statements.extend(swap(table)),

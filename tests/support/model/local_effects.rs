@@ -40,10 +40,15 @@ pub fn forget(tenant: &mut Tenant, push: (u64, u64)) {
 /// Rows whose delete follows, over CASCADE, from the delete of another row of the push.
 fn cascaded(tenant: &Tenant, raws: &Raws, deleted: &BTreeSet<RowKey>) -> BTreeSet<RowKey> {
     let family = Family { schema: tenant.schema(), raws };
-    let parents = |row: &RowKey| -> Vec<RowKey> {
+    let deleted_parents = |row: &RowKey, on_delete: OnDelete| -> Vec<RowKey> {
         let parents = family.parents(row).into_iter();
-        let by_cascade = parents.filter(|(key, _)| key.on_delete == OnDelete::Cascade);
-        by_cascade.map(|(_, parent)| parent).filter(|parent| deleted.contains(parent)).collect()
+        let parents = parents.filter(|(key, parent)| key.on_delete == on_delete && deleted.contains(parent));
+        parents.map(|(_, parent)| parent).collect()
+    };
+    let parents = |row: &RowKey| match deleted_parents(row, OnDelete::Keep)[..] {
+        [] => deleted_parents(row, OnDelete::Cascade),
+        // Back among the living it would keep that one.
+        _ => Vec::new(),
     };
     // Rows in a circle explain nothing, unless a delete outside explains one of them.
     let mut explained: BTreeSet<RowKey> =
