@@ -19,7 +19,7 @@ use super::key::KeyDigest;
 use super::rows::Rows;
 use super::rules::{LinkRule, TableRules, TenantRules};
 use super::{Tenant, damaged};
-use crate::model::{CellValue, ColumnIndex, RowId, RowState, Seq, Value, Verdict};
+use crate::model::{Cell, CellValue, ColumnIndex, RowId, RowState, Seq, Value, Verdict};
 use crate::protocol::limits::MAX_ACK_NOTICES;
 use crate::storage::hub_store::StoreError;
 
@@ -59,7 +59,7 @@ pub struct Deriver<'a> {
     /// Rows that were parted from others, and those that reference them.
     parted: BTreeSet<i64>,
     /// Rows that this batch deleted, and the conflicts that were counted for each.
-    deleted: BTreeMap<i64, u32>,
+    deleted: BTreeMap<i64, (u32, Option<Cell<()>>)>,
 }
 
 /// What deriving found.

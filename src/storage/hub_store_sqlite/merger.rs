@@ -105,6 +105,7 @@ impl Merger<'_> {
         self.contests.add(table, change.id, book.contests)?;
         if merged.changed {
             let highest = raw.highest().hlc;
+            let deleted_before = row.raw.deleted.take();
             row.raw = raw;
             let has_effective = row.effective.is_some();
             let references = row.raw.cells.values().any(|cell| matches!(cell.value, CellValue::Ref(_)));
@@ -118,7 +119,7 @@ impl Merger<'_> {
                 self.touched.insert(no);
             }
             if change.writes.iter().any(|write| write.op == Op::Delete) {
-                self.deriver.deleted(no, merged.conflicts);
+                self.deriver.deleted(no, merged.conflicts, deleted_before);
             }
         }
         Ok(Ok((merged.changed, merged.conflicts)))

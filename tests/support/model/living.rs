@@ -84,7 +84,7 @@ impl<'a> Family<'a> {
         candidates.max_by_key(|(_, raw)| raw.is_alive).map(|(candidate, _)| candidate.clone())
     }
 
-    /// What living rows reference with RESTRICT or NO ACTION, and what such rows cannot be without.
+    /// What living rows reference, beside themselves, with RESTRICT or NO ACTION, and what such rows cannot be without.
     fn kept(&self, born: &BTreeSet<RowKey>) -> BTreeSet<RowKey> {
         let mut kept = BTreeSet::new();
         let mut open: Vec<RowKey> = born.iter().cloned().collect();
@@ -97,7 +97,7 @@ impl<'a> Family<'a> {
                         kept.contains(&row) && !self.can_do_without(key)
                     }
                 };
-                if holds && kept.insert(parent.clone()) {
+                if holds && parent != row && kept.insert(parent.clone()) {
                     open.push(parent);
                 }
             }

@@ -13,7 +13,7 @@ use super::tenant::Tenant;
 /// Forgets, of everything that one push did, the effects of its own deletes. A push is known by its writer and
 /// the count of its sync.
 pub fn forget(tenant: &mut Tenant, push: (u64, u64)) {
-    let deleted = tenant.rows_with(|entry| entry.push == push && entry.what == What::Delete);
+    let deleted = tenant.deleted_by(push);
     let raws = tenant.raws(&|_| true);
     let cascaded = cascaded(tenant, &raws, &deleted);
     let is_null = |entry: &Entry| {

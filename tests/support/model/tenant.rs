@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use federation_hub::model::{CellValue, ReplicaId, Rule, Seq, TableSchema};
 
-use super::history::{Entry, History, RowKey, entries};
+use super::history::{Entry, History, RowKey, What, entries};
 use super::living::Raws;
 use super::raw::{Cell, Raw};
 use super::schema::Schema;
@@ -137,6 +137,16 @@ impl Tenant {
     /// The rows to which something like this was done.
     pub fn rows_with(&self, is_wanted: impl Fn(&Entry) -> bool) -> BTreeSet<RowKey> {
         let rows = self.rows.iter().filter(|(_, history)| history.entries.iter().any(&is_wanted));
+        rows.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// The rows that a push deleted, but for those that it made again.
+    pub fn deleted_by(&self, push: (u64, u64)) -> BTreeSet<RowKey> {
+        let is_gone = |history: &History| {
+            let of_push = history.entries.iter().filter(|entry| entry.push == push);
+            of_push.max_by_key(|entry| entry.stamp).is_some_and(|last| last.what == What::Delete)
+        };
+        let rows = self.rows.iter().filter(|(_, history)| is_gone(history));
         rows.map(|(key, _)| key.clone()).collect()
     }
 

@@ -6,14 +6,15 @@
 use std::collections::BTreeSet;
 
 use super::{Deriver, LinkRule};
-use crate::model::{CellValue, ColumnIndex, NOBODY, Seq, Value};
+use crate::model::{Cell, CellValue, ColumnIndex, NOBODY, Seq, Value};
 use crate::storage::hub_store::StoreError;
 use crate::storage::table_info::OnDelete;
 
 impl Deriver<'_> {
-    /// Notes that a row was deleted by its own stamps, and the conflicts that were counted for it.
-    pub fn deleted(&mut self, no: i64, conflicts: u32) {
-        self.deleted.insert(no, conflicts);
+    /// Notes that a row was deleted by its own stamps, the conflicts that were counted for it, and the delete
+    /// that there was before.
+    pub fn deleted(&mut self, no: i64, conflicts: u32, before: Option<Cell<()>>) {
+        self.deleted.insert(no, (conflicts, before));
     }
 
     /// Takes back what `writer`'s foreign keys did in the push that began after `from`.
@@ -38,8 +39,9 @@ impl Deriver<'_> {
             );
         }
         for no in revived {
-            self.rows.get_mut(no)?.raw.deleted = None;
-            let counted = self.deleted.remove(&no).unwrap_or(0);
+            // Somebody else's delete, which this one stood in for, was none of a foreign key's.
+            let (counted, before) = self.deleted.remove(&no).unwrap_or_default();
+            self.rows.get_mut(no)?.raw.deleted = before;
             self.report.conflicts = self.report.conflicts.saturating_sub(counted);
             self.rows.store(no)?;
             touched.insert(no);
@@ -104,8 +106,14 @@ impl Deriver<'_> {
     fn is_deleted_by(&mut self, no: i64, writer: u64, from: Seq) -> Result<bool, StoreError> {
         self.rows.load(no)?;
         let raw = &self.rows.get(no)?.raw;
-        let deleted = raw.deleted.as_ref().filter(|_| !raw.is_alive());
-        Ok(deleted.is_some_and(|delete| delete.writer == writer && delete.seq > from))
+        let is_pushed = |by: u64, seq: Seq| by == writer && seq > from;
+        let Some(delete) = raw.deleted.as_ref().filter(|it| is_pushed(it.writer, it.seq)) else {
+            return Ok(false);
+        };
+        // What was deleted and made again has taken its children with it. What somebody else's edit has brought
+        // back has not, although it lives.
+        let again = raw.cells.values().any(|it| is_pushed(it.writer, it.seq) && it.stamp > delete.stamp);
+        Ok(!again)
     }
 
     /// The parents that a row was told to have, over some of its references, each with its first column.
