@@ -1,9 +1,8 @@
 //! Foreign keys of every kind, among few rows.
 
-use federation_hub::model::{CellValue, RowId, Value};
 use proptest::prelude::*;
 
-use crate::pushes::{Edit, Step, play};
+use crate::pushes::{Step, play};
 
 /// The rows of each table.
 const ROWS: u8 = 3;
@@ -32,48 +31,42 @@ fn schema() -> impl Strategy<Value = Vec<String>> {
     })
 }
 
-fn edit(schema: &[String]) -> impl Strategy<Value = Edit> + use<> {
-    // Of which table the rows are that a column references.
-    let parent = |table: &str, column: &str| {
-        let text = schema.iter().find(|it| it.starts_with(&format!("CREATE TABLE {table}("))).unwrap();
-        let clause = text.split(", ").find(|it| it.starts_with(column)).unwrap();
-        (clause.contains("NOT NULL"), if clause.contains("REFERENCES p") { 0 } else { 10 })
-    };
-    let references = [parent("c", "one"), parent("c", "other"), parent("g", "one")];
-    let row = |at: u8| -> CellValue { CellValue::Ref(RowId([at; 16])) };
-    (0_usize..3, 0..ROWS, 0..10_u8, 0..3_i64, prop::array::uniform3(0..=ROWS), 1..4_u64).prop_map(
-        move |(table, at, kind, name, to, later)| {
-            let (name, table, row_at) = (Value::Integer(name).into(), ["p", "c", "g"][table], at);
-            let reference = |which: usize| -> CellValue {
-                let (is_required, first) = references[which];
-                match to[which] {
-                    ROWS if !is_required => Value::Null.into(),
-                    to => row(first + to % ROWS),
+/// A statement about one of few rows. References lead to whatever row has the number, if there is one.
+fn statement() -> impl Strategy<Value = (u64, String)> {
+    let name = 0..3_i64;
+    (0_usize..3, 0..ROWS, 0..10_u8, name, prop::array::uniform2(0..=ROWS), 1..4_u64).prop_map(
+        |(table, at, kind, name, to, later)| {
+            let row = 10 * table + usize::from(at) + 1;
+            let to = to.map(|at| match at {
+                0 => "NULL".to_owned(),
+                at => format!("(SELECT {at} + id / 10 * 10 FROM (SELECT id FROM p UNION SELECT id FROM c) WHERE id % 10 = {at})"),
+            });
+            let table = ["p", "c", "g"][table];
+            let (columns, values) = match table {
+                "p" => ("name", vec![name.to_string()]),
+                "c" => ("name, one, other", vec![name.to_string(), to[0].clone(), to[1].clone()]),
+                _ => ("name, one", vec![name.to_string(), to[0].clone()]),
+            };
+            let statement = match kind {
+                0..3 => format!("DELETE FROM {table} WHERE id = {row}"),
+                3..5 => format!("UPDATE {table} SET name = {name} WHERE id = {row}"),
+                5..7 => {
+                    format!("UPDATE {table} SET ({columns}) = (SELECT {}) WHERE id = {row}", values.join(", "))
                 }
+                _ => format!("INSERT INTO {table}(id, {columns}) VALUES({row}, {})", values.join(", ")),
             };
-            let row = row_at + 10 * ["p", "c", "g"].iter().position(|it| *it == table).unwrap() as u8;
-            let cells = match (kind, table) {
-                (0..3, _) => None,
-                (3..5, _) => Some(vec![("name", name)]),
-                (_, "c") => Some(vec![("name", name), ("one", reference(0)), ("other", reference(1))]),
-                (_, "g") => Some(vec![("name", name), ("one", reference(2))]),
-                _ => Some(vec![("name", name)]),
-            };
-            Edit { table, row, cells, later }
+            (later, statement)
         },
     )
 }
 
 fn case() -> impl Strategy<Value = (Vec<String>, Vec<Step>)> {
-    schema().prop_flat_map(|schema| {
-        let batch = prop::collection::vec(edit(&schema), 1..4);
-        let push = (0..4_usize, prop::collection::vec(batch, 1..2));
-        let step = prop_oneof![
-            3 => push.prop_map(|(who, batches)| Step::Push(who, batches)),
-            2 => (0..4_usize).prop_map(Step::Pull),
-        ];
-        (Just(schema), prop::collection::vec(step, 1..25))
-    })
+    let push = (0..4_usize, prop::collection::vec(statement(), 1..6));
+    let step = prop_oneof![
+        3 => push.prop_map(|(who, statements)| Step::Push(who, statements)),
+        2 => (0..4_usize).prop_map(Step::Pull),
+    ];
+    (schema(), prop::collection::vec(step, 1..25))
 }
 
 proptest! {

@@ -9,6 +9,7 @@ mod clock;
 mod foreign_keys;
 #[path = "../support/hub.rs"]
 mod hub;
+mod local;
 #[path = "../support/model/mod.rs"]
 mod model;
 mod pushes;

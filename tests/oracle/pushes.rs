@@ -1,11 +1,9 @@
 //! Random pushes to a hub, and the model's opinion of what it makes of them.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use federation_hub::model::{CellValue, Digest, Hlc, Op, ReplicaId, RowChange, RowId, Stamp, TableHeader};
-use federation_hub::model::{TableSchema, Write};
+use federation_hub::model::{Digest, Hlc, Op, ReplicaId, RowChange, RowId, Stamp, TableSchema, Write};
 use federation_hub::protocol::hub_request::{Caller, PullRequest, RegisterRequest};
 use federation_hub::protocol::message::{Batch, BatchBody, Rows};
 use federation_hub::storage::catalog::Catalog;
@@ -16,24 +14,16 @@ use federation_hub::storage::sqlite_driver::RusqliteSql;
 use rusqlite::Connection;
 
 use crate::hub::{Heard, Hub};
-use crate::model::{Accepted, Model};
-
-/// What a replica does to a row: a table, the row's place in it, and its cells, or none to delete it.
-#[derive(Clone, Debug)]
-pub struct Edit {
-    pub table: &'static str,
-    pub row: u8,
-    pub cells: Option<Vec<(&'static str, CellValue)>>,
-    /// How much later than its replica's last one, in clock readings.
-    pub later: u64,
-}
+use crate::local::Local;
+use crate::model::{Accepted, Model, living};
 
 /// What happens.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// A replica pushes these edits, in batches of its own.
-    Push(usize, Vec<Vec<Edit>>),
-    /// A replica reads all that there is.
+    /// A replica's application runs these statements, each so many clock readings after the one before; those that
+    /// its database refuses are skipped. What became of them is pushed.
+    Push(usize, Vec<(u64, String)>),
+    /// A replica takes over all that there is.
     Pull(usize),
 }
 
@@ -46,6 +36,8 @@ struct Replica {
     syncs: u64,
     cursor: u64,
     hlc: u64,
+    local: Local,
+    told: Vec<Rows>,
 }
 
 /// Has SQLite read definitions as an agent would.
@@ -76,95 +68,97 @@ pub fn play(statements: &[String], steps: &[Step]) -> Result<(), String> {
         }
     }));
     let schema = declared(statements);
-    let mut replicas: Vec<Replica> = (1..5).map(|at| Replica::attach(&mut hub, at, &schema)).collect();
-    let mut witness = Replica::attach(&mut hub, 9, &[]);
-    let mut born = BTreeSet::new();
+    let mut replicas: Vec<Replica> =
+        (1..5).map(|at| Replica::attach(&mut hub, at, &schema, statements)).collect();
+    let mut witness = Replica::attach(&mut hub, 9, &[], &[]);
+    let tables: Vec<String> = schema.iter().map(|table| table.name.clone()).collect();
     for step in steps {
+        let who = match step {
+            Step::Pull(who) | Step::Push(who, _) => &mut replicas[*who],
+        };
         match step {
-            Step::Pull(who) => {
-                replicas[*who].pull(&mut hub, &[]);
-            }
-            Step::Push(who, batches) => {
-                replicas[*who].syncs += 1;
-                for edits in batches {
-                    // Nobody deletes what was never there.
-                    let edits: Vec<Edit> = edits
-                        .iter()
-                        .filter(|edit| edit.cells.is_some() || born.contains(&edit.row))
-                        .cloned()
-                        .collect();
-                    born.extend(edits.iter().map(|edit| edit.row));
-                    if !edits.is_empty() {
-                        replicas[*who].push(&mut hub, &edits);
-                    }
-                }
-                let tables: Vec<String> = schema.iter().map(|table| table.name.clone()).collect();
-                let told = witness.pull(&mut hub, &tables);
-                let (model, verdict) = &*model.borrow();
-                verdict.clone()?;
-                model.check("acme", &told)?;
-            }
+            Step::Pull(_) => who.pull(&mut hub, &tables),
+            Step::Push(_, statements) => who.push(&mut hub, statements),
         }
+        witness.pull(&mut hub, &tables);
+        let (model, verdict) = &*model.borrow();
+        verdict.clone()?;
+        model.check("acme", &witness.told)?;
     }
     Ok(())
 }
 
 impl Replica {
-    fn attach(hub: &mut Hub, at: u8, schema: &[TableSchema]) -> Self {
+    fn attach(hub: &mut Hub, at: u8, schema: &[TableSchema], statements: &[String]) -> Self {
         let caller = Caller { tenant: "acme".into(), agent: format!("agent {at}") };
         let id = ReplicaId([at; 16]);
         let epoch = hub.store.attach(&caller, id).unwrap().epoch;
         hub.store.commit().unwrap();
-        let schema = schema.to_vec();
-        hub.register(&caller, &RegisterRequest { replica: id, epoch, schema }).unwrap();
-        Self { caller, id, epoch, n: 0, previous: Digest::ZERO, syncs: 0, cursor: 0, hlc: 0 }
+        let (request, local) = (schema.to_vec(), Local::new(statements, schema));
+        hub.register(&caller, &RegisterRequest { replica: id, epoch, schema: request }).unwrap();
+        let (n, previous, syncs, cursor, hlc, told) = (0, Digest::ZERO, 0, 0, 0, Vec::new());
+        Self { caller, id, epoch, n, previous, syncs, cursor, hlc, local, told }
     }
 
-    fn push(&mut self, hub: &mut Hub, edits: &[Edit]) {
-        let mut body = BatchBody::default();
-        for (at, edit) in edits.iter().enumerate() {
-            if edits[..at].iter().any(|it| it.row == edit.row) {
-                // A batch has a row once.
-                continue;
-            }
-            let cells = edit.cells.iter().flatten();
-            let columns = cells.clone().map(|(column, _)| (*column).to_owned()).collect();
-            let op = match &edit.cells {
-                None => Op::Delete,
-                Some(_) => Op::Set((0..).zip(cells.map(|(_, value)| value.clone())).collect()),
-            };
-            let table = u16::try_from(body.tables.len()).unwrap();
-            body.tables.push(TableHeader { name: edit.table.into(), columns });
-            self.hlc += edit.later;
+    fn push(&mut self, hub: &mut Hub, statements: &[(u64, String)]) {
+        let mut body = BatchBody { tables: self.local.headers(), rows: Vec::new() };
+        for (later, statement) in statements {
+            self.hlc += later;
             let stamp = Stamp { hlc: Hlc(self.hlc), replica: self.id.tie_break() };
-            let writes = vec![Write { stamp, base: self.cursor, op }];
-            body.rows.push(RowChange {
-                table,
-                id: RowId([edit.row; 16]),
-                number: Some(i64::from(edit.row)),
-                writes,
-            });
+            for change in self.local.run(statement) {
+                let write = Write { stamp, base: self.cursor, op: change.op };
+                add(&mut body, change.table, change.row, write);
+            }
+        }
+        if body.rows.is_empty() {
+            return;
         }
         self.n += 1;
+        self.syncs += 1;
         let batch = Batch { n: self.n, previous: self.previous, body: rmp_serde::to_vec(&body).unwrap() };
         self.previous = batch.digest(self.id);
         let ack = hub.push(&self.caller, self.id, self.epoch, self.syncs, &batch).unwrap();
         assert_eq!(ack.rejected, []);
     }
 
-    fn pull(&mut self, hub: &mut Hub, whole: &[String]) -> Vec<Rows> {
+    /// Reads everything. What it shows is what the model has agreed to, so that it needs no merging.
+    fn pull(&mut self, hub: &mut Hub, tables: &[String]) {
         let request = PullRequest {
             replica: self.id,
             epoch: self.epoch,
             cursor: self.cursor,
             resume: self.cursor,
-            refresh: whole.to_vec(),
+            refresh: tables.to_vec(),
         };
         let snapshot = hub.snapshot(&self.caller, &request, 0).unwrap();
         self.cursor = snapshot.done.cursor;
         // Whoever has seen a stamp writes later ones.
         self.hlc = self.hlc.max(snapshot.done.highest.0);
         assert!(snapshot.rest.is_none(), "few rows fit one message");
-        vec![snapshot.first]
+        self.told = vec![snapshot.first];
+        self.local.take_over(&living(&self.told));
     }
+}
+
+/// Adds a write to a row's change. An agent sends the last write of each cell only, and the last delete.
+fn add(body: &mut BatchBody, table: u16, row: i64, write: Write) {
+    let id = RowId([u8::try_from(row).unwrap(); 16]);
+    let at = body.rows.iter().position(|change| change.id == id).unwrap_or_else(|| {
+        body.rows.push(RowChange { table, id, number: Some(row), writes: Vec::new() });
+        body.rows.len() - 1
+    });
+    let writes = &mut body.rows[at].writes;
+    match &write.op {
+        Op::Delete => writes.clear(),
+        Op::Set(cells) => {
+            for earlier in writes.iter_mut() {
+                if let Op::Set(present) = &mut earlier.op {
+                    present.retain(|(column, _)| cells.iter().all(|(it, _)| it != column));
+                }
+            }
+            writes.retain(|earlier| earlier.op != Op::Set(Vec::new()));
+        }
+        Op::Adjust(_) => {}
+    }
+    writes.push(write);
 }

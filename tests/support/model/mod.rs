@@ -30,6 +30,8 @@ use federation_hub::protocol::message::{Ack, BatchBody, Rows};
 
 use tenant::Tenant;
 
+pub use told::{LivingRows, living};
+
 /// Where hub and model differ, for a person.
 pub type Difference = String;
 

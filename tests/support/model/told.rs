@@ -10,6 +10,9 @@ use super::Difference;
 use super::history::RowKey;
 use super::tenant::{Row, Tenant};
 
+/// Rows that live, by table and identity.
+pub type LivingRows = BTreeMap<RowKey, Row>;
+
 /// Compares what must be with what is told.
 pub fn compare(tenant: &Tenant, told: &[Rows]) -> Result<(), Difference> {
     let (expected, told) = (tenant.rows(), living(told));
@@ -32,7 +35,7 @@ pub fn compare(tenant: &Tenant, told: &[Rows]) -> Result<(), Difference> {
 }
 
 /// The rows that live, of all that were told.
-fn living(told: &[Rows]) -> BTreeMap<RowKey, Row> {
+pub fn living(told: &[Rows]) -> LivingRows {
     let mut rows = BTreeMap::new();
     for message in told {
         for update in message.rows.iter().filter(|update| is_alive(update)) {
