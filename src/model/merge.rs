@@ -336,6 +336,19 @@ mod tests {
         assert!(state.since(2, 2).unwrap().1);
     }
 
+    /// Breaks if whoever asks for everything is taken for [`NOBODY`], who made what rules make.
+    #[test]
+    fn everything_is_also_what_a_rule_made() {
+        let rules = [Rule::Max];
+        let mut state = RowState::default();
+        let best = |ms, best| set(stamp(ms, ms), 0, &[(0, best)]);
+        state.merge_by(&mut RuleBook::of(&rules), None, &[best(1, 9)], 1, 1);
+        state.merge_by(&mut RuleBook::of(&rules), None, &[best(2, 5)], 2, 2);
+        assert_eq!(state.cells[&0].writer, crate::model::NOBODY);
+        let (writes, whole) = state.everything().unwrap();
+        assert!(whole, "{writes:?}");
+    }
+
     #[test]
     fn a_value_that_is_written_to_a_counter_is_in_conflict_with_nothing() {
         for (rule, conflicts) in [(Rule::Counter, 0), (Rule::Set, 0), (Rule::Lww, 1)] {

@@ -126,6 +126,7 @@ impl Merger<'_> {
                 self.deriver.note_earlier(no, Earlier { raw: earlier, change, rules, position, conflicts });
             }
         }
+        self.deriver.note_overwritten(no, change)?;
         Ok(Ok((merged.changed, merged.conflicts)))
     }
 
