@@ -361,19 +361,6 @@ mod tests {
         }
     }
 
-    /// Breaks if whoever asks for everything is taken for [`NOBODY`], who made what rules make.
-    #[test]
-    fn everything_is_also_what_a_rule_made() {
-        let rules = [Rule::Max];
-        let mut state = RowState::default();
-        let best = |ms, best| set(stamp(ms, ms), 0, &[(0, best)]);
-        state.merge_by(&mut RuleBook::of(&rules), None, &[best(1, 9)], 1, 1);
-        state.merge_by(&mut RuleBook::of(&rules), None, &[best(2, 5)], 2, 2);
-        assert_eq!(state.cells[&0].writer, crate::model::NOBODY);
-        let (writes, whole) = state.everything().unwrap();
-        assert!(whole, "{writes:?}");
-    }
-
     #[test]
     fn what_merges_under_a_delete_is_told_with_the_delete() {
         let mut state = RowState::default();

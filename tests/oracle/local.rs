@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use federation_hub::model::{CellValue, ColumnIndex, Op, RowId, TableHeader, TableSchema, Value};
 use rusqlite::{Connection, types};
 
-use crate::model::LivingRows;
+use crate::model::told::LivingRows;
 
 /// A database in which the number of a row is every byte of its identity.
 pub struct Local {

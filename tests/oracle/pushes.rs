@@ -15,7 +15,8 @@ use rusqlite::Connection;
 
 use crate::hub::{Heard, Hub};
 use crate::local::Local;
-use crate::model::{Accepted, Model, living};
+use crate::model::told::living;
+use crate::model::{Accepted, Model};
 
 /// What happens.
 #[derive(Clone, Debug)]

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use federation_hub::model::{CellValue, Value};
 
 use super::history::RowKey;
+use super::number::is_equal;
 use super::raw::Raw;
 use super::schema::{Column, ForeignKey, OnDelete, Schema};
 
@@ -137,18 +138,7 @@ pub fn is_same(a: &CellValue, b: &CellValue, ignores_case: bool) -> bool {
         (CellValue::Plain(Value::Text(a)), CellValue::Plain(Value::Text(b))) if ignores_case => {
             a.eq_ignore_ascii_case(b)
         }
-        (CellValue::Plain(Value::Integer(integer)), CellValue::Plain(Value::Real(real)))
-        | (CellValue::Plain(Value::Real(real)), CellValue::Plain(Value::Integer(integer))) => {
-            #[expect(
-                clippy::cast_precision_loss,
-                clippy::float_cmp,
-                reason = "small numbers, compared exactly"
-            )]
-            let is_equal = *integer as f64 == *real;
-            is_equal
-        }
-        // SQLite knows no difference between the two zeros.
-        (CellValue::Plain(Value::Real(a)), CellValue::Plain(Value::Real(b))) => a == b,
+        (CellValue::Plain(a), CellValue::Plain(b)) => is_equal(a, b),
         _ => a == b,
     }
 }

@@ -21,7 +21,7 @@ mod raw;
 mod rules;
 mod schema;
 mod tenant;
-mod told;
+pub mod told;
 
 use std::collections::BTreeMap;
 
@@ -29,8 +29,6 @@ use federation_hub::model::{ReplicaId, Seq, TableSchema};
 use federation_hub::protocol::message::{Ack, BatchBody, Rows};
 
 use tenant::Tenant;
-
-pub use told::{LivingRows, living};
 
 /// Where hub and model differ, for a person.
 pub type Difference = String;

@@ -50,8 +50,22 @@ impl From<Number> for Value {
     }
 }
 
-/// SQLite's order, asked of SQLite; of two numbers that are equal, the integer is the lesser.
+/// Whether SQLite takes two values for the same.
+pub fn is_equal(a: &Value, b: &Value) -> bool {
+    compare(a, b) == 0
+}
+
+/// SQLite's order; of two numbers that are equal, the integer is the lesser.
 pub fn order(a: &Value, b: &Value) -> Ordering {
+    compare(a, b).cmp(&0).then_with(|| match (a, b) {
+        (Value::Integer(_), Value::Real(_)) => Ordering::Less,
+        (Value::Real(_), Value::Integer(_)) => Ordering::Greater,
+        _ => a.cmp(b),
+    })
+}
+
+/// Asks SQLite. NULL is equal to nothing.
+fn compare(a: &Value, b: &Value) -> i64 {
     thread_local! {
         static SQLITE: rusqlite::Connection = rusqlite::Connection::open_in_memory().unwrap();
     }
@@ -62,15 +76,6 @@ pub fn order(a: &Value, b: &Value) -> Ordering {
         Value::Text(text) => rusqlite::types::Value::Text(text.clone()),
         Value::Blob(blob) => rusqlite::types::Value::Blob(blob.clone()),
     };
-    let sign: i64 = SQLITE
-        .with(|sqlite| {
-            let sql = "SELECT (?1 > ?2) - (?1 < ?2)";
-            sqlite.query_row(sql, [stored(a), stored(b)], |row| row.get(0))
-        })
-        .unwrap();
-    sign.cmp(&0).then_with(|| match (a, b) {
-        (Value::Integer(_), Value::Real(_)) => Ordering::Less,
-        (Value::Real(_), Value::Integer(_)) => Ordering::Greater,
-        _ => a.cmp(b),
-    })
+    let sql = "SELECT coalesce((?1 > ?2) - (?1 < ?2), 1)";
+    SQLITE.with(|sqlite| sqlite.query_row(sql, [stored(a), stored(b)], |row| row.get(0))).unwrap()
 }

@@ -20,7 +20,7 @@ pub fn compare(tenant: &Tenant, told: &[Rows]) -> Result<(), Difference> {
     for (key, row) in &expected {
         match told.get(key) {
             None => {
-                writeln!(difference, "{key:?} lives, and the hub says that it does not: {row:?}").unwrap()
+                writeln!(difference, "{key:?} lives, and the hub says that it does not: {row:?}").unwrap();
             }
             Some(other) if other != row => {
                 writeln!(difference, "{key:?} is {row:?}, and the hub says {other:?}").unwrap();
