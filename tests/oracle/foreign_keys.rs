@@ -77,3 +77,61 @@ proptest! {
         prop_assert_eq!(play(&schema, &steps), Ok(()));
     }
 }
+
+/// Pushes and pulls of replicas, by what somebody would write down.
+fn assert_agree(child: &str, steps: &[(usize, &[&str])]) {
+    let schema = [
+        "CREATE TABLE p(id INTEGER PRIMARY KEY, name)".to_owned(),
+        format!("CREATE TABLE c(id INTEGER PRIMARY KEY, name, p INTEGER REFERENCES {child})"),
+    ];
+    let step = |(who, statements): &(usize, &[&str])| match statements {
+        [] => Step::Pull(*who),
+        _ => Step::Push(*who, statements.iter().map(|it| (1, (*it).to_owned())).collect()),
+    };
+    let steps: Vec<Step> = steps.iter().map(step).collect();
+    assert_eq!(play(&schema, &steps), Ok(()), "{child}");
+}
+
+const FAMILY: &[&str] = &["INSERT INTO p VALUES(1, 'p')", "INSERT INTO c VALUES(11, 'c', 1)"];
+
+#[test]
+fn a_row_that_references_itself_can_be_deleted() {
+    assert_agree(
+        "c(id) ON DELETE CASCADE",
+        &[(0, &["INSERT INTO c VALUES(11, 'c', 11)"]), (0, &["DELETE FROM c"])],
+    );
+}
+
+#[test]
+fn a_parent_that_an_edit_brings_back_brings_its_children_back() {
+    let late = &["UPDATE p SET name = 1", "UPDATE p SET name = 2", "UPDATE p SET name = 3"];
+    assert_agree("p(id) ON DELETE CASCADE", &[(0, FAMILY), (1, &[]), (1, late), (0, &["DELETE FROM p"])]);
+    assert_agree("p(id) ON DELETE SET NULL", &[(0, FAMILY), (1, &[]), (1, late), (0, &["DELETE FROM p"])]);
+}
+
+#[test]
+fn a_child_that_somebody_deleted_stays_deleted_when_its_parent_comes_back() {
+    let late = &["UPDATE p SET name = 1", "UPDATE p SET name = 2", "UPDATE p SET name = 3"];
+    let steps: &[(usize, &[&str])] = &[
+        (0, FAMILY),
+        (1, &[]),
+        (2, &[]),
+        (2, &["DELETE FROM c"]),
+        (0, &["UPDATE p SET name = 4", "DELETE FROM p"]),
+        (1, late),
+    ];
+    assert_agree("p(id) ON DELETE CASCADE", steps);
+}
+
+#[test]
+fn a_reference_that_a_delete_cut_is_no_write() {
+    let steps: &[(usize, &[&str])] = &[
+        (0, FAMILY),
+        (1, &[]),
+        (2, &[]),
+        (0, &["DELETE FROM p"]),
+        (1, &["INSERT INTO p VALUES(2, 'other')", "UPDATE c SET p = 2"]),
+        (2, &["DELETE FROM p"]),
+    ];
+    assert_agree("p(id) ON DELETE SET NULL", steps);
+}
