@@ -32,7 +32,7 @@ pub struct Made {
     /// What was written to a counter before anything was added, which a delete leaves.
     start: Option<Addition>,
     /// What was added to a counter since then, as far back as it is known.
-    additions: Vec<Addition>,
+    pub(super) additions: Vec<Addition>,
 }
 
 impl Made {
@@ -53,7 +53,7 @@ impl Made {
 
     /// Notes who had a part in it.
     #[must_use]
-    pub(super) fn with_part(mut self, writer: u64, seq: Seq) -> Self {
+    pub fn with_part(mut self, writer: u64, seq: Seq) -> Self {
         if self.writer != writer {
             self.other = self.seq;
         }
@@ -63,7 +63,7 @@ impl Made {
 
     /// Notes an addition.
     #[must_use]
-    pub(super) fn with_addition(mut self, addition: Addition) -> Self {
+    pub fn with_addition(mut self, addition: Addition) -> Self {
         self.additions.push(addition);
         if self.additions.len() > MAX_ADDITIONS {
             self.additions.remove(0);
