@@ -10,7 +10,8 @@ use crate::schema::{Column, Pool, Schema, Table};
 pub fn add(dice: &mut Dice, schema: &mut Schema) {
     for table in &mut schema.tables {
         let choices: [(&str, &[&str], Pool); 4] = [
-            ("uses", &["INTEGER DEFAULT 0", "INTEGER NOT NULL DEFAULT 0", "REAL", ""], Pool::Sum),
+            // Not INTEGER: such a column turns a sum that is 0.0 into 0.
+            ("uses", &["DEFAULT 0", "NOT NULL DEFAULT 0", "REAL", ""], Pool::Sum),
             ("best", &["", "INTEGER", "REAL DEFAULT 0.5"], Pool::Greatest),
             ("least", &["", "TEXT", "INTEGER DEFAULT 7"], Pool::Least),
             ("tags", &["TEXT DEFAULT '[]'", "TEXT", "TEXT NOT NULL DEFAULT '[]'"], Pool::Tags),
