@@ -11,6 +11,7 @@ mod convergence;
 #[path = "../support/database.rs"]
 mod database;
 mod hostile;
+#[expect(dead_code, reason = "shared with other tests, which need more of it")]
 #[path = "../support/hub.rs"]
 mod hub;
 mod identity;

@@ -6,6 +6,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod auditor;
+mod audits;
 mod case;
 mod checks;
 #[path = "../support/clock.rs"]
@@ -13,12 +15,15 @@ mod clock;
 #[path = "../support/database.rs"]
 mod database;
 mod dice;
+mod draw_rules;
 mod draw_schema;
 mod draw_steps;
 mod features;
 #[path = "../support/hub.rs"]
 mod hub;
 mod isomorphism;
+#[path = "../support/model/mod.rs"]
+mod model;
 mod proof;
 mod schema;
 mod shrink;

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use federation_hub::model::{
     Addition, Adjustment, AgreedReference, Agreement, Cell, CellValue, ColumnIndex, Digest, Hlc, KeyKind,
-    Number, Op, ReplicaId, RowChange, RowId, RowState, RowUpdate, Rule, Seq, Stamp, TableHeader, TableSchema,
-    Value, VectorClock, Write,
+    Made, Number, Op, ReplicaId, RowChange, RowId, RowState, RowUpdate, Rule, Seq, Stamp, TableHeader,
+    TableSchema, Value, VectorClock, Write,
 };
 use federation_hub::protocol::check::{Check, Fingerprint, Print, Range};
 use federation_hub::protocol::message::{
@@ -136,7 +136,7 @@ pub fn row_state() -> impl Strategy<Value = RowState> {
             whole_since,
             deleted,
             cells,
-            additions: BTreeMap::new(),
+            made: BTreeMap::new(),
         },
     )
 }
@@ -145,8 +145,12 @@ pub fn row_state() -> impl Strategy<Value = RowState> {
 pub fn any_row_state() -> impl Strategy<Value = RowState> {
     let addition =
         (seq(), 0_u64..4, number()).prop_map(|(seq, writer, amount)| Addition { seq, writer, amount });
-    let additions = prop::collection::btree_map(column(), vec(addition, 0..3), 0..2);
-    (row_state(), additions).prop_map(|(state, additions)| RowState { additions, ..state })
+    let made = vec(addition, 0..3).prop_map(|additions| {
+        let parts = additions.into_iter();
+        parts.fold(Made::default(), |made, it| made.with_part(it.writer, it.seq).with_addition(it))
+    });
+    let made = prop::collection::btree_map(column(), made, 0..2);
+    (row_state(), made).prop_map(|(state, made)| RowState { made, ..state })
 }
 
 /// Any merge rule.
