@@ -56,9 +56,37 @@ enum Work {
     Read(Read),
 }
 
-struct Job {
+/// One question to a store, with where its answer goes.
+pub struct Job {
     caller: Arc<Caller>,
     work: Work,
+}
+
+impl Job {
+    /// A question, and where its answer comes out.
+    pub fn ask(caller: &Arc<Caller>, request: StoreRequest) -> (Self, oneshot::Receiver<Reply>) {
+        let (reply, answer) = oneshot::channel();
+        let work = match request {
+            StoreRequest::Attach(replica) => Work::Write(Write::Attach(replica, reply)),
+            StoreRequest::Register(request) => Work::Write(Write::Register(request, reply)),
+            StoreRequest::Push(request) => Work::Write(Write::Push(request, reply)),
+            StoreRequest::Pull(request) => Work::Read(Read::Pull(request, reply)),
+        };
+        (Self { caller: Arc::clone(caller), work }, answer)
+    }
+
+    /// The question what the store knows of a caller.
+    pub fn welcome(caller: &Arc<Caller>) -> (Self, oneshot::Receiver<Answer<Welcomed>>) {
+        let (reply, answer) = oneshot::channel();
+        (Self { caller: Arc::clone(caller), work: Work::Read(Read::Welcome(reply)) }, answer)
+    }
+
+    /// The end of an agent's session, whose clock entry is remembered.
+    pub fn end_session(caller: &Arc<Caller>, counter: u64) -> (Self, oneshot::Receiver<()>) {
+        let (reply, answer) = oneshot::channel();
+        let work = Work::Write(Write::EndSession(counter, reply));
+        (Self { caller: Arc::clone(caller), work }, answer)
+    }
 }
 
 /// A handle to the store's thread. The thread ends when the last handle is dropped and all that was asked is
@@ -115,35 +143,29 @@ impl Writer {
     /// Asks the store; returns once the question has its place in the order. The answer comes through the
     /// receiver, which fails if the store is gone.
     pub async fn ask(&self, caller: &Arc<Caller>, request: StoreRequest) -> oneshot::Receiver<Reply> {
-        let (reply, answer) = oneshot::channel();
-        let work = match request {
-            StoreRequest::Attach(replica) => Work::Write(Write::Attach(replica, reply)),
-            StoreRequest::Register(request) => Work::Write(Write::Register(request, reply)),
-            StoreRequest::Push(request) => Work::Write(Write::Push(request, reply)),
-            StoreRequest::Pull(request) => Work::Read(Read::Pull(request, reply)),
-        };
-        self.submit(caller, work).await;
+        let (job, answer) = Job::ask(caller, request);
+        self.submit(job).await;
         answer
     }
 
     /// What the store knows of a caller.
     pub async fn welcome(&self, caller: &Arc<Caller>) -> Answer<Welcomed> {
-        let (reply, answer) = oneshot::channel();
-        self.submit(caller, Work::Read(Read::Welcome(reply))).await;
+        let (job, answer) = Job::welcome(caller);
+        self.submit(job).await;
         answer.await.unwrap_or_else(|_| Err(StoreError::Failed("it is closed".to_owned())))
     }
 
     /// Remembers an agent's clock entry at the end of its session.
     pub async fn end_session(&self, caller: &Arc<Caller>, counter: u64) {
-        let (reply, answer) = oneshot::channel();
-        self.submit(caller, Work::Write(Write::EndSession(counter, reply))).await;
+        let (job, answer) = Job::end_session(caller, counter);
+        self.submit(job).await;
         // Nobody is left to be told of a failure.
         let _ = answer.await;
     }
 
-    async fn submit(&self, caller: &Arc<Caller>, work: Work) {
+    async fn submit(&self, job: Job) {
         // A thread that is gone drops the job, and with it the reply: the asker learns it there.
-        let _ = self.jobs.send(Job { caller: Arc::clone(caller), work }).await;
+        let _ = self.jobs.send(job).await;
     }
 }
 
@@ -156,8 +178,8 @@ fn run(mut store: Box<dyn HubStore>, mut waiting: mpsc::Receiver<Job>, counts: &
     }
 }
 
-/// Runs a group, and leaves it empty.
-fn run_group(store: &mut dyn HubStore, group: &mut Vec<Job>, now_ms: i64) {
+/// Runs a group, and leaves it empty. `now_ms` is the wall clock, in ms since the epoch.
+pub fn run_group(store: &mut dyn HubStore, group: &mut Vec<Job>, now_ms: i64) {
     let mut reads = Vec::new();
     let mut answers = Vec::new();
     for Job { caller, work } in group.drain(..) {

@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod case;
+mod catching;
 mod checks;
 #[path = "../support/clock.rs"]
 mod clock;

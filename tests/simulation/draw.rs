@@ -1,0 +1,160 @@
+//! Drawing a case from its seed.
+
+use crate::case::{Case, Start, Step};
+use crate::dice::Dice;
+use crate::rich;
+use crate::weather::{Way, Weather};
+
+/// A day, in ms.
+const DAY_MS: i64 = 86_400_000;
+
+/// A kind of fault. A case has some of them, so that a failing one points to what it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Slow, lossy, cut and repeating networks.
+    Network,
+    /// Agents that die.
+    Death,
+    /// A hub that dies, or whose store fails.
+    Hub,
+    /// Clocks that are wrong, and that jump.
+    Clocks,
+    /// Agents that vanish, and databases that are copied, emptied, or go back in time.
+    History,
+    /// Several processes of one name, or on one database.
+    Company,
+    /// A hub that goes on with an older copy of its file.
+    Backup,
+    /// Tables that change.
+    Drift,
+}
+
+/// All of them.
+pub const ALL: [Fault; 8] = [
+    Fault::Network,
+    Fault::Death,
+    Fault::Hub,
+    Fault::Clocks,
+    Fault::History,
+    Fault::Company,
+    Fault::Backup,
+    Fault::Drift,
+];
+
+/// The case of a seed.
+pub fn draw(seed: u64, allowed: &[Fault]) -> Case {
+    let mut dice = Dice::new(seed);
+    let faults: Vec<Fault> = allowed.iter().copied().filter(|_| dice.chance(50)).collect();
+    let tenants = dice.weighed(&[(3, 1), (2, 2), (1, 3)]);
+    let agents = (0..tenants * 2 + dice.below(3)).map(|at| Start {
+        tenant: at % tenants,
+        skew_ms: if faults.contains(&Fault::Clocks) {
+            *dice.pick(&[0, 3_000, -3_000, DAY_MS, -DAY_MS, 70_000])
+        } else {
+            0
+        },
+        turn: *dice.pick(&[1, 3, 250]),
+    });
+    let agents: Vec<Start> = agents.collect();
+    let mut drawer = Drawer { dice: &mut dice, faults, agents: agents.len(), marks: 0 };
+    let mut steps = Vec::new();
+    for process in 0..tenants {
+        let statements = vec![rich::TALLY_LINE.to_owned()];
+        steps.push(Step::Write { process, statements, is_transaction: false });
+        steps.push(Step::Sync { process, weather: Weather::calm(drawer.dice.number()) });
+    }
+    for _ in 0..1 + drawer.dice.below(3) {
+        for _ in 0..10 + drawer.dice.below(40) {
+            drawer.step(&mut steps);
+        }
+        steps.push(Step::Settle);
+    }
+    Case {
+        seed,
+        tenants,
+        schema: rich::SCHEMA.map(str::to_owned).to_vec(),
+        options: rich::options(),
+        agents,
+        steps,
+    }
+}
+
+struct Drawer<'a> {
+    dice: &'a mut Dice,
+    faults: Vec<Fault>,
+    agents: usize,
+    marks: usize,
+}
+
+impl Drawer<'_> {
+    fn has(&self, fault: Fault) -> bool {
+        self.faults.contains(&fault)
+    }
+
+    fn step(&mut self, steps: &mut Vec<Step>) {
+        let process = self.dice.below(self.agents + 3);
+        match self.dice.below(100) {
+            0..15 => steps.push(Step::Pass(self.dice.weighed(&[(4, 3), (3, 50), (2, 3_000), (1, 60_000)]))),
+            15..40 => {
+                let statements = rich::statements(self.dice, &mut self.marks);
+                steps.push(Step::Write { process, statements, is_transaction: self.dice.chance(30) });
+            }
+            40..48 => steps.push(Step::Count { process }),
+            48..75 => {
+                let weather = if self.has(Fault::Network) && self.dice.chance(60) {
+                    Weather::draw(self.dice)
+                } else {
+                    Weather::calm(self.dice.number())
+                };
+                steps.push(Step::Sync { process, weather });
+            }
+            _ => {
+                let faults = self.faults.clone();
+                if let Some(fault) = (!faults.is_empty()).then(|| *self.dice.pick(&faults)) {
+                    let step = self.fault(fault, process);
+                    steps.push(step);
+                }
+            }
+        }
+    }
+
+    fn fault(&mut self, fault: Fault, process: usize) -> Step {
+        let dice = &mut *self.dice;
+        match fault {
+            Fault::Network => {
+                let way = *dice.pick(&[Way::ToHub, Way::ToAgent]);
+                let ms = *dice.pick(&[100, 5_000, 40_000]);
+                if dice.chance(50) { Step::CutOff { process, way, ms } } else {
+                    Step::Replay { which: dice.below(12) }
+                }
+            }
+            Fault::Death => {
+                let after = if dice.chance(80) { Some(dice.below(120)) } else { None };
+                Step::Die { process, after }
+            }
+            Fault::Hub => {
+                let after = dice.below(10);
+                if dice.chance(70) { Step::HubDies { after } } else { Step::HubFails { after } }
+            }
+            Fault::Clocks => {
+                let process = if dice.chance(70) { Some(process) } else { None };
+                let ms = *dice.pick(&[1_000, -1_000, 50_000, -50_000, DAY_MS, -DAY_MS, DAY_MS / 24]);
+                Step::Jump { process, ms }
+            }
+            Fault::History => match dice.below(6) {
+                0 => Step::Vanish { process },
+                1 | 2 => Step::Save { process },
+                3 => Step::GoBack { process },
+                4 => Step::Clone { process },
+                _ => Step::Empty { process },
+            },
+            Fault::Company => {
+                if dice.chance(50) { Step::Twin { process } } else { Step::Beside { process } }
+            }
+            Fault::Backup => if dice.chance(50) { Step::Backup } else { Step::Restore },
+            Fault::Drift => {
+                Step::Alter { process, statement: (*dice.pick(&rich::CHANGES)).to_owned() }
+            }
+        }
+    }
+}
