@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Addition, CellValue, ColumnIndex, Contest, Op, Rule, RuleBook, Seq, Stamp, Write};
+use super::{Addition, CellValue, ColumnIndex, Contest, NOBODY, Op, Rule, RuleBook, Seq, Stamp, Write};
 
 /// One register: the write that holds it, and where in the tenant's order that write stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,10 +193,11 @@ impl RowState {
 
     /// What a reader whose cursor is `cursor` lacks, one write for each stamp, and whether that is every
     /// cell; nothing if it lacks nothing. A reader's own writes are not told to it, unless it may have
-    /// dropped the row.
+    /// dropped the row; [`NOBODY`] lacks everybody's, and what a rule made as well.
     pub fn since(&self, cursor: Seq, reader: u64) -> Option<(Vec<Write>, bool)> {
         let everything = self.whole_since > cursor;
-        let news = |seq: Seq, writer: u64| everything || (seq > cursor && writer != reader);
+        let is_own = |writer: u64| writer == reader && writer != NOBODY;
+        let news = |seq: Seq, writer: u64| everything || (seq > cursor && !is_own(writer));
         let mut sets: BTreeMap<(Stamp, Seq), Vec<(ColumnIndex, CellValue)>> = BTreeMap::new();
         let mut told = 0;
         for (column, cell) in self.cells.iter().filter(|(_, cell)| news(cell.seq, cell.writer)) {
@@ -336,6 +337,15 @@ mod tests {
         state.merge(None, &[set(stamp(1, 1), 0, &[(0, 1)])], 1, 2);
         let (writes, _) = state.since(1, 9).unwrap();
         assert_eq!(writes, vec![set(stamp(1, 1), 2, &[(0, 1)]), delete(stamp(5, 2), 1)]);
+    }
+
+    #[test]
+    fn whoever_wants_everything_gets_what_nobody_wrote_as_well() {
+        let mut state = RowState::default();
+        state.merge(None, &[set(stamp(1, 1), 0, &[(0, 1), (1, 1)])], 1, 1);
+        state.cells.get_mut(&1).unwrap().writer = NOBODY;
+        let (_, whole) = state.since(0, NOBODY).unwrap();
+        assert!(whole);
     }
 
     #[test]

@@ -242,3 +242,17 @@ fn a_skill_that_two_agents_made_apart_was_used_as_often_as_both_say() {
     b.run("UPDATE skills SET uses = uses + 1");
     assert_eq!(settle(&mut hub, &mut a, &mut b, all)[0][1], number(9));
 }
+
+#[test]
+fn a_column_that_is_new_to_a_replica_does_not_hide_what_a_rule_made() {
+    let (mut hub, mut a, mut b) = pair(SKILLS);
+    a.options = options();
+    b.options = options();
+    a.sync(&mut hub);
+    b.sync(&mut hub);
+    a.run("INSERT INTO skills VALUES('retry', 1, 5, 5, '[]')");
+    a.sync(&mut hub);
+    b.run("ALTER TABLE skills ADD COLUMN note TEXT");
+    assert_eq!(b.sync(&mut hub).quarantined, 0);
+    assert_eq!(b.rows(USES), vec![vec![text("retry"), number(1)]]);
+}
