@@ -139,6 +139,8 @@ impl Drawer<'_> {
             Fault::Clocks => {
                 let process = if dice.chance(70) { Some(process) } else { None };
                 let ms = *dice.pick(&[1_000, -1_000, 50_000, -50_000, DAY_MS, -DAY_MS, DAY_MS / 24]);
+                // A hub whose clock goes back further than this refuses what was stamped by its former time.
+                let ms = if process.is_none() { ms.max(-50_000) } else { ms };
                 Step::Jump { process, ms }
             }
             Fault::History => match dice.below(6) {
