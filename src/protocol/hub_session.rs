@@ -177,6 +177,8 @@ enum State {
 pub struct HubExchange {
     state: State,
     counter: u64,
+    /// Tables are being declared: a batch that overtook their failure would have its rows rejected for good.
+    is_registering: bool,
     /// The sizes of the batches that the store has not answered yet, in bytes, in order.
     in_flight: VecDeque<usize>,
     outputs: VecDeque<Output>,
@@ -184,7 +186,8 @@ pub struct HubExchange {
 
 impl Default for HubExchange {
     fn default() -> Self {
-        Self { state: State::Start, counter: 0, in_flight: VecDeque::new(), outputs: VecDeque::new() }
+        let (in_flight, outputs) = (VecDeque::new(), VecDeque::new());
+        Self { state: State::Start, counter: 0, is_registering: false, in_flight, outputs }
     }
 }
 
@@ -199,7 +202,8 @@ impl HubExchange {
         match self.state {
             State::Start => true,
             State::Pushing(_) => {
-                self.in_flight.len() < MAX_BATCHES_IN_FLIGHT
+                !self.is_registering
+                    && self.in_flight.len() < MAX_BATCHES_IN_FLIGHT
                     && self.in_flight.iter().sum::<usize>() < MAX_BYTES_IN_FLIGHT
             }
             State::Attaching | State::Pulling | State::Finished => false,
@@ -229,7 +233,10 @@ impl HubExchange {
                 self.send(ToAgent::Attached(attached));
                 self.finish();
             }),
-            Input::Registered(outcome) => outcome,
+            Input::Registered(outcome) => {
+                self.is_registering = false;
+                outcome
+            }
             Input::Pushed(outcome) => outcome.map(|ack| {
                 self.in_flight.pop_front();
                 self.send(ToAgent::Ack(ack));
@@ -306,6 +313,7 @@ impl HubExchange {
         }
         self.counter = counter;
         if !schema.is_empty() {
+            self.is_registering = true;
             self.ask(StoreRequest::Register(RegisterRequest { replica, epoch, schema }));
         }
         self.state = State::Pushing(PullRequest { replica, epoch, cursor, resume, refresh });
