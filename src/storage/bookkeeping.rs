@@ -90,6 +90,8 @@ pub struct Probe {
     pub schema_version: i64,
     /// Whether the log or the rows hold something to send.
     pub has_changes: bool,
+    /// Whether a batch was composed and is not acknowledged.
+    pub is_under_way: bool,
     /// Whether rows are set aside.
     pub quarantined: u64,
     /// The replica's state.
@@ -154,6 +156,7 @@ fn look(sql: &mut dyn Sql) -> Result<Probe, SqlError> {
              EXISTS(SELECT 1 FROM _federation_log) \
                OR EXISTS(SELECT 1 FROM _federation_row WHERE batch IS NOT NULL) \
                OR EXISTS(SELECT 1 FROM _federation_table WHERE scan IS NOT NULL OR refresh), \
+             EXISTS(SELECT 1 FROM _federation_batch), \
              (SELECT count(*) FROM _federation_quarantine), \
              {STATE_COLUMNS} FROM pragma_schema_version, _federation_replica"
         ),
@@ -164,6 +167,7 @@ fn look(sql: &mut dyn Sql) -> Result<Probe, SqlError> {
     Ok(Probe {
         schema_version: fields.integer()?,
         has_changes: fields.integer()? != 0,
+        is_under_way: fields.integer()? != 0,
         quarantined: fields.unsigned()?,
         state: ReplicaState::read(&mut fields)?,
     })

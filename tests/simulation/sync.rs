@@ -179,7 +179,7 @@ fn failed(sync: &mut Sync, error: &SqlError, now_ms: i64) -> Flow {
             if now_ms - since_ms > IDLE_MS { Flow::Failed(Remedy::None) } else { Flow::Soon(PAUSE_MS) }
         }
         SqlErrorKind::Closed => Flow::Died,
-        SqlErrorKind::Detached => Flow::Failed(Remedy::Attach),
+        SqlErrorKind::Detached | SqlErrorKind::Unsettled => Flow::Failed(Remedy::Attach),
         SqlErrorKind::Constraint | SqlErrorKind::Other => Flow::Broken(format!("a turn failed: {error}")),
     }
 }
