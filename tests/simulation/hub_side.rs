@@ -239,7 +239,8 @@ impl HubSide {
 
     fn pump(&mut self, id: ConnectionId, stream_id: StreamId) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        let (Some(stream), Some(caller)) = (connection.streams.get_mut(&stream_id), &connection.caller) else {
+        let (Some(stream), Some(caller)) = (connection.streams.get_mut(&stream_id), &connection.caller)
+        else {
             return;
         };
         loop {

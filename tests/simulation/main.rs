@@ -8,6 +8,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod campaign;
 mod case;
 #[path = "../schemas/catching.rs"]
 mod catching;
@@ -23,6 +24,13 @@ mod database;
 mod dice;
 mod disk;
 mod draw;
+#[path = "../schemas/draw_schema.rs"]
+mod draw_schema;
+#[expect(dead_code, reason = "shared with the random schemas, which need more of it")]
+#[path = "../schemas/draw_steps.rs"]
+mod draw_steps;
+#[path = "../schemas/features.rs"]
+mod features;
 #[path = "../support/hub.rs"]
 mod hub;
 mod hub_side;
@@ -35,7 +43,6 @@ mod process;
 mod queue;
 mod rich;
 mod run;
-#[expect(dead_code, reason = "shared with the random schemas, which need more of it")]
 #[path = "../schemas/schema.rs"]
 mod schema;
 mod seeds;

@@ -133,9 +133,9 @@ impl Network {
 
     /// Whether a connection will never again get anything through in one of its directions.
     pub fn is_silent(&self, connection: ConnectionId) -> bool {
-        self.links.get(&connection).is_none_or(|link| {
-            link.weather.to_hub == Some(0) || link.weather.to_agent == Some(0)
-        })
+        self.links
+            .get(&connection)
+            .is_none_or(|link| link.weather.to_hub == Some(0) || link.weather.to_agent == Some(0))
     }
 
     /// Cuts a process off for a while.

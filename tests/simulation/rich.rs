@@ -36,17 +36,20 @@ pub const COUNT: &str = "UPDATE tally SET n = n + 1 WHERE name = 'all'";
 
 /// What its author chooses.
 pub fn options() -> SyncOptions {
-    let rules = |name: &str, rules: &[(&str, Rule)]| TableOptions {
+    let facts = rules("facts", &[("hits", Rule::Counter), ("labels", Rule::Set), ("best", Rule::Max)]);
+    SyncOptions { tables: vec![facts, rules("tally", &[("n", Rule::Counter)])], ..SyncOptions::default() }
+}
+
+/// What the author of any tables chooses.
+pub fn options_of_any() -> SyncOptions {
+    SyncOptions { tables: vec![rules("tally", &[("n", Rule::Counter)])], ..SyncOptions::default() }
+}
+
+fn rules(name: &str, rules: &[(&str, Rule)]) -> TableOptions {
+    TableOptions {
         name: name.to_owned(),
         is_global: false,
         rules: rules.iter().map(|(column, rule)| ((*column).to_owned(), *rule)).collect(),
-    };
-    SyncOptions {
-        tables: vec![
-            rules("facts", &[("hits", Rule::Counter), ("labels", Rule::Set), ("best", Rule::Max)]),
-            rules("tally", &[("n", Rule::Counter)]),
-        ],
-        ..SyncOptions::default()
     }
 }
 
@@ -137,7 +140,9 @@ fn fact(dice: &mut Dice, statements: &mut Vec<String>) {
              ON CONFLICT(name) DO UPDATE SET body = excluded.body"
         ),
         3 | 4 => format!("UPDATE facts SET hits = hits + {} WHERE name = {name}", dice.below(5)),
-        5 => format!("UPDATE facts SET labels = json_insert(labels, '$[#]', '{{t}} {n}') WHERE name = {name}"),
+        5 => {
+            format!("UPDATE facts SET labels = json_insert(labels, '$[#]', '{{t}} {n}') WHERE name = {name}")
+        }
         6 => format!("UPDATE facts SET labels = json_remove(labels, '$[0]') WHERE name = {name}"),
         7 => format!("UPDATE facts SET best = {n} WHERE name = {name}"),
         8 => format!("UPDATE facts SET name = {name} || ' too' WHERE name = {name}"),

@@ -19,13 +19,6 @@ pub fn run(case: &Case) -> Result<Tally, Failure> {
     })
 }
 
-/// Adds up what was tried.
-pub fn add(sum: &mut Tally, found: &Tally) {
-    for (what, count) in found {
-        *sum.entry(what).or_default() += count;
-    }
-}
-
 /// What happened in a case, line by line.
 pub fn trace(case: &Case) -> Vec<String> {
     let mut simulation = None;
@@ -97,7 +90,6 @@ pub fn report(seed: u64, failure: Failure, case: Case) -> String {
     for (at, agent) in case.agents.iter().enumerate() {
         writeln!(report, "  process {at}: {agent:?}").unwrap();
     }
-    if std::env::var_os("FEDERATION_QUIET").is_some() { return report; }
     for line in trace(&case) {
         writeln!(report, "  {line}").unwrap();
     }

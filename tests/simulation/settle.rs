@@ -88,13 +88,8 @@ impl Simulation {
 
     /// A process that begins with nothing, and learns all from the hub.
     fn newcomer(&mut self, tenant: usize) -> Result<usize, Failure> {
-        let birth = Birth {
-            tenant,
-            name: "newcomer".into(),
-            seed: 0,
-            turn: 250,
-            options: self.case.options.clone(),
-        };
+        let birth =
+            Birth { tenant, name: "newcomer".into(), seed: 0, turn: 250, options: self.case.options.clone() };
         let at = self.bear(birth, Rc::new(Disk::new()), 0);
         let before = self.completed.get(&at).copied();
         self.begin_sync(at, Weather::calm(1));
@@ -122,7 +117,8 @@ impl Simulation {
         checks::nothing(agent, name, "SELECT * FROM _federation_batch", "batches under way")?;
         let unsent = "SELECT hex(id) FROM _federation_row WHERE batch IS NOT NULL";
         checks::nothing(agent, name, unsent, "rows that are not sent")?;
-        let alive = "SELECT count(*) FROM _federation_row WHERE NOT (typeof(k) = 'blob' AND substr(k, 1, 1) = x'00')";
+        let alive =
+            "SELECT count(*) FROM _federation_row WHERE NOT (typeof(k) = 'blob' AND substr(k, 1, 1) = x'00')";
         let (kept, rows) = (number(&agent.rows(alive)), application_rows(agent));
         if kept > rows {
             return Err(Failure::new("bookkeeping", format!("{name}: {kept} entries for {rows} rows")));

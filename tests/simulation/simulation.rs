@@ -506,7 +506,11 @@ impl Simulation {
             }
             Flow::Complete => {
                 if let Some(sync) = self.processes[at].sync.take() {
-                    self.trace.push(format!("{} process {at} synced: {:?}", self.since_beginning(), sync.moved));
+                    self.trace.push(format!(
+                        "{} process {at} synced: {:?}",
+                        self.since_beginning(),
+                        sync.moved
+                    ));
                     self.moved.insert(at, sync.moved);
                 }
                 *self.completed.entry(at).or_default() += 1;

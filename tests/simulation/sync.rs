@@ -249,13 +249,7 @@ impl Process {
         }
     }
 
-    fn greeting(
-        &mut self,
-        sync: &mut Sync,
-        connection: ConnectionId,
-        asked_at_ms: i64,
-        now_ms: i64,
-    ) -> Flow {
+    fn greeting(&mut self, sync: &mut Sync, connection: ConnectionId, asked_at_ms: i64, now_ms: i64) -> Flow {
         let Some(message) = sync.inbox.pop_front() else {
             sync.stage = Stage::Greeting { connection, asked_at_ms };
             return Flow::Wait;
@@ -275,8 +269,7 @@ impl Process {
     }
 
     fn open(&mut self, sync: &mut Sync, network: &mut Network) -> Flow {
-        let (tenant, fresh, claim) =
-            (tenant_name(self.birth.tenant), self.fresh_replica(), self.claim());
+        let (tenant, fresh, claim) = (tenant_name(self.birth.tenant), self.fresh_replica(), self.claim());
         match open(&mut self.agent.sql, &tenant, fresh, claim, &self.birth.options) {
             Ok(state) => self.attach(sync, &state, network),
             Err(TurnError::Sql(error)) => {
@@ -301,8 +294,7 @@ impl Process {
 
     fn reconcile(&mut self, sync: &mut Sync, attached: Attached, network: &mut Network) -> Flow {
         let Some(session) = self.session else { return Flow::Failed(Remedy::Reconnect) };
-        let (tenant, fresh, claim) =
-            (tenant_name(self.birth.tenant), self.fresh_replica(), self.claim());
+        let (tenant, fresh, claim) = (tenant_name(self.birth.tenant), self.fresh_replica(), self.claim());
         let sql = &mut self.agent.sql;
         match reconcile(sql, &tenant, session.incarnation, &attached, fresh, claim) {
             Ok(reconciled) if !reconciled.renewed => {
