@@ -89,7 +89,7 @@ pub fn draw(seed: u64, allowed: &[Fault]) -> Case {
         let mut drawer = Drawer { dice: &mut dice, faults, agents: agents.len(), marks: 0 };
         drawer.spread(writes, &mut steps);
         let mut statements = schema.statements();
-        statements.extend([rich::MARKS.to_owned(), rich::TALLY.to_owned()]);
+        statements.extend([rich::MARKS, rich::TALLY, rich::WORDS].map(str::to_owned));
         (statements, rich::options_of_any())
     } else {
         let mut drawer = Drawer { dice: &mut dice, faults, agents: agents.len(), marks: 0 };
@@ -156,7 +156,7 @@ impl Drawer<'_> {
             15..40 => {
                 let statements = if self.has(Fault::Schemas) {
                     self.marks += 1;
-                    vec![rich::mark(self.marks)]
+                    vec![rich::mark(self.marks), rich::word(self.dice)]
                 } else {
                     rich::statements(self.dice, &mut self.marks)
                 };

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use federation_hub::model::{CellValue, Op, ReplicaId, Value};
+use federation_hub::model::{CellValue, Op, ReplicaId, RowChange, RowId, Stamp, TableHeader, Value};
 use federation_hub::protocol::hub_request::PushRequest;
 use federation_hub::protocol::message::Ack;
 
@@ -14,11 +14,33 @@ pub trait Witness {
     fn on_accepted(&mut self, tenant: &str, replica: ReplicaId, epoch: u64, batch: &PushRequest, ack: &Ack);
 }
 
-/// The marks that were accepted, by tenant, and what was told to witnesses.
+/// What was accepted, by tenant, and what was told to witnesses.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
+    /// Lines that are written once.
     marks: BTreeMap<String, BTreeSet<String>>,
+    /// The greatest write of each cell of a table whose rows are never deleted and never change their keys.
+    words: BTreeMap<String, BTreeMap<(RowId, &'static str), (Stamp, String)>>,
     last: BTreeMap<(String, ReplicaId), u64>,
+}
+
+/// The texts that a row's writes set, with their columns and stamps.
+fn texts<'a>(
+    table: &'a TableHeader,
+    row: &'a RowChange,
+) -> impl Iterator<Item = (&'a str, Stamp, &'a str)> + 'a {
+    let sets = row.writes.iter().filter_map(|write| match &write.op {
+        Op::Set(cells) => Some((write.stamp, cells)),
+        _ => None,
+    });
+    sets.flat_map(move |(stamp, cells)| {
+        cells.iter().filter_map(move |(column, value)| match value {
+            CellValue::Plain(Value::Text(text)) => {
+                Some((table.columns.get(usize::from(*column))?.as_str(), stamp, text.as_str()))
+            }
+            _ => None,
+        })
+    })
 }
 
 impl Ledger {
@@ -40,24 +62,36 @@ impl Ledger {
     pub fn marks(&self, tenant: &str) -> BTreeSet<String> {
         self.marks.get(tenant).cloned().unwrap_or_default()
     }
+
+    /// The words that every replica of a tenant must show, by their names: of each, the one of the greatest stamp.
+    pub fn words(&self, tenant: &str) -> BTreeMap<String, String> {
+        let Some(words) = self.words.get(tenant) else { return BTreeMap::new() };
+        let names = words.iter().filter(|((_, column), _)| *column == "name");
+        let word = |id| words.get(&(id, "word")).map(|(_, word)| word.clone());
+        names.filter_map(|((id, _), (_, name))| Some((name.clone(), word(*id)?))).collect()
+    }
 }
 
 impl Witness for Ledger {
     fn on_accepted(&mut self, tenant: &str, _: ReplicaId, _: u64, batch: &PushRequest, ack: &Ack) {
         let marks = self.marks.entry(tenant.to_owned()).or_default();
+        let words = self.words.entry(tenant.to_owned()).or_default();
         for (at, row) in (0_u32..).zip(&batch.body.rows) {
             let table = &batch.body.tables[usize::from(row.table)];
-            if table.name != "marks" || ack.rejected.iter().any(|(rejected, _)| *rejected == at) {
+            if ack.rejected.iter().any(|(rejected, _)| *rejected == at) {
                 continue;
             }
-            for write in &row.writes {
-                let Op::Set(cells) = &write.op else { continue };
-                for (column, value) in cells {
-                    if let (Some("mark"), CellValue::Plain(Value::Text(mark))) =
-                        (table.columns.get(usize::from(*column)).map(String::as_str), value)
-                    {
-                        marks.insert(mark.clone());
+            for (column, stamp, text) in texts(table, row) {
+                match (table.name.as_str(), column) {
+                    ("marks", "mark") => {
+                        marks.insert(text.to_owned());
                     }
+                    ("words", _) => {
+                        let column = if column == "name" { "name" } else { "word" };
+                        let newest = words.entry((row.id, column)).or_default();
+                        *newest = newest.clone().max((stamp, text.to_owned()));
+                    }
+                    _ => {}
                 }
             }
         }

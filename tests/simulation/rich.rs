@@ -7,7 +7,7 @@ use federation_hub::storage::choice::{SyncOptions, TableOptions};
 use crate::dice::Dice;
 
 /// Its tables.
-pub const SCHEMA: [&str; 8] = [
+pub const SCHEMA: [&str; 9] = [
     "CREATE TABLE episodes(id INTEGER PRIMARY KEY AUTOINCREMENT, task TEXT NOT NULL, score REAL, \
      parent INTEGER REFERENCES episodes(id) ON DELETE SET NULL)",
     "CREATE TABLE steps(id INTEGER PRIMARY KEY, episode_id INTEGER NOT NULL REFERENCES episodes(id) \
@@ -20,10 +20,14 @@ pub const SCHEMA: [&str; 8] = [
     "CREATE TABLE loose(a TEXT, b BLOB)",
     MARKS,
     TALLY,
+    WORDS,
 ];
 
 /// Into which every line is written once, and never changed: what was acknowledged of it must be everywhere.
 pub const MARKS: &str = "CREATE TABLE marks(mark TEXT PRIMARY KEY, by TEXT)";
+
+/// Whose words anybody replaces: the one of the greatest stamp must be everywhere.
+pub const WORDS: &str = "CREATE TABLE words(name TEXT PRIMARY KEY, word TEXT NOT NULL)";
 
 /// Whose one line counts what all applications of a tenant did.
 pub const TALLY: &str = "CREATE TABLE tally(name TEXT PRIMARY KEY, n INTEGER NOT NULL)";
@@ -67,11 +71,20 @@ pub fn mark(no: usize) -> String {
     format!("INSERT INTO marks VALUES('{{t}}~{no}', '{{t}}')")
 }
 
+/// A statement that replaces a word.
+pub fn word(dice: &mut Dice) -> String {
+    let (name, word) = (dice.below(3), dice.below(1_000));
+    format!(
+        "INSERT INTO words VALUES('{{t}} {name}', '{{t}} {word}') ON CONFLICT(name) DO UPDATE SET word = excluded.word"
+    )
+}
+
 /// Some statements.
 pub fn statements(dice: &mut Dice, marks: &mut usize) -> Vec<String> {
     let mut statements = Vec::new();
     for _ in 0..=dice.below(3) {
-        match dice.below(12) {
+        match dice.below(14) {
+            12 | 13 => statements.push(word(dice)),
             0..3 => episode(dice, &mut statements),
             3 | 4 => tag(dice, &mut statements),
             5..8 => fact(dice, &mut statements),

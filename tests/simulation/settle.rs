@@ -1,6 +1,6 @@
 //! The oracles: what must hold once all faults have ended and everyone has synced.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use federation_hub::model::Value;
@@ -72,6 +72,7 @@ impl Simulation {
             let name = format!("process {at} of {}", tenant_name(tenant));
             self.check_alone(at, &name)?;
             self.check_marks(at, &name)?;
+            self.check_words(at, &name)?;
             self.check_tally(at, &name)?;
             self.check_tenant(at, &name)?;
         }
@@ -140,6 +141,24 @@ impl Simulation {
             return Ok(());
         }
         Err(Failure::new("acknowledged and lost", format!("{name}: {missing:?}")))
+    }
+
+    /// Of all words that were accepted, the one of the greatest stamp is there.
+    fn check_words(&mut self, at: usize, name: &str) -> Result<(), Failure> {
+        let process = &mut self.processes[at];
+        let expected = self.ledger.words(&tenant_name(process.birth.tenant));
+        let rows = process.agent.rows("SELECT name, word FROM words");
+        let shown: BTreeMap<String, String> = rows
+            .into_iter()
+            .filter_map(|row| match &row[..] {
+                [Value::Text(name), Value::Text(word)] => Some((name.clone(), word.clone())),
+                _ => None,
+            })
+            .collect();
+        if shown == expected {
+            return Ok(());
+        }
+        Err(Failure::new("another winner", format!("{name} shows {shown:?}, and {expected:?} was accepted")))
     }
 
     /// Where nothing bends history, each increment counts exactly once.
