@@ -39,6 +39,7 @@ mod hub_side;
 mod isomorphism;
 mod ledger;
 mod network;
+mod probe;
 mod process;
 mod queue;
 mod rich;

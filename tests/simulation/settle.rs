@@ -24,6 +24,8 @@ impl Simulation {
         self.calm_down()?;
         self.catch_up();
         self.sync_until_quiet()?;
+        self.probe_conflicts()?;
+        self.sync_until_quiet()?;
         for tenant in 0..self.case.tenants {
             self.check(tenant)?;
         }

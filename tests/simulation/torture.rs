@@ -48,6 +48,7 @@ mod hub_side;
 mod isomorphism;
 mod ledger;
 mod network;
+mod probe;
 mod process;
 mod queue;
 mod rich;
