@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Addition, CellValue, ColumnIndex, Contest, NOBODY, Op, Rule, RuleBook, Seq, Stamp, Write};
+use super::{Addition, CellValue, ColumnIndex, Contest, Op, Rule, RuleBook, Seq, Stamp, Write};
 
 /// One register: the write that holds it, and where in the tenant's order that write stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,11 +193,18 @@ impl RowState {
 
     /// What a reader whose cursor is `cursor` lacks, one write for each stamp, and whether that is every
     /// cell; nothing if it lacks nothing. A reader's own writes are not told to it, unless it may have
-    /// dropped the row; [`NOBODY`] lacks everybody's, and what a rule made as well.
+    /// dropped the row.
     pub fn since(&self, cursor: Seq, reader: u64) -> Option<(Vec<Write>, bool)> {
         let everything = self.whole_since > cursor;
-        let is_own = |writer: u64| writer == reader && writer != NOBODY;
-        let news = |seq: Seq, writer: u64| everything || (seq > cursor && !is_own(writer));
+        self.telling(|seq, writer| everything || (seq > cursor && writer != reader))
+    }
+
+    /// What a reader who may have anything of the row is told: every cell, whoever wrote it.
+    pub fn everything(&self) -> Option<(Vec<Write>, bool)> {
+        self.telling(|_, _| true)
+    }
+
+    fn telling(&self, news: impl Fn(Seq, u64) -> bool) -> Option<(Vec<Write>, bool)> {
         let mut sets: BTreeMap<(Stamp, Seq), Vec<(ColumnIndex, CellValue)>> = BTreeMap::new();
         let mut told = 0;
         for (column, cell) in self.cells.iter().filter(|(_, cell)| news(cell.seq, cell.writer)) {
@@ -330,6 +337,19 @@ mod tests {
         assert!(state.since(2, 2).unwrap().1);
     }
 
+    /// Breaks if whoever asks for everything is taken for [`NOBODY`], who made what rules make.
+    #[test]
+    fn everything_is_also_what_a_rule_made() {
+        let rules = [Rule::Max];
+        let mut state = RowState::default();
+        let best = |ms, best| set(stamp(ms, ms), 0, &[(0, best)]);
+        state.merge_by(&mut RuleBook::of(&rules), None, &[best(1, 9)], 1, 1);
+        state.merge_by(&mut RuleBook::of(&rules), None, &[best(2, 5)], 2, 2);
+        assert_eq!(state.cells[&0].writer, crate::model::NOBODY);
+        let (writes, whole) = state.everything().unwrap();
+        assert!(whole, "{writes:?}");
+    }
+
     #[test]
     fn what_merges_under_a_delete_is_told_with_the_delete() {
         let mut state = RowState::default();
@@ -337,15 +357,6 @@ mod tests {
         state.merge(None, &[set(stamp(1, 1), 0, &[(0, 1)])], 1, 2);
         let (writes, _) = state.since(1, 9).unwrap();
         assert_eq!(writes, vec![set(stamp(1, 1), 2, &[(0, 1)]), delete(stamp(5, 2), 1)]);
-    }
-
-    #[test]
-    fn whoever_wants_everything_gets_what_nobody_wrote_as_well() {
-        let mut state = RowState::default();
-        state.merge(None, &[set(stamp(1, 1), 0, &[(0, 1), (1, 1)])], 1, 1);
-        state.cells.get_mut(&1).unwrap().writer = NOBODY;
-        let (_, whole) = state.since(0, NOBODY).unwrap();
-        assert!(whole);
     }
 
     #[test]

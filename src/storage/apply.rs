@@ -134,7 +134,7 @@ impl<'a> Applier<'a> {
 
     /// Applies what is set aside, as long as that gets any of it applied.
     fn retry(&mut self, sql: &mut dyn Sql) -> Result<(), SqlError> {
-        self.is_final = true;
+        (self.is_final, self.resolver.is_final) = (true, true);
         loop {
             let before = quarantine::count(sql)?;
             let mut left = before;
@@ -155,7 +155,8 @@ impl<'a> Applier<'a> {
 
     /// Applies rows that may need each other, in any order; sets aside what cannot be applied.
     fn apply_together(&mut self, sql: &mut dyn Sql, mut ahead: Ahead<'_>) -> Result<(), SqlError> {
-        self.resolver.expect(ahead.all().map(|(_, (_, update))| (update.id, update.number)));
+        let by_themselves = ahead.all().filter(|(_, (_, update))| update.united.is_none());
+        self.resolver.expect(by_themselves.map(|(_, (_, update))| (update.id, update.number)));
         // What two rows are one of comes before what is said of that one; and what goes makes room.
         let mut order: Vec<(u8, usize)> = ahead.all().map(|(at, (_, update))| (rank(update), at)).collect();
         order.sort_unstable();

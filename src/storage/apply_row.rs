@@ -55,8 +55,9 @@ impl Applier<'_> {
             Ok(merged) => merged,
             Err(reason) => return Ok(Outcome::Refused(reason)),
         };
+        let is_outdated = meta.held && meta.cells.iter().any(|cell| cell.pending.is_some());
         (meta.seen, meta.held) = (update.seq, false);
-        match (entry, is_present, meta.is_alive()) {
+        let outcome = match (entry, is_present, meta.is_alive()) {
             (Some(entry), true, true) => {
                 self.update_row(sql, item, table, entry, meta, &cells, leave_children)
             }
@@ -69,7 +70,12 @@ impl Applier<'_> {
                 Ok(Outcome::Unchanged)
             }
             (None, ..) => Ok(Outcome::Unchanged),
+        }?;
+        if is_outdated && matches!(outcome, Outcome::Applied | Outcome::Unchanged) {
+            // What the hub made of both, it has not told the author of one of them.
+            ask_again(sql, table)?;
         }
+        Ok(outcome)
     }
 
     /// Makes a row that is not here.

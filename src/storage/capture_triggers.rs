@@ -66,10 +66,10 @@ const ADVICE: &str = " (change the table inside FederationHub.migrate)";
 /// Triggers that note which rows a REPLACE would take away because of a unique key.
 fn replace_triggers(table: &Table, at: usize, unique: &UniqueKey) -> [(String, String); 2] {
     let on = quote(&table.name);
-    let mut same: Vec<String> = unique.parts.iter().map(|part| same_part(unique, part)).collect();
+    let mut same: Vec<String> = unique.parts.iter().map(|part| same_part(table, unique, part)).collect();
     if let Some(filter) = &unique.filter {
         same.push(format!("({filter})"));
-        same.push(of_new_row(unique, filter));
+        same.push(of_new_row(table, unique, filter));
     }
     let values = log_values(table, log_op::TOUCHED, "");
     let victims = format!("{} SELECT {values} FROM {on} WHERE {}", log_into(table), same.join(" AND "));
@@ -93,18 +93,28 @@ fn replace_triggers(table: &Table, at: usize, unique: &UniqueKey) -> [(String, S
 }
 
 /// Whether a row has this part of the key in common with the new row. Worded so that the index serves it.
-fn same_part(unique: &UniqueKey, part: &KeyPart) -> String {
+fn same_part(table: &Table, unique: &UniqueKey, part: &KeyPart) -> String {
     let (own, new) = match &part.term {
-        KeyTerm::Column(column) => (quote(column), format!("NEW.{}", quote(column))),
-        KeyTerm::Expression(expression) => (format!("({expression})"), of_new_row(unique, expression)),
+        KeyTerm::Column(column) => (quote(column), new_value(table, column)),
+        KeyTerm::Expression(expression) => (format!("({expression})"), of_new_row(table, unique, expression)),
     };
     format!("{own} = {new} COLLATE {}", quote(&part.collation))
 }
 
 /// An expression over the columns of the row that is about to be written.
-fn of_new_row(unique: &UniqueKey, expression: &str) -> String {
-    let columns = unique.columns.iter().map(|column| format!("NEW.{0} AS {0}", quote(column)));
+fn of_new_row(table: &Table, unique: &UniqueKey, expression: &str) -> String {
+    let columns = unique.columns.iter().map(|name| format!("{} AS {}", new_value(table, name), quote(name)));
     format!("(SELECT {expression} FROM (SELECT {}))", columns.collect::<Vec<_>>().join(", "))
+}
+
+/// What a column of the row that is about to be written will hold: BEFORE triggers still see the NULL that a
+/// REPLACE turns into the default.
+fn new_value(table: &Table, name: &str) -> String {
+    let written = format!("NEW.{}", quote(name));
+    match table.columns.iter().find(|column| column.name == name).and_then(|it| it.replacement.as_ref()) {
+        Some(default) => format!("coalesce({written}, ({default}))"),
+        None => written,
+    }
 }
 
 /// The name of a capture trigger of the table that has this number.

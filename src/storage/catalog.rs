@@ -92,6 +92,8 @@ pub struct Column {
     pub default: u64,
     /// What it makes of a number.
     pub affinity: Affinity,
+    /// What a REPLACE stores in it in place of NULL, as SQL.
+    pub replacement: Option<String>,
     /// Whether it is part of a foreign key that can be checked.
     pub is_foreign_key: bool,
     /// Whether such a foreign key references it.
@@ -331,6 +333,7 @@ impl Objects {
                 references: None,
                 default: column.default,
                 affinity: column.affinity,
+                replacement: column.replacement.clone(),
                 is_foreign_key: false,
                 is_referenced: false,
                 rule: Rule::Lww,

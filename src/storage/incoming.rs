@@ -98,7 +98,7 @@ impl Arrival<'_> {
                     continue;
                 }
                 let remote = merged_cell(column.number, write.stamp, &value);
-                let local = meta.cell(column.number).filter(|local| local.is_unknown_to_hub(self.acked));
+                let local = meta.cell(column.number).filter(|local| self.is_news(local));
                 let wins = local.is_none_or(|local| {
                     (remote.stamp, remote.fingerprint != local.fingerprint) > (local.stamp, false)
                 });
@@ -116,7 +116,7 @@ impl Arrival<'_> {
         }
         if let Some(delete) = deleted.as_mut().filter(|_| self.says_dead()) {
             // What the hub knows lives on only by what it does not know.
-            let known = meta.cells.iter().filter(|cell| !cell.is_unknown_to_hub(self.acked));
+            let known = meta.cells.iter().filter(|cell| !self.is_news(cell));
             delete.stamp = known.map(|cell| cell.stamp).fold(delete.stamp, Stamp::max);
         }
         meta.deleted = deleted;
@@ -125,6 +125,13 @@ impl Arrival<'_> {
             Some(reason) => Err(reason),
             None => Ok((meta, cells)),
         })
+    }
+
+    /// Whether a cell holds a write that the hub did not know when it sent the update. An update that was set
+    /// aside may be older than what the hub has acknowledged since.
+    fn is_news(&self, cell: &CellMeta) -> bool {
+        let is_held = self.entry.is_some_and(|entry| entry.meta.held);
+        cell.is_unknown_to_hub(self.acked) || is_held && cell.pending.is_some()
     }
 
     /// Whether the hub says that the row is dead.

@@ -21,12 +21,15 @@ pub struct Resolver<'a> {
     coming: HashMap<RowId, Option<i64>>,
     /// Numbers of rows that this turn has yet to make.
     promised: HashMap<(i64, RowId), i64>,
+    /// Whether the pull is at its end: a row that is known as one with another is that.
+    pub is_final: bool,
 }
 
 impl<'a> Resolver<'a> {
     /// One that knows of nothing yet.
     pub fn new(catalog: &'a Catalog) -> Self {
-        Self { catalog, numbers: Numbers::default(), coming: HashMap::new(), promised: HashMap::new() }
+        let (coming, promised) = (HashMap::new(), HashMap::new());
+        Self { catalog, numbers: Numbers::default(), coming, promised, is_final: false }
     }
 
     /// Takes note of the rows that are coming.
@@ -63,7 +66,12 @@ impl<'a> Resolver<'a> {
         };
         let parents = reference.parents();
         for parent in parents.iter().filter_map(|name| self.catalog.table(name)) {
-            if let Some(entry) = known(sql, parent, id)? {
+            let itself = if self.coming.contains_key(&id) { Entry::by_id(sql, parent, id)? } else { None };
+            if let Some(entry) = itself.map_or_else(|| known(sql, parent, id), |it| Ok(Some(it)))? {
+                if entry.id != id && !self.is_final {
+                    // The hub names rows by what they are now: this one may be about to be parted.
+                    return Ok(Err(waits(&parents)));
+                }
                 let number = self.number(sql, parent, id, Some(entry), column.is_foreign_key)?;
                 return Ok(number
                     .map(|number| column.affinity.stored(number))

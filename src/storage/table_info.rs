@@ -21,6 +21,8 @@ pub struct RawColumn {
     pub default: u64,
     /// What becomes of a number that is stored in it.
     pub affinity: Affinity,
+    /// What a REPLACE stores in it in place of NULL: the default of a NOT NULL column, as its definition words it.
+    pub replacement: Option<String>,
 }
 
 /// What a column's declared type makes of an integer that is stored in it.
@@ -78,13 +80,13 @@ pub fn read_columns(sql: &mut dyn Sql) -> Result<HashMap<String, Vec<RawColumn>>
     let mut columns: HashMap<String, Vec<RawColumn>> = HashMap::new();
     let mut defaults = Vec::new();
     sql.query(
-        "SELECT m.name, x.name, x.type, x.pk, x.hidden, x.dflt_value \
+        "SELECT m.name, x.name, x.type, x.pk, x.hidden, x.\"notnull\", x.dflt_value \
          FROM main.sqlite_master AS m, pragma_table_xinfo(m.name) AS x WHERE m.type = 'table'",
         &[],
         &mut |row| {
             let mut fields = Fields::of(row);
             let (table, name, kind) = (fields.text()?, fields.text()?, fields.text()?);
-            let column = RawColumn {
+            let mut column = RawColumn {
                 name,
                 affinity: Affinity::of(&kind),
                 is_integer: kind.eq_ignore_ascii_case("integer"),
@@ -92,9 +94,12 @@ pub fn read_columns(sql: &mut dyn Sql) -> Result<HashMap<String, Vec<RawColumn>>
                 // 1 is a hidden column of a virtual table, 2 and 3 are generated columns.
                 is_generated: fields.integer()? != 0,
                 default: fingerprint(&Value::Null),
+                replacement: None,
             };
+            let is_required = fields.integer()? != 0;
             let own = columns.entry(table.clone()).or_default();
             if let Some(text) = fields.optional_text().filter(|_| !column.is_generated) {
+                column.replacement = is_required.then(|| text.clone());
                 defaults.push((table, own.len(), text, kind));
             }
             own.push(column);

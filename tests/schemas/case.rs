@@ -147,13 +147,16 @@ fn transact(agent: &mut Agent, statements: &[String], clock: &Clock) {
 
 /// Everyone syncs until nothing changes.
 fn settle(agents: &mut [Agent], hub: &mut Hub) -> Result<(), Failure> {
+    let mut quiet = 0;
     for _ in 0..ROUNDS {
         let mut is_quiet = true;
         for agent in &mut *agents {
             let counts = agent.sync_with(hub, Fate::Complete, &mut |_| {}).unwrap_or_default();
             is_quiet &= counts.pulled == 0 && counts.pushed == 0;
         }
-        if is_quiet {
+        // A quiet round may have asked the hub for something again.
+        quiet = if is_quiet { quiet + 1 } else { 0 };
+        if quiet == 2 {
             return Ok(());
         }
     }

@@ -43,6 +43,8 @@ pub enum Step {
     Sync { process: usize, weather: Weather },
     /// A process dies: at once, or after so many more statements. It starts again.
     Die { process: usize, after: Option<usize> },
+    /// A process dies in the next turn that writes rows of others into its tables, after so many of its statements.
+    DieApplying { process: usize, after: usize },
     /// The hub dies after so many more operations of its store. It starts again.
     HubDies { after: usize },
     /// An operation of the hub's store fails.
@@ -86,6 +88,7 @@ impl Step {
             Self::Count { .. } => "increments",
             Self::Sync { .. } => "syncs begun",
             Self::Die { .. } => "agents killed",
+            Self::DieApplying { .. } => "agents killed as they apply",
             Self::HubDies { .. } => "hubs killed",
             Self::HubFails { .. } => "store failures",
             Self::CutOff { .. } => "partitions",

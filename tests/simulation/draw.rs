@@ -190,6 +190,9 @@ impl Drawer<'_> {
                 }
             }
             Fault::Death => {
+                if dice.chance(50) {
+                    return Step::DieApplying { process, after: dice.below(60) };
+                }
                 let after = if dice.chance(80) { Some(dice.below(120)) } else { None };
                 Step::Die { process, after }
             }

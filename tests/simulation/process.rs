@@ -49,6 +49,8 @@ pub struct Process {
     pub attached: Option<(u64, Option<CachedCatalog>)>,
     pub sync: Option<Box<Sync>>,
     pub mint: Mint,
+    /// After how many statements of its next turn that applies rows it dies.
+    pub dies_applying: Option<usize>,
     /// How many syncs the agent has begun.
     pub counter: u64,
     syncs: u64,
@@ -91,6 +93,7 @@ impl Process {
             session: None,
             attached: None,
             sync: None,
+            dies_applying: None,
             counter: 0,
             syncs: 0,
             streams: 0,

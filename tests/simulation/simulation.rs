@@ -134,6 +134,10 @@ impl Simulation {
                 self.begin_sync(process, *weather);
             }
             Step::Die { process, after } => self.die(*process, *after),
+            Step::DieApplying { process, after } => {
+                let process = self.at(*process);
+                self.processes[process].dies_applying = Some(*after);
+            }
             Step::HubDies { after } => self.hub.die_after(*after),
             Step::HubFails { after } => self.hub.fail_after(Some(*after)),
             Step::CutOff { process, way, ms } => {
@@ -571,7 +575,7 @@ impl Simulation {
         self.network.calm_down();
         self.hub.fail_after(None);
         for process in &mut self.processes {
-            process.agent.sql.dies_after = None;
+            (process.agent.sql.dies_after, process.dies_applying) = (None, None);
         }
         // Nothing waits for longer than this, but for what arrives very late.
         while let Some(next_ms) = self.network.queue.next_ms() {

@@ -413,6 +413,11 @@ impl Process {
             Setting { clock: self.hub_clock(now_ms), claim: self.claim(), options: &self.birth.options };
         let mut incoming = incoming;
         incoming.retry = incoming.done.is_some() && sync.moved.quarantined > 0;
+        if incoming.touches_tables()
+            && let Some(after) = self.dies_applying.take()
+        {
+            self.agent.sql.dies_after = Some(after);
+        }
         let extras = &sync.arrived.extras;
         let turn = apply_turn(&mut self.agent.sql, catalog, setting, &mut self.mint, extras, &incoming);
         sync.stage = Stage::Applying;

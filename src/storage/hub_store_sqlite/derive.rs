@@ -238,7 +238,14 @@ impl<'a> Deriver<'a> {
         if let Some(rules) = self.rules.table(table) {
             for (at, link) in rules.links.iter().enumerate() {
                 let Some(values) = work.link_values(link) else { continue };
-                let parent = self.parent(link, &values, &mut targets)?;
+                let mut parent = self.parent(link, &values, &mut targets)?;
+                if parent.is_none()
+                    && let Some(told) = self.mixed(no, &work, link)?
+                {
+                    parent = self.parent(link, &told, &mut targets)?;
+                    let told = parent.iter().flat_map(|_| link.columns.iter().copied().zip(told.clone()));
+                    work.values.extend(told);
+                }
                 if let Some((parent, renamed)) = parent {
                     work.edges.push(Edge { link: at, parent, renamed });
                 }
@@ -248,6 +255,18 @@ impl<'a> Deriver<'a> {
         self.claims.set_links(no, is_new && self.linked.insert(no), &targets)?;
         self.works.insert(no, work);
         Ok(())
+    }
+
+    /// What a foreign key of several columns was last told to be, if its columns were written by different
+    /// writes: half of one and half of another means no row.
+    fn mixed(&self, no: i64, work: &Work, link: &LinkRule) -> Result<Option<Vec<CellValue>>, StoreError> {
+        let written: BTreeSet<Seq> =
+            link.columns.iter().filter_map(|column| work.merged.cells.get(column)).map(|it| it.seq).collect();
+        if written.len() < 2 {
+            return Ok(None);
+        }
+        let before = &self.rows.get(no)?.before;
+        Ok(link.columns.iter().map(|column| Some(before.cells.get(column)?.value.clone())).collect())
     }
 
     /// The identity under which a row goes.

@@ -121,6 +121,7 @@ impl Merger<'_> {
                 self.deriver.deleted(no, merged.conflicts);
             }
         }
+        self.deriver.note_overwritten(no, change)?;
         Ok(Ok((merged.changed, merged.conflicts)))
     }
 

@@ -227,11 +227,15 @@ fn read(row: &SqlRow<'_>) -> Result<Row, StoreError> {
     let effective =
         row.get_ref(9)?.as_blob_or_null().map_err(rusqlite::Error::from)?.map(state).transpose()?;
     let survivor = id(5)?;
-    let before = effective.clone().unwrap_or_else(|| raw.clone());
+    // What is one with another row was told under that one's identity.
+    let before = match survivor {
+        Some(_) => RowState::default(),
+        None => effective.clone().unwrap_or_else(|| raw.clone()),
+    };
     Ok(Row {
         no: row.get(0)?,
         table: row.get(1)?,
-        was_live: survivor.is_none() && before.is_alive(),
+        was_live: before.is_alive(),
         id: id(2)?.ok_or_else(|| damaged("a row's identity"))?,
         born: unsigned(3)?,
         author: unsigned(4)?,

@@ -68,6 +68,22 @@ impl TableRules {
     pub fn is_free(&self) -> bool {
         self.unique.is_empty() && self.links.is_empty() && !self.is_parent
     }
+
+    /// These columns, and those that belong to a foreign key with one of them: half of it means no row.
+    pub fn with_links(&self, columns: &[ColumnIndex]) -> BTreeSet<ColumnIndex> {
+        let mut all: BTreeSet<ColumnIndex> = columns.iter().copied().collect();
+        loop {
+            let before = all.len();
+            for link in &self.links {
+                if link.columns.iter().any(|column| all.contains(column)) {
+                    all.extend(&link.columns);
+                }
+            }
+            if all.len() == before {
+                return all;
+            }
+        }
+    }
 }
 
 impl TenantRules {

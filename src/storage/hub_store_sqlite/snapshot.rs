@@ -13,7 +13,7 @@ use rusqlite::{Connection, params};
 
 use super::tables::{self, Table};
 use super::{Tenant, damaged, open, refused, run, session};
-use crate::model::{NOBODY, RowId, RowUpdate, Seq, TableHeader};
+use crate::model::{RowId, RowUpdate, Seq, TableHeader};
 use crate::protocol::hub_request::{Caller, PullRequest};
 use crate::protocol::limits::{CHUNK_BYTES, CHUNK_ROWS, MAX_CLOCK_ENTRIES};
 use crate::protocol::message::{Done, Refusal, Rows};
@@ -161,7 +161,7 @@ impl Chunks {
             let told = match survivor.and_then(RowId::from_slice) {
                 Some(survivor) => Some((Vec::new(), false, Some(survivor))),
                 None if self.refresh.contains(&table) => {
-                    state.since(0, NOBODY).map(|(writes, whole)| (writes, whole, None))
+                    state.everything().map(|(writes, whole)| (writes, whole, None))
                 }
                 None => state.since(self.cursor, self.reader).map(|(writes, whole)| (writes, whole, None)),
             };

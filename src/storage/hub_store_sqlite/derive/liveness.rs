@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 
 use super::{Deriver, Edge};
+use crate::model::{CellValue, ColumnIndex};
 use crate::storage::hub_store::StoreError;
 use crate::storage::table_info::OnDelete;
 
@@ -212,7 +213,9 @@ impl Deriver<'_> {
 
     /// Step 4, as far as it changes cells; and a reference by key follows a row whose key was changed.
     fn replace_references(&mut self, no: i64) -> Result<(), StoreError> {
-        let (table, edges) = (self.work(no)?.table, self.work(no)?.edges.clone());
+        let (table, mut edges) = (self.work(no)?.table, self.work(no)?.edges.clone());
+        // The key by which a row references itself may be made of its other references.
+        edges.sort_by_key(|edge| edge.parent == no);
         for edge in edges {
             let Some((rules, at)) = self.link(table, edge.link) else { continue };
             let link = &rules.links[at];
@@ -222,13 +225,7 @@ impl Deriver<'_> {
             } else if !is_alive {
                 link.replacement.clone()
             } else if edge.renamed {
-                self.rows.load(edge.parent)?;
-                let told = self.rows.get(edge.parent)?.told();
-                let value = |column| match self.works.get(&edge.parent) {
-                    Some(parent) => parent.value(column),
-                    None => told.cells.get(&column).map(|cell| cell.value.clone()),
-                };
-                link.parent_columns.iter().map(|column| value(*column)).collect()
+                self.values_of(edge.parent, &link.parent_columns)?
             } else {
                 None
             };
@@ -236,5 +233,20 @@ impl Deriver<'_> {
             work.values.extend(link.columns.iter().copied().zip(values.into_iter().flatten()));
         }
         Ok(())
+    }
+
+    /// The present values of a row's columns; none if one is missing.
+    pub(super) fn values_of(
+        &mut self,
+        no: i64,
+        columns: &[ColumnIndex],
+    ) -> Result<Option<Vec<CellValue>>, StoreError> {
+        self.rows.load(no)?;
+        let told = self.rows.get(no)?.told();
+        let value = |column| match self.works.get(&no) {
+            Some(work) => work.value(column),
+            None => told.cells.get(&column).map(|cell| cell.value.clone()),
+        };
+        Ok(columns.iter().map(|column| value(*column)).collect())
     }
 }

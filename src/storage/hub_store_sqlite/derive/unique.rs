@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Deriver, Target};
-use crate::model::{CellValue, ColumnIndex, RowId, Seq};
+use crate::model::{CellValue, ColumnIndex, Op, RowChange, RowId, Seq};
 use crate::storage::hub_store::StoreError;
 use crate::storage::hub_store_sqlite::key::KeyDigest;
 
@@ -35,7 +35,7 @@ impl Deriver<'_> {
             }
         }
         for no in rows {
-            self.note_dead(*no, &mut again)?;
+            self.note_unheld(*no, &mut again)?;
         }
         let mut claimants: Vec<i64> = rows.iter().copied().collect();
         let rank = |no: &i64| self.rows.get(*no).map(|row| (row.born, row.id)).ok();
@@ -81,15 +81,49 @@ impl Deriver<'_> {
             .unwrap_or_default())
     }
 
-    /// Notes the keys of a parent that has never lived, so that what references it finds it dead.
-    fn note_dead(&mut self, no: i64, again: &mut BTreeSet<i64>) -> Result<(), StoreError> {
-        let Some(work) = self.works.get(&no).filter(|work| !work.alive || work.withheld) else {
-            return Ok(());
-        };
-        if self.rules.table(work.table).is_none_or(|rules| !rules.is_parent) {
+    /// Notes the keys that the author of a change saw in its row, if other writes won over it: its rows may
+    /// reference the row by them.
+    pub fn note_overwritten(&mut self, no: i64, change: &RowChange) -> Result<(), StoreError> {
+        let row = self.rows.get(no)?;
+        if self.rules.table(row.table).is_none_or(|rules| !rules.is_parent) {
             return Ok(());
         }
-        for (_, key) in self.rules.keys_of(work.table, &work.merged, &|column| work.value(column)) {
+        let mut written = BTreeMap::new();
+        for write in &change.writes {
+            if let Op::Set(cells) = &write.op {
+                written.extend(cells.iter().map(|(column, value)| (*column, value)));
+            }
+        }
+        let lost = |(column, value): (&ColumnIndex, &&CellValue)| {
+            row.raw.cells.get(column).is_some_and(|cell| cell.value != **value)
+        };
+        if !written.iter().any(lost) {
+            return Ok(());
+        }
+        let known = row.raw.cells.iter().map(|(column, cell)| (*column, &cell.value));
+        let seen = self.canonical_values(known.chain(written))?;
+        for (_, key) in self.rules.keys_of(row.table, &row.raw, &|column| seen.get(&column).cloned()) {
+            if self.claims.holder(key)?.is_none() && self.claims.former_holder(key)?.is_none() {
+                self.claims.note_former(key, no)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes the keys that were written to a parent and that it never held, because it is dead or was given
+    /// others, so that what references it by them finds it.
+    fn note_unheld(&mut self, no: i64, again: &mut BTreeSet<i64>) -> Result<(), StoreError> {
+        let Some(work) = self.works.get(&no) else { return Ok(()) };
+        let is_dead = !work.alive || work.withheld;
+        if !is_dead && work.values.is_empty()
+            || self.rules.table(work.table).is_none_or(|rules| !rules.is_parent)
+        {
+            return Ok(());
+        }
+        let written = work.merged.cells.iter().map(|(column, cell)| (*column, &cell.value));
+        let written = self.canonical_values(written)?;
+        for (_, key) in self.rules.keys_of(work.table, &work.merged, &|column| written.get(&column).cloned())
+        {
             if self.claims.holder(key)?.is_none() && self.claims.former_holder(key)?.is_none() {
                 self.claims.note_former(key, no)?;
                 again.extend(self.referencing(&[Target::from(key)].into())?);
@@ -225,14 +259,16 @@ impl Deriver<'_> {
         let row = self.rows.get(no)?;
         let (table, before) = (row.table, row.before.clone());
         let Some(rules) = self.rules.table(table) else { return Ok(()) };
+        let told = before.cells.iter().map(|(column, cell)| (*column, &cell.value));
+        let mut accepted = if before.is_alive() { self.canonical_values(told)? } else { BTreeMap::new() };
+        let columns = rules.with_links(&rules.unique[key].columns);
+        accepted.retain(|column, _| columns.contains(column));
         let work = self.work_mut(no)?;
         let mut changed = Vec::new();
-        for column in rules.unique[key].columns.iter().filter(|_| before.is_alive()) {
-            let accepted = before.cells.get(column).map(|cell| cell.value.clone());
-            if let Some(accepted) = accepted.filter(|accepted| work.value(*column).as_ref() != Some(accepted))
-            {
-                work.values.insert(*column, accepted);
-                changed.push(rules.columns[usize::from(*column)].as_str());
+        for (column, accepted) in accepted {
+            if work.value(column).as_ref() != Some(&accepted) {
+                work.values.insert(column, accepted);
+                changed.push(rules.columns[usize::from(column)].as_str());
             }
         }
         if changed.is_empty() {
@@ -304,22 +340,41 @@ impl Deriver<'_> {
         Ok(())
     }
 
+    /// The keys that a row would have by itself, references by a key that was changed since included.
     fn own_keys(&mut self, no: i64) -> Result<Vec<KeyDigest>, StoreError> {
-        let values = self.canonical_cells(no)?;
-        let row = self.rows.get(no)?;
-        let keys = self.rules.keys_of(row.table, &row.raw, &|column| values.get(&column).cloned());
+        let mut values = self.canonical_cells(no)?;
+        let table = self.rows.get(no)?.table;
+        let Some(rules) = self.rules.table(table) else { return Ok(Vec::new()) };
+        for link in rules.links.iter().filter(|link| link.key.is_some()) {
+            let own = link.columns.iter().map(|column| values.get(column).cloned());
+            let Some(own) = own.collect::<Option<Vec<CellValue>>>() else { continue };
+            if let Some((parent, true)) = self.parent(link, &own, &mut BTreeSet::new())? {
+                let present = self.values_of(parent, &link.parent_columns)?;
+                values.extend(link.columns.iter().copied().zip(present.into_iter().flatten()));
+            }
+        }
+        let keys = self.rules.keys_of(table, &self.rows.get(no)?.raw, &|column| values.get(&column).cloned());
         Ok(keys.into_iter().map(|(_, digest)| digest).collect())
     }
 
     /// What was written to a row, with each reference by the identity under which its row goes.
     fn canonical_cells(&self, no: i64) -> Result<BTreeMap<ColumnIndex, CellValue>, StoreError> {
+        self.canonical_values(
+            self.rows.get(no)?.raw.cells.iter().map(|(column, cell)| (*column, &cell.value)),
+        )
+    }
+
+    fn canonical_values<'v>(
+        &self,
+        cells: impl Iterator<Item = (ColumnIndex, &'v CellValue)>,
+    ) -> Result<BTreeMap<ColumnIndex, CellValue>, StoreError> {
         let mut values = BTreeMap::new();
-        for (column, cell) in &self.rows.get(no)?.raw.cells {
-            let value = match cell.value {
-                CellValue::Ref(id) => CellValue::Ref(self.canonical(id)?),
-                CellValue::Plain(ref value) => value.clone().into(),
+        for (column, value) in cells {
+            let value = match value {
+                CellValue::Ref(id) => CellValue::Ref(self.canonical(*id)?),
+                CellValue::Plain(value) => value.clone().into(),
             };
-            values.insert(*column, value);
+            values.insert(column, value);
         }
         Ok(values)
     }
