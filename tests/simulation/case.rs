@@ -122,6 +122,11 @@ impl Step {
 }
 
 impl Case {
+    /// Whether nobody goes on with what another one has not sent yet.
+    pub fn is_single(&self) -> bool {
+        !self.steps.iter().any(|step| matches!(step, Step::Clone { .. } | Step::GoBack { .. }))
+    }
+
     /// Whether everything that an application did happened exactly once.
     pub fn is_exact(&self) -> bool {
         !self.steps.iter().any(Step::bends_history)

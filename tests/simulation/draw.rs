@@ -86,13 +86,13 @@ pub fn draw(seed: u64, allowed: &[Fault]) -> Case {
         let features = Features::draw(&mut dice, &features::ALL);
         let schema = draw_schema::draw(&mut dice, &features);
         let writes = draw_steps::steps(&mut dice, &features, &schema, agents.len());
-        let mut drawer = Drawer { dice: &mut dice, faults, agents: agents.len(), marks: 0 };
+        let mut drawer = Drawer { dice: &mut dice, tenants, faults, agents: agents.len(), marks: 0 };
         drawer.spread(writes, &mut steps);
         let mut statements = schema.statements();
-        statements.extend([rich::MARKS, rich::TALLY, rich::WORDS].map(str::to_owned));
+        statements.extend([rich::MARKS, rich::NOTES, rich::TALLY, rich::WORDS].map(str::to_owned));
         (statements, rich::options_of_any())
     } else {
-        let mut drawer = Drawer { dice: &mut dice, faults, agents: agents.len(), marks: 0 };
+        let mut drawer = Drawer { dice: &mut dice, tenants, faults, agents: agents.len(), marks: 0 };
         for _ in 0..1 + drawer.dice.below(3) {
             for _ in 0..10 + drawer.dice.below(40) {
                 drawer.step(&mut steps);
@@ -106,6 +106,7 @@ pub fn draw(seed: u64, allowed: &[Fault]) -> Case {
 
 struct Drawer<'a> {
     dice: &'a mut Dice,
+    tenants: usize,
     faults: Vec<Fault>,
     agents: usize,
     marks: usize,
@@ -156,7 +157,7 @@ impl Drawer<'_> {
             15..40 => {
                 let statements = if self.has(Fault::Schemas) {
                     self.marks += 1;
-                    vec![rich::mark(self.marks), rich::word(self.dice)]
+                    rich::mark(self.marks).into_iter().chain([rich::word(self.dice)]).collect()
                 } else {
                     rich::statements(self.dice, &mut self.marks)
                 };
@@ -169,12 +170,37 @@ impl Drawer<'_> {
             }
             _ => {
                 let faults = self.faults.clone();
-                if let Some(fault) = (!faults.is_empty()).then(|| *self.dice.pick(&faults)) {
-                    let step = self.fault(fault, process);
-                    steps.push(step);
+                match (!faults.is_empty()).then(|| *self.dice.pick(&faults)) {
+                    Some(Fault::Death) if self.dice.chance(60) => self.die_applying(process, steps),
+                    Some(fault) => {
+                        let step = self.fault(fault, process);
+                        steps.push(step);
+                    }
+                    None => {}
                 }
             }
         }
+    }
+
+    /// Has a process die while it takes in what another one has just written.
+    fn die_applying(&mut self, process: usize, steps: &mut Vec<Step>) {
+        // Of two that follow each other with as many tenants between, both are of one tenant.
+        let author = process + self.tenants;
+        let statements = rich::mark(self.marks).to_vec();
+        self.marks += 1;
+        let mut sync = |process| {
+            let weather = Weather::calm(self.dice.number());
+            Step::Sync { process, weather }
+        };
+        steps.push(sync(process));
+        steps.push(Step::Pass(100));
+        steps.push(Step::Write { process: author, statements, is_transaction: false });
+        steps.push(sync(author));
+        steps.push(Step::Pass(100));
+        let sync = sync(process);
+        steps.push(Step::DieApplying { process, after: 5 + self.dice.below(40) });
+        steps.push(sync);
+        steps.push(Step::Pass(100));
     }
 
     fn fault(&mut self, fault: Fault, process: usize) -> Step {
@@ -190,9 +216,6 @@ impl Drawer<'_> {
                 }
             }
             Fault::Death => {
-                if dice.chance(50) {
-                    return Step::DieApplying { process, after: dice.below(60) };
-                }
                 let after = if dice.chance(80) { Some(dice.below(120)) } else { None };
                 Step::Die { process, after }
             }
@@ -203,8 +226,6 @@ impl Drawer<'_> {
             Fault::Clocks => {
                 let process = if dice.chance(70) { Some(process) } else { None };
                 let ms = *dice.pick(&[1_000, -1_000, 50_000, -50_000, DAY_MS, -DAY_MS, DAY_MS / 24]);
-                // A hub whose clock goes back further than this refuses what was stamped by its former time.
-                let ms = if process.is_none() { ms.max(-50_000) } else { ms };
                 Step::Jump { process, ms }
             }
             Fault::History => match dice.below(6) {

@@ -141,7 +141,7 @@ impl Process {
         if let Some(session) = &self.session {
             network.set_weather(session.connection, weather);
         }
-        self.sync = Some(Box::new(Sync::new(weather, network.queue.now_ms())));
+        self.sync = Some(Box::new(Sync::new(weather)));
         true
     }
 

@@ -7,7 +7,7 @@ use federation_hub::storage::choice::{SyncOptions, TableOptions};
 use crate::dice::Dice;
 
 /// Its tables.
-pub const SCHEMA: [&str; 9] = [
+pub const SCHEMA: [&str; 10] = [
     "CREATE TABLE episodes(id INTEGER PRIMARY KEY AUTOINCREMENT, task TEXT NOT NULL, score REAL, \
      parent INTEGER REFERENCES episodes(id) ON DELETE SET NULL)",
     "CREATE TABLE steps(id INTEGER PRIMARY KEY, episode_id INTEGER NOT NULL REFERENCES episodes(id) \
@@ -19,12 +19,16 @@ pub const SCHEMA: [&str; 9] = [
      labels TEXT NOT NULL DEFAULT '[]', best INTEGER)",
     "CREATE TABLE loose(a TEXT, b BLOB)",
     MARKS,
+    NOTES,
     TALLY,
     WORDS,
 ];
 
 /// Into which every line is written once, and never changed: what was acknowledged of it must be everywhere.
 pub const MARKS: &str = "CREATE TABLE marks(mark TEXT PRIMARY KEY, by TEXT)";
+
+/// Into which every line is written once, under a local number: whatever dies or gets lost, nobody makes two of it.
+pub const NOTES: &str = "CREATE TABLE notes(id INTEGER PRIMARY KEY AUTOINCREMENT, mark TEXT NOT NULL)";
 
 /// Whose words anybody replaces: the one of the greatest stamp must be everywhere.
 pub const WORDS: &str = "CREATE TABLE words(name TEXT PRIMARY KEY, word TEXT NOT NULL)";
@@ -66,9 +70,12 @@ pub const CHANGES: [&str; 5] = [
     "CREATE INDEX episodes_task ON episodes(task)",
 ];
 
-/// A statement that adds a line to the marks.
-pub fn mark(no: usize) -> String {
-    format!("INSERT INTO marks VALUES('{{t}}~{no}', '{{t}}')")
+/// Statements that add a line to the marks, and one to the notes.
+pub fn mark(no: usize) -> [String; 2] {
+    [
+        format!("INSERT INTO marks VALUES('{{t}}~{no}', '{{t}}')"),
+        format!("INSERT INTO notes(mark) VALUES('{{t}}~{no}')"),
+    ]
 }
 
 /// A statement that replaces a word.
@@ -95,7 +102,7 @@ pub fn statements(dice: &mut Dice, marks: &mut usize) -> Vec<String> {
                 dice.below(9)
             )),
             _ => {
-                statements.push(mark(*marks));
+                statements.extend(mark(*marks));
                 *marks += 1;
             }
         }

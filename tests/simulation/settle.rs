@@ -74,6 +74,7 @@ impl Simulation {
             let name = format!("process {at} of {}", tenant_name(tenant));
             self.check_alone(at, &name)?;
             self.check_marks(at, &name)?;
+            self.check_notes(at, &name)?;
             self.check_words(at, &name)?;
             self.check_tally(at, &name)?;
             self.check_tenant(at, &name)?;
@@ -143,6 +144,15 @@ impl Simulation {
             return Ok(());
         }
         Err(Failure::new("acknowledged and lost", format!("{name}: {missing:?}")))
+    }
+
+    /// Where no database is copied, each note is there once.
+    fn check_notes(&mut self, at: usize, name: &str) -> Result<(), Failure> {
+        if !self.case.is_single() {
+            return Ok(());
+        }
+        let twice = "SELECT mark FROM notes GROUP BY mark HAVING count(*) > 1";
+        checks::nothing(&mut self.processes[at].agent, name, twice, "rows that are there twice")
     }
 
     /// Of all words that were accepted, the one of the greatest stamp is there.

@@ -56,7 +56,8 @@ pub struct Simulation {
     dice: Dice,
     births: u64,
     group_is_due: bool,
-    is_calm: bool,
+    /// How far the hub's clock was put forward at most, and is now, in ms.
+    hub_jumps: (i64, i64),
     broken: Option<String>,
     /// What happened, line by line.
     pub trace: Vec<String>,
@@ -82,7 +83,7 @@ impl Simulation {
             dice: Dice::new(case.seed),
             births: 0,
             group_is_due: false,
-            is_calm: false,
+            hub_jumps: (0, 0),
             broken: None,
             trace: Vec::new(),
         };
@@ -149,7 +150,7 @@ impl Simulation {
                 let process = self.at(*process);
                 self.processes[process].clock.pass(*ms);
             }
-            Step::Jump { process: None, ms } => self.hub.clock.pass(*ms),
+            Step::Jump { process: None, ms } => self.jump_hub(*ms),
             Step::Backup => self.backup = Some(Backup { file: self.hub.copy(), ledger: self.ledger.clone() }),
             Step::Restore => self.restore(),
             Step::Alter { process, statement } => self.alter(*process, statement),
@@ -355,13 +356,20 @@ impl Simulation {
         self.hub.start();
     }
 
+    /// The hub's clock jumps. Known to fail, and left out: a hub whose clock goes back by more than the 60 s that
+    /// a stamp may be ahead refuses what agents have stamped by its former time, until its clock gets there.
+    fn jump_hub(&mut self, ms: i64) {
+        let (highest, now) = self.hub_jumps;
+        let ms = ms.max(highest - now - 50_000);
+        self.hub_jumps = (highest.max(now + ms), now + ms);
+        self.hub.clock.pass(ms);
+    }
+
     fn replay(&mut self, which: usize) {
         let Some((connection, packets)) = self.network.sent(which) else { return };
         // A number that no agent gives to a stream.
         let stream = self.dice.number() | 1 << 63;
         for packet in packets {
-            let delay_ms = i64::try_from(self.dice.below(2_000)).unwrap();
-            let _ = delay_ms;
             self.network.queue.after(1, Event::ToHub(connection, stream, packet));
         }
     }
@@ -571,7 +579,6 @@ impl Simulation {
 
     /// Ends all faults, lets what is under way end, and starts whoever is down.
     pub fn calm_down(&mut self) -> Result<(), Failure> {
-        self.is_calm = true;
         self.network.calm_down();
         self.hub.fail_after(None);
         for process in &mut self.processes {

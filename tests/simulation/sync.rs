@@ -112,7 +112,7 @@ struct Arrived {
 
 impl Sync {
     /// A sync that begins.
-    pub fn new(weather: Weather, _now_ms: i64) -> Self {
+    pub fn new(weather: Weather) -> Self {
         Self {
             stage: Stage::Connect,
             weather,
@@ -135,7 +135,7 @@ impl Sync {
     pub fn retry(&mut self) {
         let weather = Weather { seed: self.weather.seed.wrapping_add(1), ..Weather::calm(0) };
         let is_counted = self.is_counted;
-        *self = Self { is_retry: true, is_counted, ..Self::new(weather, 0) };
+        *self = Self { is_retry: true, is_counted, ..Self::new(weather) };
     }
 
     /// Whether a message of this stream is for this sync.
