@@ -13,6 +13,7 @@ mod checks;
 mod clock;
 #[path = "../support/database.rs"]
 mod database;
+#[expect(dead_code, reason = "shared with the simulator, which needs more of it")]
 mod dice;
 mod draw_schema;
 mod draw_steps;

@@ -93,7 +93,7 @@ pub fn draw(seed: u64, allowed: &[Fault]) -> Case {
         (statements, rich::options_of_any())
     } else {
         let mut drawer = Drawer { dice: &mut dice, tenants, faults, agents: agents.len(), marks: 0 };
-        for _ in 0..1 + drawer.dice.below(3) {
+        for _ in 0..=drawer.dice.below(3) {
             for _ in 0..10 + drawer.dice.below(40) {
                 drawer.step(&mut steps);
             }

@@ -20,9 +20,12 @@ pub struct Ledger {
     /// Lines that are written once.
     marks: BTreeMap<String, BTreeSet<String>>,
     /// The greatest write of each cell of a table whose rows are never deleted and never change their keys.
-    words: BTreeMap<String, BTreeMap<(RowId, &'static str), (Stamp, String)>>,
+    words: BTreeMap<String, Words>,
     last: BTreeMap<(String, ReplicaId), u64>,
 }
+
+/// The greatest write of each cell, by the row and the column.
+type Words = BTreeMap<(RowId, &'static str), (Stamp, String)>;
 
 /// The texts that a row's writes set, with their columns and stamps.
 fn texts<'a>(

@@ -41,6 +41,8 @@ pub struct Process {
     pub disk: Rc<Disk>,
     /// What the machine's clock shows.
     pub clock: Clock,
+    /// Whether that is another process's machine.
+    pub is_guest: bool,
     pub state: Life,
     pub life: u32,
     /// Which connection the last sync used.
@@ -88,6 +90,7 @@ impl Process {
             agent,
             disk,
             clock,
+            is_guest: false,
             state: Life::Up,
             life: 0,
             session: None,

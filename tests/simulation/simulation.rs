@@ -235,7 +235,7 @@ impl Simulation {
                 let clock = process.clock.clone();
                 let beside = self.bear(Birth { name, ..birth }, disk, 0);
                 // One machine has one clock.
-                self.processes[beside].clock = clock;
+                (self.processes[beside].clock, self.processes[beside].is_guest) = (clock, true);
                 self.processes[beside].start();
             }
             Step::Empty { .. } => {
@@ -399,12 +399,9 @@ impl Simulation {
     }
 
     fn pass_clocks(&mut self, ms: i64) {
-        for (at, process) in self.processes.iter().enumerate() {
-            // Processes of one machine share its clock.
-            let is_shared = self.processes[..at].iter().any(|other| other.clock.is(&process.clock));
-            if !is_shared {
-                process.clock.pass(ms);
-            }
+        // A guest shares the clock of its host, who is there as long as it is.
+        for process in self.processes.iter().filter(|process| !process.is_guest) {
+            process.clock.pass(ms);
         }
     }
 

@@ -372,7 +372,7 @@ impl Process {
         match push.exchange.receive(message) {
             Err(ExchangeError::Refused(why)) => return refused(&why),
             Err(error) => return Flow::Broken(error.to_string()),
-            Ok(Step::Acked(ack)) => sync.acknowledged(ack),
+            Ok(Step::Acked(ack)) => sync.acknowledged(&ack),
             Ok(Step::Tables(tables)) => {
                 let known = self.attached.as_ref().and_then(|(_, catalog)| catalog.as_ref());
                 for table in &tables {
@@ -395,7 +395,7 @@ impl Process {
                 if is_idle {
                     return Flow::Complete;
                 }
-                sync.cut(Some(done), self.agent.slice);
+                sync.cut(Some(&done), self.agent.slice);
                 sync.is_done = true;
                 sync.stage = Stage::Applying;
             }
@@ -462,7 +462,7 @@ impl Sync {
         network.send(connection, Way::ToHub, self.stream, Packet::of(&ToHub::Batch(batch)));
     }
 
-    fn acknowledged(&mut self, ack: Ack) {
+    fn acknowledged(&mut self, ack: &Ack) {
         let Some((_, sent, rows)) = self.push.as_mut().and_then(|push| push.under_way.pop_front()) else {
             return;
         };
@@ -474,7 +474,7 @@ impl Sync {
     }
 
     /// Cuts what has arrived into turns; the last one takes the end.
-    fn cut(&mut self, done: Option<Done>, size: usize) {
+    fn cut(&mut self, done: Option<&Done>, size: usize) {
         let Rows { tables, rows } = std::mem::take(&mut self.arrived.rows);
         if rows.is_empty() && done.is_none() {
             return;
@@ -488,7 +488,7 @@ impl Sync {
             self.slices.push_back(Incoming {
                 acked: std::mem::take(&mut self.arrived.acked),
                 rows: Rows { tables: tables.clone(), rows },
-                done: done.clone().filter(|_| at == last),
+                done: done.filter(|_| at == last).cloned(),
                 retry: false,
             });
         }

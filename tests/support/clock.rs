@@ -25,11 +25,6 @@ impl Clock {
         }
     }
 
-    /// Whether both are one clock.
-    pub fn is(&self, other: &Self) -> bool {
-        matches!((&self.0, &other.0), (Some(own), Some(others)) if Arc::ptr_eq(own, others))
-    }
-
     /// The time, in ms since the epoch.
     pub fn now_ms(&self) -> i64 {
         if let Some(now) = &self.0 {
