@@ -442,6 +442,11 @@ export interface SyncReport {
   quarantined: number
   /** Rows of this agent that the hub has refused. */
   rejected: number
+  /**
+   * Rows that were not as the hub has them, though nobody had written them as far as capture saw. They are again,
+   * or, if the hub knows nothing of them, are offered to it. A notice names their table.
+   */
+  healed: number
   /** How long the sync took, in milliseconds. */
   durationMs: number
   /** Bytes sent to the hub. */

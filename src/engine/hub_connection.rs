@@ -22,7 +22,7 @@ use crate::protocol::hub_request::{Caller, PullRequest, StoreRequest};
 use crate::protocol::hub_session::{HubExchange, HubSession, Input, Output, SessionInput, SessionOutput};
 use crate::protocol::limits::MAX_HELLO_BYTES;
 use crate::protocol::message::{Refusal, Refused, ToAgent, Welcome};
-use crate::storage::hub_store::{RowSource, Snapshot, StoreError, hub_time_ms};
+use crate::storage::hub_store::{Checked, RowSource, Snapshot, StoreError, hub_time_ms};
 use crate::transport::{Connection, FrameReceiver, FrameSender, Handshake, ReceiveError, SendError};
 
 /// How long an agent may keep the hub waiting.
@@ -254,6 +254,10 @@ impl Stream {
                         exchange.handle(Input::Registered(answer.map_err(Refused::from)));
                     }
                     Ok(Reply::Pushed(answer)) => exchange.handle(Input::Pushed(answer.map_err(Refused::from))),
+                    Ok(Reply::Checked(answer)) => {
+                        let answer = answer.map(|Checked { rows, prints }| (rows, prints));
+                        exchange.handle(Input::Checked(answer.map_err(Refused::from)));
+                    }
                     Ok(Reply::Pulled(answer)) => self.pulled(exchange, pull.take(), answer).await?,
                     Err(_) => exchange.handle(Input::Pulled(Err(stopping()))),
                 },

@@ -10,6 +10,7 @@ mod hub_connection;
 pub mod link;
 pub mod resolve;
 pub mod runtime;
+mod self_check;
 pub mod sync;
 pub mod token;
 mod turn;

@@ -20,10 +20,12 @@ use crate::storage::choice::SyncOptions;
 use crate::storage::collect::TurnLimits;
 use crate::storage::driver::SqlDriver;
 use crate::storage::lease::{Claim, Holder};
+use crate::storage::look::Slice;
 use crate::storage::replica::{
     ApplyExtras, CachedCatalog, CollectTurn, Mint, Setting, apply_turn, collect_turn,
 };
 use crate::storage::scratch::prove_harmless;
+use crate::storage::search::{Search, compare};
 use crate::transport::{FrameReceiver, FrameSender};
 
 /// Rows applied in one turn of the database's thread: about 10 ms of it (I7).
@@ -45,6 +47,9 @@ pub struct SyncReport {
     pub quarantined: u64,
     /// Rows changed here that cannot be shared.
     pub rejected: u64,
+    /// Rows that were not as the hub has them, though nobody had written them as far as capture saw, and that were
+    /// restored, or offered to the hub.
+    pub healed: u64,
     /// How long the sync took, in ms.
     pub duration_ms: f64,
     /// Bytes of frames sent.
@@ -128,7 +133,7 @@ pub async fn run(mut job: SyncJob<'_>) -> Result<(SyncReport, VectorClock), Agen
     let mut arrived = Arrived::default();
     arrived.extras.refreshed.clone_from(&first.refresh);
     arrived.extras.schema_digest = first.schema.as_ref().map(|(_, digest)| *digest);
-    let begin = SyncBegin {
+    let mut begin = SyncBegin {
         replica: state.replica,
         epoch: job.database.epoch,
         cursor: state.cursor,
@@ -139,13 +144,14 @@ pub async fn run(mut job: SyncJob<'_>) -> Result<(SyncReport, VectorClock), Agen
     };
     let (mut sender, mut receiver) = job.session.connection.open().await?;
     let mut exchange = AgentExchange::new(state.cursor);
-    let pushed = job.push(&mut sender, &mut exchange, begin, first, &mut report).await;
-    let mut under_way = match pushed {
-        Ok(under_way) => under_way,
+    let pushed = job.push(&mut sender, &mut exchange, &begin, first, &mut report).await;
+    let (mut under_way, look) = match pushed {
+        Ok(pushed) => pushed,
         // A hub that stops reading has said why on its own half.
         Err(error) => return Err(refusal(&mut receiver, job.patience).await.unwrap_or(error)),
     };
     let mut contests = Vec::new();
+    let mut search = Search::default();
     let clock = loop {
         let message = job.receive(&mut receiver).await?;
         match exchange.receive(message)? {
@@ -153,6 +159,7 @@ pub async fn run(mut job: SyncJob<'_>) -> Result<(SyncReport, VectorClock), Agen
                 contests.append(&mut ack.contests);
                 acknowledged(ack, &mut under_way, &mut arrived, &mut report);
             }
+            Step::Compared(prints) => search = Search::new(&look, &prints),
             Step::Tables(tables) => {
                 job.take_tables(tables, &mut arrived, &mut report);
             }
@@ -163,6 +170,7 @@ pub async fn run(mut job: SyncJob<'_>) -> Result<(SyncReport, VectorClock), Agen
             Step::Done(done) => {
                 let clock = done.clock.iter().map(|(agent, count)| (agent.as_str(), *count)).collect();
                 tell_refused(&done, &mut report);
+                (begin.cursor, begin.resume) = (done.cursor, done.cursor);
                 let idle = arrived.is_nothing() && done.cursor == state.cursor;
                 if !idle {
                     job.apply_all(&mut arrived, Some(done), &mut report).await?;
@@ -172,6 +180,8 @@ pub async fn run(mut job: SyncJob<'_>) -> Result<(SyncReport, VectorClock), Agen
             }
         }
     };
+    begin.schema.clear();
+    job.heal(search, begin, &mut report).await?;
     job.resolve(contests).await?.into_iter().for_each(|notice| note(&mut report.notices, notice));
     report.bytes_sent = sender.bytes_sent();
     report.bytes_received = receiver.bytes_received();
@@ -211,7 +221,7 @@ fn held_back(table: &str) -> String {
 }
 
 /// Adds a notice once; many rows can have one reason.
-fn note(notices: &mut Vec<String>, notice: String) {
+pub(super) fn note(notices: &mut Vec<String>, notice: String) {
     if !notices.contains(&notice) {
         notices.push(notice);
     }
@@ -270,13 +280,13 @@ impl SyncJob<'_> {
         &mut self,
         sender: &mut FrameSender,
         exchange: &mut AgentExchange,
-        begin: SyncBegin,
+        begin: &SyncBegin,
         first: CollectTurn,
         report: &mut SyncReport,
-    ) -> Result<Vec<UnderWay>, AgentError> {
+    ) -> Result<(Vec<UnderWay>, Vec<Slice>), AgentError> {
         let mut under_way = Vec::new();
-        self.send(sender, &ToHub::Sync(begin)).await?;
-        let mut collected = first.collected;
+        self.send(sender, &ToHub::Sync(begin.clone())).await?;
+        let CollectTurn { mut collected, mut look, .. } = first;
         loop {
             report.rejected += collected.rejected.len() as u64;
             let notices = collected.rejected.into_iter().chain(collected.notices);
@@ -290,20 +300,25 @@ impl SyncJob<'_> {
             if !collected.more {
                 break;
             }
-            collected = self.collect(report).await?.collected;
+            CollectTurn { collected, look, .. } = self.collect(report).await?;
+        }
+        if !look.is_empty() {
+            let check = compare(&look);
+            exchange.asked(check.ranges.len());
+            self.send(sender, &ToHub::Check(check)).await?;
         }
         self.send(sender, &ToHub::End).await?;
         sender.finish()?;
-        Ok(under_way)
+        Ok((under_way, look))
     }
 
-    async fn send(&self, sender: &mut FrameSender, message: &ToHub) -> Result<(), AgentError> {
+    pub(super) async fn send(&self, sender: &mut FrameSender, message: &ToHub) -> Result<(), AgentError> {
         let sent = timeout(self.patience, sender.send(message)).await;
         sent.map_err(|_| AgentError::timeout(millis(self.patience)))??;
         Ok(())
     }
 
-    async fn receive(&self, receiver: &mut FrameReceiver) -> Result<ToAgent, AgentError> {
+    pub(super) async fn receive(&self, receiver: &mut FrameReceiver) -> Result<ToAgent, AgentError> {
         let answer = timeout(self.patience, receiver.next::<ToAgent>()).await;
         answer.map_err(|_| AgentError::timeout(millis(self.patience)))??.ok_or_else(|| {
             AgentError::new(
@@ -325,6 +340,7 @@ impl SyncJob<'_> {
         });
         let mut found = found.await?;
         found.notices.drain(..).for_each(|notice| note(&mut report.notices, notice));
+        report.healed += found.strays;
         self.database.catalog = Some(found.catalog.clone());
         Ok(found)
     }

@@ -12,9 +12,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::clock::wall_now_ms;
 use crate::model::ReplicaId;
+use crate::protocol::check::CheckRequest;
 use crate::protocol::hub_request::{Caller, PullRequest, PushRequest, RegisterRequest, StoreRequest};
 use crate::protocol::message::{Ack, Attached, Incarnation};
-use crate::storage::hub_store::{HubStore, Snapshot, StoreError, StoreStats, Welcomed};
+use crate::storage::hub_store::{Checked, HubStore, Snapshot, StoreError, StoreStats, Welcomed};
 
 /// Jobs that wait for the thread; whoever asks more waits as well.
 const MAX_WAITING: usize = 1024;
@@ -33,6 +34,8 @@ pub enum Reply {
     Registered(Answer<()>),
     /// To [`StoreRequest::Push`].
     Pushed(Answer<Ack>),
+    /// To [`StoreRequest::Check`].
+    Checked(Answer<Checked>),
     /// To [`StoreRequest::Pull`].
     Pulled(Answer<Box<Snapshot>>),
 }
@@ -48,6 +51,7 @@ enum Write {
 /// What reads it.
 enum Read {
     Welcome(oneshot::Sender<Answer<Welcomed>>),
+    Check(CheckRequest, oneshot::Sender<Reply>),
     Pull(PullRequest, oneshot::Sender<Reply>),
 }
 
@@ -70,6 +74,7 @@ impl Job {
             StoreRequest::Attach(replica) => Work::Write(Write::Attach(replica, reply)),
             StoreRequest::Register(request) => Work::Write(Write::Register(request, reply)),
             StoreRequest::Push(request) => Work::Write(Write::Push(request, reply)),
+            StoreRequest::Check(request) => Work::Read(Read::Check(request, reply)),
             StoreRequest::Pull(request) => Work::Read(Read::Pull(request, reply)),
         };
         (Self { caller: Arc::clone(caller), work }, answer)
@@ -217,6 +222,7 @@ impl Uncommitted {
                         Reply::Registered(answer.and(Err(error.clone())))
                     }
                     (Err(error), Reply::Pushed(answer)) => Reply::Pushed(answer.and(Err(error.clone()))),
+                    (Err(error), Reply::Checked(answer)) => Reply::Checked(answer.and(Err(error.clone()))),
                     (Err(error), Reply::Pulled(answer)) => Reply::Pulled(answer.and(Err(error.clone()))),
                 };
                 let _ = asker.send(reply);
@@ -252,6 +258,9 @@ fn run_read(store: &mut dyn HubStore, caller: &Caller, read: Read, now_ms: i64) 
     match read {
         Read::Welcome(reply) => {
             let _ = reply.send(store.welcome(caller));
+        }
+        Read::Check(request, reply) => {
+            let _ = reply.send(Reply::Checked(store.check(caller, &request)));
         }
         Read::Pull(request, reply) => {
             let _ = reply.send(Reply::Pulled(store.snapshot(caller, &request, now_ms).map(Box::new)));

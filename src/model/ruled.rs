@@ -164,7 +164,7 @@ impl RowState {
     fn within_life(&self, present: Stamp, new: Stamp) -> Stamp {
         let stamp = newer(present, new);
         match &self.deleted {
-            Some(delete) if stamp > delete.stamp && new.max(present) < delete.stamp => present,
+            Some(delete) if stamp > delete.stamp && new.max(present) <= delete.stamp => present,
             _ => stamp,
         }
     }
@@ -273,11 +273,73 @@ mod tests {
     }
 
     #[test]
+    fn whoever_shows_another_value_than_the_one_that_is_kept_hears_of_it_and_nobody_else() {
+        let present = || merged(Rule::Max, &[set(5, 1, 0, 9)]);
+        let rules = [Rule::Max];
+        let outcome = |write: Write| {
+            let (mut state, writer) = (present(), write.stamp.replica);
+            let changed = state.merge_by(&mut RuleBook::of(&rules), None, &[write], writer, 2).changed;
+            (changed, value(&state), state.cells[&0].writer, state.cells[&0].stamp)
+        };
+        let stamp = |ms: u64, replica| Stamp { hlc: Hlc(ms << 16), replica };
+        // Older, lesser, and of one who will be told of the present one anyway.
+        assert_eq!(outcome(set(4, 2, 0, 3)), (false, 9, 1, stamp(5, 1)));
+        // The same, but of one who had seen it; and of its own author.
+        let raised = Stamp { hlc: Hlc(5 << 16).next(), replica: 1 };
+        assert_eq!(outcome(set(4, 2, 1, 3)), (true, 9, NOBODY, raised));
+        assert_eq!(outcome(set(4, 1, 0, 3)), (true, 9, NOBODY, raised));
+        // Older, and equal: everyone shows it.
+        assert_eq!(outcome(set(4, 2, 1, 9)), (false, 9, 1, stamp(5, 1)));
+        // Later and lesser, later and greater, older and greater, at once and greater.
+        assert_eq!(outcome(set(6, 2, 0, 3)), (true, 9, NOBODY, stamp(6, 2)));
+        assert_eq!(outcome(set(6, 2, 0, 10)), (true, 10, 2, stamp(6, 2)));
+        assert_eq!(outcome(set(4, 2, 0, 10)), (true, 10, NOBODY, raised));
+        assert_eq!(outcome(set(5, 1, 0, 10)), (true, 10, NOBODY, raised));
+    }
+
+    #[test]
+    fn the_last_sixteen_additions_are_remembered_one_by_one() {
+        let additions = |count: u64| (1..=count).map(|it| add(it, it, 0, 1)).collect::<Vec<_>>();
+        assert_eq!(merged(Rule::Counter, &additions(16)).additions[&0].len(), 16);
+        let mut state = merged(Rule::Counter, &additions(17));
+        assert_eq!(state.additions[&0].first().map(|it| it.seq), Some(2));
+        assert_eq!(state.additions[&0].len(), 16);
+        // One who had seen none of them cancels that which is not remembered.
+        state.merge(None, &[write(99, 99, 0, Op::Delete)], 99, 18);
+        assert_eq!(value(&state), 16);
+    }
+
+    #[test]
+    fn of_two_equal_rows_that_are_one_nobody_need_be_told() {
+        let [one, other] = [set(5, 1, 0, 4), set(6, 2, 0, 4)].map(|it| merged(Rule::Max, &[it]));
+        for rule in [Rule::Max, Rule::Min, Rule::Lww] {
+            assert_eq!(RowState::united([&one, &other], &[rule]).cells[&0].writer, 2);
+        }
+        let less = merged(Rule::Max, &[set(7, 3, 0, 2)]);
+        let united = RowState::united([&one, &less], &[Rule::Max]);
+        assert_eq!((value(&united), united.cells[&0].writer), (4, NOBODY));
+    }
+
+    #[test]
+    fn only_a_conflict_over_a_resolved_column_is_for_somebody_to_resolve() {
+        for (rule, base, contests) in [(Rule::Lww, 0, 0), (Rule::Resolver, 1, 0), (Rule::Resolver, 0, 1)] {
+            let (mut state, rules) = (merged(rule, &[set(5, 1, 0, 1)]), [rule]);
+            let mut book = RuleBook::of(&rules);
+            state.merge_by(&mut book, None, &[set(6, 2, base, 2)], 2, 2);
+            assert_eq!(book.contests.len(), contests, "{rule:?} {base}");
+        }
+    }
+
+    #[test]
     fn an_addition_older_than_the_delete_leaves_the_row_deleted() {
-        let mut delete = write(5, 1, 1, Op::Delete);
-        delete.stamp.hlc = Hlc(3 << 16).next();
-        let state = merged(Rule::Counter, &[add(3, 1, 0, 1), delete, add(2, 9, 0, 7)]);
+        // What the sum is told under would be just above the delete.
+        let state = merged(Rule::Counter, &[add(3, 1, 0, 1), write(3, 2, 1, Op::Delete), add(2, 9, 0, 7)]);
         assert!(!state.is_alive());
+        // What one replica writes between two syncs may share a stamp, and the delete wins.
+        let at_once = merged(Rule::Counter, &[add(3, 1, 0, 1), write(3, 1, 1, Op::Delete), add(2, 9, 0, 7)]);
+        assert!(!at_once.is_alive());
+        let later = merged(Rule::Counter, &[add(3, 1, 0, 1), write(3, 2, 1, Op::Delete), add(4, 9, 0, 7)]);
+        assert!(later.is_alive());
     }
 
     #[test]

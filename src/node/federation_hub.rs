@@ -34,6 +34,9 @@ pub struct SyncReport {
     pub quarantined: f64,
     /// Rows of this agent that the hub has refused.
     pub rejected: f64,
+    /// Rows that were not as the hub has them, though nobody had written them as far as capture saw. They are again,
+    /// or, if the hub knows nothing of them, are offered to it. A notice names their table.
+    pub healed: f64,
     /// How long the sync took, in milliseconds.
     pub duration_ms: f64,
     /// Bytes sent to the hub.
@@ -279,6 +282,7 @@ impl From<sync::SyncReport> for SyncReport {
             conflicts: number(report.conflicts),
             quarantined: number(report.quarantined),
             rejected: number(report.rejected),
+            healed: number(report.healed),
             duration_ms: report.duration_ms,
             bytes_sent: number(report.bytes_sent),
             bytes_received: number(report.bytes_received),

@@ -3,6 +3,7 @@
 //! ```text
 //! sent(n) ─┐                        ┌─► Step::Acked   (in the order of the batches)
 //! sent(n+1)┼─► receive(ToAgent) ────┼─► Step::Tables  (at most once)
+//! asked(2) ─┤                        ├─► Step::Compared (one for each check)
 //! ended() ─┘                        ├─► Step::Rows    (positions only grow)
 //!                                   └─► Step::Done    (after every ack)
 //! ```
@@ -11,6 +12,7 @@ use std::collections::VecDeque;
 
 use thiserror::Error;
 
+use super::check::Prints;
 use super::message::{Ack, Done, Refused, Rows, ToAgent};
 use crate::model::{Seq, TableSchema};
 
@@ -21,6 +23,8 @@ pub enum Step {
     Acked(Ack),
     /// Tables that the agent may lack.
     Tables(Vec<TableSchema>),
+    /// Fingerprints that were asked for.
+    Compared(Prints),
     /// Rows to apply.
     Rows(Rows),
     /// The sync is complete.
@@ -42,6 +46,8 @@ pub enum ExchangeError {
 #[derive(Debug)]
 pub struct AgentExchange {
     unacknowledged: VecDeque<u64>,
+    /// How many ranges each check asked for that is not answered.
+    checks: VecDeque<usize>,
     cursor: Seq,
     last_row: Seq,
     tables_seen: bool,
@@ -51,12 +57,24 @@ pub struct AgentExchange {
 impl AgentExchange {
     /// A sync that begins at the agent's cursor.
     pub fn new(cursor: Seq) -> Self {
-        Self { unacknowledged: VecDeque::new(), cursor, last_row: 0, tables_seen: false, is_done: false }
+        Self {
+            unacknowledged: VecDeque::new(),
+            checks: VecDeque::new(),
+            cursor,
+            last_row: 0,
+            tables_seen: false,
+            is_done: false,
+        }
     }
 
     /// Batch `n` has been sent.
     pub fn sent(&mut self, n: u64) {
         self.unacknowledged.push_back(n);
+    }
+
+    /// A check of this many ranges has been sent, which asks for no rows.
+    pub fn asked(&mut self, ranges: usize) {
+        self.checks.push_back(ranges);
     }
 
     /// Takes the hub's next message.
@@ -70,6 +88,10 @@ impl AgentExchange {
                 Some(n) if n == ack.n => Ok(Step::Acked(ack)),
                 _ => Err(ExchangeError::OutOfOrder("an acknowledgement of a batch that was not sent")),
             },
+            ToAgent::Compared(prints) => match self.checks.pop_front() {
+                Some(ranges) if ranges == prints.len() => Ok(Step::Compared(prints)),
+                _ => Err(ExchangeError::OutOfOrder("fingerprints that were not asked for")),
+            },
             ToAgent::Tables(tables) if !self.tables_seen && self.last_row == 0 => {
                 self.tables_seen = true;
                 Ok(Step::Tables(tables))
@@ -78,14 +100,14 @@ impl AgentExchange {
                 self.check_rows(&rows)?;
                 Ok(Step::Rows(rows))
             }
-            ToAgent::Done(done) if self.unacknowledged.is_empty() => {
+            ToAgent::Done(done) if self.unacknowledged.is_empty() && self.checks.is_empty() => {
                 if done.cursor < self.cursor.max(self.last_row) {
                     return Err(ExchangeError::OutOfOrder("a cursor that goes back"));
                 }
                 self.is_done = true;
                 Ok(Step::Done(done))
             }
-            ToAgent::Done(_) => Err(ExchangeError::OutOfOrder("the end before every acknowledgement")),
+            ToAgent::Done(_) => Err(ExchangeError::OutOfOrder("the end before every answer")),
             ToAgent::Welcome(_) | ToAgent::Attached(_) | ToAgent::Tables(_) => {
                 Err(ExchangeError::OutOfOrder("a message of another part of the conversation"))
             }
@@ -159,12 +181,25 @@ mod tests {
             vec![ack(7), done(2)],
             vec![ack(7), rows(9), done(8)],
             vec![ack(7), rows(9), ToAgent::Tables(vec![])],
+            vec![ToAgent::Compared(vec![])],
         ] {
             let mut exchange = AgentExchange::new(3);
             exchange.sent(7);
             let outcome = messages.iter().try_for_each(|m| exchange.receive(m.clone()).map(drop));
             assert!(matches!(outcome, Err(ExchangeError::OutOfOrder(_))), "{messages:?}");
         }
+    }
+
+    #[test]
+    fn fingerprints_are_as_many_as_were_asked_for_and_come_before_the_end() {
+        let mut exchange = AgentExchange::new(3);
+        exchange.asked(2);
+        assert!(matches!(exchange.receive(done(9)), Err(ExchangeError::OutOfOrder(_))));
+        exchange.receive(ToAgent::Compared(vec![None, None])).unwrap();
+        exchange.receive(done(9)).unwrap();
+        let mut exchange = AgentExchange::new(3);
+        exchange.asked(2);
+        assert!(exchange.receive(ToAgent::Compared(vec![None])).is_err());
     }
 
     #[test]

@@ -10,6 +10,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use super::extent::{self, MAX_VALUES};
+
 /// The largest frame that is read, in bytes, compressed or not: room for a row with a blob of 16 MB.
 pub const MAX_FRAME_BYTES: usize = 17 << 20;
 
@@ -37,7 +39,7 @@ pub enum FrameError {
     /// A length beyond [`MAX_FRAME_BYTES`], checked before anything is allocated (I17).
     #[error("a frame of {0} bytes exceeds the limit of {MAX_FRAME_BYTES}")]
     TooLarge(usize),
-    /// A frame that is empty, or shorter than its encoding needs.
+    /// A frame that is empty, or shorter than it says or its encoding needs.
     #[error("a truncated frame")]
     Truncated,
     /// An encoding byte that this version does not know.
@@ -49,6 +51,10 @@ pub enum FrameError {
     /// A payload that cannot be compressed; a fault of this library.
     #[error("cannot compress: {0}")]
     Compress(std::io::Error),
+    /// More values in one message than [`MAX_VALUES`], counted before anything is
+    /// allocated (I17).
+    #[error("a message of more than {MAX_VALUES} values")]
+    TooManyValues,
     /// The MessagePack payload is damaged, or is no message.
     #[error("not a message: {0}")]
     Decode(#[from] rmp_serde::decode::Error),
@@ -128,6 +134,7 @@ pub fn decode_within<M: DeserializeOwned>(frame: &[u8], max_bytes: usize) -> Res
 /// Decodes MessagePack. Bytes behind the message are ignored: room for later versions. Within a message there
 /// is none, since a struct is an array of exactly its fields; another field takes another ALPN name.
 pub fn decode_payload<M: DeserializeOwned>(payload: &[u8]) -> Result<M, FrameError> {
+    extent::check(payload)?;
     Ok(rmp_serde::from_slice(payload)?)
 }
 
@@ -253,15 +260,16 @@ mod tests {
         // A batch whose body, and rows whose number, are 4 GB by their own account.
         let body =
             [&b"\x81\xa5Batch\x93\x01\xc4\x20"[..], &[0; 32], &[0xc6, 0xff, 0xff, 0xff, 0xff]].concat();
-        assert!(matches!(decode_payload::<ToHub>(&body), Err(FrameError::Decode(_))));
-        let rows = b"\x81\xa4Rows\x92\xdd\xff\xff\xff\xff";
-        assert!(matches!(decode_payload::<ToAgent>(rows), Err(FrameError::Decode(_))));
+        assert!(matches!(decode_payload::<ToHub>(&body), Err(FrameError::Truncated)));
+        let rows = b"\x81\xa4Rows\x92\xdd\x00\x00\x01\x00";
+        assert!(matches!(decode_payload::<ToAgent>(rows), Err(FrameError::Truncated)));
     }
 
     #[test]
     fn nesting_is_bounded() {
         let mut payload = b"\x81\xa4Rows".to_vec();
         payload.resize(1 << 20, 0x91);
+        payload.push(0xc0);
         assert!(matches!(decode_payload::<ToAgent>(&payload), Err(FrameError::Decode(_))));
     }
 

@@ -6,6 +6,7 @@ use std::fmt::Debug;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::check::{Check, Fingerprint, Print, Range};
 use super::frame::{decode_payload, encode};
 use super::message::{
     Ack, Attach, Attached, Batch, BatchBody, Contested, Done, Hello, Refusal, Refused, Rows, SyncBegin,
@@ -133,11 +134,18 @@ fn what_a_hub_says() {
         "81a757656c636f6d6594cf0000018bcfe56800c4100202020202020202020202020202020200ce01100000",
     );
     check(
-        &ToAgent::Attached(Attached { epoch: 2, last: Some((1, Digest([3; 32]))) }),
-        "81a8417474616368656492029201c42003030303030303030303030303030303030303030303030303030303 \
-         03030303",
+        &ToAgent::Attached(Attached {
+            epoch: 2,
+            last: Some((1, Digest([3; 32]))),
+            past: vec![(ReplicaId([2; 16]), 300)],
+        }),
+        "81a8417474616368656493029201c42003030303030303030303030303030303030303030303030303030303 \
+         030303039192c41002020202020202020202020202020202cd012c",
     );
-    check(&ToAgent::Attached(Attached { epoch: 1, last: None }), "81a841747461636865649201c0");
+    check(
+        &ToAgent::Attached(Attached { epoch: 1, last: None, past: vec![] }),
+        "81a841747461636865649301c090",
+    );
     check(
         &ToAgent::Ack(Ack {
             n: 1,
@@ -194,6 +202,29 @@ fn what_a_hub_says() {
     check(
         &ToAgent::Refused(Refused { reason: Refusal::Unauthenticated, message: "no".into() }),
         "81a75265667573656492af556e61757468656e74696361746564a26e6f",
+    );
+}
+
+#[test]
+fn what_is_asked_and_answered_of_fingerprints() {
+    let range = Range {
+        table: "notes".into(),
+        columns: vec!["body".into()],
+        after: Some(RowId([8; 16])),
+        upto: None,
+        left_out: vec![RowId([9; 16])],
+    };
+    check(
+        &ToHub::Check(Check { ranges: vec![range], rows: false }),
+        "81a5436865636b929195a56e6f74657391a4626f6479c41008080808080808080808080808080808c091c410 \
+         09090909090909090909090909090909c2",
+    );
+    let print =
+        Print { upto: Some(RowId([9; 16])), sum: Fingerprint(0x0102_0304), newer: vec![RowId([9; 16])] };
+    check(
+        &ToAgent::Compared(vec![None, Some(print)]),
+        "81a8436f6d706172656492c093c41009090909090909090909090909090909c4100000000000000000000000 \
+         000102030491c41009090909090909090909090909090909",
     );
 }
 

@@ -2,6 +2,7 @@
 
 use crate::model::{Digest, ReplicaId, Seq, TableSchema};
 
+use super::check::CheckRequest;
 use super::message::BatchBody;
 
 /// Who is calling, as the token proved it: the only source of a tenant (invariant I16).
@@ -22,6 +23,8 @@ pub enum StoreRequest {
     Register(RegisterRequest),
     /// Merges a batch.
     Push(PushRequest),
+    /// Reads fingerprints of rows.
+    Check(CheckRequest),
     /// Reads what a replica lacks.
     Pull(PullRequest),
 }

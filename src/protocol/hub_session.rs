@@ -13,9 +13,13 @@
 
 use std::collections::VecDeque;
 
+use super::check::{CheckRequest, Prints, Range};
 use super::frame;
 use super::hub_request::{Caller, PullRequest, PushRequest, RegisterRequest, StoreRequest};
-use super::limits::{MAX_BATCHES_IN_FLIGHT, MAX_BYTES_IN_FLIGHT, MAX_ID_BYTES, MAX_TABLES};
+use super::limits::{
+    MAX_BATCHES_IN_FLIGHT, MAX_BYTES_IN_FLIGHT, MAX_CHECK_RANGES, MAX_CHECK_ROWS, MAX_COLUMNS, MAX_ID_BYTES,
+    MAX_TABLES,
+};
 use super::message::{
     Ack, Attached, Batch, BatchBody, Done, Hello, Refusal, Refused, Rows, SyncBegin, ToAgent, ToHub, Welcome,
 };
@@ -138,6 +142,8 @@ pub enum Input {
     Registered(Result<(), Refused>),
     /// The store's answer to [`StoreRequest::Push`].
     Pushed(Result<Ack, Refused>),
+    /// The store's answer to [`StoreRequest::Check`].
+    Checked(Result<(Rows, Prints), Refused>),
     /// The first part of the store's answer to [`StoreRequest::Pull`].
     PulledTables(Vec<TableSchema>),
     /// Any number of parts after it.
@@ -181,13 +187,21 @@ pub struct HubExchange {
     is_registering: bool,
     /// The sizes of the batches that the store has not answered yet, in bytes, in order.
     in_flight: VecDeque<usize>,
+    /// How many checks the store has not answered yet.
+    checks_in_flight: usize,
     outputs: VecDeque<Output>,
 }
 
 impl Default for HubExchange {
     fn default() -> Self {
-        let (in_flight, outputs) = (VecDeque::new(), VecDeque::new());
-        Self { state: State::Start, counter: 0, is_registering: false, in_flight, outputs }
+        Self {
+            state: State::Start,
+            counter: 0,
+            is_registering: false,
+            in_flight: VecDeque::new(),
+            checks_in_flight: 0,
+            outputs: VecDeque::new(),
+        }
     }
 }
 
@@ -203,7 +217,7 @@ impl HubExchange {
             State::Start => true,
             State::Pushing(_) => {
                 !self.is_registering
-                    && self.in_flight.len() < MAX_BATCHES_IN_FLIGHT
+                    && self.in_flight.len() + self.checks_in_flight < MAX_BATCHES_IN_FLIGHT
                     && self.in_flight.iter().sum::<usize>() < MAX_BYTES_IN_FLIGHT
             }
             State::Attaching | State::Pulling | State::Finished => false,
@@ -240,6 +254,13 @@ impl HubExchange {
             Input::Pushed(outcome) => outcome.map(|ack| {
                 self.in_flight.pop_front();
                 self.send(ToAgent::Ack(ack));
+            }),
+            Input::Checked(outcome) => outcome.map(|(rows, prints)| {
+                self.checks_in_flight = self.checks_in_flight.saturating_sub(1);
+                if !rows.rows.is_empty() {
+                    self.send(ToAgent::Rows(rows));
+                }
+                self.send(ToAgent::Compared(prints));
             }),
             Input::PulledTables(tables) => {
                 if !tables.is_empty() {
@@ -289,6 +310,11 @@ impl HubExchange {
                 let origin = Origin { replica: pull.replica, epoch: pull.epoch };
                 self.batch(origin, &batch)
             }
+            (State::Pushing(pull), ToHub::Check(check)) => {
+                let request =
+                    CheckRequest { replica: pull.replica, epoch: pull.epoch, cursor: pull.cursor, check };
+                self.check(request)
+            }
             (State::Pushing(_), ToHub::End) => {
                 if let State::Pushing(pull) = std::mem::replace(&mut self.state, State::Pulling) {
                     self.ask(StoreRequest::Pull(pull));
@@ -317,6 +343,18 @@ impl HubExchange {
             self.ask(StoreRequest::Register(RegisterRequest { replica, epoch, schema }));
         }
         self.state = State::Pushing(PullRequest { replica, epoch, cursor, resume, refresh });
+        Ok(())
+    }
+
+    fn check(&mut self, request: CheckRequest) -> Result<(), Refused> {
+        let ranges = &request.check.ranges;
+        let is_bounded =
+            |range: &Range| range.columns.len() <= MAX_COLUMNS && range.left_out.len() <= MAX_CHECK_ROWS;
+        if ranges.len() > MAX_CHECK_RANGES || !ranges.iter().all(is_bounded) {
+            return Err(refused(Refusal::Protocol, "a check asks for too much"));
+        }
+        self.checks_in_flight += 1;
+        self.ask(StoreRequest::Check(request));
         Ok(())
     }
 

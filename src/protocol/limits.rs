@@ -43,8 +43,21 @@ pub const MAX_CLOCK_ENTRIES: usize = 4_096;
 /// The entries of one [`super::message::Ack::notices`], at most.
 pub const MAX_ACK_NOTICES: usize = 20;
 
+/// The entries of one [`super::message::Attached::past`], at most. An agent that has not been heard of for so many
+/// restarts of its hub starts again.
+pub const MAX_PAST_INCARNATIONS: usize = 16;
+
 /// The bytes of values in one [`super::message::Ack::contests`], at most.
 pub const MAX_CONTEST_BYTES: usize = 4 << 20;
 
 /// How far ahead of the hub's time a stamp may be, in ms.
 pub const MAX_CLOCK_LEAD_MS: u64 = 60_000;
+
+/// The ranges of one [`super::check::Check`], at most.
+pub const MAX_CHECK_RANGES: usize = 64;
+
+/// The rows that the hub looks at for one [`super::check::Check`], and those that one range leaves out, at most.
+pub const MAX_CHECK_ROWS: usize = 256;
+
+/// The bytes of rows after which the hub looks at no other for one [`super::check::Check`].
+pub const MAX_CHECK_BYTES: usize = 4 << 20;

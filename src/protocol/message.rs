@@ -5,12 +5,14 @@
 //!    [`ToAgent::Attached`].
 //! 3. On a stream of its own, for each sync: [`ToHub::Sync`], any number of [`ToHub::Batch`],
 //!    [`ToHub::End`]; answered by one [`ToAgent::Ack`] for each batch, then [`ToAgent::Tables`] (if any are
-//!    new), any number of [`ToAgent::Rows`], and [`ToAgent::Done`].
+//!    new), any number of [`ToAgent::Rows`], and [`ToAgent::Done`]. Anywhere between `Sync` and `End` there may
+//!    be [`ToHub::Check`]s, each answered in its turn by [`ToAgent::Compared`].
 //!
 //! Instead of any answer the hub may send [`ToAgent::Refused`], which ends the stream.
 
 use serde::{Deserialize, Serialize};
 
+use super::check::{Check, Prints};
 use crate::model::{
     CellValue, Digest, Hlc, ReplicaId, RowChange, RowId, RowUpdate, Seq, Stamp, TableHeader, TableSchema,
 };
@@ -18,7 +20,7 @@ use crate::model::{
 /// The ALPN name of this version of the protocol. A change that older peers would misread takes a new one.
 pub const ALPN: &[u8] = b"federation-hub/2";
 
-/// A store's incarnation: new when a store is created, or restored from a backup.
+/// A store's incarnation: new each time the store is opened.
 pub type Incarnation = ReplicaId;
 
 /// Everything an agent says.
@@ -34,6 +36,8 @@ pub enum ToHub {
     Batch(Batch),
     /// No more batches in this sync.
     End,
+    /// Asks for fingerprints of rows.
+    Check(Check),
 }
 
 /// Who is calling, and the token that proves it.
@@ -130,6 +134,8 @@ pub enum ToAgent {
     Done(Done),
     /// The hub will not go on with this stream.
     Refused(Refused),
+    /// The answer to a [`Check`].
+    Compared(Prints),
 }
 
 /// The agent is let in.
@@ -152,6 +158,9 @@ pub struct Attached {
     pub epoch: u64,
     /// The last batch accepted of this replica, and its digest.
     pub last: Option<(u64, Digest)>,
+    /// Earlier incarnations of the store, the newest first, each with the position at which it ended. What was
+    /// merged in another one, or beyond its end, this store does not know (I15).
+    pub past: Vec<(Incarnation, Seq)>,
 }
 
 /// A batch is durable (I13).

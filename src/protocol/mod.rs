@@ -4,7 +4,9 @@
 //! write a client in another language.
 
 pub mod agent_session;
+pub mod check;
 pub mod close_code;
+pub mod extent;
 pub mod frame;
 #[cfg(test)]
 mod golden;

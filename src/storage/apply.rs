@@ -202,11 +202,16 @@ impl<'a> Applier<'a> {
             let again = refused.into_iter().map(|(at, _)| at).collect();
             refused = self.attempt(sql, ahead, again, false)?;
         }
-        let (referenced, mut refused): (Vec<_>, Vec<_>) =
+        let (referenced, waiting): (Vec<_>, Vec<_>) =
             refused.into_iter().partition(|(_, refusal)| matches!(refusal, Refusal::Referenced(_)));
-        let again = referenced.into_iter().map(|(at, _)| at).collect();
-        refused.extend(self.attempt(sql, ahead, again, true)?);
-        Ok(refused)
+        let places = |refused: &[(usize, Refusal)]| refused.iter().map(|(at, _)| *at).collect::<Vec<_>>();
+        let left = self.attempt(sql, ahead, places(&referenced), true)?;
+        if left.len() == referenced.len() {
+            return Ok(left.into_iter().chain(waiting).collect());
+        }
+        // What references them may only have waited for their new keys.
+        let waiting = self.attempt(sql, ahead, places(&waiting), false)?;
+        Ok(left.into_iter().chain(waiting).collect())
     }
 
     /// Tries the rows at these places. Returns those that were refused, which stay ahead.

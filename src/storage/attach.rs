@@ -15,7 +15,7 @@ use super::driver::{Sql, SqlError};
 use super::lease::Claim;
 use super::tenant_tables;
 use super::transaction::{Purpose, transaction, without_waiting};
-use crate::model::{Digest, Hlc, ReplicaId, StampSource};
+use crate::model::{Digest, Hlc, ReplicaId, Seq, StampSource};
 use crate::protocol::message::{Attached, Incarnation};
 
 /// Why a turn failed. Its transaction was rolled back: nothing has happened.
@@ -107,6 +107,14 @@ pub struct Reconciled {
 const DROPPED: &str = "additions and removals of this database that were under way are dropped: it is a copy, or \
                        went back in time, and nobody knows whether the hub has counted them";
 
+/// Whether what was merged here is what the store gave away, in this incarnation or in its past.
+fn is_of_past(state: &ReplicaState, current: Incarnation, past: &[(Incarnation, Seq)]) -> bool {
+    state.incarnation.is_none_or(|known| {
+        known == current
+            || past.iter().any(|(id, ended)| *id == known && state.resume.max(state.cursor) <= *ended)
+    })
+}
+
 /// Settles with the hub which batches it has accepted (I12), and which store this is (I15).
 pub fn reconcile(
     sql: &mut dyn Sql,
@@ -121,9 +129,10 @@ pub fn reconcile(
             let mut state = probe(sql)?.state;
             claim.check(state.lease.as_ref())?;
             let sent = sent_batches(sql)?;
-            let other_store = state.incarnation.is_some_and(|known| known != incarnation);
             let accepted = attached.last.map_or((0, Digest::ZERO), |last| last);
             let before = (state.n(state.acked), state.acked_digest);
+            // Of a copy of this database the hub knows more than it does; a hub that knows less has forgotten.
+            let other_store = accepted.0 < before.0 || !is_of_past(&state, incarnation, &attached.past);
             let known = sent.iter().find(|batch| (state.n(batch.mark), batch.digest) == accepted);
             let renewed = match known {
                 _ if other_store => true,

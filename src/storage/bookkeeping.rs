@@ -43,8 +43,8 @@ const TABLES: &[&str] = &[
     "CREATE INDEX _federation_log_move ON _federation_log(seq) WHERE op IN (1, 2)",
     "CREATE TABLE _federation_row(tbl INTEGER NOT NULL, k NOT NULL, id BLOB NOT NULL, batch INTEGER,
        state BLOB NOT NULL, PRIMARY KEY(tbl, k)) WITHOUT ROWID",
-    // Led by `id`: with `tbl` first, the planner takes the primary key and scans the whole table.
-    "CREATE INDEX _federation_row_id ON _federation_row(id)",
+    // Named by whoever needs it: the planner takes the primary key and scans the whole table.
+    "CREATE INDEX _federation_row_id ON _federation_row(tbl, id)",
     "CREATE INDEX _federation_row_batch ON _federation_row(batch) WHERE batch IS NOT NULL",
     "CREATE TABLE _federation_batch(mark INTEGER PRIMARY KEY, digest BLOB NOT NULL)",
     "CREATE TABLE _federation_quarantine(tbl TEXT NOT NULL, id BLOB NOT NULL, reason TEXT NOT NULL,
@@ -150,27 +150,38 @@ pub fn probe(sql: &mut dyn Sql) -> Result<Probe, SqlError> {
 }
 
 fn look(sql: &mut dyn Sql) -> Result<Probe, SqlError> {
-    let row = sql.query_row(
-        &format!(
-            "SELECT schema_version, \
-             EXISTS(SELECT 1 FROM _federation_log) \
-               OR EXISTS(SELECT 1 FROM _federation_row WHERE batch IS NOT NULL) \
-               OR EXISTS(SELECT 1 FROM _federation_table WHERE scan IS NOT NULL OR refresh), \
-             EXISTS(SELECT 1 FROM _federation_batch), \
-             (SELECT count(*) FROM _federation_quarantine), \
-             {STATE_COLUMNS} FROM pragma_schema_version, _federation_replica"
-        ),
-        &[],
-    )?;
+    let row = sql.query_row(&probe_sql(""), &[])?;
     let row = row.ok_or_else(|| SqlError::corrupt("_federation_replica is empty"))?;
-    let mut fields = Fields::from(row);
-    Ok(Probe {
-        schema_version: fields.integer()?,
-        has_changes: fields.integer()? != 0,
-        is_under_way: fields.integer()? != 0,
-        quarantined: fields.unsigned()?,
-        state: ReplicaState::read(&mut fields)?,
-    })
+    Probe::read(&mut Fields::from(row))
+}
+
+/// How many columns a probe has.
+pub const PROBE_COLUMNS: usize = 17;
+
+/// The statement of a probe, with further columns behind its own. Its first column is never negative.
+pub fn probe_sql(further: &str) -> String {
+    format!(
+        "SELECT schema_version, \
+         EXISTS(SELECT 1 FROM _federation_log) \
+           OR EXISTS(SELECT 1 FROM _federation_row WHERE batch IS NOT NULL) \
+           OR EXISTS(SELECT 1 FROM _federation_table WHERE scan IS NOT NULL OR refresh), \
+         EXISTS(SELECT 1 FROM _federation_batch), \
+         (SELECT count(*) FROM _federation_quarantine), \
+         {STATE_COLUMNS}{further} FROM pragma_schema_version, _federation_replica"
+    )
+}
+
+impl Probe {
+    /// Reads what a probe has found.
+    pub fn read(fields: &mut Fields) -> Result<Self, SqlError> {
+        Ok(Self {
+            schema_version: fields.integer()?,
+            has_changes: fields.integer()? != 0,
+            is_under_way: fields.integer()? != 0,
+            quarantined: fields.unsigned()?,
+            state: ReplicaState::read(fields)?,
+        })
+    }
 }
 
 impl ReplicaState {

@@ -7,12 +7,13 @@
 //! ```text
 //! attach | register | push | end_session   ×n      pending; each whole or not at all
 //! commit                                           one fsync for all of them; none if nothing was written
-//! welcome | snapshot                       ×m      see what is durable
+//! welcome | check | snapshot               ×m      see what is durable
 //! ```
 
 use thiserror::Error;
 
 use crate::model::{Hlc, ReplicaId, TableSchema};
+use crate::protocol::check::{CheckRequest, Prints};
 use crate::protocol::hub_request::{Caller, PullRequest, PushRequest, RegisterRequest};
 use crate::protocol::message::{Ack, Attached, Done, Incarnation, Refusal, Refused, Rows};
 
@@ -69,6 +70,15 @@ pub struct Snapshot {
     pub done: Done,
 }
 
+/// The answer to a [`CheckRequest`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// The rows that were asked for, in the order of their identities.
+    pub rows: Rows,
+    /// The fingerprints.
+    pub prints: Prints,
+}
+
 /// The rows of a large pull, a chunk at a time. Reading blocks; any thread may do it.
 pub trait RowSource: Send {
     /// The next rows; nothing when all are told.
@@ -77,7 +87,7 @@ pub trait RowSource: Send {
 
 /// A hub's store.
 pub trait HubStore: Send {
-    /// Which store this is (I15).
+    /// Under which name the store gives away positions, until it is closed (I15).
     fn incarnation(&self) -> Incarnation;
 
     /// How much is committed. Cheap.
@@ -103,6 +113,9 @@ pub trait HubStore: Send {
 
     /// What the store knows of a caller.
     fn welcome(&mut self, caller: &Caller) -> Result<Welcomed, StoreError>;
+
+    /// Fingerprints of rows as they were at a replica's cursor. Called between a commit and the next write.
+    fn check(&mut self, caller: &Caller, request: &CheckRequest) -> Result<Checked, StoreError>;
 
     /// What a replica lacks. Called between a commit and the next write.
     fn snapshot(

@@ -8,9 +8,11 @@
 //! only. Positions, clock readings and tie-breaks are unsigned 64-bit numbers kept in SQLite's signed ones,
 //! bit for bit; the first two never come near the sign.
 
+mod check;
 mod claims;
 mod contests;
 mod derive;
+mod incarnations;
 mod key;
 mod merger;
 mod open;
@@ -32,8 +34,9 @@ pub use open::OpenStoreError;
 use self::refusals::RefusedTable;
 use self::rules::TenantRules;
 use self::snapshot::ReaderPool;
-use super::hub_store::{HubStore, Snapshot, StoreError, StoreStats, Welcomed};
+use super::hub_store::{Checked, HubStore, Snapshot, StoreError, StoreStats, Welcomed};
 use crate::model::{Digest, Hlc, ReplicaId, Seq};
+use crate::protocol::check::CheckRequest;
 use crate::protocol::hub_request::{Caller, PullRequest, PushRequest, RegisterRequest};
 use crate::protocol::message::{Ack, Attached, Incarnation, Refusal};
 
@@ -62,16 +65,15 @@ pub struct SqliteHubStore {
 
 impl SqliteHubStore {
     /// Opens a store, making it if nothing is there. `:memory:` is a store that dies with its hub.
-    /// `new_incarnation` names the store if it is made now; it must be random.
-    pub fn open(data_path: &str, new_incarnation: Incarnation) -> Result<Self, OpenStoreError> {
+    /// `incarnation` names what it gives away until it is closed; it must be random.
+    pub fn open(data_path: &str, incarnation: Incarnation) -> Result<Self, OpenStoreError> {
         let (conn, readers) = if data_path == ":memory:" {
-            (open::memory(new_incarnation)?, None)
+            (open::memory()?, None)
         } else {
             let path = Path::new(data_path);
-            let (conn, lock) = open::file(path, new_incarnation)?;
+            let (conn, lock) = open::file(path)?;
             (conn, Some(Arc::new(ReaderPool::new(path, lock))))
         };
-        let incarnation = open::incarnation(&conn)?;
         let committed = open::stats(&conn)?;
         Ok(Self {
             conn,
@@ -138,15 +140,17 @@ impl HubStore for SqliteHubStore {
     }
 
     fn attach(&mut self, caller: &Caller, replica: ReplicaId) -> Result<Attached, StoreError> {
+        let incarnation = self.incarnation;
         self.write(|conn, stats| {
             let tenant = Tenant::find_or_create(conn, &caller.tenant, stats)?;
+            let past = incarnations::enter(conn, &tenant, incarnation)?;
             conn.prepare_cached(
                 "INSERT INTO replica (tenant, id, agent, epoch) VALUES (?1, ?2, ?3, 1)
                  ON CONFLICT DO UPDATE SET epoch = epoch + 1, agent = excluded.agent",
             )?
             .execute(params![tenant.id, &replica.0[..], caller.agent])?;
             let found = Replica::find(conn, &tenant, replica)?.ok_or_else(|| damaged("a replica"))?;
-            Ok(Attached { epoch: found.epoch, last: found.last })
+            Ok(Attached { epoch: found.epoch, last: found.last, past })
         })
     }
 
@@ -204,6 +208,10 @@ impl HubStore for SqliteHubStore {
             .query_row(params![tenant.id, caller.agent], |row| row.get::<_, i64>(0))
             .optional()?;
         Ok(Welcomed { counter: counter.unwrap_or(0).cast_unsigned(), highest: tenant.highest })
+    }
+
+    fn check(&mut self, caller: &Caller, request: &CheckRequest) -> Result<Checked, StoreError> {
+        check::check(&self.conn, caller, request)
     }
 
     fn snapshot(

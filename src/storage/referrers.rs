@@ -16,8 +16,8 @@ pub struct Referrers<'a> {
     pub at: usize,
     /// The number as the column stores it.
     pub value: Value,
-    /// Only rows that hold this in that column.
-    pub only: Option<(usize, Value)>,
+    /// Only rows that hold these in those columns.
+    pub only: Vec<(usize, Value)>,
 }
 
 impl<'a> Referrers<'a> {
@@ -29,11 +29,11 @@ impl<'a> Referrers<'a> {
                 let mut add =
                     |only| all.push(Self { table, at, value: column.affinity.stored(number), only });
                 match &column.references {
-                    Some(Reference::Table(name)) if name.eq_ignore_ascii_case(&parent.name) => add(None),
+                    Some(Reference::Table(name)) if name.eq_ignore_ascii_case(&parent.name) => add(vec![]),
                     Some(Reference::ByColumn { column, map }) => {
                         for (value, name) in map {
                             if name.eq_ignore_ascii_case(&parent.name) {
-                                add(Some((*column, value.clone())));
+                                add(vec![(*column, value.clone())]);
                             }
                         }
                     }
@@ -54,7 +54,7 @@ impl<'a> Referrers<'a> {
             name(self.at)
         );
         let mut params: Vec<ValueRef<'_>> = vec![(&self.value).into()];
-        if let Some((at, value)) = &self.only {
+        for (at, value) in &self.only {
             statement = format!("{statement} AND {} = ?", name(*at));
             params.push(value.into());
         }

@@ -19,11 +19,13 @@ use super::collect::{Collected, TurnLimits, collect};
 use super::context::Context;
 use super::driver::{Sql, SqlError, SqlErrorKind};
 use super::lease::Claim;
+use super::look::{Slice, waiting_tables};
 use super::quarantine::examples;
 use super::registered::{self, note_refused, tell_suspects};
 use super::settle::settle_log;
 use super::tenant_tables;
 use super::transaction::{Purpose, transaction, without_waiting};
+use super::walk::Walk;
 use crate::model::{Digest, StampSource, TableSchema, Value};
 
 /// Log entries settled in one go before remote changes are applied.
@@ -38,6 +40,8 @@ pub struct CachedCatalog {
     pub catalog: Arc<Catalog>,
     /// The digest of the definitions as they travel.
     digest: Digest,
+    /// Where the look at the replica's rows stands.
+    walk: Option<Walk>,
     /// Whether another connection can make a reader of this database wait: it is a file with a rollback
     /// journal. Readers of a write-ahead log, and of memory, wait for nobody.
     readers_wait: bool,
@@ -82,6 +86,10 @@ pub struct CollectTurn {
     pub refresh: Vec<String>,
     /// A batch, if there is something to send.
     pub collected: Collected,
+    /// Rows as they are, to be compared with what the hub has. Only with the last turn of a sync.
+    pub look: Vec<Slice>,
+    /// Rows that capture had missed, and that the next sync sends.
+    pub strays: u64,
     /// Rows that are set aside.
     pub quarantined: u64,
     /// What people should know.
@@ -111,7 +119,11 @@ fn collect_in(
     limits: TurnLimits,
     mint: &mut Mint,
 ) -> Result<CollectTurn, SqlError> {
-    let probe = probe(sql)?;
+    let mut walk = cached.as_ref().and_then(|cached| cached.walk.clone());
+    let (probe, glanced) = match (&cached, &walk) {
+        (Some(cached), Some(walk)) => walk.glance(sql, &cached.catalog)?,
+        _ => (probe(sql)?, None),
+    };
     let mut state = probe.state;
     setting.claim.check(state.lease.as_ref())?;
     if probe.is_under_way && state.lease.is_none_or(|lease| lease.holder != setting.claim.holder) {
@@ -126,6 +138,7 @@ fn collect_in(
         Some(cached) => (cached, true),
         None => (without_waiting(sql, |sql| read_catalog(sql, setting.options, &state))?, false),
     };
+    let walk = walk.get_or_insert_with(|| Walk::starting_at(mint()));
     let suspects =
         if is_fresh { None } else { without_waiting(sql, |sql| tell_suspects(sql, &catalog.catalog))? };
     let is_known = state.schema_digest == Some(catalog.digest);
@@ -137,9 +150,12 @@ fn collect_in(
         refresh: Vec::new(),
         collected: Collected::default(),
         quarantined: probe.quarantined,
+        look: Vec::new(),
+        strays: 0,
         notices: suspects.into_iter().collect(),
     };
-    if probe.has_changes || !is_fresh {
+    let is_idle = is_fresh && !probe.has_changes;
+    if !is_idle {
         turn.refresh = registered::to_refresh(sql)?;
         turn.collected = without_waiting(sql, |sql| {
             let catalog = turn.catalog.catalog.clone();
@@ -153,7 +169,34 @@ fn collect_in(
         }
         turn.state = state;
     }
+    if turn.state.cursor > 0 && is_idle {
+        turn.look = walk.go_on(glanced);
+    } else if turn.state.cursor > 0 && !turn.collected.more {
+        without_waiting(sql, |sql| check(sql, &mut turn, walk, is_fresh))?;
+    }
+    turn.catalog.walk = Some(walk.clone());
     Ok(turn)
+}
+
+/// Takes in some rows for the self-check, now that the log is settled; more of them if the catalog is not `is_fresh`:
+/// at the beginning of a connection, or where somebody has changed the schema.
+fn check(sql: &mut dyn Sql, turn: &mut CollectTurn, walk: &mut Walk, is_fresh: bool) -> Result<(), SqlError> {
+    let catalog = Arc::clone(&turn.catalog.catalog);
+    let waiting = waiting_tables(sql)?;
+    turn.look = if is_fresh {
+        let glanced = walk.glance(sql, &catalog)?.1;
+        walk.go_on(glanced)
+    } else {
+        walk.look(sql, &catalog, &waiting)?
+    };
+    let waits = |name: &str| catalog.table(name).is_none_or(|table| waiting.contains(&table.number));
+    turn.look.retain(|slice| !waits(&slice.bounds.table));
+    if let Some((count, table)) = walk.capture_strays(sql, &catalog, &waiting)? {
+        turn.strays = count;
+        let name = &table.name;
+        turn.notices.push(format!("table {name}: rows that capture had missed were found, and are sent"));
+    }
+    Ok(())
 }
 
 /// What one applying turn did.
@@ -199,6 +242,7 @@ pub fn apply_turn(
         setting.claim.check(state.lease.as_ref())?;
         state.lease = incoming.done.is_none().then(|| setting.claim.lease());
         let mut notices = Vec::new();
+        let walk = cached.as_ref().and_then(|cached| cached.walk.clone());
         let fresh = cached.filter(|cached| cached.schema_version == probe.schema_version);
         let mut catalog = match fresh {
             Some(cached) => cached,
@@ -214,7 +258,7 @@ pub fn apply_turn(
         }
         let shared = catalog.catalog.clone();
         let mut context = context(&shared, &state, setting.clock, mint);
-        while !settle_log(sql, &mut context, SETTLE, 0, &mut |_, _, _, _| Ok(()))? {}
+        settle_all(sql, &mut context)?;
         if incoming.done.is_some() {
             if let Some(digest) = extras.schema_digest {
                 state.schema_digest = Some(digest);
@@ -243,11 +287,19 @@ pub fn apply_turn(
         }
         // Triggers that were suspended and are back have changed the version, but not the catalog.
         catalog.schema_version = schema_version(sql)?;
+        catalog.walk = walk;
         Ok(ApplyTurn { state, catalog, applied, notices })
     })
 }
 
-fn context<'a>(
+/// Settles the whole log before remote changes are applied.
+pub(super) fn settle_all(sql: &mut dyn Sql, context: &mut Context<'_>) -> Result<(), SqlError> {
+    while !settle_log(sql, context, SETTLE, 0, &mut |_, _, _, _| Ok(()))? {}
+    Ok(())
+}
+
+/// What the storage functions of one turn share.
+pub(super) fn context<'a>(
     catalog: &'a Catalog,
     state: &ReplicaState,
     clock: HubClock,
@@ -276,7 +328,7 @@ fn read_catalog(
     let is =
         |row: Option<Vec<Value>>, text: &str| matches!(row.as_deref(), Some([Value::Text(it)]) if it == text);
     let readers_wait = !is(file, "") && !is(journal, "wal");
-    Ok(CachedCatalog { schema_version, catalog: Arc::new(catalog), digest, readers_wait })
+    Ok(CachedCatalog { schema_version, catalog: Arc::new(catalog), digest, walk: None, readers_wait })
 }
 
 fn schema_digest(catalog: &Catalog) -> Result<Digest, SqlError> {

@@ -45,7 +45,8 @@ impl LocalKey {
         }
     }
 
-    fn as_param(&self) -> ValueRef<'_> {
+    /// The parameter for `_federation_row.k`.
+    pub fn as_param(&self) -> ValueRef<'_> {
         match self {
             Self::Number(number) => ValueRef::Integer(*number),
             Self::Natural(bytes) => ValueRef::Blob(bytes),
@@ -53,7 +54,8 @@ impl LocalKey {
         }
     }
 
-    fn read(value: &mut Value) -> Result<Self, SqlError> {
+    /// Reads it from the bookkeeping.
+    pub fn read(value: &mut Value) -> Result<Self, SqlError> {
         match std::mem::replace(value, Value::Null) {
             Value::Integer(number) => Ok(Self::Number(number)),
             Value::Blob(bytes) if bytes.first() == Some(&0) => <[u8; 17]>::try_from(bytes)
@@ -140,14 +142,14 @@ impl Entry {
     /// The bookkeeping of the row of this identity.
     pub fn by_id(sql: &mut dyn Sql, table: &Table, id: RowId) -> Result<Option<Self>, SqlError> {
         let row = sql.query_row(
-            &format!("{ENTRY} WHERE tbl = ? AND id = ?"),
+            &format!("{ENTRY} INDEXED BY _federation_row_id WHERE tbl = ? AND id = ?"),
             &[table.number.into(), ValueRef::Blob(&id.0)],
         )?;
         row.map(|mut row| Self::read(&mut row)).transpose()
     }
 
     /// Reads the columns of [`ENTRY`].
-    fn read(row: &mut [Value]) -> Result<Self, SqlError> {
+    pub fn read(row: &mut [Value]) -> Result<Self, SqlError> {
         let [key, Value::Blob(id), batch, Value::Blob(state)] = row else {
             return Err(SqlError::corrupt("_federation_row holds something else"));
         };
@@ -157,6 +159,31 @@ impl Entry {
             sending: Sending::read(batch),
             meta: RowMeta::decode(state)?,
         })
+    }
+
+    /// What is known of a table's rows from one identity, which is not among them, up to another; at most `limit`
+    /// of them, in the order of their identities.
+    pub fn in_range(
+        sql: &mut dyn Sql,
+        table: &Table,
+        after: Option<RowId>,
+        upto: Option<RowId>,
+        limit: u64,
+    ) -> Result<Vec<Self>, SqlError> {
+        let after = after.as_ref().map_or(&[][..], |id| &id.0[..]);
+        // Longer than any identity, and so behind all of them.
+        let upto = upto.as_ref().map_or(&[0xff; 17][..], |id| &id.0[..]);
+        let mut entries = Vec::new();
+        sql.query(
+            "SELECT k, id, batch, state FROM _federation_row INDEXED BY _federation_row_id \
+             WHERE tbl = ? AND id > ? AND id <= ? ORDER BY id LIMIT ?",
+            &[table.number.into(), ValueRef::Blob(after), ValueRef::Blob(upto), integer(limit)?],
+            &mut |row| {
+                entries.push(Self::read(row)?);
+                Ok(())
+            },
+        )?;
+        Ok(entries)
     }
 
     /// Rows with something to send, beginning with those to be offered again.

@@ -12,10 +12,11 @@ use super::rows::{Entry, LocalKey, Sending, read_row};
 use super::swaps::delete;
 use crate::model::{RowId, Seq, Value};
 
-/// A change of one column of rows: those that hold one value get another.
+/// A change of a reference: rows that hold one get another.
 struct Repoint<'a> {
     referrers: Referrers<'a>,
-    new: Value,
+    /// What they get, by the positions of columns.
+    new: Vec<(usize, Value)>,
 }
 
 impl Applier<'_> {
@@ -131,7 +132,7 @@ impl Applier<'_> {
         if let (LocalKey::Number(old), LocalKey::Number(new)) = (&from.key, &to.key) {
             for referrers in Referrers::all(self.catalog, table, *old) {
                 let new = referrers.table.columns[referrers.at].affinity.stored(*new);
-                changes.push(Repoint { referrers, new });
+                changes.push(Repoint { new: vec![(referrers.at, new)], referrers });
             }
         }
         changes.extend(self.plain_references(sql, table, from, to)?);
@@ -164,18 +165,21 @@ impl Applier<'_> {
         };
         for link in &table.children {
             let Some(child) = self.catalog.table(&link.child) else { continue };
+            let mut only = Vec::new();
+            let mut now = Vec::new();
             for (from, to) in &link.columns {
-                let Some(at) = child.position(from).filter(|&at| child.columns[at].references.is_none())
-                else {
-                    continue;
-                };
+                let at = child.position(from).filter(|&at| child.columns[at].references.is_none());
                 let cells = (cell(table, &old_key, &old, to), cell(table, &new_key, &new, to));
-                if let (Some(old), Some(new)) = cells
-                    && old != new
-                {
-                    let referrers = Referrers { table: child, at, value: old.clone(), only: None };
-                    changes.push(Repoint { referrers, new: new.clone() });
+                if let (Some(at), (Some(old), Some(new))) = (at, cells) {
+                    only.push((at, old.clone()));
+                    now.push((at, new.clone()));
                 }
+            }
+            if only.len() == link.columns.len()
+                && only != now
+                && let Some((at, value)) = only.pop()
+            {
+                changes.push(Repoint { referrers: Referrers { table: child, at, value, only }, new: now });
             }
         }
         Ok(changes)
@@ -200,10 +204,10 @@ fn alias(sql: &mut dyn Sql, table: &Table, lost: RowId, survivor: RowId) -> Resu
 impl Repoint<'_> {
     /// Changes the rows, and what is remembered of them: it is no write.
     fn run(&self, sql: &mut dyn Sql) -> Result<Option<String>, SqlError> {
-        let Referrers { table, at, .. } = self.referrers;
+        let table = self.referrers.table;
         for key in self.referrers.keys(sql)? {
-            let cell = (table.columns[at].name.as_str(), &self.new);
-            if let Some(reason) = set_cells(sql, table, &key, [cell])? {
+            let cells = self.new.iter().map(|(at, value)| (table.columns[*at].name.as_str(), value));
+            if let Some(reason) = set_cells(sql, table, &key, cells)? {
                 return Ok(Some(reason));
             }
             self.remember(sql, &key)?;
@@ -215,19 +219,21 @@ impl Repoint<'_> {
         if key.contains(&Value::Null) {
             return Ok(());
         }
-        let Referrers { table, at, .. } = self.referrers;
+        let table = self.referrers.table;
         let was = LocalKey::of(table, key)?;
         let Some(mut entry) = Entry::by_key(sql, table, &was)? else { return Ok(()) };
-        if let Some(cell) = entry.meta.cell(table.columns[at].number).copied() {
-            entry.meta.put(CellMeta { fingerprint: fingerprint(&self.new), ..cell });
+        let mut new_key = key.to_vec();
+        for (at, value) in &self.new {
+            if let Some(cell) = entry.meta.cell(table.columns[*at].number).copied() {
+                entry.meta.put(CellMeta { fingerprint: fingerprint(value), ..cell });
+            }
+            if let Key::Natural(positions) = &table.key
+                && let Some(part) = positions.iter().position(|position| position == at)
+            {
+                new_key[part] = value.clone();
+            }
         }
-        if let Key::Natural(positions) = &table.key
-            && let Some(part) = positions.iter().position(|&position| position == at)
-        {
-            let mut key = key.to_vec();
-            key[part] = self.new.clone();
-            entry.key = LocalKey::of(table, &key)?;
-        }
+        entry.key = LocalKey::of(table, &new_key)?;
         entry.update(sql, table, &was)
     }
 }

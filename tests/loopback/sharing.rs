@@ -20,7 +20,8 @@ async fn rows_travel_and_an_idle_sync_is_small() {
     b.sync().await;
     let idle = b.sync().await;
     assert_eq!((idle.pushed, idle.pulled), (0, 0));
-    assert!(idle.bytes_sent < 100 && idle.bytes_received < 100, "{idle:?}");
+    // About half of it is what the self-check asks: a table, its columns, and from where.
+    assert!(idle.bytes_sent < 150 && idle.bytes_received < 100, "{idle:?}");
     assert_eq!(site.hub.stats().connected_agents, 2);
     a.agent.disconnect().await;
     b.agent.disconnect().await;

@@ -172,20 +172,6 @@ fn a_rule_that_is_declared_later_holds_for_the_rows_that_are_there() {
 }
 
 #[test]
-fn a_copy_of_a_database_does_not_count_twice_what_was_under_way() {
-    let (mut hub, mut a, mut b) = ruled();
-    let before = a.copy();
-    a.run("UPDATE skills SET uses = uses + 1");
-    a.sync_with(&mut hub, Fate::LosesAnswer, &mut |_| {});
-    a.sync(&mut hub);
-    a.run("UPDATE skills SET uses = uses + 1").sync(&mut hub);
-    a.restore(&before);
-    a.run("UPDATE skills SET uses = uses + 5");
-    settle(&mut hub, &mut a, &mut b, USES);
-    assert_eq!(a.rows(USES)[0][1], number(17), "and what was written in the copy counts");
-}
-
-#[test]
 fn a_hub_that_lost_everything_gets_the_sum_back_and_goes_on_adding() {
     let (mut hub, mut a, mut b) = ruled();
     a.run("UPDATE skills SET uses = uses + 1");

@@ -13,7 +13,7 @@ use federation_hub::protocol::hub_session::{
     HubExchange, HubSession, Input, Output, SessionInput, SessionOutput,
 };
 use federation_hub::protocol::message::{Done, Refused, ToAgent, ToHub, Welcome};
-use federation_hub::storage::hub_store::{RowSource, StoreError, Welcomed, hub_time_ms};
+use federation_hub::storage::hub_store::{Checked, RowSource, StoreError, Welcomed, hub_time_ms};
 use federation_hub::storage::hub_store_sqlite::SqliteHubStore;
 use rusqlite::Connection as Sqlite;
 use tempfile::TempDir;
@@ -114,10 +114,11 @@ impl HubSide {
 
     /// Starts it with what its file holds.
     pub fn start(&mut self) {
-        let path = self.path();
-        let store = SqliteHubStore::open(path.to_str().unwrap(), ReplicaId([1; 16])).unwrap();
-        self.store = Some(Mortal::new(store));
         self.life += 1;
+        let incarnation = ReplicaId(u128::from(self.life).to_be_bytes());
+        let path = self.path();
+        let store = SqliteHubStore::open(path.to_str().unwrap(), incarnation).unwrap();
+        self.store = Some(Mortal::new(store));
     }
 
     /// Whether it runs.
@@ -158,14 +159,12 @@ impl HubSide {
     }
 
     /// Replaces the file of a hub that does not run, as the README says it is done.
-    pub fn restore(&mut self, copy: &[u8], incarnation: ReplicaId) {
+    pub fn restore(&mut self, copy: &[u8]) {
         assert!(!self.is_up());
         for suffix in ["", "-wal", "-shm"] {
             let _ = std::fs::remove_file(self.directory.path().join(format!("hub.db{suffix}")));
         }
         std::fs::write(self.path(), copy).unwrap();
-        let file = Sqlite::open(self.path()).unwrap();
-        file.execute("UPDATE meta SET incarnation = ?1", [&incarnation.0[..]]).unwrap();
     }
 
     /// What is to be done.
@@ -318,6 +317,10 @@ impl HubSide {
                 stream.exchange.handle(Input::Registered(answer.map_err(Refused::from)));
             }
             Reply::Pushed(answer) => stream.exchange.handle(Input::Pushed(answer.map_err(Refused::from))),
+            Reply::Checked(answer) => {
+                let answer = answer.map(|Checked { rows, prints }| (rows, prints));
+                stream.exchange.handle(Input::Checked(answer.map_err(Refused::from)));
+            }
             Reply::Pulled(Err(error)) => stream.exchange.handle(Input::Pulled(Err(error.into()))),
             Reply::Pulled(Ok(snapshot)) => {
                 stream.exchange.handle(Input::PulledTables(snapshot.tables));

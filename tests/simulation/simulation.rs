@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use federation_hub::model::ReplicaId;
 use federation_hub::storage::driver::{Sql, SqlErrorKind};
 
 use crate::case::{Case, Step};
@@ -350,8 +349,7 @@ impl Simulation {
     fn restore(&mut self) {
         let Some(backup) = &self.backup else { return };
         self.hub.crash();
-        let incarnation = ReplicaId(self.dice.number().to_be_bytes().repeat(2).try_into().unwrap());
-        self.hub.restore(&backup.file, incarnation);
+        self.hub.restore(&backup.file);
         self.ledger = backup.ledger.clone();
         self.hub.start();
     }

@@ -1,9 +1,10 @@
 //! A hub's store that dies in the middle of its work.
 
 use federation_hub::model::ReplicaId;
+use federation_hub::protocol::check::CheckRequest;
 use federation_hub::protocol::hub_request::{Caller, PullRequest, PushRequest, RegisterRequest};
 use federation_hub::protocol::message::{Ack, Attached, Incarnation};
-use federation_hub::storage::hub_store::{HubStore, Snapshot, StoreError, StoreStats, Welcomed};
+use federation_hub::storage::hub_store::{Checked, HubStore, Snapshot, StoreError, StoreStats, Welcomed};
 
 /// A batch that has become durable for the first time.
 pub struct Accepted {
@@ -108,6 +109,10 @@ impl<S: HubStore> HubStore for Mortal<S> {
 
     fn welcome(&mut self, caller: &Caller) -> Result<Welcomed, StoreError> {
         self.work()?.welcome(caller)
+    }
+
+    fn check(&mut self, caller: &Caller, request: &CheckRequest) -> Result<Checked, StoreError> {
+        self.work()?.check(caller, request)
     }
 
     fn snapshot(

@@ -14,8 +14,10 @@ use federation_hub::storage::apply::Incoming;
 use federation_hub::storage::attach::{TurnError, open, reconcile};
 use federation_hub::storage::bookkeeping::{ReplicaState, SentBatch};
 use federation_hub::storage::driver::{SqlError, SqlErrorKind};
+use federation_hub::storage::look::Slice;
 use federation_hub::storage::replica::{ApplyExtras, Setting, apply_turn, collect_turn};
 use federation_hub::storage::scratch::prove_harmless;
+use federation_hub::storage::search::{Search, compare};
 
 use crate::network::{ConnectionId, IDLE_MS, Network, Packet, StreamId};
 use crate::process::{Process, Session, tenant_name};
@@ -90,6 +92,8 @@ pub struct Sync {
     busy_since_ms: Option<i64>,
     push: Option<Push>,
     slices: VecDeque<Incoming>,
+    /// What the self-check of this sync has looked at.
+    look: Vec<Slice>,
     arrived: Arrived,
     is_done: bool,
     pub moved: Moved,
@@ -125,6 +129,7 @@ impl Sync {
             busy_since_ms: None,
             push: None,
             slices: VecDeque::new(),
+            look: Vec::new(),
             arrived: Arrived::default(),
             is_done: false,
             moved: Moved::default(),
@@ -348,12 +353,21 @@ impl Process {
             sync.push = Some(Push { exchange, state, under_way: VecDeque::new() });
         }
         sync.moved.rejected += turn.collected.rejected.len() as u64;
+        if turn.strays > 0 {
+            return Flow::Broken(format!("rows that nobody has written differ: {:?}", turn.notices));
+        }
         if let Some((sent, batch)) = turn.collected.batch {
             sync.send_batch(session.connection, network, sent, batch, turn.collected.rows);
         }
         if turn.collected.more {
             sync.stage = Stage::Collect;
             return Flow::Soon(1);
+        }
+        if let Some(push) = sync.push.as_mut().filter(|_| !turn.look.is_empty()) {
+            let check = compare(&turn.look);
+            push.exchange.asked(check.ranges.len());
+            network.send(session.connection, Way::ToHub, sync.stream, Packet::of(&ToHub::Check(check)));
+            sync.look = turn.look;
         }
         network.send(session.connection, Way::ToHub, sync.stream, Packet::of(&ToHub::End));
         network.send(session.connection, Way::ToHub, sync.stream, Packet::End);
@@ -373,6 +387,12 @@ impl Process {
             Err(ExchangeError::Refused(why)) => return refused(&why),
             Err(error) => return Flow::Broken(error.to_string()),
             Ok(Step::Acked(ack)) => sync.acknowledged(&ack),
+            Ok(Step::Compared(prints)) => {
+                // Nothing damages a database here, so that nothing may be found to be damaged.
+                if Search::new(&sync.look, &prints).next_step().is_some() {
+                    return Flow::Broken("the self-check finds a difference".into());
+                }
+            }
             Ok(Step::Tables(tables)) => {
                 let known = self.attached.as_ref().and_then(|(_, catalog)| catalog.as_ref());
                 for table in &tables {

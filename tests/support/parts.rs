@@ -25,6 +25,7 @@ pub struct Counts {
     pub conflicts: u64,
     pub quarantined: u64,
     pub rejected: u64,
+    pub healed: u64,
 }
 
 /// Runs a turn, and once more each time that it finds the database busy: what the engine does.

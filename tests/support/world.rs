@@ -1,13 +1,15 @@
 //! Agents and a hub without a network: the real storage on both sides, on in-memory SQLite, driven by hand.
 
+pub mod checking;
 pub mod parts;
 
+use checking::Asker;
 pub use parts::{Counts, Fate};
 use parts::{cut, until_free};
 
 use federation_hub::model::{ReplicaId, Value};
 use federation_hub::protocol::hub_request::{Caller, PullRequest, RegisterRequest};
-use federation_hub::protocol::message::{Ack, Contested, Refusal};
+use federation_hub::protocol::message::{Ack, Batch, Contested, Refusal};
 use federation_hub::storage::apply::Incoming;
 use federation_hub::storage::attach::{TurnError, open, reconcile};
 use federation_hub::storage::bookkeeping::SentBatch;
@@ -58,6 +60,14 @@ pub struct Agent {
     pub bears_rejection: bool,
     /// The contests that its pushes were told of.
     pub contests: Vec<Contested>,
+    /// The last batch that never arrived, and the replica and the epoch that it is of.
+    pub lost: Option<(ReplicaId, u64, Batch)>,
+    /// Rows that its syncs have compared with the hub's.
+    pub looked_at: usize,
+    /// Questions that it has asked for that.
+    pub exchanges: usize,
+    /// Whether its rows may differ from the hub's without having been written.
+    pub bears_damage: bool,
 }
 
 impl Agent {
@@ -91,6 +101,10 @@ impl Agent {
             notices: Vec::new(),
             bears_rejection: false,
             contests: Vec::new(),
+            lost: None,
+            looked_at: 0,
+            exchanges: 0,
+            bears_damage: false,
         }
     }
 
@@ -166,6 +180,7 @@ impl Agent {
             let reconciled =
                 reconcile(&mut self.sql, &self.caller.tenant, incarnation, &attached, fresh, claim).unwrap();
             state = reconciled.state;
+            self.notices.extend(reconciled.notice);
             if !reconciled.renewed {
                 self.attached = Some((attached.epoch, None));
                 return (attached.epoch, None);
@@ -262,6 +277,8 @@ impl Agent {
             resume: first.state.resume,
             refresh: first.refresh.clone(),
         };
+        let mut asker = Asker { replica: request.replica, epoch, cursor: request.cursor };
+        let search = self.compare(hub, asker, &first.look)?;
         let now_ms = self.hub_clock().now_ms;
         let snapshot = hub.store.snapshot(&self.caller, &request, now_ms)?;
         meanwhile(self);
@@ -308,6 +325,8 @@ impl Agent {
             counts.pulled += turn.applied.rows;
             counts.quarantined = turn.applied.quarantined;
         }
+        asker.cursor = snapshot.done.cursor;
+        self.heal(hub, asker, search, &mut catalog, &mut counts)?;
         self.notices.extend(snapshot.done.refused.iter().map(|(_, reason)| reason.clone()));
         self.attached = Some((epoch, catalog));
         Ok(Some(counts))
@@ -331,6 +350,9 @@ impl Agent {
                 let setting = Setting { clock, claim, options: &self.options };
                 collect_turn(&mut self.sql, catalog.clone(), setting, self.limits, &mut self.mint)
             });
+            let look = turn.look.clone();
+            assert!(self.bears_damage || turn.strays == 0, "{:?}", turn.notices);
+            counts.healed += turn.strays;
             self.notices.extend(turn.notices.iter().cloned());
             *catalog = Some(turn.catalog.clone());
             let (more, rows) = (turn.collected.more, turn.collected.rows);
@@ -346,6 +368,7 @@ impl Agent {
             }
             if let Some((sent, batch)) = &turn.collected.batch {
                 if fate == Fate::LosesBatch {
+                    self.lost = Some((turn.state.replica, epoch, batch.clone()));
                     return Ok(None);
                 }
                 let ack = hub.push(&self.caller, turn.state.replica, epoch, batch)?;
@@ -353,8 +376,10 @@ impl Agent {
                 counts.pushed += rows;
                 acked.push(*sent);
             }
-            first.get_or_insert(turn);
+            let first_turn = first.get_or_insert(turn);
             if !more {
+                // The last turn has looked at rows, if any has.
+                first_turn.look = look;
                 return Ok(first.map(|first| (first, acked)));
             }
         }

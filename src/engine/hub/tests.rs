@@ -186,7 +186,9 @@ impl Synced {
                 ToAgent::Rows(rows) => synced.rows.extend(rows.rows),
                 ToAgent::Done(done) => synced.done = Some(done),
                 ToAgent::Refused(refused) => synced.refused = Some(refused),
-                ToAgent::Welcome(_) | ToAgent::Attached(_) => panic!("out of order: {message:?}"),
+                ToAgent::Welcome(_) | ToAgent::Attached(_) | ToAgent::Compared(_) => {
+                    panic!("out of order: {message:?}")
+                }
             }
         }
         synced

@@ -37,7 +37,7 @@ impl HubStore for Notebook {
 
     fn attach(&mut self, _: &Caller, _: ReplicaId) -> Answer<Attached> {
         self.note("attach");
-        Ok(Attached { epoch: 1, last: None })
+        Ok(Attached { epoch: 1, last: None, past: vec![] })
     }
 
     fn register(&mut self, _: &Caller, _: &RegisterRequest) -> Answer<()> {
@@ -74,6 +74,10 @@ impl HubStore for Notebook {
     fn welcome(&mut self, _: &Caller) -> Answer<Welcomed> {
         self.note("welcome");
         Ok(Welcomed::default())
+    }
+
+    fn check(&mut self, _: &Caller, _: &CheckRequest) -> Result<Checked, StoreError> {
+        Ok(Checked::default())
     }
 
     fn snapshot(&mut self, _: &Caller, _: &PullRequest, _: i64) -> Answer<Snapshot> {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::model::{Agreement, Digest, Hlc, KeyKind, RowChange, RowId, Stamp, TableHeader, Value, Write};
+use crate::protocol::check::Check;
 
 fn caller(agent: &str) -> Caller {
     Caller { tenant: "acme".into(), agent: agent.into() }
@@ -126,7 +127,7 @@ fn an_attach_is_the_whole_of_its_stream() {
     let mut exchange = after([attach()]);
     assert_eq!(exchange.poll(), Some(Output::Store(StoreRequest::Attach(REPLICA))));
     assert!(!exchange.wants_message());
-    exchange.handle(Input::Attached(Ok(Attached { epoch: 1, last: None })));
+    exchange.handle(Input::Attached(Ok(Attached { epoch: 1, last: None, past: vec![] })));
     assert!(matches!(exchange.poll(), Some(Output::Send(ToAgent::Attached(_)))));
     assert_eq!(exchange.poll(), Some(Output::Finish));
 
@@ -225,4 +226,34 @@ fn an_agent_that_gives_up_gets_no_answer() {
     pulling.poll();
     pulling.handle(Input::Finished);
     assert_eq!(pulling.poll(), None, "the end of an agent's words is expected after End");
+}
+
+#[test]
+fn a_check_is_asked_of_the_store_and_answered_in_its_place() {
+    let range = Range { table: "notes".into(), columns: vec![], after: None, upto: None, left_out: vec![] };
+    let check = |ranges| ToHub::Check(Check { ranges, rows: true });
+    let mut exchange = after([ToHub::Sync(begin()), check(vec![range.clone()]), ToHub::End]);
+    let Some(Output::Store(StoreRequest::Check(asked))) = exchange.poll() else { panic!("no check") };
+    assert_eq!((asked.replica, asked.epoch, asked.cursor), (REPLICA, begin().epoch, begin().cursor));
+    assert!(matches!(exchange.poll(), Some(Output::Store(StoreRequest::Pull(_)))));
+    exchange.handle(Input::Checked(Ok((Rows::default(), vec![None]))));
+    assert_eq!(exchange.poll(), Some(Output::Send(ToAgent::Compared(vec![None]))), "and no empty Rows");
+    assert_eq!(refusal(&mut after([check(vec![])])), Refusal::Protocol, "before the sync has begun");
+    let many = check(vec![range.clone(); MAX_CHECK_RANGES + 1]);
+    let long = check(vec![Range { left_out: vec![RowId([0; 16]); MAX_CHECK_ROWS + 1], ..range }]);
+    for excessive in [many, long] {
+        assert_eq!(refusal(&mut after([ToHub::Sync(begin()), excessive])), Refusal::Protocol);
+    }
+}
+
+#[test]
+fn checks_that_wait_for_the_store_hold_the_agent_back() {
+    let mut exchange = after([ToHub::Sync(begin())]);
+    for _ in 0..MAX_BATCHES_IN_FLIGHT {
+        assert!(exchange.wants_message());
+        exchange.handle(Input::Message(ToHub::Check(Check::default())));
+    }
+    assert!(!exchange.wants_message());
+    exchange.handle(Input::Checked(Ok((Rows::default(), vec![]))));
+    assert!(exchange.wants_message());
 }

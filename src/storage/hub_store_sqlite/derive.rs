@@ -310,9 +310,9 @@ impl<'a> Deriver<'a> {
         let mut targets = BTreeSet::new();
         for member in self.members(no)? {
             targets.insert(self.rows.get(member)?.id.into());
+            targets.extend(self.claims.held_by(member)?.into_iter().map(Target::from));
+            targets.extend(self.claims.formerly_held_by(member)?.into_iter().map(Target::from));
         }
-        targets.extend(self.claims.held_by(no)?.into_iter().map(Target::from));
-        targets.extend(self.claims.formerly_held_by(no)?.into_iter().map(Target::from));
         self.referencing(&targets)
     }
 

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use thiserror::Error;
 
-use crate::protocol::message::Incarnation;
 use crate::storage::hub_store::StoreStats;
 
 /// "FEDH": what makes a SQLite file a hub's.
@@ -31,7 +30,6 @@ const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 /// from which every reader needs the whole row: a replica is not told of rows that only it has changed.
 /// All of that is in the index, so that rows that are not told are not read.
 const SCHEMA: &str = "
-    CREATE TABLE meta (incarnation BLOB NOT NULL) STRICT;
     CREATE TABLE tenant (
         id INTEGER PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,
@@ -39,6 +37,13 @@ const SCHEMA: &str = "
         highest INTEGER NOT NULL DEFAULT 0,
         rows INTEGER NOT NULL DEFAULT 0
     ) STRICT;
+    CREATE TABLE incarnation (
+        tenant INTEGER NOT NULL,
+        n INTEGER NOT NULL,
+        id BLOB NOT NULL,
+        began INTEGER NOT NULL,
+        PRIMARY KEY (tenant, n)
+    ) STRICT, WITHOUT ROWID;
     CREATE TABLE table_schema (
         tenant INTEGER NOT NULL,
         id INTEGER NOT NULL,
@@ -177,14 +182,14 @@ impl OpenStoreError {
 }
 
 /// Opens a file store, and holds a lock on it that dies with the process.
-pub fn file(path: &Path, new_incarnation: Incarnation) -> Result<(Connection, File), OpenStoreError> {
+pub fn file(path: &Path) -> Result<(Connection, File), OpenStoreError> {
     check_header(path)?;
     let lock = lock(path)?;
     let mut conn = Connection::open(path)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
     // The layout is made in rollback-journal mode, so that the application id is in the file itself, not
     // only in a WAL, from the first moment on.
-    create_if_empty(&mut conn, new_incarnation)?;
+    create_if_empty(&mut conn)?;
     let found: u32 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if found != LAYOUT {
         return Err(OpenStoreError::of_layout(path, found));
@@ -195,9 +200,9 @@ pub fn file(path: &Path, new_incarnation: Incarnation) -> Result<(Connection, Fi
 }
 
 /// Opens a store in memory.
-pub fn memory(new_incarnation: Incarnation) -> Result<Connection, OpenStoreError> {
+pub fn memory() -> Result<Connection, OpenStoreError> {
     let mut conn = Connection::open_in_memory()?;
-    create_if_empty(&mut conn, new_incarnation)?;
+    create_if_empty(&mut conn)?;
     configure(&conn)?;
     Ok(conn)
 }
@@ -209,12 +214,6 @@ pub fn reader(path: &Path) -> Result<Connection, rusqlite::Error> {
     conn.pragma_update(None, "query_only", true)?;
     conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
     Ok(conn)
-}
-
-/// Which store this is.
-pub fn incarnation(conn: &Connection) -> Result<Incarnation, OpenStoreError> {
-    let bytes: Vec<u8> = conn.query_row("SELECT incarnation FROM meta", [], |row| row.get(0))?;
-    Ok(Incarnation::from_slice(&bytes).ok_or(rusqlite::Error::InvalidQuery)?)
 }
 
 /// Counts what is there. Every tenant keeps its own count, so this reads no rows.
@@ -272,12 +271,11 @@ fn lock(path: &Path) -> Result<File, OpenStoreError> {
     }
 }
 
-fn create_if_empty(conn: &mut Connection, incarnation: Incarnation) -> Result<(), rusqlite::Error> {
+fn create_if_empty(conn: &mut Connection) -> Result<(), rusqlite::Error> {
     let transaction = conn.transaction()?;
     let existing: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if existing == 0 {
         transaction.execute_batch(SCHEMA)?;
-        transaction.execute("INSERT INTO meta (incarnation) VALUES (?1)", [&incarnation.0[..]])?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         transaction.pragma_update(None, "user_version", LAYOUT)?;
     }

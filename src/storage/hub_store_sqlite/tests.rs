@@ -11,6 +11,7 @@ use crate::model::{
     Agreement, CellValue, KeyKind, Op, RowChange, RowId, RowUpdate, Stamp, TableHeader, TableSchema, Value,
     Write,
 };
+use crate::protocol::limits::MAX_PAST_INCARNATIONS;
 use crate::protocol::message::{BatchBody, Rows};
 
 const NOW_MS: i64 = 1_700_000_000_000;

@@ -22,7 +22,7 @@ fn what_was_acknowledged_survives_a_restart() {
 
         let again = TestHub::start(path).await;
         let back = again.agent("acme", "alice", 1).await;
-        assert_eq!(back.welcome.incarnation, alice.welcome.incarnation);
+        assert_eq!(back.attached.past, [(alice.welcome.incarnation, 2)]);
         assert_eq!(back.welcome.counter, 2, "idle syncs count");
         assert_eq!((back.attached.epoch, back.last), (2, alice.last));
         let mut bob = again.agent("acme", "bob", 2).await;

@@ -68,6 +68,7 @@ impl Deriver<'_> {
                 }
             }
             again.extend(self.referencing(&[Target::from(key)].into())?);
+            again.extend(self.children(row)?);
         }
         Ok(again)
     }
@@ -264,15 +265,25 @@ impl Deriver<'_> {
         let columns = rules.with_links(&rules.unique[key].columns);
         accepted.retain(|column, _| columns.contains(column));
         let work = self.work_mut(no)?;
-        let mut changed = Vec::new();
+        let values = work.values.clone();
+        let mut changed = BTreeMap::new();
         for (column, accepted) in accepted {
             if work.value(column).as_ref() != Some(&accepted) {
                 work.values.insert(column, accepted);
-                changed.push(rules.columns[usize::from(column)].as_str());
+                changed.insert(column, rules.columns[usize::from(column)].as_str());
+            }
+        }
+        // What it referenced may have another key by now.
+        for link in rules.links.iter().filter(|link| link.columns.iter().any(|it| changed.contains_key(it))) {
+            let Some(values) = self.work(no)?.link_values(link) else { continue };
+            if matches!(self.parent(link, &values, &mut BTreeSet::new())?, Some((_, true))) {
+                changed.clear();
+                break;
             }
         }
         if changed.is_empty() {
-            work.withheld = true;
+            let work = self.work_mut(no)?;
+            (work.withheld, work.values) = (true, values);
             again.insert(no);
             self.report.note(format!(
                 "a row of {} is withheld: another row has its unique values, and none that it had before are free",
@@ -282,7 +293,7 @@ impl Deriver<'_> {
             self.report.note(format!(
                 "a row of {} keeps its former {}: another row has the new one, which must be unique",
                 rules.name,
-                changed.join(", ")
+                changed.into_values().collect::<Vec<_>>().join(", ")
             ));
         }
         Ok(())

@@ -13,14 +13,34 @@ fn everything_acknowledged_is_there_after_reopening() {
     drop(store);
 
     let mut store = SqliteHubStore::open(path, ReplicaId([2; 16])).unwrap();
-    assert_eq!(store.incarnation(), ReplicaId([1; 16]), "an existing store keeps its name");
+    assert_eq!(store.incarnation(), ReplicaId([2; 16]));
     assert_eq!(store.stats(), StoreStats { tenants: 1, rows: 1 });
     let attached = store.attach(&alice.caller, ALICE).unwrap();
     assert_eq!((attached.epoch, attached.last), (2, Some(alice.last)));
+    assert_eq!(attached.past, [(ReplicaId([1; 16]), 2)], "it knows how far it came");
     let welcomed = store.welcome(&alice.caller).unwrap();
     assert_eq!((welcomed.counter, welcomed.highest), (1, Hlc::from_ms(NOW_MS)));
     let mut bob = Pusher::attach(&mut store, "acme", "bob", BOB);
     assert_eq!(bob.pull(&mut store, &[]).cells[0].2, text("kept").into());
+}
+
+#[test]
+fn a_store_knows_its_last_incarnations_and_where_each_ended() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("hub.db");
+    let alice = Caller { tenant: "acme".into(), agent: "alice".into() };
+    let limit = u8::try_from(MAX_PAST_INCARNATIONS).unwrap();
+    for opening in 0..limit + 4 {
+        let mut store = SqliteHubStore::open(path.to_str().unwrap(), ReplicaId([opening; 16])).unwrap();
+        let past = store.attach(&alice, ALICE).unwrap().past;
+        assert_eq!(store.attach(&alice, BOB).unwrap().past, past, "whoever asks");
+        // One position is given away in each.
+        let expected = (opening.saturating_sub(limit)..opening).rev();
+        let expected: Vec<_> = expected.map(|it| (ReplicaId([it; 16]), u64::from(it) + 1)).collect();
+        assert_eq!(past, expected);
+        store.conn.execute("UPDATE tenant SET seq = seq + 1", []).unwrap();
+        store.commit().unwrap();
+    }
 }
 
 #[test]
