@@ -72,11 +72,42 @@ pub struct UpkeepJob {
     pub connected: HashSet<(String, ReplicaId)>,
 }
 
-enum Job {
+/// Something that a store is to do, with where its answer goes.
+pub struct Job(Task);
+
+enum Task {
     /// What an agent asks.
     Asked(Arc<Caller>, Work),
     /// What nobody asks; the answer says whether there is more to do now.
     Upkeep(UpkeepJob, oneshot::Sender<bool>),
+}
+
+impl Job {
+    /// A question, and where its answer comes out.
+    pub fn ask(caller: &Arc<Caller>, request: StoreRequest) -> (Self, oneshot::Receiver<Reply>) {
+        let (reply, answer) = oneshot::channel();
+        let work = match request {
+            StoreRequest::Attach(request) => Work::Write(Write::Attach(request, reply)),
+            StoreRequest::Register(request) => Work::Write(Write::Register(request, reply)),
+            StoreRequest::Push(request) => Work::Write(Write::Push(request, reply)),
+            StoreRequest::Check(request) => Work::Read(Read::Check(request, reply)),
+            StoreRequest::Pull(request) => Work::Read(Read::Pull(request, reply)),
+        };
+        (Self(Task::Asked(Arc::clone(caller), work)), answer)
+    }
+
+    /// The question what the store knows of a caller.
+    pub fn welcome(caller: &Arc<Caller>) -> (Self, oneshot::Receiver<Answer<Welcomed>>) {
+        let (reply, answer) = oneshot::channel();
+        (Self(Task::Asked(Arc::clone(caller), Work::Read(Read::Welcome(reply)))), answer)
+    }
+
+    /// The end of an agent's session, whose clock entry is remembered.
+    pub fn end_session(caller: &Arc<Caller>, counter: u64) -> (Self, oneshot::Receiver<()>) {
+        let (reply, answer) = oneshot::channel();
+        let work = Work::Write(Write::EndSession(counter, reply));
+        (Self(Task::Asked(Arc::clone(caller), work)), answer)
+    }
 }
 
 /// A handle to the store's thread. The thread ends when the last handle is dropped and all that was asked is
@@ -133,29 +164,22 @@ impl Writer {
     /// Asks the store; returns once the question has its place in the order. The answer comes through the
     /// receiver, which fails if the store is gone.
     pub async fn ask(&self, caller: &Arc<Caller>, request: StoreRequest) -> oneshot::Receiver<Reply> {
-        let (reply, answer) = oneshot::channel();
-        let work = match request {
-            StoreRequest::Attach(request) => Work::Write(Write::Attach(request, reply)),
-            StoreRequest::Register(request) => Work::Write(Write::Register(request, reply)),
-            StoreRequest::Push(request) => Work::Write(Write::Push(request, reply)),
-            StoreRequest::Check(request) => Work::Read(Read::Check(request, reply)),
-            StoreRequest::Pull(request) => Work::Read(Read::Pull(request, reply)),
-        };
-        self.submit(caller, work).await;
+        let (job, answer) = Job::ask(caller, request);
+        self.submit(job).await;
         answer
     }
 
     /// What the store knows of a caller.
     pub async fn welcome(&self, caller: &Arc<Caller>) -> Answer<Welcomed> {
-        let (reply, answer) = oneshot::channel();
-        self.submit(caller, Work::Read(Read::Welcome(reply))).await;
+        let (job, answer) = Job::welcome(caller);
+        self.submit(job).await;
         answer.await.unwrap_or_else(|_| Err(StoreError::Failed("it is closed".to_owned())))
     }
 
     /// Remembers an agent's clock entry at the end of its session.
     pub async fn end_session(&self, caller: &Arc<Caller>, counter: u64) {
-        let (reply, answer) = oneshot::channel();
-        self.submit(caller, Work::Write(Write::EndSession(counter, reply))).await;
+        let (job, answer) = Job::end_session(caller, counter);
+        self.submit(job).await;
         // Nobody is left to be told of a failure.
         let _ = answer.await;
     }
@@ -163,7 +187,7 @@ impl Writer {
     /// Retires replicas that said goodbye.
     pub async fn retire(&self, caller: &Arc<Caller>, replicas: Vec<(ReplicaId, u64)>) {
         let (reply, answer) = oneshot::channel();
-        self.submit(caller, Work::Write(Write::Retire(replicas, reply))).await;
+        self.submit(Job(Task::Asked(Arc::clone(caller), Work::Write(Write::Retire(replicas, reply))))).await;
         // If it fails they retire later, for having been silent too long.
         let _ = answer.await;
     }
@@ -171,13 +195,13 @@ impl Writer {
     /// Does a turn of upkeep; says whether there is more to do now.
     pub async fn upkeep(&self, job: UpkeepJob) -> bool {
         let (reply, answer) = oneshot::channel();
-        let _ = self.jobs.send(Job::Upkeep(job, reply)).await;
+        self.submit(Job(Task::Upkeep(job, reply))).await;
         answer.await.unwrap_or(false)
     }
 
-    async fn submit(&self, caller: &Arc<Caller>, work: Work) {
+    async fn submit(&self, job: Job) {
         // A thread that is gone drops the job, and with it the reply: the asker learns it there.
-        let _ = self.jobs.send(Job::Asked(Arc::clone(caller), work)).await;
+        let _ = self.jobs.send(job).await;
     }
 }
 
@@ -190,15 +214,15 @@ fn run(mut store: Box<dyn HubStore>, mut waiting: mpsc::Receiver<Job>, counts: &
     }
 }
 
-/// Runs a group, and leaves it empty.
-fn run_group(store: &mut dyn HubStore, group: &mut Vec<Job>, now_ms: i64) {
+/// Runs a group, and leaves it empty. `now_ms` is the wall clock, in ms since the epoch.
+pub fn run_group(store: &mut dyn HubStore, group: &mut Vec<Job>, now_ms: i64) {
     let mut reads = Vec::new();
     let mut answers = Vec::new();
-    for job in group.drain(..) {
-        match job {
-            Job::Asked(caller, Work::Write(write)) => answers.push(run_write(store, &caller, write, now_ms)),
-            Job::Asked(caller, Work::Read(read)) => reads.push((caller, read)),
-            Job::Upkeep(job, reply) => answers.push(run_upkeep(store, &job, reply, now_ms)),
+    for Job(task) in group.drain(..) {
+        match task {
+            Task::Asked(caller, Work::Write(write)) => answers.push(run_write(store, &caller, write, now_ms)),
+            Task::Asked(caller, Work::Read(read)) => reads.push((caller, read)),
+            Task::Upkeep(job, reply) => answers.push(run_upkeep(store, &job, reply, now_ms)),
         }
     }
     let committed = store.commit();

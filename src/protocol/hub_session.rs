@@ -184,6 +184,8 @@ enum State {
 pub struct HubExchange {
     state: State,
     counter: u64,
+    /// Tables are being declared: a batch that overtook their failure would have its rows rejected for good.
+    is_registering: bool,
     /// The sizes of the batches that the store has not answered yet, in bytes, in order.
     in_flight: VecDeque<usize>,
     /// How many checks the store has not answered yet.
@@ -196,6 +198,7 @@ impl Default for HubExchange {
         Self {
             state: State::Start,
             counter: 0,
+            is_registering: false,
             in_flight: VecDeque::new(),
             checks_in_flight: 0,
             outputs: VecDeque::new(),
@@ -214,7 +217,8 @@ impl HubExchange {
         match self.state {
             State::Start => true,
             State::Pushing(_) => {
-                self.in_flight.len() + self.checks_in_flight < MAX_BATCHES_IN_FLIGHT
+                !self.is_registering
+                    && self.in_flight.len() + self.checks_in_flight < MAX_BATCHES_IN_FLIGHT
                     && self.in_flight.iter().sum::<usize>() < MAX_BYTES_IN_FLIGHT
             }
             State::Attaching | State::Pulling | State::Finished => false,
@@ -244,7 +248,10 @@ impl HubExchange {
                 self.send(ToAgent::Attached(attached));
                 self.finish();
             }),
-            Input::Registered(outcome) => outcome,
+            Input::Registered(outcome) => {
+                self.is_registering = false;
+                outcome
+            }
             Input::Pushed(outcome) => outcome.map(|ack| {
                 self.in_flight.pop_front();
                 self.send(ToAgent::Ack(ack));
@@ -339,6 +346,7 @@ impl HubExchange {
         }
         self.counter = counter;
         if !schema.is_empty() {
+            self.is_registering = true;
             self.ask(StoreRequest::Register(RegisterRequest { replica, epoch, schema }));
         }
         self.state = State::Pushing(PullRequest { replica, epoch, cursor, resume, refresh });

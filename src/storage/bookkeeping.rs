@@ -96,6 +96,8 @@ pub struct Probe {
     pub schema_version: i64,
     /// Whether the log or the rows hold something to send.
     pub has_changes: bool,
+    /// Whether a batch was composed and is not acknowledged.
+    pub is_under_way: bool,
     /// Whether rows are set aside.
     pub quarantined: u64,
     /// The replica's state.
@@ -160,7 +162,7 @@ fn look(sql: &mut dyn Sql) -> Result<Probe, SqlError> {
 }
 
 /// How many columns a probe has.
-pub const PROBE_COLUMNS: usize = 17;
+pub const PROBE_COLUMNS: usize = 18;
 
 /// The statement of a probe, with further columns behind its own. Its first column is never negative.
 pub fn probe_sql(further: &str) -> String {
@@ -169,6 +171,7 @@ pub fn probe_sql(further: &str) -> String {
          EXISTS(SELECT 1 FROM _federation_log) \
            OR EXISTS(SELECT 1 FROM _federation_row WHERE batch IS NOT NULL) \
            OR EXISTS(SELECT 1 FROM _federation_table WHERE scan IS NOT NULL OR refresh), \
+         EXISTS(SELECT 1 FROM _federation_batch), \
          (SELECT count(*) FROM _federation_quarantine), \
          {STATE_COLUMNS}{further} FROM pragma_schema_version, _federation_replica"
     )
@@ -180,6 +183,7 @@ impl Probe {
         Ok(Self {
             schema_version: fields.integer()?,
             has_changes: fields.integer()? != 0,
+            is_under_way: fields.integer()? != 0,
             quarantined: fields.unsigned()?,
             state: ReplicaState::read(fields)?,
         })

@@ -11,7 +11,7 @@ use super::catalog::Table;
 use super::context::Context;
 use super::driver::{Sql, SqlError};
 use super::outgoing::outgoing;
-use super::rows::{Entry, LocalKey, read_row};
+use super::rows::{Entry, LocalKey, Sending, read_row};
 use super::scan::{Missing, Scan, has_null_key, log_missing};
 use super::settle::{Changed, log_entry, settle_log, settle_row};
 use crate::model::{ColumnIndex, Op, RowChange, TableHeader, Value, Write};
@@ -297,9 +297,13 @@ fn add_unsent(
             Some(key) => read_row(sql, table, &key)?,
             None => None,
         };
-        entry.update(sql, table, &was)?;
+        let before = (composer.body.rows.len(), composer.rejected.len());
         composer.add(sql, context, table, &entry, row)?;
+        if before == (composer.body.rows.len(), composer.rejected.len()) {
+            // Nothing of it is left to send: there will be no acknowledgement to wait for.
+            entry.sending = Sending::Clean;
+        }
+        entry.update(sql, table, &was)?;
     }
-    // Even if nothing of these rows is left to send: they count as taken up, and others may wait behind them.
     Ok(drained)
 }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use federation_hub::model::{Digest, Hlc, Op, ReplicaId, RowChange, RowId, Stamp, TableSchema, Write};
-use federation_hub::protocol::hub_request::{Caller, PullRequest, RegisterRequest};
+use federation_hub::protocol::hub_request::{AttachRequest, Caller, PullRequest, RegisterRequest};
 use federation_hub::protocol::message::{Batch, BatchBody, Rows};
 use federation_hub::storage::catalog::Catalog;
 use federation_hub::storage::choice::{Choice, SyncOptions};
@@ -93,7 +93,8 @@ impl Replica {
     fn attach(hub: &mut Hub, at: u8, schema: &[TableSchema], statements: &[String]) -> Self {
         let caller = Caller { tenant: "acme".into(), agent: format!("agent {at}") };
         let id = ReplicaId([at; 16]);
-        let epoch = hub.store.attach(&caller, id).unwrap().epoch;
+        let request = AttachRequest { replica: id, cursor: 0, is_new: true, token_until_ms: i64::MAX };
+        let epoch = hub.store.attach(&caller, &request, 0).unwrap().epoch;
         hub.store.commit().unwrap();
         let (request, local) = (schema.to_vec(), Local::new(statements, schema));
         hub.register(&caller, &RegisterRequest { replica: id, epoch, schema: request }).unwrap();
@@ -145,7 +146,7 @@ impl Replica {
 fn add(body: &mut BatchBody, table: u16, row: i64, write: Write) {
     let id = RowId([u8::try_from(row).unwrap(); 16]);
     let at = body.rows.iter().position(|change| change.id == id).unwrap_or_else(|| {
-        body.rows.push(RowChange { table, id, number: Some(row), writes: Vec::new() });
+        body.rows.push(RowChange { table, id, number: Some(row), is_new: true, writes: Vec::new() });
         body.rows.len() - 1
     });
     let writes = &mut body.rows[at].writes;

@@ -9,11 +9,13 @@
 mod auditor;
 mod audits;
 mod case;
+mod catching;
 mod checks;
 #[path = "../support/clock.rs"]
 mod clock;
 #[path = "../support/database.rs"]
 mod database;
+#[expect(dead_code, reason = "shared with the simulator, which needs more of it")]
 mod dice;
 mod draw_rules;
 mod draw_schema;

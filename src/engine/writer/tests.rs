@@ -123,13 +123,13 @@ fn caller() -> Arc<Caller> {
 }
 
 fn write(write: Write) -> Job {
-    Job::Asked(caller(), Work::Write(write))
+    Job(Task::Asked(caller(), Work::Write(write)))
 }
 
 /// Runs pushes as one group, followed by a pull that was asked first; returns the answers.
 fn run_pushes(notebook: &Notebook, numbers: &[u64]) -> Vec<Answer<Ack>> {
     let (reply, mut pulled) = oneshot::channel();
-    let mut group = vec![Job::Asked(caller(), Work::Read(Read::Pull(pull(), reply)))];
+    let mut group = vec![Job(Task::Asked(caller(), Work::Read(Read::Pull(pull(), reply))))];
     let mut answers = Vec::new();
     for n in numbers {
         let (reply, answer) = oneshot::channel();

@@ -127,15 +127,19 @@ fn a_sync_asks_the_store_in_order_and_ends_with_done() {
         agreed: Agreement::default(),
     };
     let begin = SyncBegin { schema: vec![table.clone()], ..begin() };
-    let mut exchange = after([ToHub::Sync(begin), batch(1, &BatchBody::default()), ToHub::End]);
+    let mut exchange = after([ToHub::Sync(begin)]);
     assert!(matches!(exchange.poll(), Some(Output::Store(StoreRequest::Register(_)))));
+    assert!(!exchange.wants_message(), "rows of tables whose declaration fails would be rejected for good");
+    exchange.handle(Input::Registered(Ok(())));
+    assert!(exchange.wants_message());
+    exchange.handle(Input::Message(batch(1, &BatchBody::default())));
+    exchange.handle(Input::Message(ToHub::End));
     let Some(Output::Store(StoreRequest::Push(push))) = exchange.poll() else { panic!("no push") };
     assert_eq!((push.n, push.epoch, push.counter), (1, 2, 7));
     let Some(Output::Store(StoreRequest::Pull(pull))) = exchange.poll() else { panic!("no pull") };
     assert_eq!((pull.cursor, pull.resume), (5, 6));
     assert!(!exchange.wants_message());
 
-    exchange.handle(Input::Registered(Ok(())));
     let ack = Ack { n: 1, conflicts: 0, rejected: vec![], notices: vec![], contests: vec![] };
     exchange.handle(Input::Pushed(Ok(ack.clone())));
     exchange.handle(Input::PulledTables(vec![table.clone()]));
