@@ -15,13 +15,14 @@ use std::collections::VecDeque;
 
 use super::check::{CheckRequest, Prints, Range};
 use super::frame;
-use super::hub_request::{Caller, PullRequest, PushRequest, RegisterRequest, StoreRequest};
+use super::hub_request::{AttachRequest, Caller, PullRequest, PushRequest, RegisterRequest, StoreRequest};
 use super::limits::{
     MAX_BATCHES_IN_FLIGHT, MAX_BYTES_IN_FLIGHT, MAX_CHECK_RANGES, MAX_CHECK_ROWS, MAX_COLUMNS, MAX_ID_BYTES,
     MAX_TABLES,
 };
 use super::message::{
-    Ack, Attached, Batch, BatchBody, Done, Hello, Refusal, Refused, Rows, SyncBegin, ToAgent, ToHub, Welcome,
+    Ack, Attach, Attached, Batch, BatchBody, Done, Hello, Refusal, Refused, Rows, SyncBegin, ToAgent, ToHub,
+    Welcome,
 };
 use crate::model::{Op, ReplicaId, TableSchema};
 
@@ -293,9 +294,15 @@ impl HubExchange {
 
     fn message(&mut self, message: ToHub) -> Result<(), Refused> {
         match (&mut self.state, message) {
-            (State::Start, ToHub::Attach(attach)) => {
+            (State::Start, ToHub::Attach(Attach { replica, cursor, is_new })) => {
+                if i64::try_from(cursor).is_err() {
+                    return Err(refused(Refusal::Protocol, "a cursor has at most 63 bits"));
+                }
+                // Whoever verified the token knows better.
+                let token_until_ms = i64::MAX;
+                let attach = AttachRequest { replica, cursor, is_new, token_until_ms };
                 self.state = State::Attaching;
-                self.ask(StoreRequest::Attach(attach.replica));
+                self.ask(StoreRequest::Attach(attach));
                 Ok(())
             }
             (State::Start, ToHub::Sync(begin)) => self.begin(begin),

@@ -228,7 +228,8 @@ pub fn apply_turn(
     extras: &ApplyExtras,
     incoming: &Incoming,
 ) -> Result<ApplyTurn, SqlError> {
-    let purpose = if incoming.touches_tables() { Purpose::Apply } else { Purpose::Record };
+    let may_delete = incoming.done.is_some() && !extras.refreshed.is_empty();
+    let purpose = if incoming.touches_tables() || may_delete { Purpose::Apply } else { Purpose::Record };
     transaction(sql, purpose, |sql| {
         let probe = probe(sql)?;
         let mut state = probe.state;
@@ -263,7 +264,7 @@ pub fn apply_turn(
                 )?;
             }
         }
-        let applied = apply(sql, &mut context, &mut state, incoming, probe.quarantined)?;
+        let applied = apply(sql, &mut context, &mut state, incoming, &extras.refreshed, probe.quarantined)?;
         notices.append(&mut context.notices);
         if let Some(done) = &incoming.done {
             // It is a declaration that makes a difference.

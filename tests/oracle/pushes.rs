@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use federation_hub::model::{Digest, Hlc, Op, ReplicaId, RowChange, RowId, Stamp, TableSchema, Write};
-use federation_hub::protocol::hub_request::{Caller, PullRequest, RegisterRequest};
+use federation_hub::protocol::hub_request::{AttachRequest, Caller, PullRequest, RegisterRequest};
 use federation_hub::protocol::message::{Batch, BatchBody, Rows};
 use federation_hub::storage::catalog::Catalog;
 use federation_hub::storage::choice::{Choice, SyncOptions};
@@ -14,7 +14,7 @@ use federation_hub::storage::sqlite_driver::RusqliteSql;
 use rusqlite::Connection;
 
 use crate::hub::{Heard, Hub};
-use crate::local::Local;
+use crate::local::{Change, Local};
 use crate::model::told::living;
 use crate::model::{Accepted, Model};
 
@@ -93,7 +93,8 @@ impl Replica {
     fn attach(hub: &mut Hub, at: u8, schema: &[TableSchema], statements: &[String]) -> Self {
         let caller = Caller { tenant: "acme".into(), agent: format!("agent {at}") };
         let id = ReplicaId([at; 16]);
-        let epoch = hub.store.attach(&caller, id).unwrap().epoch;
+        let request = AttachRequest { replica: id, cursor: 0, is_new: true, token_until_ms: i64::MAX };
+        let epoch = hub.store.attach(&caller, &request, 0).unwrap().epoch;
         hub.store.commit().unwrap();
         let (request, local) = (schema.to_vec(), Local::new(statements, schema));
         hub.register(&caller, &RegisterRequest { replica: id, epoch, schema: request }).unwrap();
@@ -107,8 +108,8 @@ impl Replica {
             self.hlc += later;
             let stamp = Stamp { hlc: Hlc(self.hlc), replica: self.id.tie_break() };
             for change in self.local.run(statement) {
-                let write = Write { stamp, base: self.cursor, op: change.op };
-                add(&mut body, change.table, change.row, write);
+                let write = Write { stamp, base: self.cursor, op: change.op.clone() };
+                add(&mut body, &change, write);
             }
         }
         if body.rows.is_empty() {
@@ -142,12 +143,14 @@ impl Replica {
 }
 
 /// Adds a write to a row's change. An agent sends the last write of each cell only, and the last delete.
-fn add(body: &mut BatchBody, table: u16, row: i64, write: Write) {
-    let id = RowId([u8::try_from(row).unwrap(); 16]);
+fn add(body: &mut BatchBody, done: &Change, write: Write) {
+    let (table, number, is_new) = (done.table, Some(done.row), done.is_new);
+    let id = RowId([u8::try_from(done.row).unwrap(); 16]);
     let at = body.rows.iter().position(|change| change.id == id).unwrap_or_else(|| {
-        body.rows.push(RowChange { table, id, number: Some(row), writes: Vec::new() });
+        body.rows.push(RowChange { table, id, number, is_new, writes: Vec::new() });
         body.rows.len() - 1
     });
+    body.rows[at].is_new |= is_new;
     let writes = &mut body.rows[at].writes;
     match &write.op {
         Op::Delete => writes.clear(),

@@ -18,6 +18,7 @@ mod identity;
 mod keyless;
 mod nothing_left;
 mod recovery;
+mod retirement;
 mod rules;
 mod rules_converge;
 mod schema_change;

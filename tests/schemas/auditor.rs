@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use federation_hub::model::ReplicaId;
-use federation_hub::protocol::hub_request::{Caller, PullRequest};
+use federation_hub::protocol::hub_request::{AttachRequest, Caller, PullRequest};
 use federation_hub::storage::hub_store::HubStore;
 
 use crate::checks::Failure;
@@ -37,7 +37,8 @@ impl Auditor {
     /// Begins to listen.
     pub fn attend(hub: &mut Hub) -> Self {
         let caller = Caller { tenant: "acme".into(), agent: "auditor".into() };
-        let epoch = hub.store.attach(&caller, REPLICA).unwrap().epoch;
+        let request = AttachRequest { replica: REPLICA, cursor: 0, is_new: true, token_until_ms: i64::MAX };
+        let epoch = hub.store.attach(&caller, &request, hub.clock.now_ms()).unwrap().epoch;
         hub.store.commit().unwrap();
         let notes = Rc::new(RefCell::new(Notes::default()));
         let shared = notes.clone();

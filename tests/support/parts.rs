@@ -59,5 +59,5 @@ pub fn cut(chunks: Vec<Rows>, size: usize) -> Vec<Rows> {
 
 /// Whether people are told of something that a test may bring about.
 pub fn is_usual(notice: &str) -> bool {
-    notice.contains("set aside") || notice.contains("as its merge rule")
+    ["set aside", "deleted while", "as its merge rule"].iter().any(|part| notice.contains(part))
 }

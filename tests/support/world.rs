@@ -8,7 +8,7 @@ pub use parts::{Counts, Fate};
 use parts::{cut, is_usual, until_free};
 
 use federation_hub::model::{ReplicaId, Value};
-use federation_hub::protocol::hub_request::{Caller, PullRequest, RegisterRequest};
+use federation_hub::protocol::hub_request::{AttachRequest, Caller, PullRequest, RegisterRequest};
 use federation_hub::protocol::message::{Ack, Batch, Contested, Refusal};
 use federation_hub::storage::apply::Incoming;
 use federation_hub::storage::attach::{TurnError, open, reconcile};
@@ -176,14 +176,18 @@ impl Agent {
             open(&mut self.sql, &self.caller.tenant, fresh, claim, &self.options).unwrap()
         });
         let claim = self.claim();
+        let mut is_new = state.incarnation.is_none();
         loop {
-            let attached = hub.store.attach(&self.caller, state.replica).unwrap();
+            let (replica, cursor) = (state.replica, state.cursor);
+            let request = AttachRequest { replica, cursor, is_new, token_until_ms: i64::MAX };
+            let now_ms = self.hub_clock().now_ms;
+            let attached = hub.store.attach(&self.caller, &request, now_ms).unwrap();
             hub.store.commit().unwrap();
             let (incarnation, fresh) = (hub.store.incarnation(), ReplicaId((self.mint)()));
             let reconciled =
                 reconcile(&mut self.sql, &self.caller.tenant, incarnation, &attached, fresh, claim).unwrap();
-            state = reconciled.state;
             self.notices.extend(reconciled.notice);
+            (state, is_new) = (reconciled.state, true);
             if !reconciled.renewed {
                 self.attached = Some((attached.epoch, None));
                 return (attached.epoch, None);

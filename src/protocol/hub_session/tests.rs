@@ -1,6 +1,7 @@
 use super::*;
 use crate::model::{Agreement, Digest, Hlc, KeyKind, RowChange, RowId, Stamp, TableHeader, Value, Write};
 use crate::protocol::check::Check;
+use crate::protocol::message::Standing;
 
 fn caller(agent: &str) -> Caller {
     Caller { tenant: "acme".into(), agent: agent.into() }
@@ -108,7 +109,15 @@ fn a_sync_asks_the_store_in_order_and_ends_with_done() {
     exchange.handle(Input::Pushed(Ok(ack.clone())));
     exchange.handle(Input::PulledTables(vec![table.clone()]));
     exchange.handle(Input::PulledRows(Rows::default()));
-    let done = Done { cursor: 9, highest: Hlc(1), hub_now_ms: 2, clock: vec![], refused: vec![] };
+    let done = Done {
+        cursor: 9,
+        highest: Hlc(1),
+        hub_now_ms: 2,
+        clock: vec![],
+        retired: None,
+        horizon: 0,
+        refused: vec![],
+    };
     exchange.handle(Input::Pulled(Ok(done.clone())));
     let sent: Vec<Output> = std::iter::from_fn(|| exchange.poll()).collect();
     let expected = [ToAgent::Ack(ack), ToAgent::Tables(vec![table]), ToAgent::Done(done)];
@@ -119,11 +128,18 @@ fn a_sync_asks_the_store_in_order_and_ends_with_done() {
 
 #[test]
 fn an_attach_is_the_whole_of_its_stream() {
-    let attach = || ToHub::Attach(crate::protocol::message::Attach { replica: REPLICA });
+    let attach =
+        || ToHub::Attach(crate::protocol::message::Attach { replica: REPLICA, cursor: 5, is_new: true });
     let mut exchange = after([attach()]);
-    assert_eq!(exchange.poll(), Some(Output::Store(StoreRequest::Attach(REPLICA))));
+    let asked = AttachRequest { replica: REPLICA, cursor: 5, is_new: true, token_until_ms: i64::MAX };
+    assert_eq!(exchange.poll(), Some(Output::Store(StoreRequest::Attach(asked))));
     assert!(!exchange.wants_message());
-    exchange.handle(Input::Attached(Ok(Attached { epoch: 1, last: None, past: vec![] })));
+    exchange.handle(Input::Attached(Ok(Attached {
+        epoch: 1,
+        last: None,
+        past: vec![],
+        standing: Standing::Current,
+    })));
     assert!(matches!(exchange.poll(), Some(Output::Send(ToAgent::Attached(_)))));
     assert_eq!(exchange.poll(), Some(Output::Finish));
 
@@ -150,7 +166,7 @@ fn a_body_that_is_damaged_or_points_outside_its_headers_is_refused() {
     let row = |table, column| {
         let op = Op::Set(vec![(column, Value::Null.into())]);
         let writes = vec![Write { stamp: Stamp::ZERO, base: 0, op }];
-        RowChange { table, id: RowId([0; 16]), number: None, writes }
+        RowChange { table, id: RowId([0; 16]), number: None, is_new: true, writes }
     };
     let tables = vec![TableHeader { name: "t".into(), columns: vec!["c".into()] }];
     for (row, good) in [(row(0, 0), true), (row(1, 0), false), (row(0, 1), false)] {
@@ -208,6 +224,8 @@ fn a_refusal_of_the_store_ends_the_stream_and_later_answers_are_dropped() {
         highest: Hlc(1),
         hub_now_ms: 2,
         clock: vec![],
+        retired: None,
+        horizon: 0,
         refused: vec![],
     })));
     assert_eq!(exchange.poll(), None);

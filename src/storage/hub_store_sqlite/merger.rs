@@ -35,6 +35,9 @@ impl Merger<'_> {
         let found = self.deriver.rows.find(table.table, change.id)?;
         let base = change.writes.iter().map(|write| write.base).min().unwrap_or(0);
         let Some(no) = found else {
+            if !change.is_new {
+                return Ok(gone(table, &change));
+            }
             let position = self.deriver.tenant.seq + 1;
             let no = self.deriver.rows.create(table.table, change.id, position, self.writer)?;
             let outcome = self.merge_into(table, no, &change, true)?;
@@ -138,4 +141,15 @@ impl Merger<'_> {
         deriver.count_rows();
         Ok((deriver.report.conflicts, std::mem::take(&mut deriver.report.notices), self.contests.finish()))
     }
+}
+
+/// What becomes of a write to a row that the hub does not know any more: it has lost to the row's delete.
+fn gone(table: &Resolved, change: &RowChange) -> Result<(), String> {
+    if change.writes.iter().all(|write| write.op == Op::Delete) {
+        return Ok(());
+    }
+    Err(format!(
+        "the row of {} was deleted while this agent was away, and its change has lost to that delete",
+        table.name
+    ))
 }
