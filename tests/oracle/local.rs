@@ -17,6 +17,8 @@ pub struct Local {
 pub struct Change {
     pub table: u16,
     pub row: i64,
+    /// Whether the row was not there before.
+    pub is_new: bool,
     pub op: Op,
 }
 
@@ -55,11 +57,12 @@ impl Local {
                 .map(|at| (ColumnIndex::try_from(at).unwrap(), self.travelling(*table, at, &cells[at])))
                 .collect();
             if !news.is_empty() {
-                changes.push(Change { table: *table, row: *row, op: Op::Set(news) });
+                let is_new = was.is_none();
+                changes.push(Change { table: *table, row: *row, is_new, op: Op::Set(news) });
             }
         }
         for (table, row) in before.keys().filter(|key| !after.contains_key(key)) {
-            changes.push(Change { table: *table, row: *row, op: Op::Delete });
+            changes.push(Change { table: *table, row: *row, is_new: false, op: Op::Delete });
         }
         changes
     }

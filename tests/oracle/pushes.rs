@@ -14,7 +14,7 @@ use federation_hub::storage::sqlite_driver::RusqliteSql;
 use rusqlite::Connection;
 
 use crate::hub::{Heard, Hub};
-use crate::local::Local;
+use crate::local::{Change, Local};
 use crate::model::told::living;
 use crate::model::{Accepted, Model};
 
@@ -108,8 +108,8 @@ impl Replica {
             self.hlc += later;
             let stamp = Stamp { hlc: Hlc(self.hlc), replica: self.id.tie_break() };
             for change in self.local.run(statement) {
-                let write = Write { stamp, base: self.cursor, op: change.op };
-                add(&mut body, change.table, change.row, write);
+                let write = Write { stamp, base: self.cursor, op: change.op.clone() };
+                add(&mut body, &change, write);
             }
         }
         if body.rows.is_empty() {
@@ -143,12 +143,14 @@ impl Replica {
 }
 
 /// Adds a write to a row's change. An agent sends the last write of each cell only, and the last delete.
-fn add(body: &mut BatchBody, table: u16, row: i64, write: Write) {
-    let id = RowId([u8::try_from(row).unwrap(); 16]);
+fn add(body: &mut BatchBody, done: &Change, write: Write) {
+    let (table, number, is_new) = (done.table, Some(done.row), done.is_new);
+    let id = RowId([u8::try_from(done.row).unwrap(); 16]);
     let at = body.rows.iter().position(|change| change.id == id).unwrap_or_else(|| {
-        body.rows.push(RowChange { table, id, number: Some(row), is_new: true, writes: Vec::new() });
+        body.rows.push(RowChange { table, id, number, is_new, writes: Vec::new() });
         body.rows.len() - 1
     });
+    body.rows[at].is_new |= is_new;
     let writes = &mut body.rows[at].writes;
     match &write.op {
         Op::Delete => writes.clear(),
