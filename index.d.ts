@@ -386,6 +386,12 @@ export interface FederationHubServerOptions {
   /** The secret that tokens are signed with (JWT, HS256). */
   jwtSecret?: string
   /**
+   * How long an agent may be silent before the hub retires it, in ms; a week unless given. One that comes back
+   * later loses nothing of its own, and gets a fresh snapshot. An agent that says goodbye with `disconnect()`
+   * retires at once, and one whose token has expired when it is not connected.
+   */
+  agentTtl?: number
+  /**
    * Credentials from `FederationHubServer.generateCredentials()`: they stand in for whichever of
    * certificate, key, CA and secret is not given, and let `agentConfig()` issue certificates and tokens.
    */

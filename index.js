@@ -70,6 +70,7 @@ const SERVER_OPTIONS = {
   clientCaPath: 'string?',
   clientCaPem: 'string?',
   jwtSecret: 'string?',
+  agentTtl: 'number?',
   credentials: 'object?',
 };
 

@@ -1,12 +1,10 @@
 // The floor under a round trip: bare quinn in two processes of its own, see floor.rs.
 
-import { spawn, spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import path from 'node:path';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 
-const ROOT = fileURLToPath(new URL('..', import.meta.url));
+import { build } from './build.mjs';
 
 export class Floor {
   #process;
@@ -15,7 +13,7 @@ export class Floor {
   /** Builds it if need be, and starts it, with the database that it commits to in `file`. */
   static async start(file) {
     const floor = new Floor();
-    floor.#process = spawn(build(), [file], { stdio: ['pipe', 'pipe', 'inherit'] });
+    floor.#process = spawn(build('floor'), [file], { stdio: ['pipe', 'pipe', 'inherit'] });
     floor.#lines = createInterface({ input: floor.#process.stdout })[Symbol.asyncIterator]();
     return floor;
   }
@@ -42,17 +40,4 @@ export class Floor {
     this.#process.stdin.end();
     await once(this.#process, 'exit');
   }
-}
-
-/** Builds the example and returns where it is. Cargo does nothing if it is up to date. */
-function build() {
-  const options = { cwd: ROOT, stdio: ['ignore', 'pipe', 'inherit'], maxBuffer: 1 << 28, encoding: 'utf8' };
-  const args = ['build', '--release', '--quiet', '--example', 'floor', '--message-format', 'json'];
-  const { status, stdout, error } = spawnSync('cargo', args, options);
-  if (error) throw error;
-  if (status !== 0) throw new Error('cargo could not build bench/floor.rs');
-  const messages = stdout.trim().split('\n').map((line) => JSON.parse(line));
-  const executable = messages.find((message) => message.executable && message.target?.name === 'floor')?.executable;
-  if (!executable) throw new Error(`cargo names no executable for ${path.join(ROOT, 'bench', 'floor.rs')}`);
-  return executable;
 }

@@ -10,7 +10,8 @@ import path from 'node:path';
 import { bulkInserts, capture, pull, push } from './bulk.mjs';
 import { Floor } from './floor.mjs';
 import { BenchHub } from './hub.mjs';
-import { machine, printHeader, printJson, printResult } from './report.mjs';
+import { machine, printHeader, printJson, printResult, printText } from './report.mjs';
+import { retired } from './retired.mjs';
 import { idleSync, oneRowSync } from './round-trips.mjs';
 import { result } from './statistics.mjs';
 
@@ -29,7 +30,9 @@ try {
     results.push(result(await comparison(setting)));
     if (!asJson) printResult(results.at(-1));
   }
-  if (asJson) printJson(facts, results);
+  const gone = retired(folder);
+  if (!asJson) printText(gone);
+  if (asJson) printJson(facts, results, gone);
 } finally {
   bulkInserts.close();
   await floor.stop();

@@ -54,9 +54,14 @@ export function printResult({ subject, floor, medianRatio, p99Ratio, roundRatios
   );
 }
 
+/** What another program has to say. */
+export function printText(lines) {
+  print('', ...lines);
+}
+
 /** Everything, samples in ms included. */
-export function printJson(facts, results) {
-  print(JSON.stringify({ machine: facts, results }, null, 2));
+export function printJson(facts, results, gone) {
+  print(JSON.stringify({ machine: facts, results, gone }, null, 2));
 }
 
 function line({ name, medianMs, p99Ms, rowsPerSecond, count }) {

@@ -4,7 +4,7 @@
 //! connect ──► Session ──► sync: attach (once) ─► collect ─► send ─► receive ─► apply ──► disconnect
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,11 @@ use super::agent_error::{AgentError, ErrorCode, Remedy};
 use super::clock::wall_now_ms;
 use super::link::{Door, Session};
 use super::resolve::ConflictResolver;
-use super::sync::{AttachedDatabase, SharedMint, SyncJob, SyncReport, run};
+use super::sync::{AttachedDatabase, ClockNews, SharedMint, SyncJob, SyncReport, run};
 use super::turn::turn;
 use crate::model::{ReplicaId, VectorClock};
-use crate::protocol::close_code::GOODBYE;
-use crate::protocol::message::Hello;
+use crate::protocol::close_code::{CLOSED, GOODBYE};
+use crate::protocol::message::{Attach, Hello};
 use crate::storage::attach::{open, reconcile, release};
 use crate::storage::choice::SyncOptions;
 use crate::storage::driver::{Sql, SqlDriver, batch};
@@ -90,6 +90,8 @@ struct Link {
     endpoint: AgentEndpoint,
     session: Option<Session>,
     databases: HashMap<u64, AttachedDatabase>,
+    /// Databases whose last sync has failed.
+    unsettled: HashSet<u64>,
     mint: Option<(SharedMint, Holder)>,
 }
 
@@ -178,7 +180,8 @@ impl Agent {
         report.duration_ms = started.elapsed().as_secs_f64() * 1e3;
         let mut shared = self.shared();
         shared.stats.last_sync_time_ms = wall_now_ms();
-        shared.stats.vector_clock.merge(&clock);
+        let own = &self.0.options.agent_id;
+        shared.stats.vector_clock.follow(&clock.entries, clock.retired.as_deref(), own);
         Ok(report)
     }
 
@@ -190,7 +193,10 @@ impl Agent {
         // Held until the goodbye is on its way: the last handle of a connection closes it without a word.
         let session = link.session.take();
         if session.is_some() {
-            link.endpoint.close(GOODBYE, "goodbye").await;
+            // The hub forgets a replica that says goodbye. One whose last sync has failed would not learn any
+            // more what of it has arrived.
+            let code = if link.unsettled.is_empty() { GOODBYE } else { CLOSED };
+            link.endpoint.close(code, "goodbye").await;
         }
     }
 
@@ -231,7 +237,7 @@ impl Agent {
         link: &mut Link,
         ticket: &SyncTicket,
         driver: &dyn SqlDriver,
-    ) -> Result<(SyncReport, VectorClock), AgentError> {
+    ) -> Result<(SyncReport, ClockNews), AgentError> {
         let session = if let Some(session) = link.session.take().filter(|session| !session.is_closed()) {
             session
         } else {
@@ -260,11 +266,13 @@ impl Agent {
         };
         let outcome = run(job).await;
         if outcome.is_err() {
+            link.unsettled.insert(id);
             // If this fails as well, the lease runs out by itself.
             let _ = batch(driver, move |sql| release(sql, claim(holder))).await;
         }
         // Remembered only if it went well: after a failure the hub is asked again what it has accepted.
         let done = outcome?;
+        link.unsettled.remove(&id);
         if link.databases.len() >= MAX_DATABASES {
             link.databases.clear();
         }
@@ -288,8 +296,11 @@ impl Agent {
         let opened = move |sql: &mut dyn Sql| open(sql, &opening, fresh, claim(holder), &options);
         let mut state = turn(driver, patience, opened).await?;
         let mut notices = Vec::new();
+        // An id that was minted in `open` has not been tried on any hub.
+        let mut is_new = state.incarnation.is_none();
         for _ in 0..MAX_ATTACHES {
-            let attached = session.attach(state.replica, patience).await?;
+            let attach = Attach { replica: state.replica, cursor: state.cursor, is_new };
+            let attached = session.attach(attach, patience).await?;
             let epoch = attached.epoch;
             let (tenant, incarnation, fresh) =
                 (tenant.clone(), session.welcome.incarnation, fresh_replica(mint));
@@ -301,7 +312,7 @@ impl Agent {
             if !reconciled.renewed {
                 return Ok(AttachedDatabase { epoch, catalog: None, is_noted: false, notices });
             }
-            state = reconciled.state;
+            (state, is_new) = (reconciled.state, true);
         }
         Err(AgentError::new(
             ErrorCode::Protocol,

@@ -177,7 +177,7 @@ impl From<ExchangeError> for AgentError {
 
 impl From<SqlError> for AgentError {
     fn from(error: SqlError) -> Self {
-        if error.kind == SqlErrorKind::Detached {
+        if matches!(error.kind, SqlErrorKind::Detached | SqlErrorKind::Unsettled) {
             return Self {
                 code: ErrorCode::Database,
                 message: format!("{error}; sync it again to attach it anew"),

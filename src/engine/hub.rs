@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::hub_connection::{self, Deadlines};
+use super::retirement::{self, AttachedReplicas};
 use super::token::{EmptySecret, TokenVerifier};
 use super::writer::{StoreCounts, Writer};
 use crate::model::ReplicaId;
@@ -31,6 +32,10 @@ const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
 /// Agents at once, those that are still in their handshake included. Further ones wait for a place.
 const MAX_CONNECTIONS: usize = 16_384;
 
+/// How long an agent may be silent before it is retired, in ms: a week. One that comes back later starts from a
+/// fresh snapshot, and loses nothing of its own.
+pub const DEFAULT_AGENT_TTL_MS: u64 = 7 * 24 * 3_600_000;
+
 /// What a hub needs.
 #[derive(Clone)]
 pub struct HubOptions {
@@ -42,6 +47,9 @@ pub struct HubOptions {
     pub tls: HubTls,
     /// The secret that agents' tokens are signed with.
     pub jwt_secret: String,
+    /// How long an agent may be silent before it is retired, in ms; [`DEFAULT_AGENT_TTL_MS`] unless there is a
+    /// reason.
+    pub agent_ttl_ms: u64,
 }
 
 /// Why a hub did not start.
@@ -94,6 +102,8 @@ pub(super) struct Shared {
     pub(super) tokens: TokenVerifier,
     pub(super) counts: Arc<Counts>,
     pub(super) deadlines: Deadlines,
+    /// The replicas of those that are connected.
+    pub(super) attached: Arc<AttachedReplicas>,
 }
 
 /// What is counted while agents come and go.
@@ -225,7 +235,10 @@ fn run(
         let (counts, store_counts) = (Arc::clone(&shared.counts), shared.writer.counts());
         // Nobody waits any more: the caller has given the hub up already, and `stop` says so.
         let _ = report.send(Ok(Started { local_addr, counts, store_counts }));
-        accept(&endpoint, &Arc::new(shared), stop).await;
+        let shared = Arc::new(shared);
+        let upkeep = tokio::spawn(retirement::upkeep(Arc::downgrade(&shared), options.agent_ttl_ms));
+        accept(&endpoint, &shared, stop).await;
+        upkeep.abort();
     });
     // Ends the tasks that are left, and with them the last handles to the store.
     runtime.shutdown_timeout(GOODBYE_LIMIT);
@@ -249,7 +262,8 @@ async fn open(options: &HubOptions, deadlines: Deadlines) -> Result<Opened, HubS
     getrandom::fill(&mut incarnation).map_err(io::Error::from)?;
     let store = SqliteHubStore::open(&options.data_path, ReplicaId(incarnation))?;
     let (writer, thread) = Writer::start(Box::new(store))?;
-    let shared = Shared { writer, tokens, counts: Arc::default(), deadlines };
+    let (counts, attached) = (Arc::default(), Arc::default());
+    let shared = Shared { writer, tokens, counts, deadlines, attached };
     Ok((endpoint, local_addr, shared, thread))
 }
 

@@ -15,15 +15,18 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::clock::wall_now_ms;
 use super::hub::Shared;
+use super::retirement::OwnReplicas;
 use super::writer::Reply;
-use crate::protocol::close_code::GOODBYE;
+use crate::protocol::close_code::{CLOSED, GOODBYE};
 use crate::protocol::frame::{self, FrameError, MAX_FRAME_BYTES};
 use crate::protocol::hub_request::{Caller, PullRequest, StoreRequest};
 use crate::protocol::hub_session::{HubExchange, HubSession, Input, Output, SessionInput, SessionOutput};
 use crate::protocol::limits::MAX_HELLO_BYTES;
-use crate::protocol::message::{Refusal, Refused, ToAgent, Welcome};
+use crate::protocol::message::{Refusal, Refused, Standing, ToAgent, Welcome};
 use crate::storage::hub_store::{Checked, RowSource, Snapshot, StoreError, hub_time_ms};
-use crate::transport::{Connection, FrameReceiver, FrameSender, Handshake, ReceiveError, SendError};
+use crate::transport::{
+    Connection, ConnectionLost, FrameReceiver, FrameSender, Handshake, ReceiveError, SendError,
+};
 
 /// How long an agent may keep the hub waiting.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +46,7 @@ impl Default for Deadlines {
     }
 }
 
-/// For a last word to arrive before the connection is closed.
+/// For a last word to arrive before a connection is closed.
 const LAST_WORD_LIMIT: Duration = Duration::from_secs(1);
 
 /// An agent that reads a frame slower than this, in bytes per second, after [`Deadlines::idle`], is given up.
@@ -86,39 +89,55 @@ pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake, mut stoppin
         let_in = let_in(&shared, handshake) => let_in,
         _ = stopping.wait_for(|stop| *stop) => return,
     };
-    let Some((connection, caller)) = let_in else { return };
+    let Some((connection, caller, token_until_ms)) = let_in else { return };
     let _connected = shared.counts.enter();
     tracing::debug!(%address, tenant = caller.tenant, agent = caller.agent, "agent connected");
 
-    let highest_counter = Arc::new(AtomicU64::new(0));
+    let session = Arc::new(AgentSession {
+        replicas: OwnReplicas::new(Arc::clone(&shared.attached), &caller),
+        caller,
+        token_until_ms,
+        highest_counter: AtomicU64::new(0),
+    });
     let mut streams = JoinSet::new();
-    let is_lost = loop {
+    let lost = loop {
         tokio::select! {
             stream = connection.accept() => match stream {
                 Ok((sender, receiver)) => {
-                    let stream = Stream { shared: Arc::clone(&shared), caller: Arc::clone(&caller), sender, receiver };
-                    let (connection, counter) = (connection.clone(), Arc::clone(&highest_counter));
-                    streams.spawn(async move { serve_stream(stream, &connection, &counter).await });
+                    let (shared, session) = (Arc::clone(&shared), Arc::clone(&session));
+                    let (stream, connection) = (Stream { shared, session, sender, receiver }, connection.clone());
+                    streams.spawn(async move { serve_stream(stream, &connection).await });
                 }
-                Err(_) => break true,
+                Err(lost) => break Some(lost),
             },
             Some(_) = streams.join_next() => {}
-            _ = stopping.wait_for(|stop| *stop) => break false,
+            _ = stopping.wait_for(|stop| *stop) => break None,
         }
     };
     // A hub that stops finishes what has begun; an agent that is gone has nothing to wait for, and what it
     // has pushed is on its way in any case.
-    while !is_lost && streams.join_next().await.is_some() {}
+    while lost.is_none() && streams.join_next().await.is_some() {}
     drop(streams);
     connection.close(Refusal::Stopping.close_code(), "the hub is stopping");
-    let counter = highest_counter.load(Ordering::Relaxed);
-    if counter > 0 {
-        shared.writer.end_session(&caller, counter).await;
+    let counter = session.highest_counter.load(Ordering::Relaxed);
+    if matches!(lost, Some(ConnectionLost::Closed { code, .. }) if code == u64::from(GOODBYE)) {
+        shared.writer.retire(&session.caller, session.replicas.list()).await;
+    } else if counter > 0 {
+        shared.writer.end_session(&session.caller, counter).await;
     }
 }
 
-/// Lets the agent in, or closes the connection.
-async fn let_in(shared: &Shared, handshake: Handshake) -> Option<(Connection, Arc<Caller>)> {
+/// What the streams of one connection share.
+struct AgentSession {
+    caller: Arc<Caller>,
+    /// When the agent's token expires, in ms since the epoch.
+    token_until_ms: i64,
+    highest_counter: AtomicU64,
+    replicas: OwnReplicas,
+}
+
+/// Lets the agent in, or closes the connection. Comes with the end of the agent's token, in ms since the epoch.
+async fn let_in(shared: &Shared, handshake: Handshake) -> Option<(Connection, Arc<Caller>, i64)> {
     let address = handshake.remote_address();
     let connection = match handshake.complete(shared.deadlines.handshake).await {
         Ok(connection) => connection,
@@ -128,7 +147,7 @@ async fn let_in(shared: &Shared, handshake: Handshake) -> Option<(Connection, Ar
         }
     };
     let refused = match timeout(shared.deadlines.hello, greet(shared, &connection)).await {
-        Ok(Ok(Ok(caller))) => return Some((connection, caller)),
+        Ok(Ok(Ok((caller, until_ms)))) => return Some((connection, caller, until_ms)),
         Ok(Ok(Err(reason))) => (reason, "refused: see the stream".to_owned()),
         Ok(Err(error)) if !error.costs_the_connection() => return None,
         Ok(Err(error)) => (Refusal::Protocol, error.to_string()),
@@ -143,7 +162,7 @@ async fn let_in(shared: &Shared, handshake: Handshake) -> Option<(Connection, Ar
 async fn greet(
     shared: &Shared,
     connection: &Connection,
-) -> Result<Result<Arc<Caller>, Refusal>, StreamError> {
+) -> Result<Result<(Arc<Caller>, i64), Refusal>, StreamError> {
     let (mut sender, mut receiver) = connection.accept().await.map_err(ReceiveError::from)?;
     receiver.limit_frames(MAX_HELLO_BYTES);
     let Some(hello) = receiver.next().await? else {
@@ -152,12 +171,15 @@ async fn greet(
     let mut session = HubSession::default();
     session.handle(SessionInput::Message(hello));
     let mut ready = Ok(None);
+    let mut until_ms = 0;
     while let Some(output) = session.poll() {
         match output {
             SessionOutput::Verify { token } => {
                 let verified = shared.tokens.verify(&token, wall_now_ms());
-                let proved =
-                    verified.map(|claims| Caller { tenant: claims.tenant_id, agent: claims.agent_id });
+                let proved = verified.map(|claims| {
+                    until_ms = claims.expires_at_ms;
+                    Caller { tenant: claims.tenant_id, agent: claims.agent_id }
+                });
                 session.handle(SessionInput::Verified(proved.map_err(|error| error.to_string())));
             }
             SessionOutput::Welcome(caller) => {
@@ -170,7 +192,7 @@ async fn greet(
     }
     sender.finish()?;
     match ready {
-        Ok(Some(caller)) => Ok(Ok(caller)),
+        Ok(Some(caller)) => Ok(Ok((caller, until_ms))),
         Ok(None) => Ok(Err(Refusal::Protocol)),
         Err(reason) => {
             // Closing drops what is still under way, and the reason should arrive.
@@ -203,23 +225,24 @@ async fn send(shared: &Shared, sender: &mut FrameSender, message: &ToAgent) -> R
 /// A stream after the first, and all that it needs.
 struct Stream {
     shared: Arc<Shared>,
-    caller: Arc<Caller>,
+    session: Arc<AgentSession>,
     sender: FrameSender,
     receiver: FrameReceiver,
 }
 
 /// Serves a stream; closes the connection if the agent misbehaves on it.
-async fn serve_stream(mut stream: Stream, connection: &Connection, highest_counter: &AtomicU64) {
+async fn serve_stream(mut stream: Stream, connection: &Connection) {
     let mut exchange = HubExchange::default();
     let outcome = stream.run(&mut exchange).await;
-    highest_counter.fetch_max(exchange.counter(), Ordering::Relaxed);
+    stream.session.highest_counter.fetch_max(exchange.counter(), Ordering::Relaxed);
     stream.shared.counts.add_received(stream.receiver.bytes_received());
     if let Err(error) = outcome {
-        tracing::debug!(tenant = stream.caller.tenant, agent = stream.caller.agent, %error, "stream failed");
+        let caller = &stream.session.caller;
+        tracing::debug!(tenant = caller.tenant, agent = caller.agent, %error, "stream failed");
         if error.costs_the_connection() {
             connection.close(Refusal::Protocol.close_code(), &error.to_string());
         } else {
-            stream.sender.reset(GOODBYE);
+            stream.sender.reset(CLOSED);
         }
     }
 }
@@ -228,15 +251,20 @@ impl Stream {
     /// Drives an exchange to its end.
     async fn run(&mut self, exchange: &mut HubExchange) -> Result<(), StreamError> {
         let mut answers = VecDeque::new();
-        let mut pull = None;
+        let (mut pull, mut attaching) = (None, None);
         loop {
             while let Some(output) = exchange.poll() {
                 match output {
-                    Output::Store(request) => {
-                        if let StoreRequest::Pull(request) = &request {
-                            pull = Some(request.clone());
+                    Output::Store(mut request) => {
+                        match &mut request {
+                            StoreRequest::Pull(request) => pull = Some(request.clone()),
+                            StoreRequest::Attach(request) => {
+                                request.token_until_ms = self.session.token_until_ms;
+                                attaching = Some(request.replica);
+                            }
+                            StoreRequest::Register(_) | StoreRequest::Push(_) | StoreRequest::Check(_) => {}
                         }
-                        answers.push_back(self.shared.writer.ask(&self.caller, request).await);
+                        answers.push_back(self.shared.writer.ask(&self.session.caller, request).await);
                     }
                     Output::Send(message) => send(&self.shared, &mut self.sender, &message).await?,
                     Output::Finish => {
@@ -249,7 +277,14 @@ impl Stream {
             tokio::select! {
                 biased;
                 reply = next_answer(&mut answers) => match reply {
-                    Ok(Reply::Attached(answer)) => exchange.handle(Input::Attached(answer.map_err(Refused::from))),
+                    Ok(Reply::Attached(answer)) => {
+                        if let (Ok(attached), Some(replica)) = (&answer, attaching.take())
+                            && attached.standing != Standing::Retired
+                        {
+                            self.session.replicas.add(replica, attached.epoch);
+                        }
+                        exchange.handle(Input::Attached(answer.map_err(Refused::from)));
+                    }
                     Ok(Reply::Registered(answer)) => {
                         exchange.handle(Input::Registered(answer.map_err(Refused::from)));
                     }
@@ -306,7 +341,8 @@ impl Stream {
         {
             sleep(pause).await;
             pause = longest_pause.min(pause * 2);
-            let again = self.shared.writer.ask(&self.caller, StoreRequest::Pull(request.clone())).await;
+            let again =
+                self.shared.writer.ask(&self.session.caller, StoreRequest::Pull(request.clone())).await;
             answer = match again.await {
                 Ok(Reply::Pulled(answer)) => answer,
                 _ => return Err(stopping()),

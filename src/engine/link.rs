@@ -7,7 +7,6 @@ use tokio::time::timeout;
 
 use super::agent_error::{AgentError, ErrorCode};
 use super::clock::wall_now_ms;
-use crate::model::ReplicaId;
 use crate::protocol::message::{Attach, Attached, Hello, ToAgent, ToHub, Welcome};
 use crate::storage::replica::HubClock;
 use crate::transport::{AgentEndpoint, AgentTls, Connection, EndpointAddress};
@@ -75,9 +74,9 @@ impl Session {
     }
 
     /// Asks what the hub knows of a replica.
-    pub async fn attach(&self, replica: ReplicaId, patience: Duration) -> Result<Attached, AgentError> {
+    pub async fn attach(&self, attach: Attach, patience: Duration) -> Result<Attached, AgentError> {
         let (mut sender, mut receiver) = self.connection.open().await?;
-        sender.send(&ToHub::Attach(Attach { replica })).await?;
+        sender.send(&ToHub::Attach(attach)).await?;
         sender.finish()?;
         let answer = timeout(patience, receiver.next::<ToAgent>()).await;
         match answer.map_err(|_| AgentError::timeout(millis(patience)))?? {

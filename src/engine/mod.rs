@@ -9,6 +9,7 @@ pub mod hub;
 mod hub_connection;
 pub mod link;
 pub mod resolve;
+mod retirement;
 pub mod runtime;
 mod self_check;
 pub mod sync;

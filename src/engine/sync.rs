@@ -123,8 +123,17 @@ impl Arrived {
     }
 }
 
-/// Runs one sync to its end. Returns what it did, and the clock entries that the hub told.
-pub async fn run(mut job: SyncJob<'_>) -> Result<(SyncReport, VectorClock), AgentError> {
+/// What the hub told of agents: the clock entries of those that pushed, and which retired ([`Done::retired`]).
+#[derive(Clone, Debug, Default)]
+pub struct ClockNews {
+    /// The entries.
+    pub entries: VectorClock,
+    /// Names, or nothing if all others are gone.
+    pub retired: Option<Vec<String>>,
+}
+
+/// Runs one sync to its end. Returns what it did, and what the hub told of agents.
+pub async fn run(mut job: SyncJob<'_>) -> Result<(SyncReport, ClockNews), AgentError> {
     let mut report = SyncReport::default();
     report.notices.append(&mut job.database.notices);
     let first = job.collect(&mut report).await?;
@@ -168,10 +177,12 @@ pub async fn run(mut job: SyncJob<'_>) -> Result<(SyncReport, VectorClock), Agen
                 arrived.rows = rows;
             }
             Step::Done(done) => {
-                let clock = done.clock.iter().map(|(agent, count)| (agent.as_str(), *count)).collect();
+                let entries = done.clock.iter().map(|(agent, count)| (agent.as_str(), *count)).collect();
+                let clock = ClockNews { entries, retired: done.retired.clone() };
                 tell_refused(&done, &mut report);
                 (begin.cursor, begin.resume) = (done.cursor, done.cursor);
-                let idle = arrived.is_nothing() && done.cursor == state.cursor;
+                let idle =
+                    arrived.is_nothing() && done.cursor == state.cursor && done.horizon <= state.buried;
                 if !idle {
                     job.apply_all(&mut arrived, Some(done), &mut report).await?;
                 }

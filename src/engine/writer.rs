@@ -4,6 +4,7 @@
 //! makes them durable, and only then are they answered (I13), followed by the group's reads. While a commit
 //! is under way the next group gathers, so that the more agents push, the more of them share an fsync.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -13,9 +14,11 @@ use tokio::sync::{mpsc, oneshot};
 use super::clock::wall_now_ms;
 use crate::model::ReplicaId;
 use crate::protocol::check::CheckRequest;
-use crate::protocol::hub_request::{Caller, PullRequest, PushRequest, RegisterRequest, StoreRequest};
+use crate::protocol::hub_request::{
+    AttachRequest, Caller, PullRequest, PushRequest, RegisterRequest, StoreRequest,
+};
 use crate::protocol::message::{Ack, Attached, Incarnation};
-use crate::storage::hub_store::{Checked, HubStore, Snapshot, StoreError, StoreStats, Welcomed};
+use crate::storage::hub_store::{Checked, HubStore, Snapshot, StoreError, StoreStats, Upkeep, Welcomed};
 
 /// Jobs that wait for the thread; whoever asks more waits as well.
 const MAX_WAITING: usize = 1024;
@@ -42,10 +45,11 @@ pub enum Reply {
 
 /// What changes the store.
 enum Write {
-    Attach(ReplicaId, oneshot::Sender<Reply>),
+    Attach(AttachRequest, oneshot::Sender<Reply>),
     Register(RegisterRequest, oneshot::Sender<Reply>),
     Push(PushRequest, oneshot::Sender<Reply>),
     EndSession(u64, oneshot::Sender<()>),
+    Retire(Vec<(ReplicaId, u64)>, oneshot::Sender<()>),
 }
 
 /// What reads it.
@@ -60,9 +64,50 @@ enum Work {
     Read(Read),
 }
 
-struct Job {
-    caller: Arc<Caller>,
-    work: Work,
+/// A turn of what becomes due with time.
+pub struct UpkeepJob {
+    /// How long a replica may be silent, in ms.
+    pub agent_ttl_ms: i64,
+    /// Tenants' replicas that are connected.
+    pub connected: HashSet<(String, ReplicaId)>,
+}
+
+/// Something that a store is to do, with where its answer goes.
+pub struct Job(Task);
+
+enum Task {
+    /// What an agent asks.
+    Asked(Arc<Caller>, Work),
+    /// What nobody asks; the answer says whether there is more to do now.
+    Upkeep(UpkeepJob, oneshot::Sender<bool>),
+}
+
+impl Job {
+    /// A question, and where its answer comes out.
+    pub fn ask(caller: &Arc<Caller>, request: StoreRequest) -> (Self, oneshot::Receiver<Reply>) {
+        let (reply, answer) = oneshot::channel();
+        let work = match request {
+            StoreRequest::Attach(request) => Work::Write(Write::Attach(request, reply)),
+            StoreRequest::Register(request) => Work::Write(Write::Register(request, reply)),
+            StoreRequest::Push(request) => Work::Write(Write::Push(request, reply)),
+            StoreRequest::Check(request) => Work::Read(Read::Check(request, reply)),
+            StoreRequest::Pull(request) => Work::Read(Read::Pull(request, reply)),
+        };
+        (Self(Task::Asked(Arc::clone(caller), work)), answer)
+    }
+
+    /// The question what the store knows of a caller.
+    pub fn welcome(caller: &Arc<Caller>) -> (Self, oneshot::Receiver<Answer<Welcomed>>) {
+        let (reply, answer) = oneshot::channel();
+        (Self(Task::Asked(Arc::clone(caller), Work::Read(Read::Welcome(reply)))), answer)
+    }
+
+    /// The end of an agent's session, whose clock entry is remembered.
+    pub fn end_session(caller: &Arc<Caller>, counter: u64) -> (Self, oneshot::Receiver<()>) {
+        let (reply, answer) = oneshot::channel();
+        let work = Work::Write(Write::EndSession(counter, reply));
+        (Self(Task::Asked(Arc::clone(caller), work)), answer)
+    }
 }
 
 /// A handle to the store's thread. The thread ends when the last handle is dropped and all that was asked is
@@ -119,36 +164,44 @@ impl Writer {
     /// Asks the store; returns once the question has its place in the order. The answer comes through the
     /// receiver, which fails if the store is gone.
     pub async fn ask(&self, caller: &Arc<Caller>, request: StoreRequest) -> oneshot::Receiver<Reply> {
-        let (reply, answer) = oneshot::channel();
-        let work = match request {
-            StoreRequest::Attach(replica) => Work::Write(Write::Attach(replica, reply)),
-            StoreRequest::Register(request) => Work::Write(Write::Register(request, reply)),
-            StoreRequest::Push(request) => Work::Write(Write::Push(request, reply)),
-            StoreRequest::Check(request) => Work::Read(Read::Check(request, reply)),
-            StoreRequest::Pull(request) => Work::Read(Read::Pull(request, reply)),
-        };
-        self.submit(caller, work).await;
+        let (job, answer) = Job::ask(caller, request);
+        self.submit(job).await;
         answer
     }
 
     /// What the store knows of a caller.
     pub async fn welcome(&self, caller: &Arc<Caller>) -> Answer<Welcomed> {
-        let (reply, answer) = oneshot::channel();
-        self.submit(caller, Work::Read(Read::Welcome(reply))).await;
+        let (job, answer) = Job::welcome(caller);
+        self.submit(job).await;
         answer.await.unwrap_or_else(|_| Err(StoreError::Failed("it is closed".to_owned())))
     }
 
     /// Remembers an agent's clock entry at the end of its session.
     pub async fn end_session(&self, caller: &Arc<Caller>, counter: u64) {
-        let (reply, answer) = oneshot::channel();
-        self.submit(caller, Work::Write(Write::EndSession(counter, reply))).await;
+        let (job, answer) = Job::end_session(caller, counter);
+        self.submit(job).await;
         // Nobody is left to be told of a failure.
         let _ = answer.await;
     }
 
-    async fn submit(&self, caller: &Arc<Caller>, work: Work) {
+    /// Retires replicas that said goodbye.
+    pub async fn retire(&self, caller: &Arc<Caller>, replicas: Vec<(ReplicaId, u64)>) {
+        let (reply, answer) = oneshot::channel();
+        self.submit(Job(Task::Asked(Arc::clone(caller), Work::Write(Write::Retire(replicas, reply))))).await;
+        // If it fails they retire later, for having been silent too long.
+        let _ = answer.await;
+    }
+
+    /// Does a turn of upkeep; says whether there is more to do now.
+    pub async fn upkeep(&self, job: UpkeepJob) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.submit(Job(Task::Upkeep(job, reply))).await;
+        answer.await.unwrap_or(false)
+    }
+
+    async fn submit(&self, job: Job) {
         // A thread that is gone drops the job, and with it the reply: the asker learns it there.
-        let _ = self.jobs.send(Job { caller: Arc::clone(caller), work }).await;
+        let _ = self.jobs.send(job).await;
     }
 }
 
@@ -161,14 +214,15 @@ fn run(mut store: Box<dyn HubStore>, mut waiting: mpsc::Receiver<Job>, counts: &
     }
 }
 
-/// Runs a group, and leaves it empty.
-fn run_group(store: &mut dyn HubStore, group: &mut Vec<Job>, now_ms: i64) {
+/// Runs a group, and leaves it empty. `now_ms` is the wall clock, in ms since the epoch.
+pub fn run_group(store: &mut dyn HubStore, group: &mut Vec<Job>, now_ms: i64) {
     let mut reads = Vec::new();
     let mut answers = Vec::new();
-    for Job { caller, work } in group.drain(..) {
-        match work {
-            Work::Write(write) => answers.push(run_write(store, &caller, write, now_ms)),
-            Work::Read(read) => reads.push((caller, read)),
+    for Job(task) in group.drain(..) {
+        match task {
+            Task::Asked(caller, Work::Write(write)) => answers.push(run_write(store, &caller, write, now_ms)),
+            Task::Asked(caller, Work::Read(read)) => reads.push((caller, read)),
+            Task::Upkeep(job, reply) => answers.push(run_upkeep(store, &job, reply, now_ms)),
         }
     }
     let committed = store.commit();
@@ -186,7 +240,9 @@ fn run_group(store: &mut dyn HubStore, group: &mut Vec<Job>, now_ms: i64) {
 /// A write that has run and waits for its commit. Whoever asked may be gone; the write has happened anyway.
 enum Uncommitted {
     Reply(oneshot::Sender<Reply>, Reply),
-    EndSession(oneshot::Sender<()>),
+    /// Nobody is left to be told of a failure.
+    Done(oneshot::Sender<()>),
+    Upkeep(oneshot::Sender<bool>, bool),
 }
 
 impl Uncommitted {
@@ -205,8 +261,11 @@ impl Uncommitted {
                 };
                 let _ = asker.send(reply);
             }
-            Self::EndSession(asker) => {
+            Self::Done(asker) => {
                 let _ = asker.send(());
+            }
+            Self::Upkeep(asker, more) => {
+                let _ = asker.send(more && committed.is_ok());
             }
         }
     }
@@ -214,8 +273,8 @@ impl Uncommitted {
 
 fn run_write(store: &mut dyn HubStore, caller: &Caller, write: Write, now_ms: i64) -> Uncommitted {
     match write {
-        Write::Attach(replica, reply) => {
-            Uncommitted::Reply(reply, Reply::Attached(store.attach(caller, replica)))
+        Write::Attach(request, reply) => {
+            Uncommitted::Reply(reply, Reply::Attached(store.attach(caller, &request, now_ms)))
         }
         Write::Register(request, reply) => {
             Uncommitted::Reply(reply, Reply::Registered(store.register(caller, &request)))
@@ -227,9 +286,29 @@ fn run_write(store: &mut dyn HubStore, caller: &Caller, write: Write, now_ms: i6
             if let Err(error) = store.end_session(caller, counter) {
                 tracing::warn!(%error, agent = caller.agent, "an agent's count was not kept");
             }
-            Uncommitted::EndSession(reply)
+            Uncommitted::Done(reply)
+        }
+        Write::Retire(replicas, reply) => {
+            if let Err(error) = store.retire(caller, &replicas) {
+                tracing::warn!(%error, agent = caller.agent, "an agent's goodbye was not heard");
+            }
+            Uncommitted::Done(reply)
         }
     }
+}
+
+fn run_upkeep(
+    store: &mut dyn HubStore,
+    job: &UpkeepJob,
+    reply: oneshot::Sender<bool>,
+    now_ms: i64,
+) -> Uncommitted {
+    let (agent_ttl_ms, connected) = (job.agent_ttl_ms, &job.connected);
+    let more = store.upkeep(&Upkeep { now_ms, agent_ttl_ms, connected }).unwrap_or_else(|error| {
+        tracing::warn!(%error, "upkeep of the store has failed, and is tried again later");
+        false
+    });
+    Uncommitted::Upkeep(reply, more)
 }
 
 fn run_read(store: &mut dyn HubStore, caller: &Caller, read: Read, now_ms: i64) {

@@ -64,6 +64,9 @@ pub struct RowChange {
     pub id: RowId,
     /// The local number of a row of a numbered table: a wish, which other replicas grant where it is free.
     pub number: Option<i64>,
+    /// Whether its author made the row, or offers all of it, and the hub has not acknowledged that yet. A row
+    /// that is not new, and that the hub does not know, is one whose delete everyone has seen.
+    pub is_new: bool,
     /// The writes, at most one for each cell.
     pub writes: Vec<Write>,
 }

@@ -48,6 +48,18 @@ impl VectorClock {
         }
     }
 
+    /// Takes in what a hub tells an agent: which entries are new, and which agents have retired; if that is not
+    /// known, all but those entries have. The agent's own entry stays.
+    pub fn follow(&mut self, news: &Self, retired: Option<&[String]>, own: &str) {
+        match retired {
+            Some(names) => names.iter().filter(|name| *name != own).for_each(|name| {
+                self.0.remove(name);
+            }),
+            None => self.0.retain(|agent, _| agent == own || news.0.contains_key(agent)),
+        }
+        self.merge(news);
+    }
+
     /// The entries, by agent.
     pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
         self.0.iter().map(|(agent, count)| (agent.as_str(), *count))
@@ -79,6 +91,21 @@ mod tests {
 
     fn clocks() -> impl Strategy<Value = VectorClock> {
         prop::collection::btree_map("[a-d]", 0_u64..4, 0..4).prop_map(VectorClock)
+    }
+
+    #[test]
+    fn who_retired_is_forgotten_but_for_oneself() {
+        let all = || VectorClock::from_iter([("own", 3), ("gone", 2), ("here", 1)]);
+        let news = VectorClock::from_iter([("new", 1)]);
+        let mut clock = all();
+        clock.follow(&news, Some(&["gone".into(), "own".into(), "unheard".into()]), "own");
+        assert_eq!(clock, VectorClock::from_iter([("own", 3), ("here", 1), ("new", 1)]));
+        let mut clock = all();
+        clock.follow(&VectorClock::from_iter([("here", 4)]), None, "own");
+        assert_eq!(clock, VectorClock::from_iter([("own", 3), ("here", 4)]));
+        let mut back = all();
+        back.follow(&VectorClock::from_iter([("gone", 1)]), Some(&["gone".into()]), "own");
+        assert_eq!(back.get("gone"), 1, "under that name another one has come");
     }
 
     proptest! {

@@ -74,7 +74,7 @@ impl RowState {
             whole_since: before.whole_since.max(self.whole_since).max(whole.unwrap_or(0)),
             deleted: self.effective_delete(before, verdict, since, position),
             cells: cells.collect(),
-            additions: BTreeMap::new(),
+            made: BTreeMap::new(),
         }
     }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Addition, CellValue, ColumnIndex, Contest, Op, Rule, RuleBook, Seq, Stamp, Write};
+use super::{CellValue, ColumnIndex, Contest, Made, Op, Rule, RuleBook, Seq, Stamp, Write};
 
 /// One register: the write that holds it, and where in the tenant's order that write stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,8 +53,8 @@ pub struct RowState {
     pub deleted: Option<Cell<()>>,
     /// The cells, by the hub's number of the column.
     pub cells: BTreeMap<ColumnIndex, Cell>,
-    /// Of counters, the last additions: those that a delete has not seen outlive it.
-    pub additions: BTreeMap<ColumnIndex, Vec<Addition>>,
+    /// What rules made cells of.
+    pub made: BTreeMap<ColumnIndex, Made>,
 }
 
 impl RowState {
@@ -137,9 +137,7 @@ impl RowState {
     /// A delete that did not know of an edit, or an edit that did not know of a delete.
     fn existence_conflict(&self, writes: &[Write], writer: u64, was_alive: bool) -> bool {
         writes.iter().any(|write| match &write.op {
-            Op::Delete => {
-                was_alive && self.cells.values().any(|cell| cell.is_concurrent_with(writer, write.base))
-            }
+            Op::Delete => was_alive && self.is_concurrent_with(writer, write.base),
             Op::Set(_) | Op::Adjust(_) => {
                 write.stamp != Stamp::ZERO
                     && !was_alive
@@ -173,7 +171,8 @@ impl RowState {
             }
             Some(current) => {
                 // What is older than syncing is before every write, and concurrent with none.
-                let conflict = write.stamp != Stamp::ZERO
+                let conflict = rule.loses()
+                    && write.stamp != Stamp::ZERO
                     && current.is_concurrent_with(writer, write.base)
                     && current.value != *value;
                 // One stamp with two values is possible only for rows older than syncing. Any rule does,
@@ -184,7 +183,7 @@ impl RowState {
                 }
                 if wins {
                     *current = cell();
-                    self.additions.remove(&column);
+                    self.made.remove(&column);
                 }
                 (wins, conflict)
             }
@@ -348,6 +347,18 @@ mod tests {
         assert_eq!(state.cells[&0].writer, crate::model::NOBODY);
         let (writes, whole) = state.everything().unwrap();
         assert!(whole, "{writes:?}");
+    }
+
+    #[test]
+    fn a_value_that_is_written_to_a_counter_is_in_conflict_with_nothing() {
+        for (rule, conflicts) in [(Rule::Counter, 0), (Rule::Set, 0), (Rule::Lww, 1)] {
+            let rules = [rule];
+            let mut state = RowState::default();
+            state.merge_by(&mut RuleBook::of(&rules), None, &[set(stamp(1, 1), 0, &[(0, 9)])], 1, 1);
+            let merged =
+                state.merge_by(&mut RuleBook::of(&rules), None, &[set(stamp(2, 2), 0, &[(0, 5)])], 2, 2);
+            assert_eq!(merged.conflicts, conflicts, "{rule:?}");
+        }
     }
 
     #[test]

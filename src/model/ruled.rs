@@ -3,26 +3,8 @@
 //! What a rule makes of two writes is nobody's write, so it is told to everyone, its last author included: its
 //! writer is [`NOBODY`], and its stamp exceeds both, so that every replica takes it.
 
-use serde::{Deserialize, Serialize};
-
-use super::{
-    Adjustment, Cell, CellValue, ColumnIndex, NOBODY, Number, RowState, Rule, Seq, Stamp, Value, Write,
-};
-
-/// How many additions to a counter are remembered one by one. A delete that has seen none of the last so many
-/// cancels those before them as well.
-const MAX_ADDITIONS: usize = 16;
-
-/// An addition to a counter, as the hub accepted it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Addition {
-    /// Its position.
-    pub seq: Seq,
-    /// [`super::ReplicaId::tie_break`] of the replica that pushed it.
-    pub writer: u64,
-    /// What was added.
-    pub amount: Number,
-}
+use super::made::{Addition, Made};
+use super::{Adjustment, Cell, CellValue, ColumnIndex, NOBODY, RowState, Rule, Seq, Stamp, Value, Write};
 
 /// The rules of a table's columns, and what came up while merging by them.
 #[derive(Debug, Default)]
@@ -112,6 +94,12 @@ impl RowState {
             return false;
         }
         let author = if kept == *value && is_news { writer } else { NOBODY };
+        let made = if kept == present.value {
+            self.made.remove(&column).unwrap_or_else(|| Made::of(present))
+        } else {
+            Made::default().with_part(writer, seq)
+        };
+        self.made.insert(column, made);
         let stamp = self.within_life(present.stamp, write.stamp);
         self.cells.insert(column, Cell { stamp, seq, writer: author, value: kept });
         true
@@ -133,31 +121,37 @@ impl RowState {
             CellValue::Ref(_) => return false,
         };
         let stamp = present.map_or(write.stamp, |cell| self.within_life(cell.stamp, write.stamp));
+        let made = self.made.remove(&column).or_else(|| present.map(Made::of)).unwrap_or_default();
+        let made = made.with_part(writer, seq);
+        let made = match adjustment {
+            Adjustment::Add(amount) => made.with_addition(Addition { seq, writer, amount: *amount }),
+            Adjustment::Edit { .. } => made,
+        };
+        self.made.insert(column, made);
         self.cells.insert(column, Cell { stamp, seq, writer: NOBODY, value: value.into() });
-        if let Adjustment::Add(amount) = adjustment {
-            let additions = self.additions.entry(column).or_default();
-            additions.push(Addition { seq, writer, amount: *amount });
-            if additions.len() > MAX_ADDITIONS {
-                additions.remove(0);
-            }
-        }
         true
     }
 
     /// A delete cancels the additions that its author had seen, and its own. Says whether that changed anything.
     pub(super) fn cancel(&mut self, base: Seq, writer: u64, seq: Seq) -> bool {
         let mut changed = false;
-        for (column, additions) in &mut self.additions {
+        for (column, made) in self.made.iter_mut().filter(|(_, made)| made.is_counter()) {
             let Some(cell) = self.cells.get_mut(column) else { continue };
-            additions.retain(|addition| addition.seq > base && addition.writer != writer);
-            let left = additions.iter().fold(Number::ZERO, |sum, addition| sum.plus(addition.amount));
-            let left = CellValue::from(Value::from(left));
+            let left = CellValue::from(made.cancel(base, writer));
             if cell.value != left {
                 *cell = Cell { stamp: cell.stamp, seq, writer: NOBODY, value: left };
                 changed = true;
             }
         }
         changed
+    }
+
+    /// Whether someone who had seen everything up to `base` wrote without knowing of some cell's present value.
+    pub(super) fn is_concurrent_with(&self, writer: u64, base: Seq) -> bool {
+        self.cells.iter().any(|(column, cell)| match self.made.get(column) {
+            Some(made) => made.is_concurrent_with(writer, base),
+            None => cell.is_concurrent_with(writer, base),
+        })
     }
 
     /// A stamp for what a rule made, which must not bring a row back that the write itself would not.
@@ -175,7 +169,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{Hlc, Op};
+    use crate::model::{Hlc, Number, Op};
 
     fn write(ms: u64, replica: u64, base: Seq, op: Op) -> Write {
         Write { stamp: Stamp { hlc: Hlc(ms << 16), replica }, base, op }
@@ -273,6 +267,50 @@ mod tests {
     }
 
     #[test]
+    fn a_delete_leaves_what_was_there_before_anything_was_added_in_any_order() {
+        let (old, delete) = (set(1, 1, 0, 5), || write(20, 1, 1, Op::Delete));
+        for writes in [[old.clone(), add(30, 2, 1, 3), delete()], [old, delete(), add(30, 2, 1, 3)]] {
+            let state = merged(Rule::Counter, &writes);
+            assert_eq!((value(&state), state.is_alive()), (8, true));
+        }
+    }
+
+    /// Breaks if what a rule made is taken for the work of a stranger.
+    #[test]
+    fn a_delete_is_in_conflict_with_what_others_had_a_part_in_and_it_has_not_seen() {
+        let edit = |replica| {
+            write(
+                1,
+                replica,
+                0,
+                Op::Adjust(vec![(0, Adjustment::Edit { added: vec!["1".into()], removed: vec![] })]),
+            )
+        };
+        let conflicts = |rule, writes: &[Write], delete: Write| {
+            let writer = delete.stamp.replica;
+            let mut state = merged(rule, writes);
+            state.merge_by(&mut RuleBook::of(&[rule]), None, &[delete], writer, 9).conflicts
+        };
+        let delete = |replica, base| write(20, replica, base, Op::Delete);
+        for (rule, by) in
+            [(Rule::Counter, [add(1, 1, 0, 1), add(1, 2, 0, 1)]), (Rule::Set, [edit(1), edit(2)])]
+        {
+            let [one, other] = by;
+            assert_eq!(conflicts(rule, std::slice::from_ref(&one), delete(1, 0)), 0, "its own");
+            assert_eq!(conflicts(rule, std::slice::from_ref(&one), delete(2, 0)), 1);
+            assert_eq!(conflicts(rule, &[one.clone(), other.clone()], delete(1, 0)), 1);
+            assert_eq!(conflicts(rule, &[one.clone(), other.clone()], delete(1, 2)), 0, "seen");
+            assert_eq!(conflicts(rule, &[other, one], delete(1, 1)), 0, "the other's seen, and its own");
+        }
+        assert_eq!(
+            conflicts(Rule::Max, &[set(1, 1, 0, 5), set(2, 2, 0, 3)], delete(1, 0)),
+            0,
+            "its own stands"
+        );
+        assert_eq!(conflicts(Rule::Max, &[set(1, 1, 0, 5), set(2, 2, 0, 7)], delete(1, 0)), 1);
+    }
+
+    #[test]
     fn whoever_shows_another_value_than_the_one_that_is_kept_hears_of_it_and_nobody_else() {
         let present = || merged(Rule::Max, &[set(5, 1, 0, 9)]);
         let rules = [Rule::Max];
@@ -300,10 +338,10 @@ mod tests {
     #[test]
     fn the_last_sixteen_additions_are_remembered_one_by_one() {
         let additions = |count: u64| (1..=count).map(|it| add(it, it, 0, 1)).collect::<Vec<_>>();
-        assert_eq!(merged(Rule::Counter, &additions(16)).additions[&0].len(), 16);
+        assert_eq!(merged(Rule::Counter, &additions(16)).made[&0].additions.len(), 16);
         let mut state = merged(Rule::Counter, &additions(17));
-        assert_eq!(state.additions[&0].first().map(|it| it.seq), Some(2));
-        assert_eq!(state.additions[&0].len(), 16);
+        assert_eq!(state.made[&0].additions.first().map(|it| it.seq), Some(2));
+        assert_eq!(state.made[&0].additions.len(), 16);
         // One who had seen none of them cancels that which is not remembered.
         state.merge(None, &[write(99, 99, 0, Op::Delete)], 99, 18);
         assert_eq!(value(&state), 16);

@@ -7,7 +7,7 @@ use napi_derive::napi;
 
 use super::error::CodedError;
 use crate::engine::agent::AgentOptions;
-use crate::engine::hub::HubOptions;
+use crate::engine::hub::{DEFAULT_AGENT_TTL_MS, HubOptions};
 use crate::storage::choice::SyncOptions;
 use crate::transport::{Credentials, HubTls, PemSource};
 
@@ -16,6 +16,9 @@ const DEFAULT_REQUEST_TIMEOUT_MS: u64 = 30_000;
 
 /// The longest timeout: a day. More is a mistake in the unit.
 const MAX_TIMEOUT_MS: f64 = 86_400_000.0;
+
+/// The longest time that an agent may be silent: ten years.
+const MAX_AGENT_TTL_MS: f64 = 10.0 * 365.0 * 86_400_000.0;
 
 /// How an agent reaches its hub, and as whom.
 #[napi(object)]
@@ -95,6 +98,10 @@ pub struct FederationHubServerOptions {
     pub client_ca_pem: Option<String>,
     /// The secret that tokens are signed with (JWT, HS256).
     pub jwt_secret: Option<String>,
+    /// How long an agent may be silent before the hub retires it, in ms; a week unless given. One that comes back
+    /// later loses nothing of its own, and gets a fresh snapshot. An agent that says goodbye with `disconnect()`
+    /// retires at once, and one whose token has expired when it is not connected.
+    pub agent_ttl: Option<f64>,
     /// Credentials from `FederationHubServer.generateCredentials()`: they stand in for whichever of
     /// certificate, key, CA and secret is not given, and let `agentConfig()` issue certificates and tokens.
     pub credentials: Option<HubCredentials>,
@@ -189,11 +196,27 @@ pub fn hub_options(options: FederationHubServerOptions) -> Result<HubOptions, Co
         },
         jwt_secret: jwt_secret
             .ok_or_else(|| CodedError::config("the hub cannot verify tokens: pass jwtSecret"))?,
+        agent_ttl_ms: agent_ttl_ms(options.agent_ttl)?,
     })
 }
 
 fn pem_source(text: Option<String>, path: Option<String>) -> Option<PemSource> {
     text.map(PemSource::Text).or_else(|| path.map(|path| PemSource::Path(path.into())))
+}
+
+fn agent_ttl_ms(given: Option<f64>) -> Result<u64, CodedError> {
+    match given {
+        None => Ok(DEFAULT_AGENT_TTL_MS),
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "within 1 and the maximum"
+        )]
+        Some(given) if (1.0..=MAX_AGENT_TTL_MS).contains(&given) => Ok(given as u64),
+        Some(given) => Err(CodedError::config(format!(
+            "agentTtl is {given}: it must be a number of milliseconds between 1 and {MAX_AGENT_TTL_MS}"
+        ))),
+    }
 }
 
 fn timeout_ms(name: &str, given: Option<f64>, default: u64) -> Result<u64, CodedError> {

@@ -156,7 +156,15 @@ mod tests {
     }
 
     fn done(cursor: Seq) -> ToAgent {
-        ToAgent::Done(Done { cursor, highest: Hlc::ZERO, hub_now_ms: 0, clock: vec![], refused: vec![] })
+        ToAgent::Done(Done {
+            cursor,
+            highest: Hlc::ZERO,
+            hub_now_ms: 0,
+            clock: vec![],
+            retired: None,
+            horizon: 0,
+            refused: vec![],
+        })
     }
 
     #[test]

@@ -5,8 +5,11 @@
 
 use super::message::Refusal;
 
-/// Nothing is wrong: the agent is done.
-pub const GOODBYE: u32 = 0;
+/// Nothing is wrong; the agent, or whatever is left of it, may be back.
+pub const CLOSED: u32 = 0;
+
+/// The agent is done, and waits for no answer: its replicas may be retired.
+pub const GOODBYE: u32 = 7;
 
 impl Refusal {
     /// The code of a connection that is closed for this reason.
@@ -35,8 +38,8 @@ mod tests {
 
     #[test]
     fn a_code_leads_back_to_its_reason() {
+        assert_eq!(Refusal::from_close_code(u64::from(CLOSED)), None);
         assert_eq!(Refusal::from_close_code(u64::from(GOODBYE)), None);
-        assert_eq!(Refusal::from_close_code(7), None);
         for code in 1..=6 {
             assert_eq!(Refusal::from_close_code(code).map(Refusal::close_code), u32::try_from(code).ok());
         }

@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use super::check::{Check, Fingerprint, Print, Range};
 use super::frame::{decode_payload, encode};
 use super::message::{
-    Ack, Attach, Attached, Batch, BatchBody, Contested, Done, Hello, Refusal, Refused, Rows, SyncBegin,
-    ToAgent, ToHub, Welcome,
+    Ack, Attach, Attached, Batch, BatchBody, Contested, Done, Hello, Refusal, Refused, Rows, Standing,
+    SyncBegin, ToAgent, ToHub, Welcome,
 };
 use crate::model::{
     Adjustment, AgreedReference, Agreement, CellValue, Digest, Hlc, KeyKind, Number, Op, ReplicaId,
@@ -57,8 +57,8 @@ fn what_an_agent_says() {
     let hello = Hello { tenant: "acme".into(), agent: "a1".into(), token: "jwt".into() };
     check(&ToHub::Hello(hello), "81a548656c6c6f93a461636d65a26131a36a7774");
     check(
-        &ToHub::Attach(Attach { replica: ReplicaId([1; 16]) }),
-        "81a641747461636891c41001010101010101010101010101010101",
+        &ToHub::Attach(Attach { replica: ReplicaId([1; 16]), cursor: 300, is_new: false }),
+        "81a641747461636893c41001010101010101010101010101010101cd012cc2",
     );
     let sync = SyncBegin {
         replica: ReplicaId([1; 16]),
@@ -99,10 +99,10 @@ fn what_a_batch_holds() {
         Write { stamp: stamp(), base: 300, op: set },
         Write { stamp: Stamp::ZERO, base: 0, op: Op::Delete },
     ];
-    let row = RowChange { table: 0, id: RowId([8; 16]), number: Some(-5), writes };
+    let row = RowChange { table: 0, id: RowId([8; 16]), number: Some(-5), is_new: true, writes };
     check(
         &BatchBody { tables: vec![header()], rows: vec![row] },
-        "929192a56e6f74657391a4626f6479919400c41008080808080808080808080808080808fb929392cf018bcf \
+        "929192a56e6f74657391a4626f6479919500c41008080808080808080808080808080808fbc3929392cf018bcf \
          e56800000007cd012c81a3536574969200c09201ff9202cb3ff00000000000009203a2c3a99204c401ff9205 \
          d801090909090909090909090909090909099392000000a644656c657465",
     );
@@ -138,13 +138,14 @@ fn what_a_hub_says() {
             epoch: 2,
             last: Some((1, Digest([3; 32]))),
             past: vec![(ReplicaId([2; 16]), 300)],
+            standing: Standing::Behind,
         }),
-        "81a8417474616368656493029201c42003030303030303030303030303030303030303030303030303030303 \
-         030303039192c41002020202020202020202020202020202cd012c",
+        "81a8417474616368656494029201c42003030303030303030303030303030303030303030303030303030303 \
+         030303039192c41002020202020202020202020202020202cd012ca6426568696e64",
     );
     check(
-        &ToAgent::Attached(Attached { epoch: 1, last: None, past: vec![] }),
-        "81a841747461636865649301c090",
+        &ToAgent::Attached(Attached { epoch: 1, last: None, past: vec![], standing: Standing::Current }),
+        "81a841747461636865649401c090a743757272656e74",
     );
     check(
         &ToAgent::Ack(Ack {
@@ -193,11 +194,13 @@ fn what_a_hub_says() {
         highest: Hlc::from_ms(1_700_000_000_000),
         hub_now_ms: 1_700_000_000_000,
         clock: vec![("a1".into(), 5)],
+        retired: Some(vec!["a2".into()]),
+        horizon: 200,
         refused: vec![("tasks".into(), "why".into())],
     };
     check(
         &ToAgent::Done(done),
-        "81a4446f6e6595cd012dcf018bcfe568000000cf0000018bcfe568009192a26131059192a57461736b73a3776879",
+        "81a4446f6e6597cd012dcf018bcfe568000000cf0000018bcfe568009192a261310591a26132ccc89192a57461736b73a3776879",
     );
     check(
         &ToAgent::Refused(Refused { reason: Refusal::Unauthenticated, message: "no".into() }),

@@ -18,7 +18,7 @@ pub struct Caller {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreRequest {
     /// Opens a new epoch of a replica.
-    Attach(ReplicaId),
+    Attach(AttachRequest),
     /// Declares tables.
     Register(RegisterRequest),
     /// Merges a batch.
@@ -27,6 +27,19 @@ pub enum StoreRequest {
     Check(CheckRequest),
     /// Reads what a replica lacks.
     Pull(PullRequest),
+}
+
+/// A replica that wants to sync.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachRequest {
+    /// Who.
+    pub replica: ReplicaId,
+    /// Up to where it has merged everything.
+    pub cursor: Seq,
+    /// Whether its id was minted just now, so that it may be unknown here.
+    pub is_new: bool,
+    /// When the token that it was proved by expires, in ms since the epoch.
+    pub token_until_ms: i64,
 }
 
 /// Tables that a replica declares.

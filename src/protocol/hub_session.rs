@@ -15,13 +15,14 @@ use std::collections::VecDeque;
 
 use super::check::{CheckRequest, Prints, Range};
 use super::frame;
-use super::hub_request::{Caller, PullRequest, PushRequest, RegisterRequest, StoreRequest};
+use super::hub_request::{AttachRequest, Caller, PullRequest, PushRequest, RegisterRequest, StoreRequest};
 use super::limits::{
     MAX_BATCHES_IN_FLIGHT, MAX_BYTES_IN_FLIGHT, MAX_CHECK_RANGES, MAX_CHECK_ROWS, MAX_COLUMNS, MAX_ID_BYTES,
     MAX_TABLES,
 };
 use super::message::{
-    Ack, Attached, Batch, BatchBody, Done, Hello, Refusal, Refused, Rows, SyncBegin, ToAgent, ToHub, Welcome,
+    Ack, Attach, Attached, Batch, BatchBody, Done, Hello, Refusal, Refused, Rows, SyncBegin, ToAgent, ToHub,
+    Welcome,
 };
 use crate::model::{Op, ReplicaId, TableSchema};
 
@@ -183,6 +184,8 @@ enum State {
 pub struct HubExchange {
     state: State,
     counter: u64,
+    /// Tables are being declared: a batch that overtook their failure would have its rows rejected for good.
+    is_registering: bool,
     /// The sizes of the batches that the store has not answered yet, in bytes, in order.
     in_flight: VecDeque<usize>,
     /// How many checks the store has not answered yet.
@@ -195,6 +198,7 @@ impl Default for HubExchange {
         Self {
             state: State::Start,
             counter: 0,
+            is_registering: false,
             in_flight: VecDeque::new(),
             checks_in_flight: 0,
             outputs: VecDeque::new(),
@@ -213,7 +217,8 @@ impl HubExchange {
         match self.state {
             State::Start => true,
             State::Pushing(_) => {
-                self.in_flight.len() + self.checks_in_flight < MAX_BATCHES_IN_FLIGHT
+                !self.is_registering
+                    && self.in_flight.len() + self.checks_in_flight < MAX_BATCHES_IN_FLIGHT
                     && self.in_flight.iter().sum::<usize>() < MAX_BYTES_IN_FLIGHT
             }
             State::Attaching | State::Pulling | State::Finished => false,
@@ -243,7 +248,10 @@ impl HubExchange {
                 self.send(ToAgent::Attached(attached));
                 self.finish();
             }),
-            Input::Registered(outcome) => outcome,
+            Input::Registered(outcome) => {
+                self.is_registering = false;
+                outcome
+            }
             Input::Pushed(outcome) => outcome.map(|ack| {
                 self.in_flight.pop_front();
                 self.send(ToAgent::Ack(ack));
@@ -293,9 +301,15 @@ impl HubExchange {
 
     fn message(&mut self, message: ToHub) -> Result<(), Refused> {
         match (&mut self.state, message) {
-            (State::Start, ToHub::Attach(attach)) => {
+            (State::Start, ToHub::Attach(Attach { replica, cursor, is_new })) => {
+                if i64::try_from(cursor).is_err() {
+                    return Err(refused(Refusal::Protocol, "a cursor has at most 63 bits"));
+                }
+                // Whoever verified the token knows better.
+                let token_until_ms = i64::MAX;
+                let attach = AttachRequest { replica, cursor, is_new, token_until_ms };
                 self.state = State::Attaching;
-                self.ask(StoreRequest::Attach(attach.replica));
+                self.ask(StoreRequest::Attach(attach));
                 Ok(())
             }
             (State::Start, ToHub::Sync(begin)) => self.begin(begin),
@@ -332,6 +346,7 @@ impl HubExchange {
         }
         self.counter = counter;
         if !schema.is_empty() {
+            self.is_registering = true;
             self.ask(StoreRequest::Register(RegisterRequest { replica, epoch, schema }));
         }
         self.state = State::Pushing(PullRequest { replica, epoch, cursor, resume, refresh });

@@ -66,6 +66,11 @@ impl std::fmt::Debug for Hello {
 pub struct Attach {
     /// The replica.
     pub replica: ReplicaId,
+    /// Up to where it has merged.
+    pub cursor: Seq,
+    /// Whether its id was minted since the agent last attached this database: no copy of the database can have
+    /// been synced under it, and the hub may take it for one that it has never seen.
+    pub is_new: bool,
 }
 
 /// The start of a sync.
@@ -161,6 +166,19 @@ pub struct Attached {
     /// Earlier incarnations of the store, the newest first, each with the position at which it ended. What was
     /// merged in another one, or beyond its end, this store does not know (I15).
     pub past: Vec<(Incarnation, Seq)>,
+    /// Whether the replica can go on where it was.
+    pub standing: Standing,
+}
+
+/// What has become of a replica while it was away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Standing {
+    /// Nothing: it goes on at its cursor.
+    Current,
+    /// Deletes above its cursor are forgotten: rows that it is not told of in a pull of everything are gone.
+    Behind,
+    /// It is not known, or not any more; no epoch was opened. It takes a new id, and attaches again.
+    Retired,
 }
 
 /// A batch is durable (I13).
@@ -215,8 +233,14 @@ pub struct Done {
     pub highest: Hlc,
     /// The hub's time, in ms since the epoch.
     pub hub_now_ms: i64,
-    /// Agents that pushed since the reader's cursor, with their own clock entries.
+    /// Agents that pushed since the reader's cursor, with their own clock entries; all live ones that ever did
+    /// if `retired` says so.
     pub clock: Vec<(String, u64)>,
+    /// Agents that retired since the reader's cursor, perhaps some that it has been told of. None if the hub
+    /// has forgotten some of them: whoever is not in `clock` is gone.
+    pub retired: Option<Vec<String>>,
+    /// Rows that died up to here are forgotten: nobody will hear of them again.
+    pub horizon: Seq,
     /// Tables that the hub neither takes from this replica nor tells it of, because they are declared otherwise
     /// in this tenant, each with the reason; in every sync, until the replica declares them anew.
     pub refused: Vec<(String, String)>,

@@ -7,8 +7,10 @@
 use super::ahead::Ahead;
 use super::apply_row::Outcome;
 use super::bookkeeping::{ReplicaState, SentBatch, acknowledge};
+use super::burial::bury;
 use super::catalog::Catalog;
 use super::context::Context;
+use super::doubt::{self, Gone};
 use super::driver::{Sql, SqlError};
 use super::follow::{Followed, settle_followed};
 use super::journal::{Journal, Undone};
@@ -16,7 +18,7 @@ use super::quarantine;
 use super::resolver::Resolver;
 use super::swaps::rotate;
 use super::triggers;
-use crate::model::{Hlc, Op, RowUpdate, Write};
+use crate::model::{Hlc, Op, RowUpdate, TableHeader, Write};
 use crate::protocol::message::{Done, Rows};
 
 /// What one turn applies.
@@ -49,12 +51,14 @@ pub struct Applied {
 }
 
 /// Applies one turn's work, within the transaction that is open. The log must be settled. `set_aside_before`
-/// rows were in quarantine when the transaction began.
+/// rows were in quarantine when the transaction began; at the end of the sync every row of the tables `refreshed`
+/// has been told.
 pub fn apply(
     sql: &mut dyn Sql,
     context: &mut Context<'_>,
     state: &mut ReplicaState,
     incoming: &Incoming,
+    refreshed: &[String],
     set_aside_before: u64,
 ) -> Result<Applied, SqlError> {
     if let Some(last) = incoming.acked.last() {
@@ -63,8 +67,17 @@ pub fn apply(
     let mut applier = Applier::new(context.catalog, state.acked, set_aside_before > 0);
     let last = incoming.rows.rows.last().map(|row| row.seq);
     let retry = incoming.done.is_some() && incoming.touches_tables();
-    let suspended = triggers::suspend(sql, context.catalog, &incoming.rows, retry)?;
+    let in_doubt = doubt::is_any(sql)?;
+    applier.is_in_doubt = in_doubt;
+    let asked = if incoming.done.is_some() && in_doubt { refreshed } else { &[] };
+    let mut touched: Vec<TableHeader> = incoming.rows.tables.clone();
+    touched.extend(asked.iter().map(|name| TableHeader { name: name.clone(), columns: Vec::new() }));
+    let suspended = triggers::suspend(sql, context.catalog, &touched, &incoming.rows, retry)?;
     applier.apply_all(sql, &incoming.rows)?;
+    if let Some(done) = incoming.done.as_ref().filter(|_| !asked.is_empty()) {
+        let gone = Gone::of(sql, context.catalog, asked)?;
+        gone.delete(sql, context, &mut applier, done.cursor)?;
+    }
     if retry {
         applier.retry(sql)?;
     }
@@ -81,6 +94,7 @@ pub fn apply(
         state.cursor = done.cursor;
         state.resume = done.cursor;
         state.highest = state.highest.max(done.highest);
+        bury(sql, context.catalog, state, done.horizon)?;
     }
     // What a pull that is interrupted has brought is seen as well, deletes of unknown rows included.
     let stamps = incoming.rows.rows.iter().flat_map(|row| &row.writes).map(|write| write.stamp.hlc);
@@ -111,13 +125,25 @@ pub struct Applier<'a> {
     /// Rows that followed another to its new key.
     pub followed: Followed,
     check_quarantine: bool,
+    /// Whether rows are in doubt, so that it counts which the hub tells of.
+    pub is_in_doubt: bool,
 }
 
 impl<'a> Applier<'a> {
     fn new(catalog: &'a Catalog, acked: u64, check_quarantine: bool) -> Self {
         let (resolver, journal) = (Resolver::new(catalog), Journal::default());
         let (is_final, followed) = (false, Followed::new());
-        Self { catalog, acked, resolver, journal, applied: 0, is_final, followed, check_quarantine }
+        Self {
+            catalog,
+            acked,
+            resolver,
+            journal,
+            applied: 0,
+            is_final,
+            followed,
+            check_quarantine,
+            is_in_doubt: false,
+        }
     }
 
     /// Applies rows, each together with what is set aside of it.
@@ -154,7 +180,7 @@ impl<'a> Applier<'a> {
     }
 
     /// Applies rows that may need each other, in any order; sets aside what cannot be applied.
-    fn apply_together(&mut self, sql: &mut dyn Sql, mut ahead: Ahead<'_>) -> Result<(), SqlError> {
+    pub fn apply_together(&mut self, sql: &mut dyn Sql, mut ahead: Ahead<'_>) -> Result<(), SqlError> {
         let by_themselves = ahead.all().filter(|(_, (_, update))| update.united.is_none());
         self.resolver.expect(by_themselves.map(|(_, (_, update))| (update.id, update.number)));
         // What two rows are one of comes before what is said of that one; and what goes makes room.

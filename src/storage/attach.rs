@@ -11,12 +11,13 @@ use super::catalog::Catalog;
 use super::choice::SyncOptions;
 use super::collect::{TurnLimits, look_at_old_rows};
 use super::context::Context;
+use super::doubt;
 use super::driver::{Sql, SqlError};
 use super::lease::Claim;
 use super::tenant_tables;
 use super::transaction::{Purpose, transaction, without_waiting};
 use crate::model::{Digest, Hlc, ReplicaId, Seq, StampSource};
-use crate::protocol::message::{Attached, Incarnation};
+use crate::protocol::message::{Attached, Incarnation, Standing};
 
 /// Why a turn failed. Its transaction was rolled back: nothing has happened.
 #[derive(Clone, Debug, Error)]
@@ -37,7 +38,8 @@ pub enum TurnError {
     },
 }
 
-/// Installs the bookkeeping if it is not there, and reads the replica's state.
+/// Installs the bookkeeping if it is not there, and reads the replica's state. As long as that names no
+/// incarnation, the replica's id is `fresh`.
 pub fn open(
     sql: &mut dyn Sql,
     tenant: &str,
@@ -52,8 +54,13 @@ pub fn open(
                 let catalog = refresh(sql, options, Discovery::of_existing(options), 0)?;
                 first_look(sql, &catalog, fresh)?;
             }
-            let state = probe(sql)?.state;
+            let mut state = probe(sql)?.state;
             claim.check(state.lease.as_ref())?;
+            if state.incarnation.is_none() && state.replica != fresh {
+                // It was never attached to any hub, and may have been copied since it got its id.
+                state.replica = fresh;
+                state.save(sql)?;
+            }
             Ok(state)
         })
     })?;
@@ -104,8 +111,9 @@ pub struct Reconciled {
 }
 
 /// What to tell when nobody knows whether the hub has some additions and removals, so that they are not sent.
-const DROPPED: &str = "additions and removals of this database that were under way are dropped: it is a copy, or \
-                       went back in time, and nobody knows whether the hub has counted them";
+const DROPPED: &str = "additions and removals of this database that were under way are dropped: it is a copy, went \
+                       back in time, or was away for so long that the hub has forgotten it, and nobody knows \
+                       whether they have been counted";
 
 /// Whether what was merged here is what the store gave away, in this incarnation or in its past.
 fn is_of_past(state: &ReplicaState, current: Incarnation, past: &[(Incarnation, Seq)]) -> bool {
@@ -132,10 +140,12 @@ pub fn reconcile(
             let accepted = attached.last.map_or((0, Digest::ZERO), |last| last);
             let before = (state.n(state.acked), state.acked_digest);
             // Of a copy of this database the hub knows more than it does; a hub that knows less has forgotten.
-            let other_store = accepted.0 < before.0 || !is_of_past(&state, incarnation, &attached.past);
+            let is_retired = attached.standing == Standing::Retired;
+            let has_forgotten = !is_retired && accepted.0 < before.0;
+            let other_store = has_forgotten || !is_of_past(&state, incarnation, &attached.past);
             let known = sent.iter().find(|batch| (state.n(batch.mark), batch.digest) == accepted);
             let renewed = match known {
-                _ if other_store => true,
+                _ if other_store || is_retired => true,
                 Some(batch) => {
                     acknowledge(sql, &mut state, *batch)?;
                     false
@@ -155,12 +165,15 @@ pub fn reconcile(
                 state.resume = 0;
                 state.schema_digest = None;
                 tenant_tables::forget(sql)?;
-                sql.execute("UPDATE _federation_row SET batch = -1", &[])?;
+                sql.execute("UPDATE _federation_row SET batch = -2", &[])?;
             }
             if renewed || state.incarnation != Some(incarnation) || !sent.is_empty() {
                 state.incarnation = Some(incarnation);
                 state.tenant = Some(tenant.to_owned());
                 state.save(sql)?;
+            }
+            if !renewed && attached.standing == Standing::Behind {
+                doubt::begin(sql, state.acked)?;
             }
             Ok(Reconciled { state, renewed, notice })
         })

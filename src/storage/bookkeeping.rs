@@ -2,6 +2,7 @@
 //!
 //! Every name begins with `_federation_`; dropping them returns the database to what it was (I4).
 
+use super::doubt;
 use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
 use super::fields::{Fields, integer};
 use super::lease::{Holder, Lease};
@@ -21,7 +22,8 @@ const LAYOUT: i64 = 2;
 ///
 /// `_federation_row.k` is where a row is found by its key here: the number of a numbered row, the hash of a
 /// natural key, or `x'00' || id` once the row is deleted. `batch` is NULL when everything is acknowledged, 0
-/// when something is unsent, -1 when everything is to be offered again, else the mark of the batch under way.
+/// when something is unsent, -1 when everything is to be offered again, -2 when that is to a hub which may not have the
+/// row, else the mark of the batch under way.
 ///
 /// `_federation_table.refresh` is 1 when every row is asked for again, 2 when the table's past was never here;
 /// `is_out` marks tables that the application excludes, and `refused` those that the hub does not take, with
@@ -31,7 +33,7 @@ const TABLES: &[&str] = &[
        layout INTEGER NOT NULL, replica BLOB NOT NULL, tenant TEXT, incarnation BLOB,
        cursor INTEGER NOT NULL, resume INTEGER NOT NULL, highest INTEGER NOT NULL,
        acked INTEGER NOT NULL, acked_digest BLOB NOT NULL, mark_offset INTEGER NOT NULL, schema_digest BLOB,
-       lease_holder BLOB, lease_until INTEGER)",
+       lease_holder BLOB, lease_until INTEGER, buried INTEGER NOT NULL)",
     "CREATE TABLE _federation_table(
        tbl INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, columns TEXT NOT NULL,
        scan TEXT, scanned BLOB, refresh INTEGER NOT NULL DEFAULT 0,
@@ -43,9 +45,11 @@ const TABLES: &[&str] = &[
     "CREATE INDEX _federation_log_move ON _federation_log(seq) WHERE op IN (1, 2)",
     "CREATE TABLE _federation_row(tbl INTEGER NOT NULL, k NOT NULL, id BLOB NOT NULL, batch INTEGER,
        state BLOB NOT NULL, PRIMARY KEY(tbl, k)) WITHOUT ROWID",
-    // Named by whoever needs it: the planner takes the primary key and scans the whole table.
-    "CREATE INDEX _federation_row_id ON _federation_row(tbl, id)",
+    // Named by whoever needs it: the planner takes the primary key and scans the whole table. The beginning of an
+    // identity is enough to find it by, and every synced row has an entry here.
+    "CREATE INDEX _federation_row_id ON _federation_row(tbl, substr(id, 1, 6))",
     "CREATE INDEX _federation_row_batch ON _federation_row(batch) WHERE batch IS NOT NULL",
+    doubt::TABLE,
     "CREATE TABLE _federation_batch(mark INTEGER PRIMARY KEY, digest BLOB NOT NULL)",
     "CREATE TABLE _federation_quarantine(tbl TEXT NOT NULL, id BLOB NOT NULL, reason TEXT NOT NULL,
        change BLOB NOT NULL, UNIQUE(tbl, id))",
@@ -53,7 +57,7 @@ const TABLES: &[&str] = &[
 
 /// The columns of `_federation_replica`, in the order in which [`ReplicaState`] is read.
 const STATE_COLUMNS: &str = "layout, replica, tenant, incarnation, cursor, resume, highest, acked, \
-                             acked_digest, mark_offset, schema_digest, lease_holder, lease_until";
+                             acked_digest, mark_offset, schema_digest, lease_holder, lease_until, buried";
 
 /// The replica's one row of state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +85,8 @@ pub struct ReplicaState {
     pub schema_digest: Option<Digest>,
     /// Who is syncing the database.
     pub lease: Option<Lease>,
+    /// What is remembered of dead rows has been looked through for what the hub forgot up to here.
+    pub buried: Seq,
 }
 
 /// What one statement tells of a database: enough to see that there is nothing to do.
@@ -90,6 +96,8 @@ pub struct Probe {
     pub schema_version: i64,
     /// Whether the log or the rows hold something to send.
     pub has_changes: bool,
+    /// Whether a batch was composed and is not acknowledged.
+    pub is_under_way: bool,
     /// Whether rows are set aside.
     pub quarantined: u64,
     /// The replica's state.
@@ -154,7 +162,7 @@ fn look(sql: &mut dyn Sql) -> Result<Probe, SqlError> {
 }
 
 /// How many columns a probe has.
-pub const PROBE_COLUMNS: usize = 16;
+pub const PROBE_COLUMNS: usize = 18;
 
 /// The statement of a probe, with further columns behind its own. Its first column is never negative.
 pub fn probe_sql(further: &str) -> String {
@@ -163,6 +171,7 @@ pub fn probe_sql(further: &str) -> String {
          EXISTS(SELECT 1 FROM _federation_log) \
            OR EXISTS(SELECT 1 FROM _federation_row WHERE batch IS NOT NULL) \
            OR EXISTS(SELECT 1 FROM _federation_table WHERE scan IS NOT NULL OR refresh), \
+         EXISTS(SELECT 1 FROM _federation_batch), \
          (SELECT count(*) FROM _federation_quarantine), \
          {STATE_COLUMNS}{further} FROM pragma_schema_version, _federation_replica"
     )
@@ -174,6 +183,7 @@ impl Probe {
         Ok(Self {
             schema_version: fields.integer()?,
             has_changes: fields.integer()? != 0,
+            is_under_way: fields.integer()? != 0,
             quarantined: fields.unsigned()?,
             state: ReplicaState::read(fields)?,
         })
@@ -194,6 +204,7 @@ impl ReplicaState {
             mark_offset: 0,
             schema_digest: None,
             lease: None,
+            buried: 0,
         }
     }
 
@@ -206,6 +217,8 @@ impl ReplicaState {
             sql.execute("UPDATE _federation_table SET refresh = max(refresh, 1) WHERE NOT is_out", &[])?;
         }
         self.replica = replica;
+        // The hub has yet to judge what this replica declares.
+        self.schema_digest = None;
         self.mark_offset = self.acked;
         self.acked_digest = Digest::ZERO;
         self.save(sql)?;
@@ -240,6 +253,7 @@ impl ReplicaState {
             mark_offset: fields.unsigned()?,
             schema_digest: fields.optional_bytes(Digest::from_slice),
             lease: read_lease(fields),
+            buried: fields.unsigned()?,
         })
     }
 
@@ -247,7 +261,7 @@ impl ReplicaState {
         self.write(
             sql,
             &format!(
-                "INSERT INTO _federation_replica({STATE_COLUMNS}) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                "INSERT INTO _federation_replica({STATE_COLUMNS}) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             ),
         )
     }
@@ -257,7 +271,7 @@ impl ReplicaState {
         self.write(
             sql,
             &format!(
-                "UPDATE _federation_replica SET ({STATE_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                "UPDATE _federation_replica SET ({STATE_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             ),
         )
     }
@@ -283,6 +297,7 @@ impl ReplicaState {
                 schema.as_ref().map_or(ValueRef::Null, |bytes| ValueRef::Blob(bytes)),
                 holder,
                 until,
+                integer(self.buried)?,
             ],
         )?;
         Ok(())

@@ -11,7 +11,7 @@ use super::catalog::Table;
 use super::context::Context;
 use super::driver::{Sql, SqlError};
 use super::outgoing::outgoing;
-use super::rows::{Entry, LocalKey, read_row};
+use super::rows::{Entry, LocalKey, Sending, read_row};
 use super::scan::{Missing, Scan, has_null_key, log_missing};
 use super::settle::{Changed, log_entry, settle_log, settle_row};
 use crate::model::{ColumnIndex, Op, RowChange, TableHeader, Value, Write};
@@ -60,7 +60,7 @@ pub fn collect(
 ) -> Result<Collected, SqlError> {
     let sent = sent_batches(sql)?.last().copied();
     let mark = sent.map_or(state.acked, |batch| batch.mark).max(state.acked) + 1;
-    let mut composer = Composer::new(mark);
+    let mut composer = Composer::new(mark, state.acked);
     let mut compose = |sql: &mut dyn Sql, context: &mut Context<'_>, table: &Table, changed: Changed| {
         composer.add(sql, context, table, &changed.entry, changed.row)
     };
@@ -98,12 +98,14 @@ pub fn look_at_old_rows(
     context: &mut Context<'_>,
     limits: TurnLimits,
 ) -> Result<(), SqlError> {
-    scan_tables(sql, context, &mut Composer::new(0), limits).map(|_| ())
+    scan_tables(sql, context, &mut Composer::new(0, 0), limits).map(|_| ())
 }
 
 /// Gathers the rows of a batch.
 struct Composer {
     mark: u64,
+    /// The mark of the last acknowledged batch.
+    acked: u64,
     body: BatchBody,
     places: HashMap<i64, u16>,
     bytes: usize,
@@ -111,8 +113,15 @@ struct Composer {
 }
 
 impl Composer {
-    fn new(mark: u64) -> Self {
-        Self { mark, body: BatchBody::default(), places: HashMap::new(), bytes: 0, rejected: Vec::new() }
+    fn new(mark: u64, acked: u64) -> Self {
+        Self {
+            mark,
+            acked,
+            body: BatchBody::default(),
+            places: HashMap::new(),
+            bytes: 0,
+            rejected: Vec::new(),
+        }
     }
 
     /// Adds what of a row is in this batch.
@@ -131,6 +140,7 @@ impl Composer {
                 LocalKey::Number(number) => Some(number),
                 _ => None,
             },
+            is_new: entry.meta.is_new_to_hub(self.acked),
             writes: Vec::new(),
         };
         if let Some(deleted) = entry.meta.deleted
@@ -287,9 +297,13 @@ fn add_unsent(
             Some(key) => read_row(sql, table, &key)?,
             None => None,
         };
-        entry.update(sql, table, &was)?;
+        let before = (composer.body.rows.len(), composer.rejected.len());
         composer.add(sql, context, table, &entry, row)?;
+        if before == (composer.body.rows.len(), composer.rejected.len()) {
+            // Nothing of it is left to send: there will be no acknowledgement to wait for.
+            entry.sending = Sending::Clean;
+        }
+        entry.update(sql, table, &was)?;
     }
-    // Even if nothing of these rows is left to send: they count as taken up, and others may wait behind them.
     Ok(drained)
 }

@@ -66,6 +66,9 @@ pub enum SqlErrorKind {
     Leased,
     /// The bookkeeping is gone: somebody has detached the database. Attached anew, it is another replica.
     Detached,
+    /// Another process's sync of the database ended before the hub had answered: the hub must be asked first what
+    /// it has accepted, which attaching does.
+    Unsettled,
     /// The handle is closed.
     Closed,
     /// Anything else.

@@ -97,7 +97,7 @@ pub fn heal_turn(
         let (differing, offered) = patient.prepare(sql)?;
         let tables = fetched.rows.tables.clone();
         let incoming = Incoming { rows: Rows { tables, rows: differing.clone() }, ..Incoming::default() };
-        let applied = apply(sql, &mut context, &mut state, &incoming, probe.quarantined)?;
+        let applied = apply(sql, &mut context, &mut state, &incoming, &[], probe.quarantined)?;
         let after = Patient::examine(sql, &cached.catalog, table, fetched)?;
         let mut healed =
             Healed { notices: context.notices, quarantined: Some(applied.quarantined), ..Healed::default() };

@@ -5,16 +5,19 @@
 //! touches the caller's tenant only (I16).
 //!
 //! ```text
-//! attach | register | push | end_session   ×n      pending; each whole or not at all
+//! attach | register | push | end_session
+//!        | retire | upkeep                 ×n      pending; each whole or not at all
 //! commit                                           one fsync for all of them; none if nothing was written
 //! welcome | check | snapshot               ×m      see what is durable
 //! ```
+
+use std::collections::HashSet;
 
 use thiserror::Error;
 
 use crate::model::{Hlc, ReplicaId, TableSchema};
 use crate::protocol::check::{CheckRequest, Prints};
-use crate::protocol::hub_request::{Caller, PullRequest, PushRequest, RegisterRequest};
+use crate::protocol::hub_request::{AttachRequest, Caller, PullRequest, PushRequest, RegisterRequest};
 use crate::protocol::message::{Ack, Attached, Done, Incarnation, Refusal, Refused, Rows};
 
 /// Why the store did not do what it was asked.
@@ -58,6 +61,17 @@ pub struct StoreStats {
     pub rows: u64,
 }
 
+/// What [`HubStore::upkeep`] goes by.
+#[derive(Clone, Copy, Debug)]
+pub struct Upkeep<'a> {
+    /// The wall clock, in ms since the epoch.
+    pub now_ms: i64,
+    /// A replica retires when it has not synced for this long, in ms.
+    pub agent_ttl_ms: i64,
+    /// Tenants' replicas that are connected: these outlive their token.
+    pub connected: &'a HashSet<(String, ReplicaId)>,
+}
+
 /// Everything that a replica lacks, at one point in its tenant's order (I14).
 pub struct Snapshot {
     /// Definitions of tables that changed.
@@ -93,8 +107,14 @@ pub trait HubStore: Send {
     /// How much is committed. Cheap.
     fn stats(&self) -> StoreStats;
 
-    /// Opens a new epoch of a replica, so that batches of earlier ones are refused (I12).
-    fn attach(&mut self, caller: &Caller, replica: ReplicaId) -> Result<Attached, StoreError>;
+    /// Opens a new epoch of a replica, so that batches of earlier ones are refused (I12). Of one that is not
+    /// known, and not new, it says so and does nothing. `now_ms` is the wall clock, in ms since the epoch.
+    fn attach(
+        &mut self,
+        caller: &Caller,
+        request: &AttachRequest,
+        now_ms: i64,
+    ) -> Result<Attached, StoreError>;
 
     /// Takes in declarations of tables. The first declaration of a table stands; later ones may add columns
     /// and indexes. A declaration that contradicts the first, or exceeds a limit, has no effect: the rows
@@ -107,6 +127,14 @@ pub trait HubStore: Send {
 
     /// Remembers the clock entry of an agent whose last syncs pushed nothing.
     fn end_session(&mut self, caller: &Caller, counter: u64) -> Result<(), StoreError>;
+
+    /// Retires replicas that said goodbye, each in the epoch that it had: what is kept of them, and of their
+    /// agent if it has no other, is folded away (I10). One that has attached again since then stays.
+    fn retire(&mut self, caller: &Caller, replicas: &[(ReplicaId, u64)]) -> Result<(), StoreError>;
+
+    /// Does a bounded part of what becomes due with time: retires replicas, and collects the tombstones that
+    /// every live one has seen. Says whether there is more to do now.
+    fn upkeep(&mut self, upkeep: &Upkeep<'_>) -> Result<bool, StoreError>;
 
     /// Makes all pending writes durable. After an error none of them has happened.
     fn commit(&mut self) -> Result<(), StoreError>;

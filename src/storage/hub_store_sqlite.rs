@@ -16,12 +16,14 @@ mod incarnations;
 mod key;
 mod merger;
 mod open;
+mod presence;
 mod push;
 mod refusals;
 mod rows;
 mod rules;
 mod snapshot;
 mod tables;
+mod tombstones;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -31,13 +33,15 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 pub use open::OpenStoreError;
 
+use self::presence::Sightings;
 use self::refusals::RefusedTable;
 use self::rules::TenantRules;
 use self::snapshot::ReaderPool;
-use super::hub_store::{Checked, HubStore, Snapshot, StoreError, StoreStats, Welcomed};
+use self::tombstones::Sweep;
+use super::hub_store::{Checked, HubStore, Snapshot, StoreError, StoreStats, Upkeep, Welcomed};
 use crate::model::{Digest, Hlc, ReplicaId, Seq};
 use crate::protocol::check::CheckRequest;
-use crate::protocol::hub_request::{Caller, PullRequest, PushRequest, RegisterRequest};
+use crate::protocol::hub_request::{AttachRequest, Caller, PullRequest, PushRequest, RegisterRequest};
 use crate::protocol::message::{Ack, Attached, Incarnation, Refusal};
 
 impl From<rusqlite::Error> for StoreError {
@@ -49,6 +53,9 @@ impl From<rusqlite::Error> for StoreError {
 /// How many tenants' rules are kept in memory; one more, and all are read again as they are needed.
 const MAX_KEPT_RULES: usize = 1_000;
 
+/// How much one turn of upkeep does, in replicas or rows: the store's thread has others waiting.
+const UPKEEP: usize = 200;
+
 /// A [`HubStore`] in a SQLite file, or in memory.
 pub struct SqliteHubStore {
     conn: Connection,
@@ -59,6 +66,10 @@ pub struct SqliteHubStore {
     pending: StoreStats,
     /// The rules of tenants that push, each good for the version of its definitions that it was read at.
     rules: HashMap<String, TenantRules>,
+    /// What was heard of replicas and is not written down yet.
+    sightings: Sightings,
+    /// Where the look for tombstones stands.
+    sweep: Sweep,
     /// Set when SQLite rolled the whole group back on its own, as it does on a full disk.
     lost: Option<StoreError>,
 }
@@ -82,6 +93,8 @@ impl SqliteHubStore {
             committed,
             pending: committed,
             rules: HashMap::new(),
+            sightings: Sightings::default(),
+            sweep: Sweep::default(),
             lost: None,
         })
     }
@@ -122,6 +135,7 @@ impl SqliteHubStore {
 
     fn give_up(&mut self) {
         self.rules.clear();
+        self.sightings.clear();
         if !self.conn.is_autocommit() {
             // A rollback that fails leaves nothing to do; the next BEGIN tells.
             let _ = run(&self.conn, "ROLLBACK");
@@ -139,19 +153,20 @@ impl HubStore for SqliteHubStore {
         self.committed
     }
 
-    fn attach(&mut self, caller: &Caller, replica: ReplicaId) -> Result<Attached, StoreError> {
+    fn attach(
+        &mut self,
+        caller: &Caller,
+        request: &AttachRequest,
+        now_ms: i64,
+    ) -> Result<Attached, StoreError> {
         let incarnation = self.incarnation;
-        self.write(|conn, stats| {
-            let tenant = Tenant::find_or_create(conn, &caller.tenant, stats)?;
-            let past = incarnations::enter(conn, &tenant, incarnation)?;
-            conn.prepare_cached(
-                "INSERT INTO replica (tenant, id, agent, epoch) VALUES (?1, ?2, ?3, 1)
-                 ON CONFLICT DO UPDATE SET epoch = epoch + 1, agent = excluded.agent",
-            )?
-            .execute(params![tenant.id, &replica.0[..], caller.agent])?;
-            let found = Replica::find(conn, &tenant, replica)?.ok_or_else(|| damaged("a replica"))?;
-            Ok(Attached { epoch: found.epoch, last: found.last, past })
-        })
+        let attached =
+            self.write(|conn, stats| presence::attach(conn, stats, caller, request, (incarnation, now_ms)))?;
+        // What it reported before may not be true of the database that attaches now.
+        if let Some(tenant) = Tenant::find(&self.conn, &caller.tenant)? {
+            self.sightings.remove(tenant.id, request.replica);
+        }
+        Ok(attached)
     }
 
     fn register(&mut self, caller: &Caller, request: &RegisterRequest) -> Result<(), StoreError> {
@@ -173,16 +188,35 @@ impl HubStore for SqliteHubStore {
     }
 
     fn end_session(&mut self, caller: &Caller, counter: u64) -> Result<(), StoreError> {
-        self.write(|conn, _| {
-            let Some(tenant) = Tenant::find(conn, &caller.tenant)? else { return Ok(()) };
-            // An agent that pushed nothing has told nobody anything: its entry keeps its position.
-            conn.prepare_cached(
-                "INSERT INTO agent (tenant, name, counter, seq) VALUES (?1, ?2, ?3, 0)
-                 ON CONFLICT DO UPDATE SET counter = excluded.counter WHERE excluded.counter > counter",
-            )?
-            .execute(params![tenant.id, caller.agent, counter.cast_signed()])?;
-            Ok(())
-        })
+        self.write(|conn, _| presence::end_session(conn, caller, counter))
+    }
+
+    fn retire(&mut self, caller: &Caller, replicas: &[(ReplicaId, u64)]) -> Result<(), StoreError> {
+        let mut sightings = std::mem::take(&mut self.sightings);
+        let outcome = self.write(|conn, _| presence::retire(conn, &mut sightings, caller, replicas));
+        self.sightings = sightings;
+        outcome
+    }
+
+    fn upkeep(&mut self, upkeep: &Upkeep<'_>) -> Result<bool, StoreError> {
+        let (mut sightings, mut sweep) =
+            (std::mem::take(&mut self.sightings), std::mem::take(&mut self.sweep));
+        let outcome = self.write(|conn, _| {
+            let written = sightings.write(conn, upkeep, UPKEEP)?;
+            if written == UPKEEP {
+                return Ok(true);
+            }
+            let retired = presence::retire_due(conn, &mut sightings, upkeep, UPKEEP)?;
+            if retired == UPKEEP {
+                return Ok(true);
+            }
+            sweep.step(conn, UPKEEP)
+        });
+        // If that was taken back, less is known than the file may say.
+        if outcome.is_ok() {
+            (self.sightings, self.sweep) = (sightings, sweep);
+        }
+        outcome
     }
 
     fn commit(&mut self) -> Result<(), StoreError> {
@@ -220,7 +254,10 @@ impl HubStore for SqliteHubStore {
         request: &PullRequest,
         now_ms: i64,
     ) -> Result<Snapshot, StoreError> {
-        snapshot::snapshot(&self.conn, self.readers.as_ref(), caller, request, now_ms)
+        let (tenant, snapshot) =
+            snapshot::snapshot(&self.conn, self.readers.as_ref(), caller, request, now_ms)?;
+        self.sightings.add(tenant, request.replica, request.cursor, now_ms);
+        Ok(snapshot)
     }
 }
 
@@ -246,16 +283,25 @@ struct Tenant {
     highest: Hlc,
     /// Live rows.
     rows: u64,
+    /// Tombstones have been collected up to here.
+    horizon: Seq,
+    /// And none that could be is left up to here.
+    swept: Seq,
+    /// Names of agents that retired up to here may be forgotten; -1 if none are.
+    forgotten: i64,
 }
 
 impl Tenant {
     fn find(conn: &Connection, name: &str) -> Result<Option<Self>, StoreError> {
         let tenant = conn
-            .prepare_cached("SELECT id, seq, highest, rows FROM tenant WHERE name = ?1")?
+            .prepare_cached(
+                "SELECT id, seq, highest, rows, horizon, swept, forgotten FROM tenant WHERE name = ?1",
+            )?
             .query_row([name], |row| {
                 let unsigned = |index| row.get::<_, i64>(index).map(i64::cast_unsigned);
                 let (seq, highest, rows) = (unsigned(1)?, Hlc(unsigned(2)?), unsigned(3)?);
-                Ok(Self { id: row.get(0)?, seq, highest, rows })
+                let (horizon, swept, forgotten) = (unsigned(4)?, unsigned(5)?, row.get(6)?);
+                Ok(Self { id: row.get(0)?, seq, highest, rows, horizon, swept, forgotten })
             })
             .optional()?;
         Ok(tenant)
@@ -267,7 +313,8 @@ impl Tenant {
         }
         conn.execute("INSERT INTO tenant (name) VALUES (?1)", [name])?;
         stats.tenants += 1;
-        Ok(Self { id: conn.last_insert_rowid(), seq: 0, highest: Hlc::ZERO, rows: 0 })
+        let id = conn.last_insert_rowid();
+        Ok(Self { id, seq: 0, highest: Hlc::ZERO, rows: 0, horizon: 0, swept: 0, forgotten: -1 })
     }
 
     fn save(&self, conn: &Connection) -> Result<(), StoreError> {

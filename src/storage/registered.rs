@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::capture::Discovery;
 use super::catalog::{Catalog, Key, Table};
 use super::choice::{SyncOptions, TableOptions};
+use super::doubt;
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::Fields;
 use super::known_columns::KnownColumns;
@@ -80,7 +81,8 @@ pub fn leave_out(sql: &mut dyn Sql, name: &str, known: Option<Registered>) -> Re
 }
 
 /// Looks at what is known of a table that is to be shared, and brings one that was left out back: all of it is
-/// offered to the hub again, because what was unsent when it was left out is not marked any more.
+/// offered to the hub again, because what was unsent when it was left out is not marked any more. What the hub has
+/// forgotten since then is gone.
 pub fn take_in(sql: &mut dyn Sql, table: &Table, known: Option<Registered>) -> Result<TakenIn, SqlError> {
     let Some(known) = known else { return Ok(TakenIn::Unknown) };
     let is_numbered = matches!(table.key, Key::Number(_));
@@ -97,6 +99,7 @@ pub fn take_in(sql: &mut dyn Sql, table: &Table, known: Option<Registered>) -> R
             "UPDATE _federation_table SET is_out = 0, refresh = ? WHERE tbl = ?",
             &[UNSEEN.into(), known.number.into()],
         )?;
+        doubt::begin_with(sql, known.number)?;
         sql.execute("UPDATE _federation_row SET batch = -1 WHERE tbl = ?", &number)?;
     }
     Ok(TakenIn::Known(known))
@@ -285,7 +288,7 @@ pub fn note_refused(
                     "UPDATE _federation_table SET refused = NULL, refresh = ? WHERE tbl = ?",
                     &[UNSEEN.into(), table.number.into()],
                 )?;
-                sql.execute("UPDATE _federation_row SET batch = -1 WHERE tbl = ?", &[table.number.into()])?;
+                sql.execute("UPDATE _federation_row SET batch = -2 WHERE tbl = ?", &[table.number.into()])?;
                 changed = true;
             }
             _ => {}

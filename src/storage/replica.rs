@@ -17,7 +17,7 @@ use super::catalog::Catalog;
 use super::choice::SyncOptions;
 use super::collect::{Collected, TurnLimits, collect};
 use super::context::Context;
-use super::driver::{Sql, SqlError};
+use super::driver::{Sql, SqlError, SqlErrorKind};
 use super::lease::Claim;
 use super::look::{Slice, waiting_tables};
 use super::quarantine::examples;
@@ -126,6 +126,13 @@ fn collect_in(
     };
     let mut state = probe.state;
     setting.claim.check(state.lease.as_ref())?;
+    if probe.is_under_way && state.lease.is_none_or(|lease| lease.holder != setting.claim.holder) {
+        // Nobody else will ever ask what became of it.
+        return Err(SqlError {
+            kind: SqlErrorKind::Unsettled,
+            message: "another process's sync of this database was broken off".into(),
+        });
+    }
     let fresh = cached.filter(|cached| cached.schema_version == probe.schema_version);
     let (catalog, is_fresh) = match fresh {
         Some(cached) => (cached, true),
@@ -228,7 +235,8 @@ pub fn apply_turn(
     extras: &ApplyExtras,
     incoming: &Incoming,
 ) -> Result<ApplyTurn, SqlError> {
-    let purpose = if incoming.touches_tables() { Purpose::Apply } else { Purpose::Record };
+    let may_delete = incoming.done.is_some() && !extras.refreshed.is_empty();
+    let purpose = if incoming.touches_tables() || may_delete { Purpose::Apply } else { Purpose::Record };
     transaction(sql, purpose, |sql| {
         let probe = probe(sql)?;
         let mut state = probe.state;
@@ -263,7 +271,7 @@ pub fn apply_turn(
                 )?;
             }
         }
-        let applied = apply(sql, &mut context, &mut state, incoming, probe.quarantined)?;
+        let applied = apply(sql, &mut context, &mut state, incoming, &extras.refreshed, probe.quarantined)?;
         notices.append(&mut context.notices);
         if let Some(done) = &incoming.done {
             // It is a declaration that makes a difference.

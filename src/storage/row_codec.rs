@@ -3,25 +3,25 @@
 //! Most of a row's cells were written together, so cells that share stamp, position and writer share them
 //! here as well. MessagePack of
 //! `[format, number, whole since, delete, [[hlc, replica, seq, writer, [[column, value], …]], …]]`,
-//! where a writer that equals the stamp's replica is nil. A row with counters has the format 2 and one element
-//! more: `[[column, [addition, …]], …]`.
+//! where a writer that equals the stamp's replica is nil. A row with cells that rules made has the format 2 and one
+//! element more: what they were made of, by column.
 
 use std::collections::BTreeMap;
 
-use crate::model::{Addition, Cell, CellValue, ColumnIndex, Hlc, RowState, Seq, Stamp};
+use crate::model::{Cell, CellValue, ColumnIndex, Hlc, Made, RowState, Seq, Stamp};
 
 /// The first element. Another one is another layout.
 const FORMAT: u8 = 1;
 
-/// The first element of a row with counters.
-const WITH_ADDITIONS: u8 = 2;
+/// The first element of a row with cells that rules made.
+const WITH_RULES: u8 = 2;
 
 /// What several registers share.
 type Head = (Hlc, u64, Seq, Option<u64>);
 type Groups<V> = Vec<(Head, Vec<(ColumnIndex, V)>)>;
 type Body<V> = (u8, Option<i64>, Seq, Option<Head>, Groups<V>);
-type Additions = BTreeMap<ColumnIndex, Vec<Addition>>;
-type BodyWithAdditions<V, A> = (u8, Option<i64>, Seq, Option<Head>, Groups<V>, A);
+type Rules = BTreeMap<ColumnIndex, Made>;
+type BodyWithRules<V, A> = (u8, Option<i64>, Seq, Option<Head>, Groups<V>, A);
 
 /// Encodes a state.
 pub fn encode(state: &RowState) -> Result<Vec<u8>, rmp_serde::encode::Error> {
@@ -31,32 +31,32 @@ pub fn encode(state: &RowState) -> Result<Vec<u8>, rmp_serde::encode::Error> {
     }
     let deleted = state.deleted.as_ref().map(head_of);
     let (number, whole_since, groups) = (state.number, state.whole_since, groups.into_iter().collect());
-    if state.additions.is_empty() {
+    if state.made.is_empty() {
         let body: Body<&CellValue> = (FORMAT, number, whole_since, deleted, groups);
         return rmp_serde::to_vec(&body);
     }
-    let body: BodyWithAdditions<&CellValue, &Additions> =
-        (WITH_ADDITIONS, number, whole_since, deleted, groups, &state.additions);
+    let body: BodyWithRules<&CellValue, &Rules> =
+        (WITH_RULES, number, whole_since, deleted, groups, &state.made);
     rmp_serde::to_vec(&body)
 }
 
 /// Decodes a state.
 pub fn decode(bytes: &[u8]) -> Result<RowState, rmp_serde::decode::Error> {
     // The second byte is the format: the first says how many elements there are.
-    let (format, number, whole_since, deleted, groups, additions) = if bytes.get(1) == Some(&WITH_ADDITIONS) {
-        rmp_serde::from_slice::<BodyWithAdditions<CellValue, Additions>>(bytes)?
+    let (format, number, whole_since, deleted, groups, made) = if bytes.get(1) == Some(&WITH_RULES) {
+        rmp_serde::from_slice::<BodyWithRules<CellValue, Rules>>(bytes)?
     } else {
         let (format, number, whole_since, deleted, groups): Body<CellValue> = rmp_serde::from_slice(bytes)?;
-        (format, number, whole_since, deleted, groups, Additions::new())
+        (format, number, whole_since, deleted, groups, Rules::new())
     };
-    if format != FORMAT && format != WITH_ADDITIONS {
+    if format != FORMAT && format != WITH_RULES {
         return Err(rmp_serde::decode::Error::Uncategorized(format!("row format {format}")));
     }
     let mut cells = BTreeMap::new();
     for (head, members) in groups {
         cells.extend(members.into_iter().map(|(column, value)| (column, cell_of(head, value))));
     }
-    Ok(RowState { number, whole_since, deleted: deleted.map(|head| cell_of(head, ())), cells, additions })
+    Ok(RowState { number, whole_since, deleted: deleted.map(|head| cell_of(head, ())), cells, made })
 }
 
 fn head_of<V>(cell: &Cell<V>) -> Head {
@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(decode(&encode(&RowState::default()).unwrap()).unwrap(), RowState::default());
         let one = Op::Adjust(vec![(4, Adjustment::Add(Number::Real(0.5)))]);
         state.merge(None, &[Write { stamp: Stamp { hlc: Hlc(13), replica: 4 }, base: 3, op: one }], 4, 4);
-        assert_eq!(state.additions.len(), 1);
+        assert_eq!(state.made.len(), 1);
         assert_eq!(decode(&encode(&state).unwrap()).unwrap(), state);
     }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::driver::SqlError;
+use super::meta_codec;
 use super::ruled::RuledCell;
 use crate::model::{Hlc, RowId, Seq, Stamp};
 
@@ -48,6 +49,9 @@ pub struct RowMeta {
     pub seen: Seq,
     /// An update of this row is in quarantine: writes here have not seen it.
     pub held: bool,
+    /// Set until the hub is known to have the row: the mark of the batch that first carried all of it; 0 if none
+    /// did yet.
+    pub unshared: Option<u64>,
     /// The last delete.
     pub deleted: Option<Tombstone>,
     /// The number that the row had here before it was deleted: if it comes back, that is its number.
@@ -60,49 +64,15 @@ pub struct RowMeta {
     pub ruled: Vec<RuledCell>,
 }
 
-/// What only few rows have: their number before they were deleted, the row that they were united with, and what
-/// is kept of counters and sets.
-type Rare = (Option<i64>, Option<RowId>, Vec<RuledCell>);
-type Stored<Rare, Groups> = (Seq, bool, Option<Tombstone>, Option<Rare>, Groups);
-
-/// Cells that share a stamp are stored together: a row is mostly written at once.
-type Group = (Stamp, Option<Pending>, Vec<(LocalColumn, u64)>);
-
 impl RowMeta {
     /// The bytes for `_federation_row.state`.
     pub fn encode(&self) -> Result<Vec<u8>, SqlError> {
-        let mut groups: Vec<Group> = Vec::new();
-        for cell in &self.cells {
-            let entry = (cell.column, cell.fingerprint);
-            match groups
-                .iter_mut()
-                .find(|(stamp, pending, _)| (*stamp, *pending) == (cell.stamp, cell.pending))
-            {
-                Some((_, _, cells)) => cells.push(entry),
-                None => groups.push((cell.stamp, cell.pending, vec![entry])),
-            }
-        }
-        let is_rare = self.number.is_some() || self.united.is_some() || !self.ruled.is_empty();
-        let rare = is_rare.then_some((self.number, self.united, &self.ruled));
-        let stored: Stored<_, _> = (self.seen, self.held, self.deleted, rare, groups);
-        rmp_serde::to_vec(&stored)
-            .map_err(|error| SqlError::corrupt(format!("cannot encode a row's state: {error}")))
+        meta_codec::encode(self)
     }
 
     /// Reads `_federation_row.state`.
     pub fn decode(bytes: &[u8]) -> Result<Self, SqlError> {
-        let (seen, held, deleted, rare, groups): Stored<Rare, Vec<Group>> = rmp_serde::from_slice(bytes)
-            .map_err(|error| SqlError::corrupt(format!("cannot read a row's state: {error}")))?;
-        let cells = groups.into_iter().flat_map(|(stamp, pending, cells)| {
-            cells.into_iter().map(move |(column, fingerprint)| CellMeta {
-                column,
-                stamp,
-                fingerprint,
-                pending,
-            })
-        });
-        let (number, united, ruled) = rare.unwrap_or_default();
-        Ok(Self { seen, held, deleted, number, united, cells: cells.collect(), ruled })
+        meta_codec::decode(bytes)
     }
 
     /// The cell of a column.
@@ -143,7 +113,13 @@ impl RowMeta {
                 .filter(|pending| !pending.is_acked(acked))
                 .map(|Pending { base, .. }| Pending { base, mark: 0 });
         }
+        self.unshared = self.is_new_to_hub(acked).then_some(0);
         self.forget_sent_adjustments(acked);
+    }
+
+    /// Whether the hub cannot have the row: `acked` is the mark of the last batch that it has acknowledged.
+    pub fn is_new_to_hub(&self, acked: u64) -> bool {
+        self.unshared.is_some_and(|mark| !(1..=acked).contains(&mark))
     }
 
     /// Has unacknowledged writes know of what the hub did at this position.
@@ -172,29 +148,5 @@ impl Pending {
     /// Whether the hub has acknowledged it: `acked` is the mark of the last acknowledged batch.
     pub fn is_acked(&self, acked: u64) -> bool {
         (1..=acked).contains(&self.mark)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::Value;
-
-    #[test]
-    fn what_is_stored_comes_back() {
-        let stamp = |ms| Stamp { hlc: Hlc::from_ms(ms), replica: 7 };
-        let cell =
-            |column, ms, pending| CellMeta { column, stamp: stamp(ms), fingerprint: u64::MAX, pending };
-        let meta = RowMeta {
-            seen: 9,
-            held: true,
-            deleted: Some(Tombstone { stamp: stamp(1), pending: Some(Pending { base: 3, mark: 0 }) }),
-            number: Some(i64::MIN),
-            united: Some(RowId([4; 16])),
-            cells: vec![cell(0, 5, None), cell(2, 5, None), cell(1, 6, Some(Pending { base: 3, mark: 4 }))],
-            ruled: vec![RuledCell { column: 1, shown: Value::Integer(7).into(), pending: Vec::new() }],
-        };
-        assert_eq!(RowMeta::decode(&meta.encode().unwrap()).unwrap(), meta);
-        assert!(RowMeta::decode(b"\xc1").is_err());
     }
 }

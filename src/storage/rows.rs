@@ -91,8 +91,10 @@ pub enum Sending {
     Clean,
     /// Some cells.
     Unsent,
-    /// All cells are to be offered again, with their stamps (I15).
+    /// All cells are to be offered again, with their stamps, to the hub that had them.
     Offer,
+    /// All cells are to be offered to a hub that may have none of them (I15).
+    OfferNew,
     /// Some cells are under way in the batch of this mark.
     InBatch(u64),
 }
@@ -103,6 +105,7 @@ impl Sending {
             Self::Clean => ValueRef::Null,
             Self::Unsent => ValueRef::Integer(0),
             Self::Offer => ValueRef::Integer(-1),
+            Self::OfferNew => ValueRef::Integer(-2),
             Self::InBatch(mark) => integer(mark)?,
         })
     }
@@ -110,7 +113,8 @@ impl Sending {
     fn read(value: &Value) -> Self {
         match value {
             Value::Integer(0) => Self::Unsent,
-            Value::Integer(mark) => u64::try_from(*mark).map_or(Self::Offer, Self::InBatch),
+            Value::Integer(-1) => Self::Offer,
+            Value::Integer(mark) => u64::try_from(*mark).map_or(Self::OfferNew, Self::InBatch),
             _ => Self::Clean,
         }
     }
@@ -131,6 +135,11 @@ pub struct Entry {
 
 const ENTRY: &str = "SELECT k, id, batch, state FROM _federation_row";
 
+/// As much of an identity as the index `_federation_row_id` keeps. (SQLite's `substr` of an empty blob is NULL.)
+pub fn beginning(id: &[u8]) -> &[u8] {
+    &id[..id.len().min(6)]
+}
+
 impl Entry {
     /// The bookkeeping of the row that has this key here.
     pub fn by_key(sql: &mut dyn Sql, table: &Table, key: &LocalKey) -> Result<Option<Self>, SqlError> {
@@ -142,8 +151,10 @@ impl Entry {
     /// The bookkeeping of the row of this identity.
     pub fn by_id(sql: &mut dyn Sql, table: &Table, id: RowId) -> Result<Option<Self>, SqlError> {
         let row = sql.query_row(
-            &format!("{ENTRY} INDEXED BY _federation_row_id WHERE tbl = ? AND id = ?"),
-            &[table.number.into(), ValueRef::Blob(&id.0)],
+            &format!(
+                "{ENTRY} INDEXED BY _federation_row_id WHERE tbl = ? AND substr(id, 1, 6) = ? AND id = ?"
+            ),
+            &[table.number.into(), ValueRef::Blob(beginning(&id.0)), ValueRef::Blob(&id.0)],
         )?;
         row.map(|mut row| Self::read(&mut row)).transpose()
     }
@@ -176,8 +187,15 @@ impl Entry {
         let mut entries = Vec::new();
         sql.query(
             "SELECT k, id, batch, state FROM _federation_row INDEXED BY _federation_row_id \
-             WHERE tbl = ? AND id > ? AND id <= ? ORDER BY id LIMIT ?",
-            &[table.number.into(), ValueRef::Blob(after), ValueRef::Blob(upto), integer(limit)?],
+             WHERE tbl = ? AND substr(id, 1, 6) >= ? AND id > ? AND id <= ? \
+             ORDER BY substr(id, 1, 6), id LIMIT ?",
+            &[
+                table.number.into(),
+                ValueRef::Blob(beginning(after)),
+                ValueRef::Blob(after),
+                ValueRef::Blob(upto),
+                integer(limit)?,
+            ],
             &mut |row| {
                 entries.push(Self::read(row)?);
                 Ok(())
@@ -230,6 +248,17 @@ impl Entry {
         Ok(entries)
     }
 
+    /// What is remembered of rows that are not in their table.
+    pub fn dead(sql: &mut dyn Sql, table: &Table) -> Result<Vec<Self>, SqlError> {
+        let mut entries = Vec::new();
+        let statement = format!("{ENTRY} WHERE tbl = ? AND k >= x'00' AND k < x'01'");
+        sql.query(&statement, &[table.number.into()], &mut |row| {
+            entries.push(Self::read(row)?);
+            Ok(())
+        })?;
+        Ok(entries)
+    }
+
     /// The rows that were in their table, and are not any more.
     pub fn missing(sql: &mut dyn Sql, table: &Table) -> Result<Vec<Self>, SqlError> {
         let mut missing = Vec::new();
@@ -256,7 +285,7 @@ impl Entry {
     /// Marks what is unsent of the row (or all of it, if it is to be offered again) as under way in the
     /// batch `mark`.
     pub fn take_up(&mut self, mark: u64) {
-        let offer = self.sending == Sending::Offer;
+        let offer = matches!(self.sending, Sending::Offer | Sending::OfferNew);
         let take = |pending: &mut Option<Pending>| {
             *pending = match *pending {
                 _ if offer => Some(Pending { base: 0, mark }),
@@ -267,6 +296,10 @@ impl Entry {
         if offer {
             // A position of another store means nothing to this one.
             self.meta.seen = 0;
+        }
+        let is_unsent = self.meta.unshared == Some(0);
+        if is_unsent || self.sending == Sending::OfferNew {
+            self.meta.unshared = Some(mark);
         }
         self.meta.cells.iter_mut().for_each(|cell| take(&mut cell.pending));
         self.meta.deleted.iter_mut().for_each(|deleted| take(&mut deleted.pending));

@@ -251,6 +251,9 @@ pub fn settle_row(
     }
     // What was unsent of the row before goes with it.
     entry.take_up(mark);
+    if whole {
+        entry.meta.unshared = Some(mark);
+    }
     let is_old = origin == Origin::Old;
     let row_base = if is_old || table.is_unseen { 0 } else { entry.meta.base(context.cursor) };
     for Difference { at, fingerprint, renamed } in differing {

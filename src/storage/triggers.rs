@@ -6,18 +6,20 @@ use super::fields::Fields;
 use super::quarantine;
 use super::references::Reference;
 use super::sql_text::tokens;
+use crate::model::TableHeader;
 use crate::protocol::message::Rows;
 
-/// Takes the application's triggers off the tables that this turn touches (I6), and returns the texts that
+/// Takes the application's triggers off the tables that this turn touches (I6), among them `tables`, and returns the texts that
 /// bring them back. In a transaction, so that nobody ever sees them missing. `retry` says that rows which are
 /// set aside are tried as well.
 pub fn suspend(
     sql: &mut dyn Sql,
     catalog: &Catalog,
+    tables: &[TableHeader],
     rows: &Rows,
     retry: bool,
 ) -> Result<Vec<String>, SqlError> {
-    let mut touched: Vec<String> = rows.tables.iter().map(|header| header.name.clone()).collect();
+    let mut touched: Vec<String> = tables.iter().map(|header| header.name.clone()).collect();
     if retry {
         touched.extend(quarantine::tables(sql)?);
     }

@@ -42,6 +42,7 @@ impl Applier<'_> {
         }
         // What is unsent of it is a write to the one row now, by somebody who knows that it is one.
         lost.meta.raise_bases(position);
+        lost.meta.unshared = None;
         let Some(known) = Entry::by_id(sql, table, survivor)? else {
             adopt(sql, table, lost, survivor)?;
             return Ok(Outcome::Unchanged);

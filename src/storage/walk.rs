@@ -10,7 +10,7 @@ use super::catalog::{Catalog, Table};
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::{Fields, integer};
 use super::look::{Bounds, Here, Seen, Slice, is_comparable, look_at};
-use super::rows::{Entry, LocalKey};
+use super::rows::{Entry, LocalKey, beginning};
 use super::strays::capture_strays;
 use crate::model::{RowId, Value};
 
@@ -239,8 +239,15 @@ impl Glance<'_> {
         let (rows, keys) = (integer(walk.size as u64)?, integer(ROWS_PER_GLANCE as u64)?);
         let (next_table, next_after, offset) =
             if walk.is_end { (next.number, &[][..], 0.into()) } else { (table.number, after, rows) };
-        let mut params = vec![table.number.into(), ValueRef::Blob(after), rows];
-        params.extend([next_table.into(), ValueRef::Blob(next_after), keys, offset]);
+        let mut params =
+            vec![table.number.into(), ValueRef::Blob(beginning(after)), ValueRef::Blob(after), rows];
+        params.extend([
+            next_table.into(),
+            ValueRef::Blob(beginning(next_after)),
+            ValueRef::Blob(next_after),
+            keys,
+            offset,
+        ]);
         let width = table.key_columns().len();
         let keys = walk.keys.iter().flatten().map(ValueRef::from).chain(std::iter::repeat(ValueRef::Null));
         params.extend(keys.take(ROWS_PER_GLANCE * width));
@@ -264,8 +271,8 @@ impl Glance<'_> {
         let own = self.here.width() + 1;
         let width = own.max(PROBE_COLUMNS);
         let pad = |columns: usize| ", NULL".repeat(width - columns);
-        let entries =
-            "_federation_row INDEXED BY _federation_row_id WHERE tbl = ? AND id > ? ORDER BY id LIMIT ?";
+        let entries = "_federation_row INDEXED BY _federation_row_id WHERE tbl = ? \
+                       AND substr(id, 1, 6) >= ? AND id > ? ORDER BY substr(id, 1, 6), id LIMIT ?";
         format!(
             "{} UNION ALL SELECT * FROM (SELECT {}, k, id, batch, state{} FROM {entries}) \
              UNION ALL SELECT * FROM (SELECT {}, k{} FROM {entries} OFFSET ?) UNION ALL {}",

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use federation_hub::engine::agent::{Agent, AgentOptions};
 use federation_hub::engine::clock::wall_now_ms;
-use federation_hub::engine::hub::{Hub, HubOptions};
+use federation_hub::engine::hub::{DEFAULT_AGENT_TTL_MS, Hub, HubOptions};
 use federation_hub::engine::sync::SyncReport;
 use federation_hub::engine::token;
 use federation_hub::model::Value;
@@ -17,20 +17,26 @@ pub struct Site {
     pub credentials: Credentials,
     pub hub: Hub,
     data_path: String,
+    agent_ttl_ms: u64,
 }
 
 impl Site {
     pub async fn start(data_path: &str) -> Self {
+        Self::forgetting(data_path, DEFAULT_AGENT_TTL_MS).await
+    }
+
+    /// A hub that retires agents which are silent for so long.
+    pub async fn forgetting(data_path: &str, agent_ttl_ms: u64) -> Self {
         let credentials = Credentials::generate([7; 32]).unwrap();
-        let hub = start_hub(&credentials, data_path, "127.0.0.1:0").await;
-        Self { credentials, hub, data_path: data_path.into() }
+        let hub = start_hub(&credentials, data_path, "127.0.0.1:0", agent_ttl_ms).await;
+        Self { credentials, hub, data_path: data_path.into(), agent_ttl_ms }
     }
 
     /// Stops the hub, and starts it again on the same port and file.
     pub async fn restart(&mut self) {
         let address = self.hub.local_addr().to_string();
         self.hub.stop().await;
-        self.hub = start_hub(&self.credentials, &self.data_path, &address).await;
+        self.hub = start_hub(&self.credentials, &self.data_path, &address, self.agent_ttl_ms).await;
     }
 
     pub fn options(&self, tenant: &str, agent: &str) -> AgentOptions {
@@ -58,7 +64,7 @@ impl Site {
     }
 }
 
-async fn start_hub(credentials: &Credentials, data_path: &str, listen: &str) -> Hub {
+async fn start_hub(credentials: &Credentials, data_path: &str, listen: &str, agent_ttl_ms: u64) -> Hub {
     let tls = HubTls {
         cert: PemSource::Text(credentials.hub_cert_pem.clone()),
         key: PemSource::Text(credentials.hub_key_pem.clone()),
@@ -69,6 +75,7 @@ async fn start_hub(credentials: &Credentials, data_path: &str, listen: &str) -> 
         data_path: data_path.into(),
         tls,
         jwt_secret: credentials.jwt_secret.clone(),
+        agent_ttl_ms,
     };
     Hub::start(options).await.unwrap()
 }

@@ -11,12 +11,14 @@ mod convergence;
 #[path = "../support/database.rs"]
 mod database;
 mod hostile;
+#[expect(dead_code, reason = "shared with other tests, which need more of it")]
 #[path = "../support/hub.rs"]
 mod hub;
 mod identity;
 mod keyless;
 mod nothing_left;
 mod recovery;
+mod retirement;
 mod rules;
 mod rules_converge;
 mod schema_change;

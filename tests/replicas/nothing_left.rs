@@ -112,6 +112,12 @@ fn two_processes_take_turns_and_one_that_died_does_not_keep_the_other_waiting_fo
     b.later_ms = LEASE_MS - 1_000;
     assert_eq!(kinds(&mut b), [Err(SqlErrorKind::Leased); 2]);
     b.later_ms = LEASE_MS;
+    let refused = b.try_collect().unwrap_err();
+    assert_eq!(
+        refused.kind,
+        SqlErrorKind::Unsettled,
+        "the hub is asked first what has arrived of that batch"
+    );
     b.reconnect();
     b.sync(&mut hub);
     assert_eq!(b.rows("SELECT lease_holder FROM _federation_replica"), vec![vec![Value::Null]]);

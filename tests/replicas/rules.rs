@@ -243,3 +243,17 @@ fn a_table_that_appears_later_shows_what_rules_made_of_it() {
     let all = "SELECT name, uses, best, worst, tags FROM skills";
     assert_eq!(late.rows(all), a.rows(all));
 }
+
+#[test]
+fn a_row_of_which_nothing_is_left_to_send_waits_for_nothing() {
+    let (mut hub, mut a, mut b) = ruled();
+    let mut clone = Agent::new("acme", "a", 3);
+    clone.options = options();
+    clone.restore(&a.copy());
+    clone.run("UPDATE skills SET best = 6");
+    clone.sync(&mut hub);
+    a.run("UPDATE skills SET uses = uses + 1");
+    // The addition is dropped: the hub has another second batch of this replica.
+    settle(&mut hub, &mut a, &mut b, USES);
+    assert_eq!(a.rows("SELECT count(*) FROM _federation_row WHERE batch IS NOT NULL"), vec![vec![number(0)]]);
+}

@@ -1,17 +1,15 @@
 //! A case: a schema, agents, and what happens to them, all of it from one seed.
 
-use std::any::Any;
-use std::cell::RefCell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
-
 use federation_hub::storage::collect::TurnLimits;
 use federation_hub::storage::driver::Sql;
 
+use crate::auditor::Auditor;
+use crate::catching::catching;
 use crate::checks::{self, Failure};
 use crate::clock::Clock;
 use crate::database::Ablation;
 use crate::dice::Dice;
+use crate::draw_rules;
 use crate::draw_schema;
 use crate::draw_steps::{self, Step};
 use crate::features::{Feature, Features};
@@ -33,6 +31,10 @@ pub struct Case {
     /// What agents that start from a template hold before anything happens.
     pub template: Vec<String>,
     pub steps: Vec<Step>,
+    /// How much time passes before each write, in ms. If none does, stamps of several agents are of one time.
+    pub tick_ms: i64,
+    /// Whether the model looks at all that the hub does.
+    pub is_audited: bool,
 }
 
 /// How an agent begins.
@@ -46,10 +48,15 @@ pub struct Start {
 }
 
 impl Case {
-    /// The case of a seed.
+    /// The case of a seed, with some of the features that are allowed.
     pub fn draw(seed: u64, allowed: &[Feature]) -> Self {
+        Self::draw_with(seed, &[], allowed)
+    }
+
+    /// The case of a seed, with these features and some of those that are allowed.
+    pub fn draw_with(seed: u64, features: &[Feature], allowed: &[Feature]) -> Self {
         let mut dice = Dice::new(seed);
-        let features = Features::draw(&mut dice, allowed);
+        let features = Features::draw(&mut dice, allowed).and(features);
         let schema = draw_schema::draw(&mut dice, &features);
         let agents: Vec<Start> = (0..2 + dice.below(4))
             .map(|_| Start {
@@ -60,7 +67,7 @@ impl Case {
             .collect();
         let template = draw_steps::template(&mut dice, &features, &schema);
         let steps = draw_steps::steps(&mut dice, &features, &schema, agents.len());
-        Self { features, schema, agents, template, steps }
+        Self { features, schema, agents, template, steps, tick_ms: 1, is_audited: false }
     }
 
     /// Runs it and checks what came of it.
@@ -72,6 +79,7 @@ impl Case {
         let clock = Clock::standing_at(BEGINNING_MS);
         let mut hub = Hub::new();
         hub.clock = clock.clone();
+        let mut auditor = self.is_audited.then(|| Auditor::attend(&mut hub));
         let mut agents: Vec<Agent> =
             self.agents.iter().enumerate().map(|(at, start)| self.agent(at, start, &clock)).collect();
         let originals: Vec<Vec<String>> = agents.iter_mut().map(checks::definitions).collect();
@@ -83,17 +91,28 @@ impl Case {
             match step {
                 Step::Pass(ms) => clock.pass(*ms),
                 Step::Write(agent, statements) => {
-                    outcome.writes += write(&mut agents[*agent], statements, &clock);
+                    clock.pass(self.tick_ms);
+                    outcome.writes += write(&mut agents[*agent], statements);
                 }
-                Step::Transaction(agent, statements) => transact(&mut agents[*agent], statements, &clock),
+                Step::Transaction(agent, statements) => {
+                    clock.pass(self.tick_ms);
+                    transact(&mut agents[*agent], statements);
+                }
                 Step::Sync(agent, fate, meanwhile) => {
                     agents[*agent].sync_with(&mut hub, *fate, &mut |agent| {
-                        write(agent, meanwhile, &clock);
+                        clock.pass(self.tick_ms);
+                        write(agent, meanwhile);
                     });
                 }
             }
+            if let Some(auditor) = &mut auditor {
+                auditor.check(&mut hub)?;
+            }
         }
         settle(&mut agents, &mut hub)?;
+        if let Some(auditor) = &mut auditor {
+            auditor.check(&mut hub)?;
+        }
         let mut newcomer = Agent::timed("acme", "newcomer", 1_000, clock.clone());
         newcomer.sync(&mut hub);
         for agent in &mut agents {
@@ -108,6 +127,7 @@ impl Case {
         let mut agent =
             Agent::timed("acme", &format!("agent {at}"), u64::try_from(at).unwrap() + 1, clock.clone());
         agent.skew_ms = start.skew_ms;
+        agent.options.tables = draw_rules::options(&self.schema);
         (agent.limits, agent.slice) = (TurnLimits { rows: start.turn, bytes: 1 << 20 }, start.turn);
         agent.run("PRAGMA foreign_keys = ON");
         for statement in self.schema.statements() {
@@ -134,13 +154,11 @@ pub struct Outcome {
 }
 
 /// Runs statements one by one, as an application does that shrugs off errors. Returns how many succeeded.
-fn write(agent: &mut Agent, statements: &[String], clock: &Clock) -> usize {
-    clock.pass(1);
+fn write(agent: &mut Agent, statements: &[String]) -> usize {
     statements.iter().filter(|statement| agent.sql.run(statement).is_ok()).count()
 }
 
-fn transact(agent: &mut Agent, statements: &[String], clock: &Clock) {
-    clock.pass(1);
+fn transact(agent: &mut Agent, statements: &[String]) {
     agent.run("BEGIN");
     let is_whole = statements.iter().all(|statement| agent.sql.run(statement).is_ok());
     if !is_whole || agent.sql.run("COMMIT").is_err() {
@@ -165,38 +183,4 @@ fn settle(agents: &mut [Agent], hub: &mut Hub) -> Result<(), Failure> {
         }
     }
     Err(Failure::new("wedged", format!("after {ROUNDS} rounds there is still something to sync")))
-}
-
-thread_local! {
-    /// Where the last panic of a case was, while a case runs.
-    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
-}
-
-/// Turns a panic into a failure, without a word on the terminal: a case that is made smaller panics often.
-fn catching<T>(run: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let before = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            let is_ours = PANIC.with_borrow_mut(|panic| match panic {
-                Some(place) => {
-                    *place = info.location().map(ToString::to_string).unwrap_or_default();
-                    true
-                }
-                None => false,
-            });
-            if !is_ours {
-                before(info);
-            }
-        }));
-    });
-    PANIC.set(Some(String::new()));
-    let outcome = catch_unwind(AssertUnwindSafe(run));
-    let place = PANIC.take().unwrap_or_default();
-    outcome.unwrap_or_else(|panic| Err(Failure::new(&format!("panic at {place}"), words(panic.as_ref()))))
-}
-
-fn words(panic: &(dyn Any + Send)) -> String {
-    let owned = panic.downcast_ref::<String>().cloned();
-    owned.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
 }

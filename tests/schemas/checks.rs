@@ -59,7 +59,8 @@ pub fn check(
     Ok(first)
 }
 
-fn alone(agent: &mut Agent, name: &str) -> Result<(), Failure> {
+/// Checks what must hold in a database by itself.
+pub fn alone(agent: &mut Agent, name: &str) -> Result<(), Failure> {
     nothing(agent, name, "SELECT tbl, reason FROM _federation_quarantine", "rows set aside")?;
     nothing(agent, name, "PRAGMA foreign_key_check", "violated foreign keys")?;
     let integrity = agent.rows("PRAGMA integrity_check");
@@ -69,7 +70,8 @@ fn alone(agent: &mut Agent, name: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn nothing(agent: &mut Agent, name: &str, query: &str, what: &str) -> Result<(), Failure> {
+/// Fails if a query finds rows.
+pub fn nothing(agent: &mut Agent, name: &str, query: &str, what: &str) -> Result<(), Failure> {
     let rows = agent.rows(query);
     if rows.is_empty() {
         return Ok(());
@@ -77,7 +79,8 @@ fn nothing(agent: &mut Agent, name: &str, query: &str, what: &str) -> Result<(),
     Err(Failure::new(what, format!("{name}: {rows:?}")))
 }
 
-fn same(one: &Shape, other: &Shape, who: &str) -> Result<(), Failure> {
+/// Fails if two databases differ.
+pub fn same(one: &Shape, other: &Shape, who: &str) -> Result<(), Failure> {
     match one.difference(other) {
         None => Ok(()),
         Some(difference) => Err(Failure::new("replicas differ", format!("{who}: {difference}"))),

@@ -14,6 +14,11 @@ impl Dice {
         self.0.usize(..bound)
     }
 
+    /// Any number: a seed for choices of their own.
+    pub fn number(&mut self) -> u64 {
+        self.0.u64(..)
+    }
+
     /// True in so many of a hundred cases.
     pub fn chance(&mut self, percent: u32) -> bool {
         self.0.u32(..100) < percent

@@ -1,6 +1,7 @@
 //! Drawing a schema.
 
 use crate::dice::Dice;
+use crate::draw_rules;
 use crate::features::{Feature, Features};
 use crate::schema::{Column, KeyKind, Pool, Reference, Schema, Table, list, quote};
 
@@ -10,7 +11,7 @@ const NOW: &str = "CAST((julianday('now') - 2440587.5) * 86400000.0 + 0.5 AS INT
 /// Draws a schema.
 pub fn draw(dice: &mut Dice, features: &Features) -> Schema {
     let mut schema = Schema::default();
-    let count = 1 + dice.below(6);
+    let count = 1 + dice.below(if features.has(Feature::Dense) { 3 } else { 6 });
     for at in 0..count {
         let name = dice.pick(&["t", "T", "order ", "say \"hi\" "]);
         let table = table(dice, features, &schema, format!("{name}{at}"));
@@ -29,6 +30,9 @@ pub fn draw(dice: &mut Dice, features: &Features) -> Schema {
     }
     if features.has(Feature::Triggers) {
         triggers(dice, &mut schema);
+    }
+    if features.has(Feature::Rules) {
+        draw_rules::add(dice, &mut schema);
     }
     schema
 }

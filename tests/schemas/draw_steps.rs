@@ -1,6 +1,7 @@
 //! Drawing what applications write, and when they sync.
 
 use crate::dice::Dice;
+use crate::draw_rules;
 use crate::features::{Feature, Features};
 use crate::schema::{Column, Pool, Reference, Schema, Table, list, quote};
 use crate::world::Fate;
@@ -85,7 +86,8 @@ impl Writer<'_> {
         let mut statements = Vec::new();
         for _ in 0..=self.dice.below(3) {
             let table = self.dice.pick(&schema.tables);
-            match self.dice.below(100) {
+            let kind = self.dice.below(if self.features.has(Feature::Dense) { 120 } else { 100 });
+            match kind {
                 0..45 => statements.push(self.insert(table)),
                 45..80 => statements.extend(self.update(table)),
                 80..88 => statements.extend(swap(table)),
@@ -262,6 +264,7 @@ impl Writer<'_> {
                 &["1", "2", "3", "7", "100", "-5", "0", "9223372036854775807"]
             }
             Pool::Number => &["1", "2", "3", "7", "100"],
+            Pool::Sum | Pool::Greatest | Pool::Least | Pool::Tags => draw_rules::values(column.pool),
             Pool::Clock | Pool::Generated | Pool::Reference => &["5"],
         };
         (*self.dice.pick(values)).to_owned()

@@ -41,9 +41,13 @@ pub enum Feature {
     Late,
     /// Numbers at the end of the range.
     HugeNumbers,
+    /// Columns with a merge rule.
+    Rules,
+    /// Few tables and many deletes, so that agents meet at the same rows.
+    Dense,
 }
 
-/// All of them.
+/// All of them but the last two, which would make another case of every seed that was kept.
 pub const ALL: [Feature; 18] = [
     Feature::References,
     Feature::NaturalReferences,
@@ -73,6 +77,12 @@ impl Features {
     /// Some of those that are allowed.
     pub fn draw(dice: &mut Dice, allowed: &[Feature]) -> Self {
         Self(allowed.iter().copied().filter(|_| dice.chance(60)).collect())
+    }
+
+    /// These as well.
+    pub fn and(mut self, others: &[Feature]) -> Self {
+        self.0.extend(others);
+        self
     }
 
     /// Whether the case has this one.

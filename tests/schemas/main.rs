@@ -6,19 +6,26 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod auditor;
+mod audits;
 mod case;
+mod catching;
 mod checks;
 #[path = "../support/clock.rs"]
 mod clock;
 #[path = "../support/database.rs"]
 mod database;
+#[expect(dead_code, reason = "shared with the simulator, which needs more of it")]
 mod dice;
+mod draw_rules;
 mod draw_schema;
 mod draw_steps;
 mod features;
 #[path = "../support/hub.rs"]
 mod hub;
 mod isomorphism;
+#[path = "../support/model/mod.rs"]
+mod model;
 mod proof;
 mod schema;
 mod shrink;

@@ -72,6 +72,14 @@ pub enum Pool {
     Reference,
     /// Other columns.
     Generated,
+    /// Numbers, of which everybody's additions count.
+    Sum,
+    /// Values of which the greatest is kept.
+    Greatest,
+    /// Values of which the least is kept.
+    Least,
+    /// Sets.
+    Tags,
 }
 
 /// A foreign key.

@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 
 use federation_hub::model::{
     Addition, Adjustment, AgreedReference, Agreement, Cell, CellValue, ColumnIndex, Digest, Hlc, KeyKind,
-    Number, Op, ReplicaId, RowChange, RowId, RowState, RowUpdate, Rule, Seq, Stamp, TableHeader, TableSchema,
-    Value, VectorClock, Write,
+    Made, Number, Op, ReplicaId, RowChange, RowId, RowState, RowUpdate, Rule, Seq, Stamp, TableHeader,
+    TableSchema, Value, VectorClock, Write,
 };
 use federation_hub::protocol::check::{Check, Fingerprint, Print, Range};
 use federation_hub::protocol::message::{
-    Ack, Attach, Attached, Batch, BatchBody, Contested, Done, Hello, Refusal, Refused, Rows, SyncBegin,
-    ToAgent, ToHub, Welcome,
+    Ack, Attach, Attached, Batch, BatchBody, Contested, Done, Hello, Refusal, Refused, Rows, Standing,
+    SyncBegin, ToAgent, ToHub, Welcome,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -136,7 +136,7 @@ pub fn row_state() -> impl Strategy<Value = RowState> {
             whole_since,
             deleted,
             cells,
-            additions: BTreeMap::new(),
+            made: BTreeMap::new(),
         },
     )
 }
@@ -145,8 +145,12 @@ pub fn row_state() -> impl Strategy<Value = RowState> {
 pub fn any_row_state() -> impl Strategy<Value = RowState> {
     let addition =
         (seq(), 0_u64..4, number()).prop_map(|(seq, writer, amount)| Addition { seq, writer, amount });
-    let additions = prop::collection::btree_map(column(), vec(addition, 0..3), 0..2);
-    (row_state(), additions).prop_map(|(state, additions)| RowState { additions, ..state })
+    let made = vec(addition, 0..3).prop_map(|additions| {
+        let parts = additions.into_iter();
+        parts.fold(Made::default(), |made, it| made.with_part(it.writer, it.seq).with_addition(it))
+    });
+    let made = prop::collection::btree_map(column(), made, 0..2);
+    (row_state(), made).prop_map(|(state, made)| RowState { made, ..state })
 }
 
 /// Any merge rule.
@@ -172,8 +176,8 @@ fn header() -> impl Strategy<Value = TableHeader> {
 }
 
 fn row_change() -> impl Strategy<Value = RowChange> {
-    (0_u16..3, row_id(), option::of(any::<i64>()), vec(write(), 0..4))
-        .prop_map(|(table, id, number, writes)| RowChange { table, id, number, writes })
+    (0_u16..3, row_id(), option::of(any::<i64>()), any::<bool>(), vec(write(), 0..4))
+        .prop_map(|(table, id, number, is_new, writes)| RowChange { table, id, number, is_new, writes })
 }
 
 fn row_update() -> impl Strategy<Value = RowUpdate> {
@@ -235,7 +239,8 @@ pub fn to_hub() -> impl Strategy<Value = ToHub> {
     prop_oneof![
         hello,
         check,
-        replica_id().prop_map(|replica| ToHub::Attach(Attach { replica })),
+        (replica_id(), any::<u64>(), any::<bool>())
+            .prop_map(|(replica, cursor, is_new)| ToHub::Attach(Attach { replica, cursor, is_new })),
         sync,
         batch,
         Just(ToHub::End),
@@ -274,16 +279,20 @@ pub fn to_agent() -> impl Strategy<Value = ToAgent> {
         },
     );
     let past = vec((replica_id(), any::<u64>()), 0..3);
-    let attached = (any::<u64>(), option::of((any::<u64>(), digest())), past)
-        .prop_map(|(epoch, last, past)| ToAgent::Attached(Attached { epoch, last, past }));
+    let standing = prop::sample::select(vec![Standing::Current, Standing::Behind, Standing::Retired]);
+    let attached = (any::<u64>(), option::of((any::<u64>(), digest())), past, standing).prop_map(
+        |(epoch, last, past, standing)| ToAgent::Attached(Attached { epoch, last, past, standing }),
+    );
     let rows = (vec(header(), 0..3), vec(row_update(), 0..8))
         .prop_map(|(tables, rows)| ToAgent::Rows(Rows { tables, rows }));
     let clock = vec((name(), any::<u64>()), 0..3);
-    let done = (any::<u64>(), any::<u64>(), any::<i64>(), clock, vec((name(), text()), 0..2)).prop_map(
-        |(cursor, highest, hub_now_ms, clock, refused)| {
-            ToAgent::Done(Done { cursor, highest: Hlc(highest), hub_now_ms, clock, refused })
-        },
-    );
+    let refused_tables = vec((name(), text()), 0..2);
+    let retired = option::of(vec(name(), 0..3));
+    let done = (any::<u64>(), any::<u64>(), any::<i64>(), clock, retired, any::<u64>(), refused_tables)
+        .prop_map(|(cursor, highest, hub_now_ms, clock, retired, horizon, refused)| {
+            let highest = Hlc(highest);
+            ToAgent::Done(Done { cursor, highest, hub_now_ms, clock, retired, horizon, refused })
+        });
     let refused =
         (refusal(), text()).prop_map(|(reason, message)| ToAgent::Refused(Refused { reason, message }));
     let print = (option::of(row_id()), any::<u128>(), vec(row_id(), 0..3))

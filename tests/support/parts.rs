@@ -56,3 +56,8 @@ pub fn cut(chunks: Vec<Rows>, size: usize) -> Vec<Rows> {
     }
     slices
 }
+
+/// Whether people are told of something that a test may bring about.
+pub fn is_usual(notice: &str) -> bool {
+    ["set aside", "as its merge rule", "deleted while"].iter().any(|usual| notice.contains(usual))
+}

@@ -5,10 +5,10 @@ pub mod parts;
 
 use checking::Asker;
 pub use parts::{Counts, Fate};
-use parts::{cut, until_free};
+use parts::{cut, is_usual, until_free};
 
 use federation_hub::model::{ReplicaId, Value};
-use federation_hub::protocol::hub_request::{Caller, PullRequest, RegisterRequest};
+use federation_hub::protocol::hub_request::{AttachRequest, Caller, PullRequest, RegisterRequest};
 use federation_hub::protocol::message::{Ack, Batch, Contested, Refusal};
 use federation_hub::storage::apply::Incoming;
 use federation_hub::storage::attach::{TurnError, open, reconcile};
@@ -60,6 +60,8 @@ pub struct Agent {
     pub bears_rejection: bool,
     /// The contests that its pushes were told of.
     pub contests: Vec<Contested>,
+    /// How many syncs it has begun.
+    syncs: u64,
     /// The last batch that never arrived, and the replica and the epoch that it is of.
     pub lost: Option<(ReplicaId, u64, Batch)>,
     /// Rows that its syncs have compared with the hub's.
@@ -101,6 +103,7 @@ impl Agent {
             notices: Vec::new(),
             bears_rejection: false,
             contests: Vec::new(),
+            syncs: 0,
             lost: None,
             looked_at: 0,
             exchanges: 0,
@@ -173,14 +176,18 @@ impl Agent {
             open(&mut self.sql, &self.caller.tenant, fresh, claim, &self.options).unwrap()
         });
         let claim = self.claim();
+        let mut is_new = state.incarnation.is_none();
         loop {
-            let attached = hub.store.attach(&self.caller, state.replica).unwrap();
+            let (replica, cursor) = (state.replica, state.cursor);
+            let request = AttachRequest { replica, cursor, is_new, token_until_ms: i64::MAX };
+            let now_ms = self.hub_clock().now_ms;
+            let attached = hub.store.attach(&self.caller, &request, now_ms).unwrap();
             hub.store.commit().unwrap();
             let (incarnation, fresh) = (hub.store.incarnation(), ReplicaId((self.mint)()));
             let reconciled =
                 reconcile(&mut self.sql, &self.caller.tenant, incarnation, &attached, fresh, claim).unwrap();
-            state = reconciled.state;
             self.notices.extend(reconciled.notice);
+            (state, is_new) = (reconciled.state, true);
             if !reconciled.renewed {
                 self.attached = Some((attached.epoch, None));
                 return (attached.epoch, None);
@@ -263,6 +270,7 @@ impl Agent {
         fate: Fate,
         meanwhile: &mut dyn FnMut(&mut Self),
     ) -> Result<Option<Counts>, StoreError> {
+        self.syncs += 1;
         let (epoch, mut catalog) = self.attach(hub);
         let mut counts = Counts::default();
         let pushed = self.push_all(hub, fate, epoch, &mut catalog, &mut counts)?;
@@ -280,7 +288,7 @@ impl Agent {
         let mut asker = Asker { replica: request.replica, epoch, cursor: request.cursor };
         let search = self.compare(hub, asker, &first.look)?;
         let now_ms = self.hub_clock().now_ms;
-        let snapshot = hub.store.snapshot(&self.caller, &request, now_ms)?;
+        let snapshot = hub.snapshot(&self.caller, &request, now_ms)?;
         meanwhile(self);
         let mut chunks = vec![snapshot.first];
         if let Some(mut rest) = snapshot.rest {
@@ -318,8 +326,7 @@ impl Agent {
                 apply_turn(&mut self.sql, catalog.clone(), setting, &mut self.mint, &extras, &incoming)
             });
             self.notices.extend(turn.notices.iter().cloned());
-            let unexpected: Vec<&String> =
-                turn.notices.iter().filter(|notice| !notice.contains("set aside")).collect();
+            let unexpected: Vec<&String> = turn.notices.iter().filter(|notice| !is_usual(notice)).collect();
             assert_eq!(unexpected, Vec::<&String>::new());
             catalog = Some(turn.catalog);
             counts.pulled += turn.applied.rows;
@@ -363,15 +370,14 @@ impl Agent {
             {
                 let schema = self.sql.declared(schema.clone());
                 let request = RegisterRequest { replica: turn.state.replica, epoch, schema };
-                hub.store.register(&self.caller, &request)?;
-                hub.store.commit().unwrap();
+                hub.register(&self.caller, &request)?;
             }
             if let Some((sent, batch)) = &turn.collected.batch {
                 if fate == Fate::LosesBatch {
                     self.lost = Some((turn.state.replica, epoch, batch.clone()));
                     return Ok(None);
                 }
-                let ack = hub.push(&self.caller, turn.state.replica, epoch, batch)?;
+                let ack = hub.push(&self.caller, turn.state.replica, epoch, self.syncs, batch)?;
                 self.take_ack(ack, counts);
                 counts.pushed += rows;
                 acked.push(*sent);

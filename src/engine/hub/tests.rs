@@ -43,6 +43,7 @@ fn options(credentials: &Credentials, data_path: &str) -> HubOptions {
         data_path: data_path.into(),
         tls,
         jwt_secret: credentials.jwt_secret.clone(),
+        agent_ttl_ms: DEFAULT_AGENT_TTL_MS,
     }
 }
 
@@ -83,7 +84,7 @@ impl TestHub {
         let ToAgent::Welcome(welcome) = answer else { panic!("{answer:?}") };
         let replica = ReplicaId([replica; 16]);
         let (mut sender, mut receiver) = connection.open().await.unwrap();
-        sender.send(&ToHub::Attach(Attach { replica })).await.unwrap();
+        sender.send(&ToHub::Attach(Attach { replica, cursor: 0, is_new: true })).await.unwrap();
         let Some(ToAgent::Attached(attached)) = receiver.next().await.unwrap() else {
             panic!("not attached")
         };
@@ -120,6 +121,7 @@ impl Agent {
             table: 0,
             id: RowId([row; 16]),
             number: None,
+            is_new: true,
             writes: vec![Write { stamp, base: self.cursor, op: Op::Set(vec![(0, value.into())]) }],
         };
         let rows = rows.into_iter().map(change).collect();

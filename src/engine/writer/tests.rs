@@ -2,7 +2,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::*;
 use crate::model::{Digest, Hlc};
-use crate::protocol::message::{BatchBody, Done, Rows};
+use crate::protocol::message::{BatchBody, Done, Rows, Standing};
 
 /// Writes down what it is asked. Batch 13 fails, and commits do as long as `disk_full` says so.
 #[derive(Clone, Default)]
@@ -35,9 +35,9 @@ impl HubStore for Notebook {
         self.with(|notes| notes.stats)
     }
 
-    fn attach(&mut self, _: &Caller, _: ReplicaId) -> Answer<Attached> {
+    fn attach(&mut self, _: &Caller, _: &AttachRequest, _: i64) -> Answer<Attached> {
         self.note("attach");
-        Ok(Attached { epoch: 1, last: None, past: vec![] })
+        Ok(Attached { epoch: 1, last: None, past: vec![], standing: Standing::Current })
     }
 
     fn register(&mut self, _: &Caller, _: &RegisterRequest) -> Answer<()> {
@@ -57,6 +57,16 @@ impl HubStore for Notebook {
     fn end_session(&mut self, _: &Caller, counter: u64) -> Answer<()> {
         self.note(format!("end {counter}"));
         Ok(())
+    }
+
+    fn retire(&mut self, _: &Caller, replicas: &[(ReplicaId, u64)]) -> Answer<()> {
+        self.note(format!("retire {}", replicas.len()));
+        Ok(())
+    }
+
+    fn upkeep(&mut self, _: &Upkeep<'_>) -> Answer<bool> {
+        self.note("upkeep");
+        Ok(false)
     }
 
     fn commit(&mut self) -> Answer<()> {
@@ -82,9 +92,21 @@ impl HubStore for Notebook {
 
     fn snapshot(&mut self, _: &Caller, _: &PullRequest, _: i64) -> Answer<Snapshot> {
         self.note("snapshot");
-        let done = Done { cursor: 0, highest: Hlc::ZERO, hub_now_ms: 0, clock: vec![], refused: vec![] };
+        let done = Done {
+            cursor: 0,
+            highest: Hlc::ZERO,
+            hub_now_ms: 0,
+            clock: vec![],
+            retired: None,
+            horizon: 0,
+            refused: vec![],
+        };
         Ok(Snapshot { tables: vec![], first: Rows::default(), rest: None, done })
     }
+}
+
+fn attach() -> AttachRequest {
+    AttachRequest { replica: ReplicaId([0; 16]), cursor: 0, is_new: true, token_until_ms: i64::MAX }
 }
 
 fn push(n: u64) -> PushRequest {
@@ -101,13 +123,13 @@ fn caller() -> Arc<Caller> {
 }
 
 fn write(write: Write) -> Job {
-    Job { caller: caller(), work: Work::Write(write) }
+    Job(Task::Asked(caller(), Work::Write(write)))
 }
 
 /// Runs pushes as one group, followed by a pull that was asked first; returns the answers.
 fn run_pushes(notebook: &Notebook, numbers: &[u64]) -> Vec<Answer<Ack>> {
     let (reply, mut pulled) = oneshot::channel();
-    let mut group = vec![Job { caller: caller(), work: Work::Read(Read::Pull(pull(), reply)) }];
+    let mut group = vec![Job(Task::Asked(caller(), Work::Read(Read::Pull(pull(), reply))))];
     let mut answers = Vec::new();
     for n in numbers {
         let (reply, answer) = oneshot::channel();
@@ -159,7 +181,7 @@ fn what_was_asked_is_done_before_the_thread_ends() {
         let caller = caller();
         assert_eq!(writer.welcome(&caller).await, Ok(Welcomed::default()));
         writer.end_session(&caller, 5).await;
-        let attached = writer.ask(&caller, StoreRequest::Attach(ReplicaId([0; 16]))).await.await;
+        let attached = writer.ask(&caller, StoreRequest::Attach(attach())).await.await;
         assert!(matches!(attached, Ok(Reply::Attached(Ok(_)))));
         vec![writer.ask(&caller, StoreRequest::Push(push(1))).await]
     });

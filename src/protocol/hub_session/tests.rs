@@ -3,6 +3,7 @@ use crate::model::{
     Adjustment, Agreement, Digest, Hlc, KeyKind, Number, RowChange, RowId, Stamp, TableHeader, Value, Write,
 };
 use crate::protocol::check::Check;
+use crate::protocol::message::Standing;
 
 fn caller(agent: &str) -> Caller {
     Caller { tenant: "acme".into(), agent: agent.into() }
@@ -126,20 +127,32 @@ fn a_sync_asks_the_store_in_order_and_ends_with_done() {
         agreed: Agreement::default(),
     };
     let begin = SyncBegin { schema: vec![table.clone()], ..begin() };
-    let mut exchange = after([ToHub::Sync(begin), batch(1, &BatchBody::default()), ToHub::End]);
+    let mut exchange = after([ToHub::Sync(begin)]);
     assert!(matches!(exchange.poll(), Some(Output::Store(StoreRequest::Register(_)))));
+    assert!(!exchange.wants_message(), "rows of tables whose declaration fails would be rejected for good");
+    exchange.handle(Input::Registered(Ok(())));
+    assert!(exchange.wants_message());
+    exchange.handle(Input::Message(batch(1, &BatchBody::default())));
+    exchange.handle(Input::Message(ToHub::End));
     let Some(Output::Store(StoreRequest::Push(push))) = exchange.poll() else { panic!("no push") };
     assert_eq!((push.n, push.epoch, push.counter), (1, 2, 7));
     let Some(Output::Store(StoreRequest::Pull(pull))) = exchange.poll() else { panic!("no pull") };
     assert_eq!((pull.cursor, pull.resume), (5, 6));
     assert!(!exchange.wants_message());
 
-    exchange.handle(Input::Registered(Ok(())));
     let ack = Ack { n: 1, conflicts: 0, rejected: vec![], notices: vec![], contests: vec![] };
     exchange.handle(Input::Pushed(Ok(ack.clone())));
     exchange.handle(Input::PulledTables(vec![table.clone()]));
     exchange.handle(Input::PulledRows(Rows::default()));
-    let done = Done { cursor: 9, highest: Hlc(1), hub_now_ms: 2, clock: vec![], refused: vec![] };
+    let done = Done {
+        cursor: 9,
+        highest: Hlc(1),
+        hub_now_ms: 2,
+        clock: vec![],
+        retired: None,
+        horizon: 0,
+        refused: vec![],
+    };
     exchange.handle(Input::Pulled(Ok(done.clone())));
     let sent: Vec<Output> = std::iter::from_fn(|| exchange.poll()).collect();
     let expected = [ToAgent::Ack(ack), ToAgent::Tables(vec![table]), ToAgent::Done(done)];
@@ -150,11 +163,18 @@ fn a_sync_asks_the_store_in_order_and_ends_with_done() {
 
 #[test]
 fn an_attach_is_the_whole_of_its_stream() {
-    let attach = || ToHub::Attach(crate::protocol::message::Attach { replica: REPLICA });
+    let attach =
+        || ToHub::Attach(crate::protocol::message::Attach { replica: REPLICA, cursor: 5, is_new: true });
     let mut exchange = after([attach()]);
-    assert_eq!(exchange.poll(), Some(Output::Store(StoreRequest::Attach(REPLICA))));
+    let asked = AttachRequest { replica: REPLICA, cursor: 5, is_new: true, token_until_ms: i64::MAX };
+    assert_eq!(exchange.poll(), Some(Output::Store(StoreRequest::Attach(asked))));
     assert!(!exchange.wants_message());
-    exchange.handle(Input::Attached(Ok(Attached { epoch: 1, last: None, past: vec![] })));
+    exchange.handle(Input::Attached(Ok(Attached {
+        epoch: 1,
+        last: None,
+        past: vec![],
+        standing: Standing::Current,
+    })));
     assert!(matches!(exchange.poll(), Some(Output::Send(ToAgent::Attached(_)))));
     assert_eq!(exchange.poll(), Some(Output::Finish));
 
@@ -183,7 +203,7 @@ fn a_body_that_is_damaged_or_points_outside_its_headers_is_refused() {
         let adjust = Op::Adjust(vec![(column, Adjustment::Add(Number::ZERO))]);
         [set, adjust].map(|op| {
             let writes = vec![Write { stamp: Stamp::ZERO, base: 0, op }];
-            RowChange { table, id: RowId([0; 16]), number: None, writes }
+            RowChange { table, id: RowId([0; 16]), number: None, is_new: true, writes }
         })
     };
     let tables = vec![TableHeader { name: "t".into(), columns: vec!["c".into()] }];
@@ -276,6 +296,8 @@ fn a_refusal_of_the_store_ends_the_stream_and_later_answers_are_dropped() {
         highest: Hlc(1),
         hub_now_ms: 2,
         clock: vec![],
+        retired: None,
+        horizon: 0,
         refused: vec![],
     })));
     assert_eq!(exchange.poll(), None);

@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
+pub use local_effects::{Earlier, may_follow};
+
 use super::claims::{Claims, Target};
 use super::key::KeyDigest;
 use super::rows::Rows;
@@ -58,8 +60,8 @@ pub struct Deriver<'a> {
     released: BTreeMap<i64, BTreeMap<KeyDigest, bool>>,
     /// Rows that were parted from others, and those that reference them.
     parted: BTreeSet<i64>,
-    /// Rows that this batch deleted, and the conflicts that were counted for each.
-    deleted: BTreeMap<i64, u32>,
+    /// Of rows that this batch may have changed by foreign keys only: what they were before.
+    earlier: BTreeMap<i64, Earlier>,
 }
 
 /// What deriving found.
@@ -145,7 +147,7 @@ impl<'a> Deriver<'a> {
             linked: BTreeSet::new(),
             released: BTreeMap::new(),
             parted: BTreeSet::new(),
-            deleted: BTreeMap::new(),
+            earlier: BTreeMap::new(),
         })
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::contests::Contests;
-use super::derive::Deriver;
+use super::derive::{Deriver, Earlier, may_follow};
 use super::push::{Resolved, check_row, renumber};
 use crate::model::{CellValue, Op, RowChange, RuleBook, Seq};
 use crate::protocol::message::Contested;
@@ -35,9 +35,12 @@ impl Merger<'_> {
         let found = self.deriver.rows.find(table.table, change.id)?;
         let base = change.writes.iter().map(|write| write.base).min().unwrap_or(0);
         let Some(no) = found else {
+            if !change.is_new {
+                return Ok(gone(table, &change));
+            }
             let position = self.deriver.tenant.seq + 1;
             let no = self.deriver.rows.create(table.table, change.id, position, self.writer)?;
-            let outcome = self.merge_into(table, no, &change)?;
+            let outcome = self.merge_into(table, no, &change, true)?;
             match outcome {
                 Ok((true, _)) => self.deriver.born(no, base),
                 _ => self.deriver.rows.forget(no),
@@ -46,7 +49,7 @@ impl Merger<'_> {
         };
         let mut conflicts = None;
         for target in self.targets(no, base)? {
-            let outcome = self.merge_into(table, target, &change)?;
+            let outcome = self.merge_into(table, target, &change, conflicts.is_none())?;
             // What was done to a value is done once, however many rows are one.
             change.writes.retain(|write| !matches!(write.op, Op::Adjust(_)));
             match outcome {
@@ -87,12 +90,14 @@ impl Merger<'_> {
         Ok(if base < united_at || alive.is_empty() { vec![no] } else { alive })
     }
 
-    /// Merges a change into one raw state; says whether that changed it, and how many cells were in conflict.
+    /// Merges a change into one raw state; says whether that changed it, and how many cells were in conflict;
+    /// `counts` says whether these are the ones that are told.
     fn merge_into(
         &mut self,
         table: &Resolved,
         no: i64,
         change: &RowChange,
+        counts: bool,
     ) -> Result<Result<(bool, u32), String>, StoreError> {
         let position = self.deriver.tenant.seq + 1;
         let row = self.deriver.rows.get_mut(no)?;
@@ -105,7 +110,7 @@ impl Merger<'_> {
         self.contests.add(table, change.id, book.contests)?;
         if merged.changed {
             let highest = raw.highest().hlc;
-            row.raw = raw;
+            let earlier = std::mem::replace(&mut row.raw, raw);
             let has_effective = row.effective.is_some();
             let references = row.raw.cells.values().any(|cell| matches!(cell.value, CellValue::Ref(_)));
             self.deriver.rows.store(no)?;
@@ -117,8 +122,11 @@ impl Merger<'_> {
             if !is_free || has_effective || references {
                 self.touched.insert(no);
             }
-            if change.writes.iter().any(|write| write.op == Op::Delete) {
-                self.deriver.deleted(no, merged.conflicts);
+            let is_new = earlier.cells.is_empty() && earlier.deleted.is_none();
+            if !is_new && !is_free && may_follow(&change.writes) {
+                let (change, rules) = (change.clone(), table.rules.clone());
+                let conflicts = if counts { merged.conflicts } else { 0 };
+                self.deriver.note_earlier(no, Earlier { raw: earlier, change, rules, position, conflicts });
             }
         }
         self.deriver.note_overwritten(no, change)?;
@@ -133,4 +141,15 @@ impl Merger<'_> {
         deriver.count_rows();
         Ok((deriver.report.conflicts, std::mem::take(&mut deriver.report.notices), self.contests.finish()))
     }
+}
+
+/// What becomes of a write to a row that the hub does not know any more: it has lost to the row's delete.
+fn gone(table: &Resolved, change: &RowChange) -> Result<(), String> {
+    if change.writes.iter().all(|write| write.op == Op::Delete) {
+        return Ok(());
+    }
+    Err(format!(
+        "the row of {} was deleted while this agent was away, and its change has lost to that delete",
+        table.name
+    ))
 }

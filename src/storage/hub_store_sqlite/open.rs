@@ -28,14 +28,21 @@ const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 ///
 /// `other_seq` is the last position at which someone other than `writer` (the row's last one) changed it, or
 /// from which every reader needs the whole row: a replica is not told of rows that only it has changed.
-/// All of that is in the index, so that rows that are not told are not read.
+/// All of that is in the index, so that rows that are not told are not read. `dead` rows wait to be collected;
+/// up to a tenant's `horizon` some have been, and up to `swept` all that could be.
+///
+/// `replica` and `agent` have a row for each live one, and `retired` the names of the last that went; what is
+/// older than `forgotten` is not among them.
 const SCHEMA: &str = "
     CREATE TABLE tenant (
         id INTEGER PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,
         seq INTEGER NOT NULL DEFAULT 0,
         highest INTEGER NOT NULL DEFAULT 0,
-        rows INTEGER NOT NULL DEFAULT 0
+        rows INTEGER NOT NULL DEFAULT 0,
+        horizon INTEGER NOT NULL DEFAULT 0,
+        swept INTEGER NOT NULL DEFAULT 0,
+        forgotten INTEGER NOT NULL DEFAULT -1
     ) STRICT;
     CREATE TABLE incarnation (
         tenant INTEGER NOT NULL,
@@ -69,8 +76,14 @@ const SCHEMA: &str = "
         push_counter INTEGER NOT NULL DEFAULT -1,
         push_from INTEGER NOT NULL DEFAULT 0,
         refused BLOB,
+        cursor INTEGER NOT NULL DEFAULT 0,
+        seen_ms INTEGER NOT NULL,
+        token_until_ms INTEGER NOT NULL,
         PRIMARY KEY (tenant, id)
     ) STRICT, WITHOUT ROWID;
+    CREATE INDEX replica_by_agent ON replica (tenant, agent);
+    CREATE INDEX replica_by_age ON replica (seen_ms);
+    CREATE INDEX replica_by_token ON replica (token_until_ms);
     CREATE TABLE agent (
         tenant INTEGER NOT NULL,
         name TEXT NOT NULL,
@@ -79,6 +92,13 @@ const SCHEMA: &str = "
         PRIMARY KEY (tenant, name)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX agent_by_seq ON agent (tenant, seq);
+    CREATE TABLE retired (
+        tenant INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        seq INTEGER NOT NULL,
+        PRIMARY KEY (tenant, name)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX retired_by_seq ON retired (tenant, seq);
     CREATE TABLE row_state (
         row INTEGER PRIMARY KEY,
         tenant INTEGER NOT NULL,
@@ -92,11 +112,13 @@ const SCHEMA: &str = "
         survivor BLOB,
         united_at INTEGER NOT NULL,
         withheld INTEGER NOT NULL,
+        dead INTEGER NOT NULL,
         body BLOB NOT NULL,
         effective BLOB,
         UNIQUE (tenant, tbl, id)
     ) STRICT;
     CREATE INDEX row_by_seq ON row_state (tenant, seq, tbl, writer, other_seq);
+    CREATE INDEX dead_row ON row_state (tenant, seq) WHERE dead;
     CREATE INDEX row_by_survivor ON row_state (tenant, survivor, tbl) WHERE survivor IS NOT NULL;
     CREATE INDEX united_row ON row_state (tenant, id, survivor) WHERE survivor IS NOT NULL;
     CREATE TABLE claim (

@@ -187,12 +187,12 @@ impl<'a> Rows<'a> {
         let survivor = survivor.as_ref().map(|id| &id[..]);
         let sql = "INSERT INTO row_state
                  (row, tenant, tbl, seq, writer, other_seq, survivor, united_at, withheld, body, effective,
-                  id, born, author)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+                  id, born, author, dead)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
              ON CONFLICT (row) DO UPDATE SET seq = excluded.seq, writer = excluded.writer,
                  other_seq = excluded.other_seq, survivor = excluded.survivor,
                  united_at = excluded.united_at, withheld = excluded.withheld, body = excluded.body,
-                 effective = excluded.effective
+                 effective = excluded.effective, dead = excluded.dead
              WHERE tenant = excluded.tenant AND tbl = excluded.tbl";
         self.conn.prepare_cached(sql)?.execute(params![
             no,
@@ -208,7 +208,8 @@ impl<'a> Rows<'a> {
             effective,
             &row.id.0[..],
             row.born.cast_signed(),
-            row.author.cast_signed()
+            row.author.cast_signed(),
+            row.stands_for_itself() && !row.withheld && !row.told().is_alive()
         ])?;
         Ok(())
     }

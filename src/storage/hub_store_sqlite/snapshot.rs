@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::{Connection, params};
 
 use super::tables::{self, Table};
-use super::{Tenant, damaged, open, refused, run, session};
+use super::{Tenant, damaged, open, presence, refused, run, session};
 use crate::model::{RowId, RowUpdate, Seq, TableHeader};
 use crate::protocol::hub_request::{Caller, PullRequest};
-use crate::protocol::limits::{CHUNK_BYTES, CHUNK_ROWS, MAX_CLOCK_ENTRIES};
+use crate::protocol::limits::{CHUNK_BYTES, CHUNK_ROWS};
 use crate::protocol::message::{Done, Refusal, Rows};
 use crate::storage::hub_store::{RowSource, Snapshot, StoreError, hub_time_ms};
 use crate::storage::row_codec;
@@ -23,14 +23,14 @@ use crate::storage::row_codec;
 /// How many large pulls may run at once: each holds a connection, and keeps the WAL from being recycled.
 const MAX_READERS: usize = 16;
 
-/// See [`crate::storage::hub_store::HubStore::snapshot`].
+/// See [`crate::storage::hub_store::HubStore::snapshot`]. Comes with the tenant's number.
 pub fn snapshot(
     conn: &Connection,
     readers: Option<&Arc<ReaderPool>>,
     caller: &Caller,
     request: &PullRequest,
     now_ms: i64,
-) -> Result<Snapshot, StoreError> {
+) -> Result<(i64, Snapshot), StoreError> {
     let (tenant, replica) = session(conn, caller, request.replica, request.epoch)?;
     if request.cursor > tenant.seq || request.resume > tenant.seq {
         return refused(
@@ -47,21 +47,23 @@ pub fn snapshot(
             highest: tenant.highest,
             hub_now_ms: hub_time_ms(now_ms, tenant.highest),
             clock: Vec::new(),
+            retired: Some(Vec::new()),
+            horizon: tenant.swept,
             refused: replica.refused.iter().map(|it| (it.name.clone(), it.reason.clone())).collect(),
         },
     };
     if tenant.seq == request.cursor && request.refresh.is_empty() {
-        return Ok(snapshot);
+        return Ok((tenant.id, snapshot));
     }
     snapshot.tables = tables::changed_since(conn, &tenant, request.cursor, request.replica.tie_break())?;
-    snapshot.done.clock = clock_since(conn, &tenant, request.cursor)?;
+    (snapshot.done.clock, snapshot.done.retired) = presence::news_since(conn, &tenant, request.cursor)?;
     let mut chunks = Chunks::new(conn, &tenant, request)?;
     chunks.refused = replica.refused.iter().map(|it| it.table).collect();
     snapshot.first = chunks.next(conn)?.unwrap_or_default();
     if !chunks.finished {
         snapshot.rest = Some(rest(conn, readers, chunks)?);
     }
-    Ok(snapshot)
+    Ok((tenant.id, snapshot))
 }
 
 /// Prepares what remains after the first chunk to be read later.
@@ -78,18 +80,6 @@ fn rest(
         collected.push_back(rows);
     }
     Ok(Box::new(Collected(collected)))
-}
-
-/// Clock entries of agents that pushed above a cursor, the newest first.
-fn clock_since(conn: &Connection, tenant: &Tenant, cursor: Seq) -> Result<Vec<(String, u64)>, StoreError> {
-    let mut statement = conn.prepare_cached(
-        "SELECT name, counter FROM agent WHERE tenant = ?1 AND seq > ?2 ORDER BY seq DESC LIMIT ?3",
-    )?;
-    let limit = i64::try_from(MAX_CLOCK_ENTRIES).unwrap_or(i64::MAX);
-    let entries = statement.query_map([tenant.id, cursor.cast_signed(), limit], |row| {
-        Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned()))
-    })?;
-    Ok(entries.collect::<Result<_, _>>()?)
 }
 
 /// Where a pull stands. Every row has a position of its own, so the last one told is all there is to know.

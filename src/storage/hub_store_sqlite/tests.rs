@@ -3,6 +3,7 @@
 mod file;
 mod pull;
 mod push;
+mod retire;
 mod rules;
 mod schema;
 
@@ -24,6 +25,10 @@ fn store() -> SqliteHubStore {
 
 fn caller(tenant: &str, agent: &str) -> Caller {
     Caller { tenant: tenant.into(), agent: agent.into() }
+}
+
+fn attach_request(replica: ReplicaId) -> AttachRequest {
+    AttachRequest { replica, cursor: 0, is_new: true, token_until_ms: i64::MAX }
 }
 
 fn schema(name: &str, key: KeyKind, columns: &[&str]) -> TableSchema {
@@ -49,7 +54,7 @@ struct Pusher {
 impl Pusher {
     fn attach(store: &mut SqliteHubStore, tenant: &str, agent: &str, replica: ReplicaId) -> Self {
         let caller = caller(tenant, agent);
-        let attached = store.attach(&caller, replica).unwrap();
+        let attached = store.attach(&caller, &attach_request(replica), NOW_MS).unwrap();
         store.commit().unwrap();
         let last = attached.last.unwrap_or((0, Digest::ZERO));
         Self { caller, replica, epoch: attached.epoch, last, cursor: 0 }
@@ -84,7 +89,13 @@ impl Pusher {
 
     fn body(&self, table: &str, ms: i64, row: u8, cells: &[(&str, Value)]) -> BatchBody {
         let op = Op::Set((0..).zip(cells).map(|(i, (_, value))| (i, value.clone().into())).collect());
-        let change = RowChange { table: 0, id: RowId([row; 16]), number: None, writes: self.write(ms, op) };
+        let change = RowChange {
+            table: 0,
+            id: RowId([row; 16]),
+            number: None,
+            is_new: true,
+            writes: self.write(ms, op),
+        };
         let columns = cells.iter().map(|(column, _)| (*column).into()).collect();
         BatchBody { tables: vec![TableHeader { name: table.into(), columns }], rows: vec![change] }
     }

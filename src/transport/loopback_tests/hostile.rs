@@ -52,7 +52,7 @@ async fn a_handshake_has_a_deadline() {
 async fn bad_frames_cost_their_own_connection() {
     let mut hub = TestHub::mutual();
     let good = hub.good_agent().await;
-    let attach = ToHub::Attach(Attach { replica: crate::model::ReplicaId([1; 16]) });
+    let attach = ToHub::Attach(Attach { replica: crate::model::ReplicaId([1; 16]), cursor: 0, is_new: true });
     let whole = encode(&attach).unwrap();
     let claim = u32::try_from(MAX_FRAME_BYTES + 1).unwrap().to_be_bytes();
     for (bytes, expected) in [

@@ -57,7 +57,7 @@ fn a_late_batch_of_an_earlier_epoch_does_not_land() {
     a.run("UPDATE notes SET title = 'second'").run("UPDATE skills SET uses = uses + 1");
     let (who, epoch, late) = a.lost.clone().unwrap();
     a.sync_with(&mut hub, Fate::LosesBatch, &mut |_| {});
-    let outcome = hub.push(&caller_a(), who, epoch, &late);
+    let outcome = hub.push(&caller_a(), who, epoch, 9, &late);
     all_sync(&mut hub, &mut [&mut a, &mut b]);
     assert_eq!(titles(&mut b), ["second"]);
     assert_eq!(uses(&mut b), Value::Integer(12));
@@ -73,13 +73,13 @@ fn a_replayed_batch_does_nothing_and_another_one_of_its_number_is_refused() {
     a.sync_with(&mut hub, Fate::LosesBatch, &mut |_| {});
     let (who, epoch, batch) = a.lost.take().unwrap();
     for _ in 0..3 {
-        let ack = hub.push(&caller_a(), who, epoch, &batch).unwrap();
+        let ack = hub.push(&caller_a(), who, epoch, 9, &batch).unwrap();
         assert_eq!(ack.n, batch.n);
     }
     // What a copy of the database would send from here on.
     let mut other = batch.clone();
     other.body = rmp_serde::to_vec(&(Vec::<u8>::new(), Vec::<u8>::new())).unwrap();
-    let refusal = hub.push(&caller_a(), who, epoch, &other).unwrap_err();
+    let refusal = hub.push(&caller_a(), who, epoch, 9, &other).unwrap_err();
     assert!(matches!(refusal, StoreError::Refused(Refusal::Stale, _)), "{refusal:?}");
     all_sync(&mut hub, &mut [&mut a, &mut b]);
     assert_eq!(uses(&mut b), Value::Integer(11));

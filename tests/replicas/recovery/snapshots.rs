@@ -3,7 +3,7 @@
 use super::newcomer;
 use crate::world::Hub;
 use federation_hub::model::{ReplicaId, Value};
-use federation_hub::protocol::hub_request::{Caller, PullRequest};
+use federation_hub::protocol::hub_request::{AttachRequest, Caller, PullRequest};
 use federation_hub::storage::apply::Incoming;
 use federation_hub::storage::hub_store::HubStore;
 use federation_hub::storage::hub_store_sqlite::SqliteHubStore;
@@ -35,7 +35,8 @@ fn a_large_pull_is_of_one_point_while_others_push() {
     let caller = Caller { tenant: "acme".into(), agent: "agent 2".into() };
     let Value::Blob(bytes) = super::replica(&mut b) else { panic!("no replica") };
     let replica = ReplicaId::from_slice(&bytes).unwrap();
-    let epoch = hub.store.attach(&caller, replica).unwrap().epoch;
+    let request = AttachRequest { replica, cursor: 0, is_new: true, token_until_ms: i64::MAX };
+    let epoch = hub.store.attach(&caller, &request, hub.clock.now_ms()).unwrap().epoch;
     hub.store.commit().unwrap();
     let cursor = 3;
     let request = PullRequest { replica, epoch, cursor, resume: cursor, refresh: vec![] };

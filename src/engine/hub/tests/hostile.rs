@@ -46,7 +46,7 @@ fn a_malformed_frame_costs_its_own_connection_and_nothing_else() {
         let hub = TestHub::start(":memory:").await;
         let mut good = hub.agent("acme", "good", 1).await;
         let four_gigabytes = vec![0xff, 0xff, 0xff, 0xff, 0];
-        let truncated = frame_of(&ToHub::Attach(Attach { replica: good.replica }));
+        let truncated = frame_of(&ToHub::Attach(Attach { replica: good.replica, cursor: 0, is_new: true }));
         let truncated = truncated[..truncated.len() - 1].to_vec();
         let garbage = b"\0\0\0\x05\0\xc1\xc1\xc1\xc1".to_vec();
         for (name, bytes) in [("huge", four_gigabytes), ("truncated", truncated), ("garbage", garbage)] {

@@ -3,17 +3,42 @@
 //! A child that went with its parent, or was cut loose from it, in one push has its own writes taken back, so
 //! that it comes back with the parent if that outlives the delete.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Deriver, LinkRule};
-use crate::model::{CellValue, ColumnIndex, NOBODY, Seq, Value};
+use crate::model::{
+    CellValue, ColumnIndex, NOBODY, Op, RowChange, RowState, Rule, RuleBook, Seq, Value, Write,
+};
 use crate::storage::hub_store::StoreError;
 use crate::storage::table_info::OnDelete;
 
+/// A row before a batch, and what the batch did to it.
+pub struct Earlier {
+    /// What it was.
+    pub raw: RowState,
+    /// What was done.
+    pub change: RowChange,
+    /// The rules of the table's columns.
+    pub rules: Vec<Rule>,
+    /// The position of the merge.
+    pub position: Seq,
+    /// The conflicts that count.
+    pub conflicts: u32,
+}
+
+/// Whether foreign keys can have made some of this on the replica where it was written.
+pub fn may_follow(writes: &[Write]) -> bool {
+    writes.iter().any(|write| match &write.op {
+        Op::Delete => true,
+        Op::Set(cells) => cells.iter().any(|(_, value)| *value == Value::Null.into()),
+        Op::Adjust(_) => false,
+    })
+}
+
 impl Deriver<'_> {
-    /// Notes that a row was deleted by its own stamps, and the conflicts that were counted for it.
-    pub fn deleted(&mut self, no: i64, conflicts: u32) {
-        self.deleted.insert(no, conflicts);
+    /// Notes what a row was before this batch.
+    pub fn note_earlier(&mut self, no: i64, earlier: Earlier) {
+        self.earlier.insert(no, earlier);
     }
 
     /// Takes back what `writer`'s foreign keys did in the push that began after `from`.
@@ -24,57 +49,98 @@ impl Deriver<'_> {
         from: Seq,
     ) -> Result<(), StoreError> {
         let mut candidates = touched.clone();
-        for no in self.deleted.keys().copied().collect::<Vec<_>>() {
+        let has_delete = |earlier: &Earlier| earlier.change.writes.iter().any(|write| write.op == Op::Delete);
+        let deleted: Vec<i64> =
+            self.earlier.iter().filter(|(_, it)| has_delete(it)).map(|(no, _)| *no).collect();
+        for no in deleted {
             candidates.extend(self.children(no)?);
         }
-        let mut revived = Vec::new();
+        let mut went_with = BTreeMap::new();
         let mut tied = Vec::new();
         for no in candidates {
-            if self.went_with_parent(no, writer, from)? {
-                revived.push(no);
+            let parents = self.went_with(no, writer, from)?;
+            if !parents.is_empty() {
+                went_with.insert(no, parents);
             }
             tied.extend(
                 self.cut_loose(no, writer, from)?.into_iter().map(|(column, value)| (no, column, value)),
             );
         }
-        for no in revived {
-            self.rows.get_mut(no)?.raw.deleted = None;
-            let counted = self.deleted.remove(&no).unwrap_or(0);
-            self.report.conflicts = self.report.conflicts.saturating_sub(counted);
-            self.rows.store(no)?;
-            touched.insert(no);
-            let entity = self.entity(no)?;
-            self.dropped.insert(entity);
+        let mut forgotten: BTreeMap<i64, (bool, Vec<(ColumnIndex, CellValue)>)> = BTreeMap::new();
+        for no in explained(went_with) {
+            forgotten.entry(no).or_default().0 = true;
         }
         for (no, column, value) in tied {
-            if let Some(cell) = self.rows.get_mut(no)?.raw.cells.get_mut(&column) {
-                cell.value = value;
-                // Its author has another value under this stamp, and must be told as well.
-                cell.writer = NOBODY;
-            }
-            self.rows.store(no)?;
+            forgotten.entry(no).or_default().1.push((column, value));
+        }
+        for (no, (is_delete, nulled)) in forgotten {
+            self.forget(no, is_delete, nulled, writer)?;
             touched.insert(no);
         }
         Ok(())
     }
 
-    /// Whether the push deleted the row, and a parent that it references with CASCADE.
-    fn went_with_parent(&mut self, no: i64, writer: u64, from: Seq) -> Result<bool, StoreError> {
+    /// Takes a row's delete back, or NULLs in its references, or both.
+    fn forget(
+        &mut self,
+        no: i64,
+        is_delete: bool,
+        nulled: Vec<(ColumnIndex, CellValue)>,
+        writer: u64,
+    ) -> Result<(), StoreError> {
+        if let Some(mut earlier) = self.earlier.remove(&no) {
+            let writes = &mut earlier.change.writes;
+            writes.retain(|write| !is_delete || write.op != Op::Delete);
+            for write in &mut *writes {
+                if let Op::Set(cells) = &mut write.op {
+                    cells.retain(|(column, _)| nulled.iter().all(|(nulled, _)| nulled != column));
+                }
+            }
+            writes.retain(|write| write.op != Op::Set(Vec::new()));
+            let (mut raw, mut book) = (earlier.raw, RuleBook::of(&earlier.rules));
+            let merged = raw.merge_by(&mut book, earlier.change.number, writes, writer, earlier.position);
+            let derived = earlier.conflicts.saturating_sub(merged.conflicts);
+            self.report.conflicts = self.report.conflicts.saturating_sub(derived);
+            self.rows.get_mut(no)?.raw = raw;
+        } else {
+            // An earlier batch of the push did it.
+            let raw = &mut self.rows.get_mut(no)?.raw;
+            if is_delete {
+                raw.deleted = None;
+            }
+            for (column, value) in nulled {
+                if let Some(cell) = raw.cells.get_mut(&column) {
+                    cell.value = value;
+                    // Its author has another value under this stamp, and must be told as well.
+                    cell.writer = NOBODY;
+                }
+            }
+        }
+        self.rows.store(no)?;
+        // If it lives on, it is needed whole where it is not, or shows another value.
+        let entity = self.entity(no)?;
+        self.dropped.insert(entity);
+        Ok(())
+    }
+
+    /// The parents with which a row went, over CASCADE, that the push deleted.
+    fn went_with(&mut self, no: i64, writer: u64, from: Seq) -> Result<Vec<i64>, StoreError> {
+        let mut parents = Vec::new();
         if !self.is_deleted_by(no, writer, from)? {
-            return Ok(false);
+            return Ok(parents);
         }
-        for parent in self.parents_before(no, |link| link.on_delete == OnDelete::Refuse)? {
-            if self.is_deleted_by(parent.0, writer, from)? {
+        for (parent, _) in self.parents_before(no, |link| link.on_delete == OnDelete::Refuse)? {
+            if self.is_deleted_by(parent, writer, from)? {
                 // Back among the living it would keep that one: it was deleted first, or in its own right.
-                return Ok(false);
+                return Ok(parents);
             }
         }
-        for parent in self.parents_before(no, |link| link.on_delete == OnDelete::Cascade)? {
-            if self.is_deleted_by(parent.0, writer, from)? {
-                return Ok(true);
+        for (parent, _) in self.parents_before(no, |link| link.on_delete == OnDelete::Cascade)? {
+            if self.is_deleted_by(parent, writer, from)? {
+                parents.push(parent);
             }
         }
-        Ok(false)
+        Ok(parents)
     }
 
     /// The references that the push set to NULL while it deleted what they meant, as they were.
@@ -104,8 +170,14 @@ impl Deriver<'_> {
     fn is_deleted_by(&mut self, no: i64, writer: u64, from: Seq) -> Result<bool, StoreError> {
         self.rows.load(no)?;
         let raw = &self.rows.get(no)?.raw;
-        let deleted = raw.deleted.as_ref().filter(|_| !raw.is_alive());
-        Ok(deleted.is_some_and(|delete| delete.writer == writer && delete.seq > from))
+        let is_pushed = |by: u64, seq: Seq| by == writer && seq > from;
+        let Some(delete) = raw.deleted.as_ref().filter(|it| is_pushed(it.writer, it.seq)) else {
+            return Ok(false);
+        };
+        // What was deleted and made again has taken its children with it. What somebody else's edit has brought
+        // back has not, although it lives.
+        let again = raw.cells.values().any(|it| is_pushed(it.writer, it.seq) && it.stamp > delete.stamp);
+        Ok(!again)
     }
 
     /// The parents that a row was told to have, over some of its references, each with its first column.
@@ -130,5 +202,23 @@ impl Deriver<'_> {
             }
         }
         Ok(parents)
+    }
+}
+
+/// Of rows that were deleted with some of their parents, those that went with one that was deleted in its own
+/// right. Rows that reference each other in a circle, or themselves, explain nothing.
+fn explained(mut went_with: BTreeMap<i64, Vec<i64>>) -> Vec<i64> {
+    let mut explained = Vec::new();
+    loop {
+        let is_explained = |parents: &Vec<i64>| parents.iter().any(|it| !went_with.contains_key(it));
+        let more: Vec<i64> =
+            went_with.iter().filter(|(_, parents)| is_explained(parents)).map(|(no, _)| *no).collect();
+        if more.is_empty() {
+            return explained;
+        }
+        for no in more {
+            went_with.remove(&no);
+            explained.push(no);
+        }
     }
 }

@@ -15,7 +15,7 @@ fn everything_acknowledged_is_there_after_reopening() {
     let mut store = SqliteHubStore::open(path, ReplicaId([2; 16])).unwrap();
     assert_eq!(store.incarnation(), ReplicaId([2; 16]));
     assert_eq!(store.stats(), StoreStats { tenants: 1, rows: 1 });
-    let attached = store.attach(&alice.caller, ALICE).unwrap();
+    let attached = store.attach(&alice.caller, &attach_request(ALICE), NOW_MS).unwrap();
     assert_eq!((attached.epoch, attached.last), (2, Some(alice.last)));
     assert_eq!(attached.past, [(ReplicaId([1; 16]), 2)], "it knows how far it came");
     let welcomed = store.welcome(&alice.caller).unwrap();
@@ -32,8 +32,9 @@ fn a_store_knows_its_last_incarnations_and_where_each_ended() {
     let limit = u8::try_from(MAX_PAST_INCARNATIONS).unwrap();
     for opening in 0..limit + 4 {
         let mut store = SqliteHubStore::open(path.to_str().unwrap(), ReplicaId([opening; 16])).unwrap();
-        let past = store.attach(&alice, ALICE).unwrap().past;
-        assert_eq!(store.attach(&alice, BOB).unwrap().past, past, "whoever asks");
+        let past = store.attach(&alice, &attach_request(ALICE), NOW_MS).unwrap().past;
+        let asked = store.attach(&alice, &attach_request(BOB), NOW_MS).unwrap();
+        assert_eq!(asked.past, past, "whoever asks");
         // One position is given away in each.
         let expected = (opening.saturating_sub(limit)..opening).rev();
         let expected: Vec<_> = expected.map(|it| (ReplicaId([it; 16]), u64::from(it) + 1)).collect();

@@ -69,7 +69,7 @@ impl Site {
             let table = u16::try_from(body.tables.len()).unwrap();
             body.tables.push(header);
             let (id, writes) = (RowId([*row; 16]), who.write(self.ms, op));
-            body.rows.push(RowChange { table, id, number: Some(i64::from(*row)), writes });
+            body.rows.push(RowChange { table, id, number: Some(i64::from(*row)), is_new: true, writes });
         }
         let ack = who.push(&mut self.store, body);
         assert_eq!(ack.rejected, []);

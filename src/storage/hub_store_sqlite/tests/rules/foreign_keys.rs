@@ -115,7 +115,7 @@ fn a_reference_by_key_follows_a_row_whose_key_was_changed() {
     let id = natural_row_id("s", [&t("old")]);
     let change = |who: &Pusher, ms, op| BatchBody {
         tables: vec![TableHeader { name: "s".into(), columns: vec!["name".into()] }],
-        rows: vec![RowChange { table: 0, id, number: None, writes: who.write(ms, op) }],
+        rows: vec![RowChange { table: 0, id, number: None, is_new: true, writes: who.write(ms, op) }],
     };
     let body = change(&alice, 1, Op::Set(vec![(0, t("old"))]));
     alice.push(&mut site.store, body);

@@ -1,0 +1,283 @@
+//! Who is there: replicas that attach, are heard of, and retire.
+//!
+//! What is kept of a replica and of its agent goes when it retires, so that a tenant's bookkeeping is as large as
+//! the number of its live agents (I10). Stamps and writers stand in the rows themselves, and mean the same when
+//! nobody answers to them any more; their replica never comes back under its id.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{Replica, Tenant, damaged, incarnations};
+use crate::model::{ReplicaId, Seq};
+use crate::protocol::hub_request::{AttachRequest, Caller};
+use crate::protocol::limits::MAX_CLOCK_ENTRIES;
+use crate::protocol::message::{Attached, Incarnation, Standing};
+use crate::storage::hub_store::{StoreError, StoreStats, Upkeep};
+
+/// Names of retired agents that a tenant keeps, to have them taken out of others' clocks. Who has not heard of
+/// one that is forgotten is told of all live agents instead.
+const MAX_RETIRED_NAMES: i64 = 256;
+
+/// How long a connected replica's expired token is let be before it is looked at again, in ms.
+const TOKEN_GRACE_MS: i64 = 60_000;
+
+/// The share of the time to live after which it is written down that a replica was heard of.
+const SEEN_SHARE: i64 = 8;
+
+/// Agents' clock entries, and who retired: see [`crate::protocol::message::Done`].
+pub type ClockNews = (Vec<(String, u64)>, Option<Vec<String>>);
+
+/// When a replica was heard of last, and what cursor it reported then; and what of that the file says.
+struct Sighting {
+    at_ms: i64,
+    cursor: Seq,
+    written: Option<(i64, Seq)>,
+}
+
+/// What was heard of replicas since it was last written down. What is lost of it only makes things later: an
+/// older cursor keeps tombstones, and an agent that syncs is heard of again.
+#[derive(Default)]
+pub struct Sightings(HashMap<(i64, ReplicaId), Sighting>);
+
+impl Sightings {
+    /// A replica has pulled, and therefore pushed all that it had not told up to this cursor.
+    pub fn add(&mut self, tenant: i64, replica: ReplicaId, cursor: Seq, at_ms: i64) {
+        let sighting = self.0.entry((tenant, replica)).or_insert(Sighting { at_ms, cursor, written: None });
+        (sighting.at_ms, sighting.cursor) = (at_ms, cursor);
+    }
+
+    /// Forgets a replica, or what was thought of it.
+    pub fn remove(&mut self, tenant: i64, replica: ReplicaId) {
+        self.0.remove(&(tenant, replica));
+    }
+
+    /// Forgets everything: what was thought to be written may not be.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Writes up to `limit` of them down. Returns how many.
+    pub fn write(
+        &mut self,
+        conn: &Connection,
+        upkeep: &Upkeep<'_>,
+        limit: usize,
+    ) -> Result<usize, StoreError> {
+        let patience = upkeep.agent_ttl_ms / SEEN_SHARE;
+        let due = self.0.iter_mut().filter(|(_, sighting)| {
+            sighting.written.is_none_or(|(at_ms, cursor)| {
+                cursor != sighting.cursor || sighting.at_ms.saturating_sub(at_ms) > patience
+            })
+        });
+        let sql = "UPDATE replica SET cursor = ?3, seen_ms = ?4 WHERE tenant = ?1 AND id = ?2";
+        let mut statement = conn.prepare_cached(sql)?;
+        let mut count = 0;
+        for ((tenant, replica), sighting) in due.take(limit) {
+            statement.execute(params![
+                tenant,
+                &replica.0[..],
+                sighting.cursor.cast_signed(),
+                sighting.at_ms
+            ])?;
+            sighting.written = Some((sighting.at_ms, sighting.cursor));
+            count += 1;
+        }
+        Ok(count)
+    }
+}
+
+/// See [`crate::storage::hub_store::HubStore::attach`].
+///
+/// The cursor of a replica that attaches is not believed yet: until its first pull, which follows its push, it
+/// may have writes to rows whose delete it has seen, and holds their tombstones.
+pub fn attach(
+    conn: &Connection,
+    stats: &mut StoreStats,
+    caller: &Caller,
+    request: &AttachRequest,
+    (incarnation, now_ms): (Incarnation, i64),
+) -> Result<Attached, StoreError> {
+    let mut retired = Attached { epoch: 0, last: None, past: Vec::new(), standing: Standing::Retired };
+    let tenant = match Tenant::find(conn, &caller.tenant)? {
+        Some(tenant) => tenant,
+        None if request.is_new => Tenant::find_or_create(conn, &caller.tenant, stats)?,
+        None => return Ok(retired),
+    };
+    let past = incarnations::enter(conn, &tenant, incarnation)?;
+    let former = agent_of(conn, tenant.id, request.replica)?;
+    if former.is_none() && !request.is_new {
+        retired.past = past;
+        return Ok(retired);
+    }
+    conn.prepare_cached(
+        "INSERT INTO replica (tenant, id, agent, epoch, seen_ms, token_until_ms) VALUES (?1, ?2, ?3, 1, ?4, ?5)
+         ON CONFLICT DO UPDATE SET epoch = epoch + 1, agent = excluded.agent, cursor = min(cursor, ?6),
+             seen_ms = excluded.seen_ms, token_until_ms = excluded.token_until_ms",
+    )?
+    .execute(params![
+        tenant.id,
+        &request.replica.0[..],
+        caller.agent,
+        now_ms,
+        request.token_until_ms,
+        request.cursor.cast_signed()
+    ])?;
+    if let Some(former) = former.filter(|former| *former != caller.agent) {
+        retire_agent(conn, tenant.id, &former)?;
+    }
+    let found = Replica::find(conn, &tenant, request.replica)?.ok_or_else(|| damaged("a replica"))?;
+    let standing = if request.cursor < tenant.horizon { Standing::Behind } else { Standing::Current };
+    Ok(Attached { epoch: found.epoch, last: found.last, past, standing })
+}
+
+fn agent_of(conn: &Connection, tenant: i64, replica: ReplicaId) -> Result<Option<String>, StoreError> {
+    let sql = "SELECT agent FROM replica WHERE tenant = ?1 AND id = ?2";
+    let mut statement = conn.prepare_cached(sql)?;
+    Ok(statement.query_row(params![tenant, &replica.0[..]], |row| row.get(0)).optional()?)
+}
+
+/// Keeps an agent's clock entry from a session that pushed nothing, unless the agent has retired by then.
+pub fn end_session(conn: &Connection, caller: &Caller, counter: u64) -> Result<(), StoreError> {
+    let Some(tenant) = Tenant::find(conn, &caller.tenant)? else { return Ok(()) };
+    // An agent that pushed nothing has told nobody anything: its entry keeps its position.
+    conn.prepare_cached(
+        "INSERT INTO agent (tenant, name, counter, seq)
+         SELECT ?1, ?2, ?3, 0 WHERE EXISTS (SELECT 1 FROM replica WHERE tenant = ?1 AND agent = ?2)
+         ON CONFLICT DO UPDATE SET counter = excluded.counter WHERE excluded.counter > counter",
+    )?
+    .execute(params![tenant.id, caller.agent, counter.cast_signed()])?;
+    Ok(())
+}
+
+/// See [`crate::storage::hub_store::HubStore::retire`].
+pub fn retire(
+    conn: &Connection,
+    sightings: &mut Sightings,
+    caller: &Caller,
+    replicas: &[(ReplicaId, u64)],
+) -> Result<(), StoreError> {
+    let Some(tenant) = Tenant::find(conn, &caller.tenant)? else { return Ok(()) };
+    for (replica, epoch) in replicas {
+        let found = Replica::find(conn, &tenant, *replica)?;
+        if found.is_some_and(|found| found.epoch == *epoch) {
+            fold(conn, sightings, tenant.id, *replica)?;
+        }
+    }
+    Ok(())
+}
+
+/// Retires up to `limit` replicas whose time is over. Returns how many were looked at.
+pub fn retire_due(
+    conn: &Connection,
+    sightings: &mut Sightings,
+    upkeep: &Upkeep<'_>,
+    limit: usize,
+) -> Result<usize, StoreError> {
+    let silent = "SELECT tenant, id FROM replica WHERE seen_ms < ?1 LIMIT ?2";
+    let oldest_ms = upkeep.now_ms.saturating_sub(upkeep.agent_ttl_ms);
+    let silent = due(conn, silent, oldest_ms, limit)?;
+    for (tenant, replica) in &silent {
+        fold(conn, sightings, *tenant, *replica)?;
+    }
+    let expired = "SELECT tenant, id FROM replica WHERE token_until_ms <= ?1 LIMIT ?2";
+    let expired = due(conn, expired, upkeep.now_ms, limit - silent.len())?;
+    for (tenant, replica) in &expired {
+        let name: String = conn
+            .prepare_cached("SELECT name FROM tenant WHERE id = ?1")?
+            .query_row([tenant], |row| row.get(0))?;
+        if upkeep.connected.contains(&(name, *replica)) {
+            let sql = "UPDATE replica SET token_until_ms = ?3 WHERE tenant = ?1 AND id = ?2";
+            let later_ms = upkeep.now_ms.saturating_add(TOKEN_GRACE_MS);
+            conn.prepare_cached(sql)?.execute(params![tenant, &replica.0[..], later_ms])?;
+        } else {
+            fold(conn, sightings, *tenant, *replica)?;
+        }
+    }
+    Ok(silent.len() + expired.len())
+}
+
+fn due(conn: &Connection, sql: &str, at_ms: i64, limit: usize) -> Result<Vec<(i64, ReplicaId)>, StoreError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query(params![at_ms, limit])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let id = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
+        found.push((row.get(0)?, ReplicaId::from_slice(id).ok_or_else(|| damaged("a replica's id"))?));
+    }
+    Ok(found)
+}
+
+/// Folds a replica away, and its agent if that has no other.
+fn fold(
+    conn: &Connection,
+    sightings: &mut Sightings,
+    tenant: i64,
+    replica: ReplicaId,
+) -> Result<(), StoreError> {
+    let Some(agent) = agent_of(conn, tenant, replica)? else { return Ok(()) };
+    conn.prepare_cached("DELETE FROM replica WHERE tenant = ?1 AND id = ?2")?
+        .execute(params![tenant, &replica.0[..]])?;
+    sightings.remove(tenant, replica);
+    retire_agent(conn, tenant, &agent)
+}
+
+/// Takes an agent's clock entry away if no replica bears its name.
+fn retire_agent(conn: &Connection, tenant: i64, agent: &str) -> Result<(), StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM replica WHERE tenant = ?1 AND agent = ?2)";
+    if conn.prepare_cached(sql)?.query_row(params![tenant, agent], |row| row.get(0))? {
+        return Ok(());
+    }
+    let pushed: Option<i64> = conn
+        .prepare_cached("DELETE FROM agent WHERE tenant = ?1 AND name = ?2 RETURNING seq")?
+        .query_row(params![tenant, agent], |row| row.get(0))
+        .optional()?;
+    if pushed.is_none_or(|seq| seq == 0) {
+        // Nobody has heard of it.
+        return Ok(());
+    }
+    conn.prepare_cached(
+        "INSERT OR REPLACE INTO retired (tenant, name, seq) SELECT id, ?2, seq FROM tenant WHERE id = ?1",
+    )?
+    .execute(params![tenant, agent])?;
+    forget_names(conn, tenant)
+}
+
+/// Keeps the list of retired agents short.
+fn forget_names(conn: &Connection, tenant: i64) -> Result<(), StoreError> {
+    let sql = "SELECT name, seq FROM retired WHERE tenant = ?1 ORDER BY seq DESC LIMIT -1 OFFSET ?2";
+    let excess: Vec<(String, i64)> = conn
+        .prepare_cached(sql)?
+        .query_map(params![tenant, MAX_RETIRED_NAMES], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    for (name, seq) in excess {
+        conn.prepare_cached("DELETE FROM retired WHERE tenant = ?1 AND name = ?2")?
+            .execute(params![tenant, name])?;
+        conn.prepare_cached("UPDATE tenant SET forgotten = max(forgotten, ?2) WHERE id = ?1")?
+            .execute(params![tenant, seq])?;
+    }
+    Ok(())
+}
+
+/// What is new above a cursor among agents: who pushed, the newest first, and who retired.
+pub fn news_since(conn: &Connection, tenant: &Tenant, cursor: Seq) -> Result<ClockNews, StoreError> {
+    let is_whole = cursor.cast_signed() <= tenant.forgotten;
+    let mut statement = conn.prepare_cached(
+        "SELECT name, counter FROM agent WHERE tenant = ?1 AND seq > ?2 ORDER BY seq DESC LIMIT ?3",
+    )?;
+    let limit = i64::try_from(MAX_CLOCK_ENTRIES).unwrap_or(i64::MAX);
+    let since = if is_whole { 0 } else { cursor.cast_signed() };
+    let clock = statement.query_map([tenant.id, since, limit], |row| {
+        Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned()))
+    })?;
+    let clock = clock.collect::<Result<_, _>>()?;
+    if is_whole {
+        return Ok((clock, None));
+    }
+    // Who retires takes no position of its own, so one that retired at the cursor may be news.
+    let mut statement =
+        conn.prepare_cached("SELECT name FROM retired WHERE tenant = ?1 AND seq >= ?2 ORDER BY seq")?;
+    let retired = statement.query_map(params![tenant.id, cursor.cast_signed()], |row| row.get(0))?;
+    Ok((clock, Some(retired.collect::<Result<_, _>>()?)))
+}

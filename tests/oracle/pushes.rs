@@ -1,0 +1,166 @@
+//! Random pushes to a hub, and the model's opinion of what it makes of them.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use federation_hub::model::{Digest, Hlc, Op, ReplicaId, RowChange, RowId, Stamp, TableSchema, Write};
+use federation_hub::protocol::hub_request::{AttachRequest, Caller, PullRequest, RegisterRequest};
+use federation_hub::protocol::message::{Batch, BatchBody, Rows};
+use federation_hub::storage::catalog::Catalog;
+use federation_hub::storage::choice::{Choice, SyncOptions};
+use federation_hub::storage::driver::Sql;
+use federation_hub::storage::hub_store::HubStore;
+use federation_hub::storage::sqlite_driver::RusqliteSql;
+use rusqlite::Connection;
+
+use crate::hub::{Heard, Hub};
+use crate::local::Local;
+use crate::model::told::living;
+use crate::model::{Accepted, Model};
+
+/// What happens.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// A replica's application runs these statements, each so many clock readings after the one before; those that
+    /// its database refuses are skipped. What became of them is pushed.
+    Push(usize, Vec<(u64, String)>),
+    /// A replica takes over all that there is.
+    Pull(usize),
+}
+
+struct Replica {
+    caller: Caller,
+    id: ReplicaId,
+    epoch: u64,
+    n: u64,
+    previous: Digest,
+    syncs: u64,
+    cursor: u64,
+    hlc: u64,
+    local: Local,
+    told: Vec<Rows>,
+}
+
+/// Has SQLite read definitions as an agent would.
+fn declared(statements: &[String]) -> Vec<TableSchema> {
+    let mut sql = RusqliteSql::new(Connection::open_in_memory().unwrap());
+    for statement in statements {
+        sql.run(statement).unwrap();
+    }
+    let options = SyncOptions::default();
+    let catalog = Catalog::read(&mut sql, &Choice::new(&options, std::collections::HashMap::default()));
+    catalog.unwrap().tables.iter().map(federation_hub::storage::catalog::Table::schema).collect()
+}
+
+/// Plays the steps; the error says where hub and model differ.
+pub fn play(statements: &[String], steps: &[Step]) -> Result<(), String> {
+    let (mut hub, model) = (Hub::new(), Rc::new(RefCell::new((Model::default(), Ok(())))));
+    let shared = model.clone();
+    hub.listener = Some(Box::new(move |caller, heard| {
+        let (model, verdict) = &mut *shared.borrow_mut();
+        match heard {
+            Heard::Registered(request) => model.registered(&caller.tenant, &request.schema),
+            Heard::Pushed(request, ack) => {
+                let (replica, sync, body) = (request.replica, request.counter, &request.body);
+                let counted = model.accepted(&caller.tenant, &Accepted { replica, sync, body, ack });
+                *verdict = std::mem::replace(verdict, Ok(())).and(counted);
+            }
+            Heard::Told(cursor) => model.read(&caller.tenant, cursor),
+        }
+    }));
+    let schema = declared(statements);
+    let mut replicas: Vec<Replica> =
+        (1..5).map(|at| Replica::attach(&mut hub, at, &schema, statements)).collect();
+    let mut witness = Replica::attach(&mut hub, 9, &[], &[]);
+    let tables: Vec<String> = schema.iter().map(|table| table.name.clone()).collect();
+    for step in steps {
+        let who = match step {
+            Step::Pull(who) | Step::Push(who, _) => &mut replicas[*who],
+        };
+        match step {
+            Step::Pull(_) => who.pull(&mut hub, &tables),
+            Step::Push(_, statements) => who.push(&mut hub, statements),
+        }
+        witness.pull(&mut hub, &tables);
+        let (model, verdict) = &*model.borrow();
+        verdict.clone()?;
+        model.check("acme", &witness.told)?;
+    }
+    Ok(())
+}
+
+impl Replica {
+    fn attach(hub: &mut Hub, at: u8, schema: &[TableSchema], statements: &[String]) -> Self {
+        let caller = Caller { tenant: "acme".into(), agent: format!("agent {at}") };
+        let id = ReplicaId([at; 16]);
+        let request = AttachRequest { replica: id, cursor: 0, is_new: true, token_until_ms: i64::MAX };
+        let epoch = hub.store.attach(&caller, &request, 0).unwrap().epoch;
+        hub.store.commit().unwrap();
+        let (request, local) = (schema.to_vec(), Local::new(statements, schema));
+        hub.register(&caller, &RegisterRequest { replica: id, epoch, schema: request }).unwrap();
+        let (n, previous, syncs, cursor, hlc, told) = (0, Digest::ZERO, 0, 0, 0, Vec::new());
+        Self { caller, id, epoch, n, previous, syncs, cursor, hlc, local, told }
+    }
+
+    fn push(&mut self, hub: &mut Hub, statements: &[(u64, String)]) {
+        let mut body = BatchBody { tables: self.local.headers(), rows: Vec::new() };
+        for (later, statement) in statements {
+            self.hlc += later;
+            let stamp = Stamp { hlc: Hlc(self.hlc), replica: self.id.tie_break() };
+            for change in self.local.run(statement) {
+                let write = Write { stamp, base: self.cursor, op: change.op };
+                add(&mut body, change.table, change.row, write);
+            }
+        }
+        if body.rows.is_empty() {
+            return;
+        }
+        self.n += 1;
+        self.syncs += 1;
+        let batch = Batch { n: self.n, previous: self.previous, body: rmp_serde::to_vec(&body).unwrap() };
+        self.previous = batch.digest(self.id);
+        let ack = hub.push(&self.caller, self.id, self.epoch, self.syncs, &batch).unwrap();
+        assert_eq!(ack.rejected, []);
+    }
+
+    /// Reads everything. What it shows is what the model has agreed to, so that it needs no merging.
+    fn pull(&mut self, hub: &mut Hub, tables: &[String]) {
+        let request = PullRequest {
+            replica: self.id,
+            epoch: self.epoch,
+            cursor: self.cursor,
+            resume: self.cursor,
+            refresh: tables.to_vec(),
+        };
+        let snapshot = hub.snapshot(&self.caller, &request, 0).unwrap();
+        self.cursor = snapshot.done.cursor;
+        // Whoever has seen a stamp writes later ones.
+        self.hlc = self.hlc.max(snapshot.done.highest.0);
+        assert!(snapshot.rest.is_none(), "few rows fit one message");
+        self.told = vec![snapshot.first];
+        self.local.take_over(&living(&self.told));
+    }
+}
+
+/// Adds a write to a row's change. An agent sends the last write of each cell only, and the last delete.
+fn add(body: &mut BatchBody, table: u16, row: i64, write: Write) {
+    let id = RowId([u8::try_from(row).unwrap(); 16]);
+    let at = body.rows.iter().position(|change| change.id == id).unwrap_or_else(|| {
+        body.rows.push(RowChange { table, id, number: Some(row), is_new: true, writes: Vec::new() });
+        body.rows.len() - 1
+    });
+    let writes = &mut body.rows[at].writes;
+    match &write.op {
+        Op::Delete => writes.clear(),
+        Op::Set(cells) => {
+            for earlier in writes.iter_mut() {
+                if let Op::Set(present) = &mut earlier.op {
+                    present.retain(|(column, _)| cells.iter().all(|(it, _)| it != column));
+                }
+            }
+            writes.retain(|earlier| earlier.op != Op::Set(Vec::new()));
+        }
+        Op::Adjust(_) => {}
+    }
+    writes.push(write);
+}

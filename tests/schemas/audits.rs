@@ -1,0 +1,38 @@
+//! Cases at which the model looks: winners, conflicts, and nothing that was acknowledged missing.
+
+use crate::features::Feature;
+use crate::proof::{Kind, assert_all_pass};
+
+/// How many cases of each kind run where nobody asks for more.
+const SLICE: u64 = 60;
+
+/// What spans no rows.
+const ROWS_ALONE: [Feature; 6] = [
+    Feature::Triggers,
+    Feature::Deletes,
+    Feature::Losses,
+    Feature::Meanwhile,
+    Feature::Template,
+    Feature::Late,
+];
+
+fn assert_audited(sure: &[Feature], allowed: &[Feature]) {
+    let sure = [&[Feature::Dense], sure].concat();
+    let allowed = [&ROWS_ALONE[..], allowed].concat();
+    assert_all_pass(SLICE, Kind { sure: &sure, allowed: &allowed, is_audited: true });
+}
+
+#[test]
+fn the_last_write_wins_and_each_conflict_is_counted_once() {
+    assert_audited(&[], &[]);
+}
+
+#[test]
+fn rules_make_of_all_writes_what_they_promise() {
+    assert_audited(&[Feature::Rules], &[]);
+}
+
+#[test]
+fn foreign_keys_keep_delete_and_replace_what_they_say() {
+    assert_audited(&[Feature::References, Feature::Actions], &[Feature::InheritedKeys, Feature::Cycles]);
+}

@@ -1,0 +1,588 @@
+//! The world: a hub, processes of agents, a network between them, and the one queue in which all of it happens.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use federation_hub::storage::driver::{Sql, SqlErrorKind};
+
+use crate::case::{Case, Step};
+use crate::checks::Failure;
+use crate::clock::Clock;
+use crate::dice::Dice;
+use crate::disk::Disk;
+use crate::hub_side::{Act, HubSide};
+use crate::ledger::{Ledger, Witness};
+use crate::network::{ConnectionId, Event, IDLE_MS, Network, Packet, StreamId, Turn, decode};
+use crate::process::{Birth, Life, Process, tenant_name};
+use crate::rich;
+use crate::sync::{Flow, Moved, Remedy};
+use crate::weather::{Way, Weather};
+
+/// The time at which every case begins, in ms since the epoch.
+const BEGINNING_MS: i64 = 1_800_000_000_000;
+
+/// More processes than this there are never.
+const MAX_PROCESSES: usize = 9;
+
+/// What was tried, and how often.
+pub type Tally = BTreeMap<&'static str, u64>;
+
+/// A hub's file, and what the hub had accepted by then.
+struct Backup {
+    file: Vec<u8>,
+    ledger: Ledger,
+}
+
+/// The world.
+pub struct Simulation {
+    pub case: Case,
+    pub network: Network,
+    pub hub: HubSide,
+    pub processes: Vec<Process>,
+    pub ledger: Ledger,
+    pub witnesses: Vec<Box<dyn Witness>>,
+    pub tally: Tally,
+    /// How often each tenant's applications have counted.
+    pub counted: BTreeMap<usize, i64>,
+    /// What each process last did in a sync.
+    pub moved: BTreeMap<usize, Moved>,
+    /// How many syncs of each process were completed.
+    pub completed: BTreeMap<usize, u64>,
+    /// Changes of tables that some applications have made, by tenant.
+    changes: Vec<(usize, String)>,
+    saved: BTreeMap<usize, Rc<Disk>>,
+    backup: Option<Backup>,
+    dice: Dice,
+    births: u64,
+    group_is_due: bool,
+    /// How far the hub's clock was put forward at most, and is now, in ms.
+    hub_jumps: (i64, i64),
+    broken: Option<String>,
+    /// What happened, line by line.
+    pub trace: Vec<String>,
+}
+
+impl Simulation {
+    /// The world of a case, before anything happens.
+    pub fn new(case: &Case) -> Self {
+        let mut simulation = Self {
+            case: case.clone(),
+            network: Network::new(BEGINNING_MS),
+            hub: HubSide::new(Clock::standing_at(BEGINNING_MS)),
+            processes: Vec::new(),
+            ledger: Ledger::default(),
+            witnesses: Vec::new(),
+            tally: Tally::new(),
+            counted: BTreeMap::new(),
+            moved: BTreeMap::new(),
+            completed: BTreeMap::new(),
+            changes: Vec::new(),
+            saved: BTreeMap::new(),
+            backup: None,
+            dice: Dice::new(case.seed),
+            births: 0,
+            group_is_due: false,
+            hub_jumps: (0, 0),
+            broken: None,
+            trace: Vec::new(),
+        };
+        for (at, start) in case.agents.iter().enumerate() {
+            let birth = Birth {
+                tenant: start.tenant,
+                name: format!("agent {at}"),
+                seed: 0,
+                turn: start.turn,
+                options: case.options.clone(),
+            };
+            let process = simulation.bear(birth, Rc::new(Disk::new()), start.skew_ms);
+            simulation.prepare(process);
+        }
+        simulation
+    }
+
+    /// Runs a case to its end.
+    pub fn run(&mut self) -> Result<(), Failure> {
+        for step in self.case.steps.clone() {
+            *self.tally.entry(step.kind()).or_default() += 1;
+            self.trace.push(format!("{} {step:?}", self.since_beginning()));
+            self.step(&step)?;
+            let pause_ms = i64::try_from(self.dice.below(20)).unwrap();
+            self.pass(pause_ms)?;
+        }
+        Ok(())
+    }
+
+    /// How much time has passed, in ms.
+    pub fn since_beginning(&self) -> i64 {
+        self.network.queue.now_ms() - BEGINNING_MS
+    }
+
+    /// Notes one more of something.
+    pub fn note(&mut self, what: &'static str) {
+        *self.tally.entry(what).or_default() += 1;
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), Failure> {
+        match step {
+            Step::Pass(ms) => self.pass(*ms)?,
+            Step::Write { process, statements, is_transaction } => {
+                self.write(*process, statements, *is_transaction);
+            }
+            Step::Count { process } => self.count(*process),
+            Step::Sync { process, weather } => {
+                let process = self.at(*process);
+                self.begin_sync(process, *weather);
+            }
+            Step::Die { process, after } => self.die(*process, *after),
+            Step::DieApplying { process, after } => {
+                let process = self.at(*process);
+                self.processes[process].dies_applying = Some(*after);
+            }
+            Step::HubDies { after } => self.hub.die_after(*after),
+            Step::HubFails { after } => self.hub.fail_after(Some(*after)),
+            Step::CutOff { process, way, ms } => {
+                let process = self.at(*process);
+                self.network.cut_off(process, *way, *ms);
+            }
+            Step::Replay { which } => self.replay(*which),
+            Step::Jump { process: Some(process), ms } => {
+                let process = self.at(*process);
+                self.processes[process].clock.pass(*ms);
+            }
+            Step::Jump { process: None, ms } => self.jump_hub(*ms),
+            Step::Backup => self.backup = Some(Backup { file: self.hub.copy(), ledger: self.ledger.clone() }),
+            Step::Restore => self.restore(),
+            Step::Alter { process, statement } => self.alter(*process, statement),
+            Step::Settle => self.settle()?,
+            Step::Vanish { process }
+            | Step::Save { process }
+            | Step::GoBack { process }
+            | Step::Clone { process }
+            | Step::Twin { process }
+            | Step::Empty { process }
+            | Step::Beside { process } => {
+                let process = self.at(*process);
+                self.change_history(step, process);
+            }
+        }
+        Ok(())
+    }
+
+    /// The process of a number.
+    fn at(&self, process: usize) -> usize {
+        process % self.processes.len()
+    }
+
+    /// A new process. Its machine's clock is ahead by `skew_ms`.
+    pub fn bear(&mut self, birth: Birth, disk: Rc<Disk>, skew_ms: i64) -> usize {
+        self.births += 1;
+        let birth = Birth { seed: self.births, ..birth };
+        let clock = Clock::standing_at(self.network.queue.now_ms() + skew_ms);
+        self.processes.push(Process::new(birth, disk, clock));
+        self.processes.len() - 1
+    }
+
+    /// Makes an application's tables.
+    fn prepare(&mut self, process: usize) {
+        for statement in &self.case.schema {
+            self.processes[process].agent.run(statement);
+        }
+    }
+
+    fn change_history(&mut self, step: &Step, at: usize) {
+        let process = &self.processes[at];
+        if process.state == Life::Gone {
+            return;
+        }
+        let birth = process.birth.clone();
+        let skew_ms = process.clock.now_ms() - self.network.queue.now_ms();
+        let may_grow = self.processes.len() < MAX_PROCESSES;
+        let copy = || process.disk.copy().map(Rc::new);
+        match step {
+            Step::Vanish { .. } => {
+                let tenant = birth.tenant;
+                let others = self.processes.iter().filter(|it| it.birth.tenant == tenant);
+                if others.filter(|it| it.state != Life::Gone).count() > 2 {
+                    self.processes[at].die();
+                    self.processes[at].state = Life::Gone;
+                }
+            }
+            Step::Save { .. } => {
+                if let Some(copy) = copy() {
+                    self.saved.insert(at, copy);
+                }
+            }
+            Step::GoBack { .. } => {
+                let copy = self.saved.get(&at).and_then(|saved| saved.copy()).map(Rc::new);
+                if let Some(copy) = copy {
+                    self.processes[at].die();
+                    self.processes[at].adopt(copy);
+                }
+            }
+            Step::Clone { .. } if may_grow => {
+                if let Some(copy) = copy() {
+                    self.bear(birth, copy, skew_ms);
+                }
+            }
+            Step::Twin { .. } if may_grow => {
+                let twin = self.bear(birth, Rc::new(Disk::new()), skew_ms);
+                self.prepare(twin);
+            }
+            Step::Beside { .. } if may_grow => {
+                let disk = Rc::clone(&process.disk);
+                let name = format!("{} beside", birth.name);
+                let clock = process.clock.clone();
+                let beside = self.bear(Birth { name, ..birth }, disk, 0);
+                // One machine has one clock.
+                (self.processes[beside].clock, self.processes[beside].is_guest) = (clock, true);
+                self.processes[beside].start();
+            }
+            Step::Empty { .. } => {
+                self.processes[at].die();
+                self.processes[at].adopt(Rc::new(Disk::new()));
+                self.prepare(at);
+            }
+            _ => {}
+        }
+    }
+
+    fn write(&mut self, process: usize, statements: &[String], is_transaction: bool) {
+        let at = self.at(process);
+        let process = &mut self.processes[at];
+        if process.state != Life::Up {
+            return;
+        }
+        let tenant = tenant_name(process.birth.tenant);
+        let statements: Vec<String> =
+            statements.iter().map(|statement| statement.replace("{t}", &tenant)).collect();
+        let mut done = 0;
+        let mut is_dead = false;
+        let mut run = |statement: &str| match process.agent.try_run(statement) {
+            Ok(()) => true,
+            Err(error) => {
+                is_dead |= error.kind == SqlErrorKind::Closed;
+                false
+            }
+        };
+        if is_transaction {
+            let is_whole = run("BEGIN IMMEDIATE") && statements.iter().all(|statement| run(statement));
+            if is_whole && run("COMMIT") {
+                done = statements.len();
+            } else {
+                run("ROLLBACK");
+            }
+        } else {
+            done = statements.iter().filter(|statement| run(statement)).count();
+        }
+        *self.tally.entry("statements").or_default() += done as u64;
+        if is_dead {
+            self.bury(at);
+        }
+    }
+
+    fn count(&mut self, process: usize) {
+        let at = self.at(process);
+        let process = &mut self.processes[at];
+        if process.state != Life::Up {
+            return;
+        }
+        let tenant = process.birth.tenant;
+        match process.agent.sql.execute(rich::COUNT, &[]) {
+            Ok(changed) => *self.counted.entry(tenant).or_default() += i64::try_from(changed).unwrap(),
+            Err(error) if error.kind == SqlErrorKind::Closed => self.bury(at),
+            Err(_) => {}
+        }
+    }
+
+    fn alter(&mut self, process: usize, statement: &str) {
+        let at = self.at(process);
+        let process = &mut self.processes[at];
+        if process.state != Life::Up {
+            return;
+        }
+        let tenant = process.birth.tenant;
+        match process.agent.try_run(statement) {
+            Ok(()) => self.changes.push((tenant, statement.to_owned())),
+            Err(error) if error.kind == SqlErrorKind::Closed => self.bury(at),
+            Err(_) => {}
+        }
+    }
+
+    /// Has every application make the changes that some of its tenant have made.
+    pub fn catch_up(&mut self) {
+        for process in self.processes.iter_mut().filter(|it| it.state == Life::Up) {
+            for (_, statement) in self.changes.iter().filter(|(tenant, _)| *tenant == process.birth.tenant) {
+                // Whoever has it already is told so.
+                let _ = process.agent.try_run(statement);
+            }
+        }
+    }
+
+    fn die(&mut self, process: usize, after: Option<usize>) {
+        let at = self.at(process);
+        let process = &mut self.processes[at];
+        match after {
+            _ if process.state != Life::Up => {}
+            None => self.bury(at),
+            Some(after) => process.agent.sql.dies_after = Some(after),
+        }
+    }
+
+    /// A process has died; it starts again after a while.
+    fn bury(&mut self, at: usize) {
+        self.note("deaths of agents");
+        self.trace.push(format!("{} process {at} dies", self.since_beginning()));
+        self.processes[at].die();
+        let pause_ms = i64::try_from(self.dice.below(5_000)).unwrap();
+        self.network.queue.after(pause_ms, Event::Restart(at, self.processes[at].life));
+    }
+
+    fn bury_hub(&mut self) {
+        self.note("deaths of the hub");
+        self.trace.push(format!("{} the hub dies", self.since_beginning()));
+        self.take_note();
+        self.hub.crash();
+        let pause_ms = i64::try_from(self.dice.below(5_000)).unwrap();
+        self.network.queue.after(pause_ms, Event::RestartHub(self.hub.life));
+    }
+
+    fn restore(&mut self) {
+        let Some(backup) = &self.backup else { return };
+        self.hub.crash();
+        self.hub.restore(&backup.file);
+        self.ledger = backup.ledger.clone();
+        self.hub.start();
+    }
+
+    /// The hub's clock jumps. Known to fail, and left out: a hub whose clock goes back by more than the 60 s that
+    /// a stamp may be ahead refuses what agents have stamped by its former time, until its clock gets there.
+    fn jump_hub(&mut self, ms: i64) {
+        let (highest, now) = self.hub_jumps;
+        let ms = ms.max(highest - now - 50_000);
+        self.hub_jumps = (highest.max(now + ms), now + ms);
+        self.hub.clock.pass(ms);
+    }
+
+    fn replay(&mut self, which: usize) {
+        let Some((connection, packets)) = self.network.sent(which) else { return };
+        // A number that no agent gives to a stream.
+        let stream = self.dice.number() | 1 << 63;
+        for packet in packets {
+            self.network.queue.after(1, Event::ToHub(connection, stream, packet));
+        }
+    }
+
+    /// Lets a process begin a sync.
+    pub fn begin_sync(&mut self, at: usize, weather: Weather) {
+        if self.processes[at].begin_sync(weather, &mut self.network) {
+            self.note("syncs");
+            let turn = self.processes[at].turn();
+            self.network.queue.after(0, Event::Process(at, turn));
+        }
+    }
+
+    /// Lets time pass, and all that happens meanwhile happen.
+    pub fn pass(&mut self, ms: i64) -> Result<(), Failure> {
+        let until_ms = self.network.queue.now_ms() + ms;
+        loop {
+            let (passed_ms, event) = self.network.queue.pop_until(until_ms);
+            self.hub.clock.pass(passed_ms);
+            self.pass_clocks(passed_ms);
+            let Some(event) = event else { return Ok(()) };
+            self.happen(event);
+            if let Some(broken) = self.broken.take() {
+                return Err(Failure::new("broken", broken));
+            }
+        }
+    }
+
+    fn pass_clocks(&mut self, ms: i64) {
+        // A guest shares the clock of its host, who is there as long as it is.
+        for process in self.processes.iter().filter(|process| !process.is_guest) {
+            process.clock.pass(ms);
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Process(at, turn) => {
+                if self.processes[at].turn() == turn && self.processes[at].sync.is_some() {
+                    self.advance(at);
+                }
+            }
+            Event::Patience(at, turn, progress) => self.lose_patience(at, turn, progress),
+            Event::Restart(at, life) => {
+                let process = &mut self.processes[at];
+                if process.life == life && process.state == Life::Down {
+                    process.start();
+                }
+            }
+            Event::ToHub(connection, stream, packet) => {
+                self.hub.arrive(connection, stream, packet);
+                self.act();
+            }
+            Event::ToAgent(connection, stream, packet) => self.arrive(connection, stream, packet),
+            Event::Group(life) => {
+                self.group_is_due = false;
+                if self.hub.life == life && self.hub.is_up() {
+                    let heard = self.dice.below(4);
+                    let is_alive = self.hub.group(heard);
+                    self.act();
+                    if !is_alive {
+                        self.bury_hub();
+                    }
+                }
+            }
+            Event::ReadOn(life, connection, stream) => {
+                if self.hub.life == life {
+                    self.hub.read_on(connection, stream);
+                    self.act();
+                }
+            }
+            Event::RestartHub(life) => {
+                if self.hub.life == life && !self.hub.is_up() {
+                    self.hub.start();
+                }
+            }
+        }
+    }
+
+    /// Does what the hub wants done.
+    fn act(&mut self) {
+        self.take_note();
+        for act in self.hub.take_acts() {
+            match act {
+                Act::Send(connection, stream, packet) => {
+                    self.network.send(connection, Way::ToAgent, stream, packet);
+                }
+                Act::Group if self.group_is_due => {}
+                Act::Group => {
+                    self.group_is_due = true;
+                    // The longer the store takes, the more gathers behind it.
+                    let pause_ms = i64::try_from(self.dice.below(8)).unwrap();
+                    self.network.queue.after(pause_ms, Event::Group(self.hub.life));
+                }
+                Act::ReadOn(connection, stream) => {
+                    self.network.queue.after(1, Event::ReadOn(self.hub.life, connection, stream));
+                }
+            }
+        }
+    }
+
+    fn take_note(&mut self) {
+        for accepted in self.hub.take_accepted() {
+            self.note("batches");
+            self.ledger.note(&accepted, &mut self.witnesses);
+        }
+    }
+
+    fn arrive(&mut self, connection: ConnectionId, stream: StreamId, packet: Packet) {
+        let Some(at) = self.network.process(connection) else { return };
+        let process = &mut self.processes[at];
+        let session = process.session;
+        let message = match packet {
+            Packet::Frame(frame) => Some(decode(&frame)),
+            Packet::End => None,
+            Packet::Closed => {
+                let is_used =
+                    process.sync.as_ref().is_some_and(|sync| sync.uses(connection, session.as_ref()));
+                if session.is_some_and(|it| it.connection == connection) {
+                    (process.session, process.attached) = (None, None);
+                }
+                if is_used {
+                    self.fail(at, Remedy::Reconnect);
+                }
+                return;
+            }
+        };
+        let Some(sync) = &mut process.sync else { return };
+        if sync.listens_to(connection, stream, session.as_ref()) && sync.arrive(message) {
+            self.advance(at);
+        }
+    }
+
+    /// A process takes the next step of its sync.
+    fn advance(&mut self, at: usize) {
+        let flow = self.processes[at].step(at, &mut self.network);
+        let turn = self.processes[at].turn();
+        match flow {
+            Flow::Soon(ms) => self.network.queue.after(ms, Event::Process(at, turn)),
+            Flow::Wait => {
+                let progress = self.processes[at].sync.as_ref().map_or(0, |sync| sync.progress);
+                self.network.queue.after(IDLE_MS, Event::Patience(at, turn, progress));
+            }
+            Flow::Complete => {
+                if let Some(sync) = self.processes[at].sync.take() {
+                    self.trace.push(format!(
+                        "{} process {at} synced: {:?}",
+                        self.since_beginning(),
+                        sync.moved
+                    ));
+                    self.moved.insert(at, sync.moved);
+                }
+                *self.completed.entry(at).or_default() += 1;
+                self.note("syncs completed");
+            }
+            Flow::Failed(remedy) => self.fail(at, remedy),
+            Flow::Died => self.bury(at),
+            Flow::Broken(what) => self.broken = Some(format!("process {at}: {what}")),
+        }
+    }
+
+    fn lose_patience(&mut self, at: usize, turn: Turn, progress: u64) {
+        let process = &mut self.processes[at];
+        let session = process.session;
+        let Some(sync) = process.sync.as_ref().filter(|sync| sync.progress == progress) else { return };
+        if process.turn() != turn {
+            return;
+        }
+        let connection = sync.connection(session.as_ref());
+        if connection.is_none_or(|connection| self.network.is_silent(connection)) {
+            // Nothing was heard for so long that the connection is given up.
+            process.session = None;
+            if let Some(connection) = connection {
+                self.network.send(connection, Way::ToHub, 0, Packet::Closed);
+                self.network.forget(connection);
+            }
+            self.fail(at, Remedy::Reconnect);
+        } else {
+            self.fail(at, Remedy::None);
+        }
+    }
+
+    /// A sync has failed; the agent tries once more, if that may help.
+    fn fail(&mut self, at: usize, remedy: Remedy) {
+        self.note("syncs failed");
+        self.trace.push(format!("{} process {at} fails: {remedy:?}", self.since_beginning()));
+        let process = &mut self.processes[at];
+        if !process.clean_up() {
+            self.bury(at);
+            return;
+        }
+        if remedy == Remedy::Reconnect {
+            process.hang_up(&mut self.network);
+        }
+        match &mut process.sync {
+            Some(sync) if !sync.is_retry && remedy != Remedy::None => {
+                sync.retry();
+                let turn = process.turn();
+                self.network.queue.after(1, Event::Process(at, turn));
+            }
+            _ => process.sync = None,
+        }
+    }
+
+    /// Ends all faults, lets what is under way end, and starts whoever is down.
+    pub fn calm_down(&mut self) -> Result<(), Failure> {
+        self.network.calm_down();
+        self.hub.fail_after(None);
+        for process in &mut self.processes {
+            (process.agent.sql.dies_after, process.dies_applying) = (None, None);
+        }
+        // Nothing waits for longer than this, but for what arrives very late.
+        while let Some(next_ms) = self.network.queue.next_ms() {
+            self.pass(next_ms - self.network.queue.now_ms())?;
+        }
+        Ok(())
+    }
+}

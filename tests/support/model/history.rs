@@ -1,0 +1,71 @@
+//! The writes of a row, in the hub's order.
+
+use federation_hub::model::{Adjustment, CellValue, Op, RowId, Seq, Stamp, TableHeader, Write};
+
+/// A row: its table's name in lower case, and its identity.
+pub type RowKey = (String, RowId);
+
+/// What was done, to one cell or to the row.
+#[derive(Clone, Debug, PartialEq)]
+pub enum What {
+    /// The cell of this column was written.
+    Set(String, CellValue),
+    /// The value in this column was adjusted.
+    Adjust(String, Adjustment),
+    /// The row was deleted.
+    Delete,
+}
+
+/// One thing that was done, as the hub accepted it.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Whoever has seen everything up to here has seen this.
+    pub position: Seq,
+    /// Who did it, and in which of its pushes.
+    pub push: (u64, u64),
+    /// When.
+    pub stamp: Stamp,
+    /// What its author had seen.
+    pub base: Seq,
+    /// What it was.
+    pub what: What,
+    /// Whether it was nobody's doing, and is derived instead.
+    pub is_forgotten: bool,
+}
+
+impl Entry {
+    /// Whether somebody with this base wrote without knowing of this.
+    pub fn is_concurrent_with(&self, writer: u64, base: Seq) -> bool {
+        self.push.0 != writer && self.position > base
+    }
+
+    /// The column, if it was about a cell.
+    pub fn column(&self) -> Option<&str> {
+        match &self.what {
+            What::Set(column, _) | What::Adjust(column, _) => Some(column),
+            What::Delete => None,
+        }
+    }
+}
+
+/// All that was done to a row.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// The number that the row was born with.
+    pub number: Option<i64>,
+    /// What was done.
+    pub entries: Vec<Entry>,
+}
+
+/// A write, cell by cell.
+pub fn entries(header: &TableHeader, write: &Write, push: (u64, u64), position: Seq) -> Vec<Entry> {
+    let name = |column: u16| header.columns[usize::from(column)].to_ascii_lowercase();
+    let done = match &write.op {
+        Op::Delete => vec![What::Delete],
+        Op::Set(cells) => cells.iter().map(|(at, value)| What::Set(name(*at), value.clone())).collect(),
+        Op::Adjust(cells) => cells.iter().map(|(at, what)| What::Adjust(name(*at), what.clone())).collect(),
+    };
+    let entry =
+        |what| Entry { position, push, stamp: write.stamp, base: write.base, what, is_forgotten: false };
+    done.into_iter().map(entry).collect()
+}

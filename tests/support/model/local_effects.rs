@@ -1,0 +1,68 @@
+//! What foreign keys did by themselves on the replica that deleted a parent: derived by everybody, and therefore
+//! nobody's write.
+
+use std::collections::BTreeSet;
+
+use federation_hub::model::{CellValue, Value};
+
+use super::history::{Entry, RowKey, What};
+use super::living::{Family, Raws};
+use super::schema::OnDelete;
+use super::tenant::Tenant;
+
+/// Forgets, of everything that one push did, the effects of its own deletes. A push is known by its writer and
+/// the count of its sync.
+pub fn forget(tenant: &mut Tenant, push: (u64, u64)) {
+    let deleted = tenant.deleted_by(push);
+    let raws = tenant.raws(&|_| true);
+    let cascaded = cascaded(tenant, &raws, &deleted);
+    let is_null = |entry: &Entry| {
+        entry.push == push
+            && matches!(&entry.what, What::Set(_, value) if *value == CellValue::Plain(Value::Null))
+    };
+    let before = tenant.raws(&|entry| !is_null(entry));
+    let family = Family { schema: tenant.schema(), raws: &before };
+    let mut nulled = BTreeSet::new();
+    for row in tenant.rows_with(is_null) {
+        for (key, parent) in family.parents(&row) {
+            if key.on_delete == OnDelete::SetNull && deleted.contains(&parent) {
+                nulled.extend(key.columns.iter().map(|(column, _)| (row.clone(), column.clone())));
+            }
+        }
+    }
+    tenant.forget(|row, entry| {
+        let of_column = || entry.column().is_some_and(|it| nulled.contains(&(row.clone(), it.to_owned())));
+        entry.push == push && entry.what == What::Delete && cascaded.contains(row)
+            || is_null(entry) && of_column()
+    });
+}
+
+/// Rows whose delete follows, over CASCADE, from the delete of another row of the push.
+fn cascaded(tenant: &Tenant, raws: &Raws, deleted: &BTreeSet<RowKey>) -> BTreeSet<RowKey> {
+    let family = Family { schema: tenant.schema(), raws };
+    let deleted_parents = |row: &RowKey, on_delete: OnDelete| -> Vec<RowKey> {
+        let parents = family.parents(row).into_iter();
+        let parents = parents.filter(|(key, parent)| key.on_delete == on_delete && deleted.contains(parent));
+        parents.map(|(_, parent)| parent).collect()
+    };
+    let parents = |row: &RowKey| match deleted_parents(row, OnDelete::Keep)[..] {
+        [] => deleted_parents(row, OnDelete::Cascade),
+        // Back among the living it would keep that one.
+        _ => Vec::new(),
+    };
+    // Rows in a circle explain nothing, unless a delete outside explains one of them.
+    let mut explained: BTreeSet<RowKey> =
+        deleted.iter().filter(|row| parents(row).is_empty()).cloned().collect();
+    let roots = explained.clone();
+    loop {
+        let more: Vec<RowKey> = deleted
+            .iter()
+            .filter(|row| !explained.contains(*row) && parents(row).iter().any(|it| explained.contains(it)))
+            .cloned()
+            .collect();
+        if more.is_empty() {
+            return explained.difference(&roots).cloned().collect();
+        }
+        explained.extend(more);
+    }
+}

@@ -1,0 +1,175 @@
+//! One tenant: its tables, and the history of each of its rows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use federation_hub::model::{CellValue, ReplicaId, Rule, Seq, TableSchema};
+
+use super::history::{Entry, History, RowKey, What, entries};
+use super::living::Raws;
+use super::raw::{Cell, Raw};
+use super::schema::Schema;
+use super::{Accepted, Difference, conflicts, living, local_effects};
+
+/// A row as somebody new must be told of it: its cells by column.
+pub type Row = BTreeMap<String, CellValue>;
+
+/// One tenant.
+#[derive(Clone, Default)]
+pub struct Tenant {
+    /// Its tables, by their names in lower case, as they were first declared.
+    tables: BTreeMap<String, TableSchema>,
+    rows: BTreeMap<RowKey, History>,
+    /// What the tables' definitions say.
+    schema: Schema,
+    /// The last position that anybody was told of.
+    read: Seq,
+    /// The last batch of each replica.
+    last: BTreeMap<ReplicaId, u64>,
+}
+
+impl Tenant {
+    /// Takes in declarations: the first one of each point stands.
+    pub fn declare(&mut self, schema: &[TableSchema]) {
+        for declared in schema {
+            self.declare_one(declared);
+        }
+        self.schema = Schema::read(&self.tables);
+    }
+
+    fn declare_one(&mut self, declared: &TableSchema) {
+        let Some(table) = self.tables.get_mut(&declared.name.to_ascii_lowercase()) else {
+            self.tables.insert(declared.name.to_ascii_lowercase(), declared.clone());
+            return;
+        };
+        if declared.contradiction(table).is_some() {
+            return;
+        }
+        for (column, rule) in &declared.agreed.rules {
+            if table.agreed.rule(column).is_none() {
+                table.agreed.rules.push((column.clone(), *rule));
+            }
+        }
+        for index in &declared.indexes {
+            if !table.indexes.contains(index) {
+                table.indexes.push(index.clone());
+            }
+        }
+    }
+
+    /// Somebody was told of everything up to this position.
+    pub fn read(&mut self, cursor: Seq) {
+        self.read = self.read.max(cursor);
+    }
+
+    /// Takes in a batch.
+    pub fn accept(&mut self, batch: &Accepted<'_>) -> Result<(), Difference> {
+        let last = self.last.entry(batch.replica).or_default();
+        if batch.ack.n <= *last {
+            return Ok(());
+        }
+        *last = batch.ack.n;
+        // Nobody can have seen a part of what was accepted since the last snapshot, so that one position
+        // does for all of it; and a base is a snapshot's, or that of the row itself in a later one.
+        let position = self.read + 1;
+        let push = (batch.replica.tie_break(), batch.sync);
+        let mut merged = Vec::new();
+        for (at, change) in (0_u32..).zip(&batch.body.rows) {
+            if batch.ack.rejected.iter().any(|(rejected, _)| *rejected == at) {
+                continue;
+            }
+            let header = &batch.body.tables[usize::from(change.table)];
+            let key = (header.name.to_ascii_lowercase(), change.id);
+            let before = self.raw(&key, &|_| true);
+            let history = self.rows.entry(key.clone()).or_default();
+            history.number = history.number.or(change.number);
+            let first = history.entries.len();
+            history.entries.extend(change.writes.iter().flat_map(|it| entries(header, it, push, position)));
+            merged.push((key, before, first));
+        }
+        local_effects::forget(self, push);
+        let (mut conflicts, mut told) = (0, Vec::new());
+        for (key, before, first) in merged {
+            let done: Vec<Entry> =
+                self.rows[&key].entries[first..].iter().filter(|it| !it.is_forgotten).cloned().collect();
+            let counted = conflicts::count(&before, &done, &self.rule(&key.0));
+            if counted > 0 {
+                told.push(format!("{counted} in {key:?}: {done:#?}\n against {before:#?}"));
+            }
+            conflicts += counted;
+        }
+        if conflicts == batch.ack.conflicts {
+            return Ok(());
+        }
+        Err(format!(
+            "batch {} of {}: the hub counts {} conflicts, and there are {conflicts}: {}\n{:#?}",
+            batch.ack.n,
+            batch.replica,
+            batch.ack.conflicts,
+            told.join("\n"),
+            batch.body
+        ))
+    }
+
+    /// The rows that live, as somebody new must be told of them.
+    pub fn rows(&self) -> BTreeMap<RowKey, Row> {
+        let raws = self.raws(&|_| true);
+        let living = living::derive(&self.schema, &raws);
+        let row = |key: &RowKey| {
+            let shown = |(column, cell): (&String, &Cell)| {
+                let derived = living.values.get(&(key.clone(), column.clone()));
+                (column.clone(), derived.unwrap_or(&cell.value).clone())
+            };
+            (key.clone(), raws[key].cells.iter().map(shown).collect())
+        };
+        living.rows.iter().map(row).collect()
+    }
+
+    /// What the tables' definitions say.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// All rows as some of their own writes make them.
+    pub fn raws(&self, counts: &dyn Fn(&Entry) -> bool) -> Raws {
+        self.rows.keys().map(|key| (key.clone(), self.raw(key, counts))).collect()
+    }
+
+    /// The rows to which something like this was done.
+    pub fn rows_with(&self, is_wanted: impl Fn(&Entry) -> bool) -> BTreeSet<RowKey> {
+        let rows = self.rows.iter().filter(|(_, history)| history.entries.iter().any(&is_wanted));
+        rows.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// The rows that a push deleted, but for those that it made again.
+    pub fn deleted_by(&self, push: (u64, u64)) -> BTreeSet<RowKey> {
+        let is_gone = |history: &History| {
+            let of_push = history.entries.iter().filter(|entry| entry.push == push);
+            of_push.max_by_key(|entry| entry.stamp).is_some_and(|last| last.what == What::Delete)
+        };
+        let rows = self.rows.iter().filter(|(_, history)| is_gone(history));
+        rows.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Takes things for not done.
+    pub fn forget(&mut self, is_wanted: impl Fn(&RowKey, &Entry) -> bool) {
+        for (key, history) in &mut self.rows {
+            for entry in &mut history.entries {
+                entry.is_forgotten |= is_wanted(key, entry);
+            }
+        }
+    }
+
+    /// A row as some of its own writes make it.
+    fn raw(&self, key: &RowKey, counts: &dyn Fn(&Entry) -> bool) -> Raw {
+        let Some(history) = self.rows.get(key) else { return Raw::default() };
+        let mut history = history.clone();
+        history.entries.retain(|entry| !entry.is_forgotten && counts(entry));
+        Raw::of(&history, &self.rule(&key.0))
+    }
+
+    /// The rules of a table's columns.
+    fn rule(&self, table: &str) -> impl Fn(&str) -> Rule {
+        let agreed = self.tables.get(table).map(|table| table.agreed.clone()).unwrap_or_default();
+        move |column| agreed.rule(column).unwrap_or_default()
+    }
+}
