@@ -107,7 +107,7 @@ proptest! {
         }
         let twice = {
             let mut twice = merged.clone();
-            twice.merge(None, std::slice::from_ref(&write), WRITER, LATER);
+            twice.merge(None, std::slice::from_ref(&write), WRITER, LATER + 1);
             twice
         };
         prop_assert_eq!(registers(&twice), registers(&merged));
