@@ -298,23 +298,23 @@ impl Objects {
         key.sort_by_key(|column| column.key_position);
         let has_rowid = !self.without_rowid.iter().any(|other| other == name);
         let has_key_index = self.key_indexes.iter().any(|other| other == name);
-        let own_number = match &key[..] {
-            [only] if only.is_integer && has_rowid && !has_key_index => {
-                // A key that is another row's number is no number of its own: it is what it references.
-                let is_foreign = foreign_keys.iter().any(|key| {
-                    !key.parent.eq_ignore_ascii_case(name)
-                        && key.columns.iter().any(|(from, _)| from.eq_ignore_ascii_case(&only.name))
-                });
-                (!is_foreign).then(|| only.name.clone())
-            }
-            _ => None,
+        // The column is the rowid, by another name.
+        let rowid =
+            key.first().filter(|only| key.len() == 1 && only.is_integer && has_rowid && !has_key_index);
+        // A key that is another row's number is no number of its own: it is what it references.
+        let is_foreign = |only: &RawColumn| {
+            foreign_keys.iter().any(|key| {
+                !key.parent.eq_ignore_ascii_case(name)
+                    && key.columns.iter().any(|(from, _)| from.eq_ignore_ascii_case(&only.name))
+            })
         };
+        let own_number = rowid.filter(|only| !is_foreign(only)).map(|only| only.name.clone());
         let is_global = is_global && own_number.is_some();
         let number = own_number.filter(|_| !is_global);
         if key.len() > MAX_KEY_COLUMNS {
             return Err(format!("its PRIMARY KEY has more than {MAX_KEY_COLUMNS} columns"));
         }
-        let hidden_rowid = hidden_rowid(columns).filter(|_| has_rowid && number.as_ref().is_none());
+        let hidden_rowid = hidden_rowid(columns).filter(|_| has_rowid && rowid.is_none());
         let number = match (key.is_empty(), hidden_rowid) {
             (true, Some(name)) => Some(name.to_owned()),
             (true, None) => {

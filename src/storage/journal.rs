@@ -25,12 +25,16 @@ struct Step {
     before: Option<Before>,
     /// Where the row's bookkeeping lies now.
     after: LocalKey,
+    /// Steps that were taken together can only be undone together.
+    together: usize,
 }
 
 /// The changes of one turn that foreign keys may object to.
 #[derive(Default)]
 pub struct Journal {
     steps: Vec<Step>,
+    /// How many steps were ever taken.
+    taken: usize,
 }
 
 /// A row that was undone, and why.
@@ -56,7 +60,9 @@ impl Journal {
     /// Notes a change, if foreign keys may object to it.
     pub fn note(&mut self, item: usize, table: &Table, before: Option<Before>, after: LocalKey) {
         if !table.parents.is_empty() || !table.children.is_empty() {
-            self.steps.push(Step { item, table: table.number, before, after });
+            let together = self.taken;
+            self.taken += 1;
+            self.steps.push(Step { item, table: table.number, before, after, together });
         }
     }
 
@@ -70,6 +76,13 @@ impl Journal {
         self.steps.truncate(count);
     }
 
+    /// Notes that the changes after the first `count` stand in each other's way: none of them can be undone
+    /// alone.
+    pub fn bind(&mut self, count: usize) {
+        let Some(together) = self.steps.get(count).map(|step| step.together) else { return };
+        self.steps[count..].iter_mut().for_each(|step| step.together = together);
+    }
+
     /// Undoes what breaks a foreign key, and what that undoing breaks, until nothing does.
     pub fn settle(
         mut self,
@@ -77,32 +90,54 @@ impl Journal {
         catalog: &Catalog,
         numbers: &Numbers,
     ) -> Result<Vec<Undone>, SqlError> {
-        let mut undone = Vec::new();
+        let mut undone: Vec<Undone> = Vec::new();
         loop {
-            let mut kept = Vec::with_capacity(self.steps.len());
             let before = undone.len();
-            for step in std::mem::take(&mut self.steps) {
-                let Some(table) = catalog.numbered(step.table) else { continue };
-                match step.objection(sql, table)? {
-                    Some(reason) => {
-                        step.undo(sql, table)?;
-                        numbers.put_back(sql, table)?;
-                        undone.push(Undone { item: step.item, reason });
+            let mut at = 0;
+            while let Some(step) = self.steps.get(at) {
+                let Some(reason) = step.objection(sql, catalog)? else {
+                    at += 1;
+                    continue;
+                };
+                let together = step.together;
+                at -= self.steps[..at].iter().filter(|step| step.together == together).count();
+                let (bound, rest) = self.steps.into_iter().partition(|step| step.together == together);
+                self.steps = rest;
+                undo(sql, catalog, numbers, &bound)?;
+                for Step { item, .. } in bound {
+                    if undone.iter().all(|known| known.item != item) {
+                        undone.push(Undone { item, reason: reason.clone() });
                     }
-                    None => kept.push(step),
                 }
             }
             if undone.len() == before {
                 return Ok(undone);
             }
-            self.steps = kept;
         }
     }
 }
 
+/// Undoes steps that were taken together: what they have made goes before anything comes back.
+fn undo(sql: &mut dyn Sql, catalog: &Catalog, numbers: &Numbers, steps: &[Step]) -> Result<(), SqlError> {
+    for step in steps {
+        let Some(table) = catalog.numbered(step.table) else { continue };
+        delete(sql, table, &step.after)?;
+        if let Some(now) = Entry::by_key(sql, table, &step.after)? {
+            now.forget(sql, table)?;
+        }
+    }
+    for step in steps {
+        let Some(table) = catalog.numbered(step.table) else { continue };
+        step.restore(sql, table)?;
+        numbers.put_back(sql, table)?;
+    }
+    Ok(())
+}
+
 impl Step {
     /// Why the row cannot be as it is now.
-    fn objection(&self, sql: &mut dyn Sql, table: &Table) -> Result<Option<String>, SqlError> {
+    fn objection(&self, sql: &mut dyn Sql, catalog: &Catalog) -> Result<Option<String>, SqlError> {
+        let Some(table) = catalog.numbered(self.table) else { return Ok(None) };
         if let Some(key) = self.after.values()?
             && let Some(link) = missing_parent(sql, table, &key)?
         {
@@ -117,12 +152,7 @@ impl Step {
         Ok(None)
     }
 
-    fn undo(&self, sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
-        delete(sql, table, &self.after)?;
-        let now = Entry::by_key(sql, table, &self.after)?;
-        if let Some(now) = now {
-            now.forget(sql, table)?;
-        }
+    fn restore(&self, sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
         if let Some((entry, row)) = &self.before {
             if let Some((rowid, cells)) = row
                 && !insert(sql, table, &entry.key, *rowid, cells)?

@@ -57,6 +57,7 @@ pub fn rotate<'a>(
             return Ok(false);
         }
     }
+    applier.journal.bind(noted);
     for member in members {
         applier.applied += 1;
         ahead.done(member.place);

@@ -137,6 +137,12 @@ impl<'a> Claims<'a> {
         Ok(())
     }
 
+    /// Notes further things that a row references.
+    pub fn add_links(self, row: i64, targets: &BTreeSet<Target>) -> Result<(), StoreError> {
+        let known = if targets.is_empty() { return Ok(()) } else { self.links_of(row)? };
+        self.set_links(row, false, &known.union(targets).copied().collect())
+    }
+
     fn links_of(self, row: i64) -> Result<BTreeSet<Target>, StoreError> {
         let found = self.digests("SELECT target FROM link WHERE row = ?1", row)?;
         Ok(found.into_iter().map(Target::from).collect())

@@ -122,6 +122,12 @@ impl Deriver<'_> {
         Ok(is_written_alive && alive)
     }
 
+    /// Whether a row lives, as far as is decided.
+    pub(super) fn is_told_alive(&mut self, no: i64) -> Result<bool, StoreError> {
+        self.rows.load(no)?;
+        Ok(self.standing(no)?.alive)
+    }
+
     fn standing(&mut self, no: i64) -> Result<Standing, StoreError> {
         if let Some(work) = self.works.get(&no) {
             return Ok(Standing {

@@ -273,14 +273,24 @@ impl Deriver<'_> {
                 changed.insert(column, rules.columns[usize::from(column)].as_str());
             }
         }
-        // What it referenced may have another key by now.
+        // What it referenced may be gone by now, or have another key.
+        let mut targets = BTreeSet::new();
         for link in rules.links.iter().filter(|link| link.columns.iter().any(|it| changed.contains_key(it))) {
             let Some(values) = self.work(no)?.link_values(link) else { continue };
-            if matches!(self.parent(link, &values, &mut BTreeSet::new())?, Some((_, true))) {
+            targets.extend(values.iter().filter_map(|value| match value {
+                CellValue::Ref(id) => Some(Target::from(*id)),
+                CellValue::Plain(_) => None,
+            }));
+            let is_gone = match self.parent(link, &values, &mut targets)? {
+                Some((parent, renamed)) => renamed || !self.is_told_alive(parent)?,
+                None => false,
+            };
+            if is_gone {
                 changed.clear();
                 break;
             }
         }
+        self.claims.add_links(no, &targets)?;
         if changed.is_empty() {
             let work = self.work_mut(no)?;
             (work.withheld, work.values) = (true, values);
