@@ -45,7 +45,9 @@ pub fn rotate<'a>(
     ahead: &mut Ahead<'a>,
 ) -> Result<bool, SqlError> {
     let Some(table) = applier.catalog.table(&refused.0.name) else { return Ok(false) };
-    let Some(members) = gather(applier, sql, table, at, refused, ahead)? else { return Ok(false) };
+    let Some(mut members) = gather(applier, sql, table, at, refused, ahead)? else { return Ok(false) };
+    // Rows that are made may reference those that stay, by the numbers that these come back under.
+    members.sort_by_key(|member| member.row.is_none());
     let noted = applier.journal.count();
     for member in &members {
         take_out(sql, table, member)?;
@@ -234,6 +236,13 @@ fn put_back(
     let (Some(before), Some((rowid, cells))) = (&member.before, &member.row) else {
         let update = (&*member.update.0, &*member.update.1);
         let outcome = applier.apply_row(sql, member.place, update, true)?;
+        // By itself a row that references nothing needs no note; what makes room for it may have to come back.
+        if let (true, Outcome::Applied) = (table.parents.is_empty(), &outcome)
+            && let Some(made) = Entry::by_id(sql, table, update.1.id)?
+        {
+            let before = member.before.clone().map(|entry| (entry, None));
+            applier.journal.note(member.place, table, before, made.key);
+        }
         return Ok(matches!(outcome, Outcome::Applied | Outcome::Unchanged));
     };
     let mut entry = Entry { meta: member.meta.clone(), ..before.clone() };

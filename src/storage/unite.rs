@@ -171,6 +171,8 @@ impl Applier<'_> {
             for (from, to) in &link.columns {
                 let at = child.position(from).filter(|&at| child.columns[at].references.is_none());
                 let cells = (cell(table, &old_key, &old, to), cell(table, &new_key, &new, to));
+                // What the row is to hold there may be still to come; a reference to NULL would be none.
+                let cells = (cells.0, cells.1.filter(|new| **new != Value::Null));
                 if let (Some(at), (Some(old), Some(new))) = (at, cells) {
                     only.push((at, old.clone()));
                     now.push((at, new.clone()));
