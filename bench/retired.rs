@@ -143,20 +143,7 @@ struct Stored {
 impl Site {
     async fn start(path: &Path, retired: u64, micros_each: f64) -> Outcome<Self> {
         let bookkeeping = stored(path)?;
-        let credentials = Credentials::generate([7; 32])?;
-        let tls = HubTls {
-            cert: PemSource::Text(credentials.hub_cert_pem.clone()),
-            key: PemSource::Text(credentials.hub_key_pem.clone()),
-            client_ca: Some(PemSource::Text(credentials.ca_cert_pem.clone())),
-        };
-        let hub = Hub::start(HubOptions {
-            listen: "127.0.0.1:0".into(),
-            data_path: path.to_string_lossy().into_owned(),
-            tls,
-            jwt_secret: credentials.jwt_secret.clone(),
-            agent_ttl_ms: DEFAULT_AGENT_TTL_MS,
-        })
-        .await?;
+        let (credentials, hub) = hub_on(&path.to_string_lossy()).await?;
         let agent = connect(&credentials, &hub).await?;
         let database: Arc<dyn SqlDriver> = Arc::new(SqliteDriver::start(Connection::open_in_memory()?)?);
         let mut site = Self {
@@ -261,8 +248,8 @@ async fn compare(sites: &mut [Site]) -> Outcome<()> {
     Ok(())
 }
 
-/// What an agent's database holds for each synced row of an agent's episodes, a table of 14 columns.
-async fn bookkeeping() -> Outcome<()> {
+/// A hub on a store, and what agents connect to it with.
+async fn hub_on(data_path: &str) -> Outcome<(Credentials, Hub)> {
     let credentials = Credentials::generate([7; 32])?;
     let tls = HubTls {
         cert: PemSource::Text(credentials.hub_cert_pem.clone()),
@@ -271,12 +258,18 @@ async fn bookkeeping() -> Outcome<()> {
     };
     let hub = Hub::start(HubOptions {
         listen: "127.0.0.1:0".into(),
-        data_path: ":memory:".into(),
+        data_path: data_path.into(),
         tls,
         jwt_secret: credentials.jwt_secret.clone(),
         agent_ttl_ms: DEFAULT_AGENT_TTL_MS,
     })
     .await?;
+    Ok((credentials, hub))
+}
+
+/// What an agent's database holds for each synced row of an agent's episodes, a table of 14 columns.
+async fn bookkeeping() -> Outcome<()> {
+    let (credentials, hub) = hub_on(":memory:").await?;
     let rows = format!(
         "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {EPISODES})
          INSERT INTO episodes SELECT n, 1700000000 + n, 'session-' || (n % 50), 'task ' || n, 'input ' || n,

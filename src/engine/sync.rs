@@ -114,12 +114,7 @@ struct Arrived {
 
 impl Arrived {
     fn is_nothing(&self) -> bool {
-        self.acked.is_empty()
-            && self.rows.rows.is_empty()
-            && self.extras.tables.is_empty()
-            && self.extras.told.is_empty()
-            && self.extras.schema_digest.is_none()
-            && self.extras.refreshed.is_empty()
+        self.acked.is_empty() && self.rows.rows.is_empty() && self.extras.is_empty()
     }
 }
 

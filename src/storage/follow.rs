@@ -5,13 +5,14 @@
 //! replica like any other, which the others receive.
 
 use super::apply::Applier;
-use super::catalog::{Key, Table, quote, quote_list};
+use super::apply_row::set_cells;
+use super::catalog::{Key, Table};
 use super::context::Context;
 use super::driver::{Sql, SqlError, ValueRef};
 use super::foreign_keys::{Link, cell, conditions};
 use super::journal::Journal;
-use super::quarantine::refused;
-use super::rows::{Entry, LocalKey, key_condition, key_params, read_row};
+use super::referrers::keys_where;
+use super::rows::{Entry, LocalKey, read_row};
 use super::settle::{Origin, settle_row};
 use crate::model::Value;
 
@@ -73,16 +74,8 @@ impl Applier<'_> {
         let Some(mut entry) = Entry::by_key(sql, table, &LocalKey::of(table, key)?)? else { return Ok(()) };
         let before = Journal::before(sql, table, Some(&entry))?;
         let Some(old) = read_row(sql, table, key)? else { return Ok(()) };
-        let sets: Vec<String> = link.columns.iter().map(|(from, _)| format!("{} = ?", quote(from))).collect();
-        let mut params: Vec<ValueRef<'_>> = now.iter().map(ValueRef::from).collect();
-        params.extend(key_params(table, key));
-        let statement = format!(
-            "UPDATE OR ABORT main.{} SET {} WHERE {}",
-            quote(&table.name),
-            sets.join(", "),
-            key_condition(table)
-        );
-        if refused(sql.execute(&statement, &params))?.is_some() {
+        let cells = link.columns.iter().map(|(from, _)| from.as_str()).zip(now);
+        if set_cells(sql, table, key, cells)?.is_some() {
             return Ok(());
         }
         let mut new = old.clone();
@@ -127,17 +120,6 @@ fn referencing(
     link: &Link,
     values: &[Value],
 ) -> Result<Vec<Vec<Value>>, SqlError> {
-    let statement = format!(
-        "SELECT {} FROM main.{} WHERE {}",
-        quote_list(child.key_columns()),
-        quote(&child.name),
-        conditions(link.columns.iter().map(|(from, _)| from))
-    );
-    let params: Vec<ValueRef<'_>> = values.iter().map(ValueRef::from).collect();
-    let mut keys = Vec::new();
-    sql.query(&statement, &params, &mut |row| {
-        keys.push(row.to_vec());
-        Ok(())
-    })?;
-    Ok(keys)
+    let condition = conditions(link.columns.iter().map(|(from, _)| from));
+    keys_where(sql, child, &condition, &values.iter().map(ValueRef::from).collect::<Vec<_>>())
 }

@@ -46,25 +46,30 @@ impl<'a> Referrers<'a> {
 
     /// The keys of the rows.
     pub fn keys(&self, sql: &mut dyn Sql) -> Result<Vec<Vec<Value>>, SqlError> {
-        let name = |at: usize| quote(&self.table.columns[at].name);
-        let mut statement = format!(
-            "SELECT {} FROM main.{} WHERE {} = ?",
-            quote_list(self.table.key_columns()),
-            quote(&self.table.name),
-            name(self.at)
-        );
-        let mut params: Vec<ValueRef<'_>> = vec![(&self.value).into()];
-        for (at, value) in &self.only {
-            statement = format!("{statement} AND {} = ?", name(*at));
-            params.push(value.into());
-        }
-        let mut keys = Vec::new();
-        sql.query(&statement, &params, &mut |row| {
-            keys.push(row.to_vec());
-            Ok(())
-        })?;
-        Ok(keys)
+        let held =
+            || std::iter::once((self.at, &self.value)).chain(self.only.iter().map(|(at, it)| (*at, it)));
+        let condition = |(at, _): (usize, _)| format!("{} = ?", quote(&self.table.columns[at].name));
+        let condition = held().map(condition).collect::<Vec<_>>().join(" AND ");
+        let params: Vec<ValueRef<'_>> = held().map(|(_, value)| value.into()).collect();
+        keys_where(sql, self.table, &condition, &params)
     }
+}
+
+/// The keys of a table's rows for which a condition holds.
+pub fn keys_where(
+    sql: &mut dyn Sql,
+    table: &Table,
+    condition: &str,
+    params: &[ValueRef<'_>],
+) -> Result<Vec<Vec<Value>>, SqlError> {
+    let columns = quote_list(table.key_columns());
+    let statement = format!("SELECT {columns} FROM main.{} WHERE {condition}", quote(&table.name));
+    let mut keys = Vec::new();
+    sql.query(&statement, params, &mut |row| {
+        keys.push(row.to_vec());
+        Ok(())
+    })?;
+    Ok(keys)
 }
 
 /// The rows that hold a number which another row has now, or none: each is another reference than before,

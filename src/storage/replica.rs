@@ -225,6 +225,14 @@ pub struct ApplyExtras {
     pub refreshed: Vec<String>,
 }
 
+impl ApplyExtras {
+    /// Whether it brings nothing.
+    pub fn is_empty(&self) -> bool {
+        let Self { told, tables, schema_digest, refreshed } = self;
+        told.is_empty() && tables.is_empty() && schema_digest.is_none() && refreshed.is_empty()
+    }
+}
+
 /// Applies rows, acknowledgements and the end of a sync. `incoming` is borrowed, because the database may
 /// turn out busy as late as at the COMMIT, and the turn is then repeated.
 pub fn apply_turn(

@@ -411,7 +411,9 @@ impl Process {
                 sync.stage = Stage::Applying;
             }
             Ok(Step::Done(done)) => {
-                let is_idle = sync.arrived.is_nothing() && done.cursor == push.state.cursor;
+                let is_idle = sync.arrived.is_nothing()
+                    && done.cursor == push.state.cursor
+                    && done.horizon <= push.state.buried;
                 if is_idle {
                     return Flow::Complete;
                 }
@@ -517,11 +519,6 @@ impl Sync {
 
 impl Arrived {
     fn is_nothing(&self) -> bool {
-        self.acked.is_empty()
-            && self.rows.rows.is_empty()
-            && self.extras.tables.is_empty()
-            && self.extras.told.is_empty()
-            && self.extras.schema_digest.is_none()
-            && self.extras.refreshed.is_empty()
+        self.acked.is_empty() && self.rows.rows.is_empty() && self.extras.is_empty()
     }
 }

@@ -24,6 +24,18 @@ fn reason_of(session: &mut HubSession) -> Refusal {
     why.reason
 }
 
+fn done() -> Done {
+    Done {
+        cursor: 9,
+        highest: Hlc(1),
+        hub_now_ms: 2,
+        clock: vec![],
+        retired: None,
+        horizon: 0,
+        refused: vec![],
+    }
+}
+
 #[test]
 fn an_agent_is_let_in_by_its_own_token_only() {
     let mut session = HubSession::default();
@@ -144,15 +156,7 @@ fn a_sync_asks_the_store_in_order_and_ends_with_done() {
     exchange.handle(Input::Pushed(Ok(ack.clone())));
     exchange.handle(Input::PulledTables(vec![table.clone()]));
     exchange.handle(Input::PulledRows(Rows::default()));
-    let done = Done {
-        cursor: 9,
-        highest: Hlc(1),
-        hub_now_ms: 2,
-        clock: vec![],
-        retired: None,
-        horizon: 0,
-        refused: vec![],
-    };
+    let done = done();
     exchange.handle(Input::Pulled(Ok(done.clone())));
     let sent: Vec<Output> = std::iter::from_fn(|| exchange.poll()).collect();
     let expected = [ToAgent::Ack(ack), ToAgent::Tables(vec![table]), ToAgent::Done(done)];
@@ -291,15 +295,7 @@ fn a_refusal_of_the_store_ends_the_stream_and_later_answers_are_dropped() {
     while exchange.poll().is_some() {}
     exchange.handle(Input::Pushed(Err(refused(Refusal::Clock, "too far ahead"))));
     assert_eq!(refusal(&mut exchange), Refusal::Clock);
-    exchange.handle(Input::Pulled(Ok(Done {
-        cursor: 9,
-        highest: Hlc(1),
-        hub_now_ms: 2,
-        clock: vec![],
-        retired: None,
-        horizon: 0,
-        refused: vec![],
-    })));
+    exchange.handle(Input::Pulled(Ok(done())));
     assert_eq!(exchange.poll(), None);
 }
 

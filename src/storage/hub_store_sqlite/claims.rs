@@ -139,7 +139,10 @@ impl<'a> Claims<'a> {
 
     /// Notes further things that a row references.
     pub fn add_links(self, row: i64, targets: &BTreeSet<Target>) -> Result<(), StoreError> {
-        let known = if targets.is_empty() { return Ok(()) } else { self.links_of(row)? };
+        if targets.is_empty() {
+            return Ok(());
+        }
+        let known = self.links_of(row)?;
         self.set_links(row, false, &known.union(targets).copied().collect())
     }
 

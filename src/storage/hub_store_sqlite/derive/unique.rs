@@ -89,26 +89,32 @@ impl Deriver<'_> {
         if self.rules.table(row.table).is_none_or(|rules| !rules.is_parent) {
             return Ok(());
         }
-        let mut written = BTreeMap::new();
-        for write in &change.writes {
-            if let Op::Set(cells) = &write.op {
-                written.extend(cells.iter().map(|(column, value)| (*column, value)));
-            }
-        }
-        let lost = |(column, value): (&ColumnIndex, &&CellValue)| {
-            row.raw.cells.get(column).is_some_and(|cell| cell.value != **value)
+        let cells = change.writes.iter().filter_map(|write| match &write.op {
+            Op::Set(cells) => Some(cells),
+            Op::Delete | Op::Adjust(_) => None,
+        });
+        let written = cells.flatten().map(|(column, value)| (*column, value));
+        let lost = |(column, value): (ColumnIndex, &CellValue)| {
+            row.raw.cells.get(&column).is_some_and(|cell| cell.value != *value)
         };
-        if !written.iter().any(lost) {
+        if !written.clone().any(lost) {
             return Ok(());
         }
         let known = row.raw.cells.iter().map(|(column, cell)| (*column, &cell.value));
         let seen = self.canonical_values(known.chain(written))?;
         for (_, key) in self.rules.keys_of(row.table, &row.raw, &|column| seen.get(&column).cloned()) {
-            if self.claims.holder(key)?.is_none() && self.claims.former_holder(key)?.is_none() {
-                self.claims.note_former(key, no)?;
-            }
+            self.note_meant(key, no)?;
         }
         Ok(())
+    }
+
+    /// Has references by a key that no row holds or has held mean this one. Returns whether that is new.
+    fn note_meant(&self, key: KeyDigest, no: i64) -> Result<bool, StoreError> {
+        let is_new = self.claims.holder(key)?.is_none() && self.claims.former_holder(key)?.is_none();
+        if is_new {
+            self.claims.note_former(key, no)?;
+        }
+        Ok(is_new)
     }
 
     /// Notes the keys that were written to a parent and that it never held, because it is dead or was given
@@ -125,8 +131,7 @@ impl Deriver<'_> {
         let written = self.canonical_values(written)?;
         for (_, key) in self.rules.keys_of(work.table, &work.merged, &|column| written.get(&column).cloned())
         {
-            if self.claims.holder(key)?.is_none() && self.claims.former_holder(key)?.is_none() {
-                self.claims.note_former(key, no)?;
+            if self.note_meant(key, no)? {
                 again.extend(self.referencing(&[Target::from(key)].into())?);
             }
         }
