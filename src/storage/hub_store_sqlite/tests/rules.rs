@@ -1,5 +1,6 @@
 //! UNIQUE constraints and foreign keys between agents that did not know of each other's writes.
 
+mod claims;
 mod foreign_keys;
 mod unique;
 
