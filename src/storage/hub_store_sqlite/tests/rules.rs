@@ -2,6 +2,8 @@
 
 mod claims;
 mod foreign_keys;
+mod keys;
+mod unions;
 mod unique;
 
 use std::collections::{BTreeMap, HashMap};

@@ -90,3 +90,44 @@ fn the_index_of_references_holds_no_former_ones() {
         assert_eq!(site.count("SELECT count(*) FROM link"), 1);
     }
 }
+
+#[test]
+fn what_references_a_key_that_was_written_to_a_dead_row_goes_with_it() {
+    let (mut site, mut alice, mut bob) = Site::new(&[(SKILLS, &[]), (NAMED, &[])]);
+    site.push(&mut alice, &[skill(1, "old", 0)]);
+    site.pull(&mut alice);
+    site.pull(&mut bob);
+    site.ms = 100;
+    site.push(&mut alice, &[deleted("skills", 1)]);
+    site.ms = 50;
+    site.push(&mut bob, &[renamed(1, "bob's"), named(2, "bob's")]);
+    assert_eq!(site.rows(), [] as [u8; 0]);
+}
+
+#[test]
+fn a_reference_by_a_former_key_means_the_row_that_takes_it_next() {
+    let (mut site, mut alice, mut bob) = Site::new(&[(SKILLS, &[]), (NAMED, &[])]);
+    site.push(&mut alice, &[skill(1, "a", 0)]);
+    site.pull(&mut alice);
+    site.pull(&mut bob);
+    site.push(&mut alice, &[renamed(1, "b")]);
+    site.push(&mut bob, &[named(2, "a")]);
+    assert_eq!(cell(&site.view(), 2, "skill"), Some(t("b")));
+    site.push(&mut alice, &[skill(3, "a", 0)]);
+    assert_eq!(cell(&site.view(), 2, "skill"), Some(t("a")));
+}
+
+#[test]
+fn a_row_does_not_fall_back_on_a_parent_that_is_gone() {
+    let (mut site, mut alice, mut bob) = Site::new(&[(PLACES, &[]), (SEATS, &[])]);
+    site.push(&mut alice, &[place(1), place(2), seat(3, 1, "x"), seat(4, 2, "y")]);
+    site.pull(&mut alice);
+    site.pull(&mut bob);
+    site.push(&mut alice, &[("seats", 4, Some(vec![("name", t("x"))]))]);
+    let move_out = [("seats", 3, Some(vec![("place", at(2))])), deleted("places", 1)];
+    let ack = site.push(&mut bob, &move_out);
+    assert!(ack.notices[0].contains("withheld"), "{:?}", ack.notices);
+    assert_eq!(site.rows(), [2, 4]);
+    site.push(&mut alice, &[deleted("seats", 4)]);
+    assert_eq!(cell(&site.view(), 3, "place"), Some(at(2)), "it has what was written once that is free");
+}
