@@ -131,3 +131,22 @@ fn a_row_does_not_fall_back_on_a_parent_that_is_gone() {
     site.push(&mut alice, &[deleted("seats", 4)]);
     assert_eq!(cell(&site.view(), 3, "place"), Some(at(2)), "it has what was written once that is free");
 }
+
+#[test]
+fn a_row_that_references_itself_by_its_key_goes_on_doing_so() {
+    let own = "CREATE TABLE own(id INTEGER PRIMARY KEY, name TEXT UNIQUE, me TEXT REFERENCES own(name))";
+    let (mut site, mut alice, _) = Site::new(&[(own, &[])]);
+    site.push(&mut alice, &[("own", 1, Some(vec![("name", t("a")), ("me", t("a"))]))]);
+    site.pull(&mut alice);
+    site.push(&mut alice, &[("own", 1, Some(vec![("name", t("b"))]))]);
+    assert_eq!(cell(&site.view(), 1, "me"), Some(t("b")));
+}
+
+#[test]
+fn the_same_is_told_once_however_many_rows_it_is_true_of() {
+    let (mut site, mut alice, mut bob) = Site::new(&[(SKILLS, &[])]);
+    site.push(&mut alice, &[skill(1, "a", 0), skill(2, "b", 0)]);
+    site.pull(&mut bob);
+    let ack = site.push(&mut bob, &[skill(3, "a", 0), skill(4, "b", 0)]);
+    assert_eq!(ack.notices.len(), 1, "{:?}", ack.notices);
+}

@@ -88,13 +88,17 @@ fn a_reference_is_by_the_key_that_it_names() {
         ["CREATE UNIQUE INDEX pairs ON p(a, b)", "CREATE UNIQUE INDEX some ON p(b) WHERE both IS NULL"];
     let by_a = "CREATE TABLE by_a(id INTEGER PRIMARY KEY, p TEXT REFERENCES p(a))";
     let by_b = "CREATE TABLE by_b(id INTEGER PRIMARY KEY, p TEXT REFERENCES p(b))";
-    let (mut site, mut alice, mut bob) = Site::new(&[(parent, &index), (by_a, &[]), (by_b, &[])]);
+    let by_both = "CREATE TABLE by_both(id INTEGER PRIMARY KEY, p, q, FOREIGN KEY(p, q) REFERENCES p(a, b))";
+    let tables: [(&str, &[&str]); 4] = [(parent, &index), (by_a, &[]), (by_b, &[]), (by_both, &[])];
+    let (mut site, mut alice, mut bob) = Site::new(&tables);
     site.push(&mut alice, &[("p", 1, Some(vec![("a", t("a")), ("b", t("b"))]))]);
     site.pull(&mut alice);
     site.pull(&mut bob);
     site.push(&mut alice, &[("p", 1, Some(vec![("a", t("new a")), ("b", t("new b"))]))]);
     let child = |table, row, value| (table, row, Some(vec![("p", t(value))]));
     site.push(&mut bob, &[child("by_a", 2, "a"), child("by_b", 3, "b")]);
+    site.push(&mut bob, &[("by_both", 4, Some(vec![("p", t("a")), ("q", t("b"))]))]);
     let view = site.view();
     assert_eq!((cell(&view, 2, "p"), cell(&view, 3, "p")), (Some(t("new a")), Some(t("new b"))));
+    assert_eq!((cell(&view, 4, "p"), cell(&view, 4, "q")), (Some(t("new a")), Some(t("new b"))));
 }

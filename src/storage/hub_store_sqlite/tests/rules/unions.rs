@@ -51,3 +51,19 @@ fn one_of_three_united_rows_parts_with_its_key_and_the_others_stay_one() {
         assert_eq!(cell(&view, renamer, "name"), Some(t("mine")));
     }
 }
+
+#[test]
+fn who_withdraws_its_row_gets_what_the_others_keep_whole_once() {
+    let (mut site, mut alice, mut bob) = Site::new(&[(SKILLS, &[])]);
+    site.push(&mut alice, &[skill(1, "retry", 5)]);
+    alice.cursor = 1;
+    site.push(&mut bob, &[skill(2, "retry", 7)]);
+    let since = bob.pull(&mut site.store, &[]).cursor;
+    site.push(&mut alice, &[deleted("skills", 1)]);
+    alice.cursor = since;
+    let is_whole = |told: &Pulled| told.updates.iter().find(|it| it.id.0[0] == 1).map(|it| it.whole);
+    let told = alice.pull(&mut site.store, &[]);
+    assert_eq!(is_whole(&told), Some(true), "it has dropped the row");
+    site.push(&mut bob, &[("skills", 1, Some(vec![("uses", Value::Integer(9).into())]))]);
+    assert_eq!(is_whole(&alice.pull(&mut site.store, &[])), Some(false), "and has it by now");
+}
