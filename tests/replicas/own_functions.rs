@@ -157,7 +157,10 @@ fn a_row_that_the_application_is_writing_is_told_of_once_the_hub_knows_it() {
     b.sync(&mut hub);
     plain.run("CREATE TABLE notes(id INTEGER PRIMARY KEY, title TEXT, body TEXT)");
     plain.run("INSERT INTO notes(title, body) VALUES('Same', 'plain')").sync(&mut hub);
-    b.sync_with(&mut hub, Fate::Complete, &mut |b| drop(b.run("UPDATE notes SET title = 'same'")));
+    let rename = |b: &mut Agent| {
+        b.run("UPDATE notes SET title = 'same'");
+    };
+    b.sync_with(&mut hub, Fate::Complete, &mut { rename });
     for _ in 0..2 {
         settle(&mut hub, &mut [&mut b, &mut plain]);
     }
