@@ -67,3 +67,16 @@ fn who_withdraws_its_row_gets_what_the_others_keep_whole_once() {
     site.push(&mut bob, &[("skills", 1, Some(vec![("uses", Value::Integer(9).into())]))]);
     assert_eq!(is_whole(&alice.pull(&mut site.store, &[])), Some(false), "and has it by now");
 }
+
+#[test]
+fn who_knew_of_the_union_makes_a_new_row_of_the_former_identity() {
+    let (mut site, mut alice, mut bob) = Site::new(&[(SKILLS, &[])]);
+    site.push(&mut alice, &[skill(1, "retry", 5)]);
+    site.push(&mut bob, &[skill(2, "retry", 7)]);
+    site.pull(&mut bob);
+    let ack = site.push(&mut bob, &[skill(2, "retry", 9)]);
+    assert!(ack.notices[0].contains("withheld"), "{:?}", ack.notices);
+    site.push(&mut bob, &[renamed(1, "again")]);
+    let view = site.view();
+    assert_eq!((cell(&view, 1, "name"), cell(&view, 2, "name")), (Some(t("again")), Some(t("retry"))));
+}
