@@ -83,9 +83,12 @@ fn an_expression_over_a_reference_tells_rows_apart() {
 
 #[test]
 fn a_reference_is_by_the_key_that_it_names() {
-    let parent = "CREATE TABLE p(id INTEGER PRIMARY KEY, a TEXT UNIQUE, b TEXT UNIQUE, both TEXT)";
-    let index =
-        ["CREATE UNIQUE INDEX pairs ON p(a, b)", "CREATE UNIQUE INDEX some ON p(b) WHERE both IS NULL"];
+    let parent = "CREATE TABLE p(id INTEGER PRIMARY KEY, a TEXT, b TEXT, gone, UNIQUE(a, b))";
+    let index = [
+        "CREATE UNIQUE INDEX each_a ON p(a)",
+        "CREATE UNIQUE INDEX each_b ON p(b)",
+        "CREATE UNIQUE INDEX some ON p(b) WHERE gone IS NULL",
+    ];
     let by_a = "CREATE TABLE by_a(id INTEGER PRIMARY KEY, p TEXT REFERENCES p(a))";
     let by_b = "CREATE TABLE by_b(id INTEGER PRIMARY KEY, p TEXT REFERENCES p(b))";
     let by_both = "CREATE TABLE by_both(id INTEGER PRIMARY KEY, p, q, FOREIGN KEY(p, q) REFERENCES p(a, b))";
