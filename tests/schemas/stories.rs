@@ -268,3 +268,53 @@ fn a_row_whose_life_would_take_its_own_key_from_it_is_withheld() {
         assert_eq!(agent.rows("SELECT reason FROM _federation_quarantine"), Vec::<Vec<Value>>::new());
     }
 }
+
+#[test]
+fn what_references_a_row_by_its_key_follows_it_through_an_exchange_of_keys() {
+    let (mut hub, mut agents) = agents(
+        4,
+        "CREATE TABLE skills(name TEXT PRIMARY KEY COLLATE NOCASE, code TEXT UNIQUE);
+         CREATE TABLE uses(id TEXT PRIMARY KEY, code TEXT REFERENCES skills(code))",
+    );
+    let [a, b, c, d] = &mut agents[..] else { unreachable!() };
+    d.slice = 1;
+    d.sync(&mut hub);
+    d.run("INSERT INTO skills VALUES('B', 'deploy'); INSERT INTO uses VALUES('use', 'deploy')");
+    c.run("INSERT INTO skills VALUES('A', '')").sync(&mut hub);
+    d.sync(&mut hub);
+    // The two skills are one, by the code of one and the name of the other, and A is free.
+    a.run("INSERT INTO skills VALUES('b', '')").sync(&mut hub);
+    b.run("INSERT INTO skills VALUES('a', 'a')").sync(&mut hub);
+    for _ in 0..2 {
+        for agent in &mut agents {
+            assert_eq!(agent.sync(&mut hub).quarantined, 0);
+        }
+    }
+    for agent in &mut agents {
+        let rows = "SELECT name, (SELECT count(*) FROM uses WHERE code = skills.code) FROM skills ORDER BY 1";
+        let row = |name: &str, uses| vec![Value::Text(name.into()), Value::Integer(uses)];
+        assert_eq!(agent.rows(rows), [row("a", 0), row("B", 1)]);
+    }
+}
+
+#[test]
+fn what_references_a_key_that_another_row_has_taken_over_means_that_one() {
+    let (mut hub, mut agents) = agents(
+        2,
+        "CREATE TABLE skills(name TEXT PRIMARY KEY, code TEXT UNIQUE);
+         CREATE TABLE uses(id TEXT PRIMARY KEY,
+           code TEXT REFERENCES skills(code) DEFERRABLE INITIALLY DEFERRED)",
+    );
+    let [a, b] = &mut agents[..] else { unreachable!() };
+    b.slice = 1;
+    a.run("INSERT INTO skills VALUES('A', 'a'), ('B', 'b'); INSERT INTO uses VALUES('use', 'a')");
+    a.sync(&mut hub);
+    b.sync(&mut hub);
+    a.run("BEGIN; UPDATE skills SET code = 'c' WHERE name = 'A'; UPDATE skills SET code = 'a' WHERE name = 'B';");
+    a.run("UPDATE skills SET code = 'b' WHERE name = 'A'; COMMIT").sync(&mut hub);
+    b.sync(&mut hub);
+    for agent in [a, b] {
+        let used = "SELECT name FROM uses JOIN skills USING(code)";
+        assert_eq!(agent.rows(used), [[Value::Text("B".into())]]);
+    }
+}
