@@ -29,7 +29,14 @@ impl Applier<'_> {
         loser: RowId,
         (survivor, position): (RowId, Seq),
     ) -> Result<Outcome, SqlError> {
-        let Some(mut lost) = Entry::by_id(sql, table, loser)? else { return Ok(Outcome::Unchanged) };
+        let Some(mut lost) = Entry::by_id(sql, table, loser)? else {
+            // The application may yet make a row with the key that this identity came from. That is a row of its
+            // own then, also if the pull breaks off before the survivor has come.
+            if matches!(table.key, Key::Natural(_)) {
+                alias(sql, table, loser, survivor)?;
+            }
+            return Ok(Outcome::Unchanged);
+        };
         if lost.id == survivor {
             return Ok(Outcome::Unchanged);
         }

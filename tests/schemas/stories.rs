@@ -318,3 +318,21 @@ fn what_references_a_key_that_another_row_has_taken_over_means_that_one() {
         assert_eq!(agent.rows(used), [[Value::Text("B".into())]]);
     }
 }
+
+#[test]
+fn a_row_made_with_the_key_of_one_that_is_another_now_is_a_row_of_its_own() {
+    let (mut hub, mut agents) = agents(4, "CREATE TABLE skills(name TEXT PRIMARY KEY COLLATE NOCASE, why)");
+    let [a, b, c, d] = &mut agents[..] else { unreachable!() };
+    a.run("INSERT INTO skills VALUES('B', 'a')").sync(&mut hub);
+    b.run("INSERT INTO skills VALUES('b', 'b')").sync(&mut hub);
+    a.sync(&mut hub);
+    a.run("UPDATE skills SET why = 'later'").sync(&mut hub);
+    // It hears that b is B, and of B only after it has made a row b itself.
+    c.slice = 1;
+    c.sync_with(&mut hub, Fate::InterruptedPull(1), &mut |_| {});
+    c.run("INSERT INTO skills VALUES('b', 'c')");
+    for agent in [c, a, b, d] {
+        assert_eq!(agent.sync(&mut hub).quarantined, 0);
+        assert_eq!(agent.rows("SELECT count(*) FROM skills"), [[Value::Integer(1)]]);
+    }
+}
