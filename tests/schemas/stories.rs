@@ -336,3 +336,27 @@ fn a_row_made_with_the_key_of_one_that_is_another_now_is_a_row_of_its_own() {
         assert_eq!(agent.rows("SELECT count(*) FROM skills"), [[Value::Integer(1)]]);
     }
 }
+
+#[test]
+fn what_references_a_row_of_a_union_is_what_the_hub_says_once_another_row_has_its_key() {
+    let (mut hub, mut agents) = agents(
+        2,
+        "CREATE TABLE skills(name TEXT PRIMARY KEY, code TEXT UNIQUE);
+         CREATE TABLE uses(id INTEGER PRIMARY KEY, skill TEXT REFERENCES skills(name))",
+    );
+    let [a, b] = &mut agents[..] else { unreachable!() };
+    a.sync(&mut hub);
+    a.run("INSERT INTO skills VALUES('B', 'deploy')");
+    b.run("INSERT INTO skills VALUES('A', 'deploy'); INSERT INTO uses VALUES(1, 'A')").sync(&mut hub);
+    b.run("UPDATE skills SET code = ''");
+    // Its B is A, which it does not have under that name, and makes.
+    a.sync(&mut hub);
+    a.run("INSERT INTO skills VALUES('A', 'long')");
+    for _ in 0..3 {
+        a.sync(&mut hub);
+        b.sync(&mut hub);
+    }
+    let used = "SELECT skill FROM uses";
+    assert_eq!(a.rows(used), b.rows(used));
+    assert_eq!(a.rows("SELECT * FROM skills ORDER BY 1"), b.rows("SELECT * FROM skills ORDER BY 1"));
+}
