@@ -59,6 +59,7 @@ fn a_row_is_in_a_partial_index_where_its_condition_is_no_zero() {
         (real(0.0), &[1, 2]),
         (null(), &[1, 2]),
         (t("light"), &[1, 2]),
+        (t("1 kg"), &[1]),
     ] {
         let (mut site, mut alice, mut bob) = Site::new(&[(table, &index)]);
         let row = |row| ("t", row, Some(vec![("v", t("x")), ("weight", weight.clone())]));

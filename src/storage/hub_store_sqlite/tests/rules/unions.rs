@@ -80,3 +80,15 @@ fn who_knew_of_the_union_makes_a_new_row_of_the_former_identity() {
     let view = site.view();
     assert_eq!((cell(&view, 1, "name"), cell(&view, 2, "name")), (Some(t("again")), Some(t("retry"))));
 }
+
+#[test]
+fn what_a_row_leaves_behind_by_being_made_again_is_what_was_written_to_it() {
+    let (mut site, mut alice, mut bob) = Site::new(&[(SKILLS, &[])]);
+    site.push(&mut alice, &[skill(1, "retry", 5)]);
+    site.push(&mut bob, &[skill(2, "retry", 7)]);
+    assert_eq!(cell(&site.view(), 1, "uses"), Some(Value::Integer(7).into()));
+    site.pull(&mut bob);
+    // Who knows that its row is another one by now has made a new row of that identity.
+    site.push(&mut bob, &[skill(2, "retry", 9)]);
+    assert_eq!(cell(&site.view(), 1, "uses"), Some(Value::Integer(5).into()));
+}
