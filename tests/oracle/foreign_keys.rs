@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use crate::pushes::{Step, play};
+use crate::pushes::{Step, config, play};
 
 /// The rows of each table.
 const ROWS: u8 = 3;
@@ -67,13 +67,6 @@ fn case() -> impl Strategy<Value = (Vec<String>, Vec<Step>)> {
         2 => (0..4_usize).prop_map(Step::Pull),
     ];
     (schema(), prop::collection::vec(step, 1..25))
-}
-
-/// The same cases each time, unless the environment names another beginning (`FEDERATION_SEED`).
-fn config() -> ProptestConfig {
-    let seed = std::env::var("FEDERATION_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    let rng_seed = proptest::test_runner::RngSeed::Fixed(seed);
-    ProptestConfig { cases: 300, rng_seed, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 proptest! {

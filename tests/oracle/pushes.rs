@@ -11,6 +11,7 @@ use federation_hub::storage::choice::{Choice, SyncOptions};
 use federation_hub::storage::driver::Sql;
 use federation_hub::storage::hub_store::HubStore;
 use federation_hub::storage::sqlite_driver::RusqliteSql;
+use proptest::prelude::ProptestConfig;
 use rusqlite::Connection;
 
 use crate::hub::{Heard, Hub};
@@ -26,6 +27,14 @@ pub enum Step {
     Push(usize, Vec<(u64, String)>),
     /// A replica takes over all that there is.
     Pull(usize),
+}
+
+/// The same cases each time, unless the environment names another beginning (`FEDERATION_SEED`) or number (`PROPTEST_CASES`).
+pub fn config() -> ProptestConfig {
+    let seed = std::env::var("FEDERATION_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let rng_seed = proptest::test_runner::RngSeed::Fixed(seed);
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|it| it.parse().ok()).unwrap_or(300);
+    ProptestConfig { cases, rng_seed, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 struct Replica {

@@ -196,6 +196,19 @@ impl<'a> Deriver<'a> {
         self.settle()
     }
 
+    /// The merge of what was written to a row, and to those that are one with it.
+    fn merged(&mut self, no: i64) -> Result<RowState, StoreError> {
+        self.rows.load(no)?;
+        let members = self.members(no)?;
+        if members.len() == 1 {
+            return Ok(self.rows.get(no)?.raw.clone());
+        }
+        let table = self.rows.get(no)?.table;
+        let merge = self.rules.table(table).map(|rules| rules.merge.clone()).unwrap_or_default();
+        let raw = members.iter().map(|no| self.rows.get(*no).map(|row| &row.raw));
+        Ok(RowState::united(raw.collect::<Result<Vec<_>, _>>()?, &merge))
+    }
+
     /// Merges what was written to a row, and looks up what it references.
     fn prepare(&mut self, no: i64) -> Result<(), StoreError> {
         self.rows.load(no)?;
@@ -203,21 +216,15 @@ impl<'a> Deriver<'a> {
         let row = self.rows.get(no)?;
         let (table, is_new) = (row.table, self.births.contains_key(&no));
         let withheld = self.works.get(&no).map_or(row.withheld, |work| work.withheld);
-        let merged = if members.len() == 1 {
-            row.raw.clone()
-        } else {
-            let raw = members.iter().map(|no| self.rows.get(*no).map(|row| &row.raw));
-            let raw = raw.collect::<Result<Vec<_>, _>>()?;
-            // Whoever withdrew one of them has dropped the row, which the others may keep alive.
-            let is_withdrawn = |raw: &&RowState| {
-                raw.deleted.as_ref().is_some_and(|it| it.seq > self.since) && !raw.is_alive()
-            };
-            if raw.iter().any(is_withdrawn) {
-                self.dropped.insert(no);
-            }
-            let merge = self.rules.table(table).map(|rules| rules.merge.clone()).unwrap_or_default();
-            RowState::united(raw, &merge)
+        // Whoever withdrew one of them has dropped the row, which the others may keep alive.
+        let is_withdrawn = |raw: &RowState| {
+            raw.deleted.as_ref().is_some_and(|it| it.seq > self.since) && !raw.is_alive()
         };
+        let mut withdrawn = members.iter().filter_map(|no| self.rows.get(*no).ok());
+        if members.len() > 1 && withdrawn.any(|row| is_withdrawn(&row.raw)) {
+            self.dropped.insert(no);
+        }
+        let merged = self.merged(no)?;
         let mut work = Work {
             table,
             alive: merged.is_alive() && !withheld,

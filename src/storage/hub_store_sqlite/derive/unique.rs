@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Deriver, Target};
-use crate::model::{CellValue, ColumnIndex, Op, RowChange, RowId, Seq};
+use crate::model::{CellValue, ColumnIndex, Op, RowChange, RowId, Seq, Stamp};
 use crate::storage::hub_store::StoreError;
 use crate::storage::hub_store_sqlite::key::KeyDigest;
 
@@ -205,11 +205,7 @@ impl Deriver<'_> {
     fn unite(&mut self, no: i64, holder: i64, again: &mut BTreeSet<i64>) -> Result<(), StoreError> {
         let rank = |no: i64| self.rows.get(no).map(|row| (row.born, row.id));
         let (survivor, loser) = if rank(no)? < rank(holder)? { (no, holder) } else { (holder, no) };
-        let (one, other) = (self.canonical_cells(loser)?, self.canonical_cells(survivor)?);
-        let differs = |(column, value): &(&ColumnIndex, &CellValue)| {
-            other.get(column).is_some_and(|known| known != *value)
-        };
-        let conflicts = u32::try_from(one.iter().filter(differs).count()).unwrap_or(u32::MAX);
+        let conflicts = self.conflicts_of_union(no, holder)? + self.conflicts_of_union(holder, no)?;
         self.report.conflicts = self.report.conflicts.saturating_add(conflicts);
         if let Some(rules) = self.rules.table(self.rows.get(no)?.table) {
             self.report.note(format!(
@@ -237,6 +233,33 @@ impl Deriver<'_> {
         again.insert(survivor);
         self.whole.insert(survivor);
         Ok(())
+    }
+
+    /// Counts the cells of a row that this batch made and that are in conflict with those of another one, now that
+    /// the two are one.
+    fn conflicts_of_union(&mut self, new: i64, present: i64) -> Result<u32, StoreError> {
+        let Some(base) = self.births.get(&new).copied() else { return Ok(0) };
+        let present = self.merged(present)?;
+        let row = self.rows.get(new)?;
+        let rules = self.rules.table(row.table);
+        let rule = |column: ColumnIndex| rules.as_ref()?.merge.get(usize::from(column)).copied();
+        let mut count = 0;
+        for (column, cell) in &row.raw.cells {
+            let Some(there) = present.cells.get(column) else { continue };
+            let loses = cell.stamp != Stamp::ZERO && rule(*column).unwrap_or_default().loses();
+            if loses && there.is_concurrent_with(cell.writer, base) && self.differ(&cell.value, &there.value)? {
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Whether two cells show different values, however the rows go that they reference.
+    fn differ(&self, one: &CellValue, other: &CellValue) -> Result<bool, StoreError> {
+        match (one, other) {
+            (CellValue::Ref(one), CellValue::Ref(other)) => Ok(self.canonical(*one)? != self.canonical(*other)?),
+            _ => Ok(one != other),
+        }
     }
 
     /// Puts a row under the identity of another one, or under its own, and has everyone told.
