@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use crate::pushes::{Step, config, play};
 
-/// The rows that each replica can make.
-const ROWS: u8 = 3;
+/// The numbers of the rows that each replica makes. An identity is seldom given twice.
+const NUMBERS: usize = 60;
 
 /// Definitions with two columns, `a` and `b`, of which something is unique.
 fn keys() -> impl Strategy<Value = Vec<String>> {
@@ -26,18 +26,19 @@ fn keys() -> impl Strategy<Value = Vec<String>> {
 /// A statement about one of few rows. A replica makes rows of its own, and changes any.
 fn statement(who: usize) -> impl Strategy<Value = (u64, String)> {
     let value = || prop_oneof![1 => Just("NULL"), 4 => Just("'x'"), 4 => Just("'y'"), 3 => Just("'X'"), 2 => Just("'z'")];
-    let row = |who: usize, at: u8| 10 * who + usize::from(at) + 1;
-    (0..12_u8, 0..ROWS, 0..4_usize, value(), value(), 0..4_i64, 1..4_u64).prop_map(
-        move |(kind, at, whose, a, b, n, later)| {
+    (0..12_u8, 0..NUMBERS, 0..4_usize, value(), value(), 0..4_i64, 1..4_u64).prop_map(
+        move |(kind, at, any, a, b, n, later)| {
+            let new = NUMBERS * who + at + 1;
+            let any = format!("(SELECT id FROM t ORDER BY id LIMIT 1 OFFSET {any})");
             let statement = match kind {
-                0..2 => format!("DELETE FROM t WHERE id = {}", row(whose, at)),
-                2..4 => format!("UPDATE t SET a = {a} WHERE id = {}", row(whose, at)),
-                4..5 => format!("UPDATE t SET b = {b} WHERE id = {}", row(whose, at)),
-                5..6 => format!("UPDATE t SET n = {n} WHERE id = {}", row(whose, at)),
-                6..7 => format!("UPDATE t SET a = {a}, b = {b} WHERE id = {}", row(whose, at)),
+                0..2 => format!("DELETE FROM t WHERE id = {any}"),
+                2..4 => format!("UPDATE t SET a = {a} WHERE id = {any}"),
+                4..5 => format!("UPDATE t SET b = {b} WHERE id = {any}"),
+                5..6 => format!("UPDATE t SET n = {n} WHERE id = {any}"),
+                6..7 => format!("UPDATE t SET a = {a}, b = {b} WHERE id = {any}"),
                 7..8 => format!("UPDATE OR REPLACE t SET a = {a} WHERE a = {b}"),
-                8..9 => format!("INSERT OR REPLACE INTO t VALUES({}, {a}, {b}, {n})", row(who, at)),
-                _ => format!("INSERT INTO t VALUES({}, {a}, {b}, {n})", row(who, at)),
+                8..9 => format!("INSERT OR REPLACE INTO t VALUES({new}, {a}, {b}, {n})"),
+                _ => format!("INSERT INTO t VALUES({new}, {a}, {b}, {n})"),
             };
             (later, statement)
         },

@@ -9,7 +9,7 @@ mod liveness;
 mod local_effects;
 mod unique;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rusqlite::Connection;
@@ -50,8 +50,8 @@ pub struct Deriver<'a> {
     whole: BTreeSet<i64>,
     /// Rows that went with a parent where the batch was made: if they live on, they are needed there whole.
     dropped: BTreeSet<i64>,
-    /// What the author of a row that this batch made had seen.
-    births: HashMap<i64, Seq>,
+    /// Rows that this batch made.
+    births: BTreeSet<i64>,
     /// Rows that were withheld until this batch freed their keys.
     admitted: BTreeSet<i64>,
     /// Rows that this batch made, and whose links were noted.
@@ -142,7 +142,7 @@ impl<'a> Deriver<'a> {
             decided: BTreeSet::new(),
             whole: BTreeSet::new(),
             dropped: BTreeSet::new(),
-            births: HashMap::new(),
+            births: BTreeSet::new(),
             admitted: BTreeSet::new(),
             linked: BTreeSet::new(),
             released: BTreeMap::new(),
@@ -151,9 +151,9 @@ impl<'a> Deriver<'a> {
         })
     }
 
-    /// Notes a row that this batch made, and what its author had seen.
-    pub fn born(&mut self, no: i64, base: Seq) {
-        self.births.insert(no, base);
+    /// Notes a row that this batch made.
+    pub fn born(&mut self, no: i64) {
+        self.births.insert(no);
     }
 
     /// The rows that are one with this one.
@@ -173,7 +173,11 @@ impl<'a> Deriver<'a> {
     /// Derives what is told of the rows that the batch touched, and of those around them.
     pub fn derive(&mut self, touched: &BTreeSet<i64>) -> Result<(), StoreError> {
         for no in touched {
-            self.part(*no)?;
+            // What becomes of one of them can leave another one alone.
+            let entity = self.entity(*no)?;
+            for member in self.members(entity)? {
+                self.part(member)?;
+            }
         }
         let mut round = std::mem::take(&mut self.parted);
         for no in touched {
@@ -197,7 +201,7 @@ impl<'a> Deriver<'a> {
     }
 
     /// The merge of what was written to a row, and to those that are one with it.
-    fn merged(&mut self, no: i64) -> Result<RowState, StoreError> {
+    pub fn merged(&mut self, no: i64) -> Result<RowState, StoreError> {
         self.rows.load(no)?;
         let members = self.members(no)?;
         if members.len() == 1 {
@@ -214,7 +218,7 @@ impl<'a> Deriver<'a> {
         self.rows.load(no)?;
         let members = self.members(no)?;
         let row = self.rows.get(no)?;
-        let (table, is_new) = (row.table, self.births.contains_key(&no));
+        let (table, is_new) = (row.table, self.births.contains(&no));
         let withheld = self.works.get(&no).map_or(row.withheld, |work| work.withheld);
         // Whoever withdrew one of them has dropped the row, which the others may keep alive.
         let is_withdrawn = |raw: &RowState| {

@@ -197,14 +197,24 @@ impl Decision<'_> {
         })
     }
 
-    /// Whether two rows of different replicas were made with this key, each without knowing of the other.
+    /// Whether two rows were made with this key, and all that are one with either by different replicas, each without
+    /// knowing of the other: what one replica has told apart never becomes one.
     fn is_written_twice(&self, row: &RowKey, holder: &RowKey, key: &Key) -> bool {
-        let (one, other) = (self.birth(row), self.birth(holder));
+        let is_apart = |(one, other): (Birth, Birth)| {
+            one.author != other.author && one.base < other.position && other.base < one.position
+        };
+        let (ones, others) = (self.living_members(row), self.living_members(holder));
+        let pairs = ones.iter().flat_map(|one| others.iter().map(move |other| (one, other)));
         self.claims.held[key].1
             && self.is_by_birth(row, key)
-            && one.author != other.author
-            && one.base < other.position
-            && other.base < one.position
+            && pairs.into_iter().all(|(one, other)| is_apart((self.birth(one), self.birth(other))))
+    }
+
+    /// The rows that are one with this one and live by what was written to them; all, if none does.
+    fn living_members(&self, row: &RowKey) -> Vec<RowKey> {
+        let members = self.claims.unions.members(row);
+        let living: Vec<RowKey> = members.iter().filter(|row| self.own[*row].is_alive).cloned().collect();
+        if living.is_empty() { members } else { living }
     }
 
     fn is_by_birth(&self, row: &RowKey, key: &Key) -> bool {

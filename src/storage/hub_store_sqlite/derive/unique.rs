@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Deriver, Target};
-use crate::model::{CellValue, ColumnIndex, Op, RowChange, RowId, Seq, Stamp};
+use crate::model::{CellValue, ColumnIndex, Op, RowChange, RowId, Stamp};
 use crate::storage::hub_store::StoreError;
 use crate::storage::hub_store_sqlite::key::KeyDigest;
 
@@ -182,23 +182,47 @@ impl Deriver<'_> {
         self.rows.load(holder)?;
         let is_holders_by_birth = self.claims.claim(wanted.1)?.is_some_and(|(_, by_birth)| by_birth);
         let by_birth = is_holders_by_birth && self.is_by_birth(no, wanted)?;
-        let (one, other) = (self.rows.get(no)?, self.rows.get(holder)?);
-        let unseen = |base: Option<&Seq>, born| base.is_none_or(|base| *base < born);
-        Ok(by_birth
-            && one.author != other.author
-            && unseen(self.births.get(&no), other.born)
-            && unseen(self.births.get(&holder), one.born))
+        Ok(by_birth && self.are_strangers(no, holder)?)
     }
 
-    /// Whether a row has had a key since it was made.
-    fn is_by_birth(&self, no: i64, (key, digest): WantedKey) -> Result<bool, StoreError> {
+    /// Whether those that are one with a row, and those that are one with another, were all made apart. What one
+    /// replica has told apart never becomes one, whoever else wrote one of them twice.
+    fn are_strangers(&mut self, no: i64, other: i64) -> Result<bool, StoreError> {
+        let (ones, others) = (self.living_members(no)?, self.living_members(other)?);
+        for one in ones {
+            for other in &others {
+                let (a, b) = (self.rows.get(one)?, self.rows.get(*other)?);
+                if a.author == b.author || a.base >= b.born || b.base >= a.born {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// The rows that are one with this one and live by what was written to them; all, if none does.
+    fn living_members(&mut self, no: i64) -> Result<Vec<i64>, StoreError> {
+        let members = self.members(no)?;
+        let is_alive = |no: &i64| self.rows.get(*no).is_ok_and(|row| row.raw.is_alive());
+        let living: Vec<i64> = members.iter().copied().filter(is_alive).collect();
+        Ok(if living.is_empty() { members } else { living })
+    }
+
+    /// Whether a row, or one that is one with it, has had a key since it was made.
+    fn is_by_birth(&mut self, no: i64, (key, digest): WantedKey) -> Result<bool, StoreError> {
         if let Some(was) = self.released.get(&no).and_then(|keys| keys.get(&digest)) {
             return Ok(*was);
         }
-        let row = self.rows.get(no)?;
-        let Some(rules) = self.rules.table(row.table) else { return Ok(false) };
-        let is_first = |column| row.raw.cells.get(column).is_none_or(|cell| cell.seq == row.born);
-        Ok(rules.unique[key].columns.iter().all(is_first))
+        let Some(rules) = self.rules.table(self.rows.get(no)?.table) else { return Ok(false) };
+        for member in self.members(no)? {
+            let row = self.rows.get(member)?;
+            let is_first = |column| row.raw.cells.get(column).is_none_or(|cell| cell.seq == row.born);
+            let is_unchanged = row.raw.is_alive() && rules.unique[key].columns.iter().all(is_first);
+            if is_unchanged && self.own_keys(member)?.contains(&digest) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Makes two rows one, under the identity of the one that was accepted first.
@@ -238,7 +262,9 @@ impl Deriver<'_> {
     /// Counts the cells of a row that this batch made and that are in conflict with those of another one, now that
     /// the two are one.
     fn conflicts_of_union(&mut self, new: i64, present: i64) -> Result<u32, StoreError> {
-        let Some(base) = self.births.get(&new).copied() else { return Ok(0) };
+        if !self.births.contains(&new) {
+            return Ok(0);
+        }
         let present = self.merged(present)?;
         let row = self.rows.get(new)?;
         let rules = self.rules.table(row.table);
@@ -247,7 +273,7 @@ impl Deriver<'_> {
         for (column, cell) in &row.raw.cells {
             let Some(there) = present.cells.get(column) else { continue };
             let loses = cell.stamp != Stamp::ZERO && rule(*column).unwrap_or_default().loses();
-            if loses && there.is_concurrent_with(cell.writer, base) && self.differ(&cell.value, &there.value)? {
+            if loses && there.is_concurrent_with(cell.writer, row.base) && self.differ(&cell.value, &there.value)? {
                 count += 1;
             }
         }
@@ -381,7 +407,10 @@ impl Deriver<'_> {
 
     /// Takes a row out of its union.
     pub fn stand_alone(&mut self, no: i64) -> Result<(), StoreError> {
+        let entity = self.entity(no)?;
         self.set_survivor(no, None)?;
+        // It may have lived by this one alone.
+        self.parted.insert(entity);
         self.whole.insert(no);
         let children = self.children(no)?;
         self.parted.extend(children);
