@@ -65,6 +65,7 @@ fn case() -> impl Strategy<Value = (Vec<String>, Vec<Step>)> {
     let step = prop_oneof![
         3 => push.prop_map(|(who, statements)| Step::Push(who, statements)),
         2 => (0..4_usize).prop_map(Step::Pull),
+        1 => (0..4_usize).prop_map(Step::BreakOff),
     ];
     (schema(), prop::collection::vec(step, 1..25))
 }

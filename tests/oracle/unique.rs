@@ -49,7 +49,7 @@ fn case() -> impl Strategy<Value = (Vec<String>, Vec<Step>)> {
     let push = (0..4_usize).prop_flat_map(|who| {
         prop::collection::vec(statement(who), 1..5).prop_map(move |statements| Step::Push(who, statements))
     });
-    let step = prop_oneof![3 => push, 2 => (0..4_usize).prop_map(Step::Pull)];
+    let step = prop_oneof![6 => push, 4 => (0..4_usize).prop_map(Step::Pull), 1 => (0..4_usize).prop_map(Step::BreakOff)];
     (keys(), prop::collection::vec(step, 1..20))
 }
 

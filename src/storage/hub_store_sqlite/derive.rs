@@ -58,6 +58,8 @@ pub struct Deriver<'a> {
     linked: BTreeSet<i64>,
     /// Keys that rows held before they lost or changed them, and whether they were born with them.
     released: BTreeMap<i64, BTreeMap<KeyDigest, bool>>,
+    /// Keys that rows held together which were parted since.
+    let_go: Vec<(i64, KeyDigest)>,
     /// Rows that were parted from others, and those that reference them.
     parted: BTreeSet<i64>,
     /// Of rows that this batch may have changed by foreign keys only: what they were before.
@@ -146,6 +148,7 @@ impl<'a> Deriver<'a> {
             admitted: BTreeSet::new(),
             linked: BTreeSet::new(),
             released: BTreeMap::new(),
+            let_go: Vec::new(),
             parted: BTreeSet::new(),
             earlier: BTreeMap::new(),
         })

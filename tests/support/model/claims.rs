@@ -49,6 +49,8 @@ pub struct Decision<'a> {
     admitted: BTreeSet<RowKey>,
     /// Keys that rows had when the batch came, and whether they were made with them.
     released: BTreeMap<(RowKey, Key), bool>,
+    /// Keys that nobody has for the moment.
+    freed: BTreeSet<Key>,
     now: Seq,
     conflicts: u32,
 }
@@ -63,6 +65,7 @@ pub fn decide(tenant: &Tenant, touched: &BTreeSet<RowKey>, now: Seq) -> (Claims,
         asked: touched.clone(),
         admitted: BTreeSet::new(),
         released: BTreeMap::new(),
+        freed: BTreeSet::new(),
         now,
         conflicts: 0,
     };
@@ -73,7 +76,7 @@ pub fn decide(tenant: &Tenant, touched: &BTreeSet<RowKey>, now: Seq) -> (Claims,
 impl Decision<'_> {
     fn run(&mut self) {
         self.look();
-        self.part();
+        self.part(&self.asked.clone());
         self.asked = self.asked.iter().map(|row| self.claims.unions.entity(row)).collect();
         for row in &self.asked {
             self.claims.withheld.remove(row);
@@ -110,10 +113,11 @@ impl Decision<'_> {
         View { united, raws, living }
     }
 
-    /// Rows whose own key is no other's any more leave those that they were one with.
-    fn part(&mut self) {
+    /// Of rows that are one with one of these, those whose own key is no other's any more leave.
+    fn part(&mut self, rows: &BTreeSet<RowKey>) {
+        let entities: BTreeSet<RowKey> = rows.iter().map(|row| self.claims.unions.entity(row)).collect();
         let mut rows = self.by_birth(self.own.keys());
-        rows.retain(|row| self.own[row].is_alive);
+        rows.retain(|row| self.own[row].is_alive && entities.contains(&self.claims.unions.entity(row)));
         for row in rows {
             let entity = self.claims.unions.entity(&row);
             let mut others = self.claims.unions.members(&entity);
@@ -128,6 +132,7 @@ impl Decision<'_> {
             let held: Vec<Key> = self.held_by(&entity);
             for key in held {
                 self.release(&key);
+                self.freed.insert(key);
             }
             let heir = self.claims.unions.part(&row, &others, self.now);
             self.asked.extend([row, heir]);
@@ -145,7 +150,7 @@ impl Decision<'_> {
         self.asked.clear();
         let mut view = self.view();
         // What nobody wants any more is free before anybody takes anything.
-        let mut freed: BTreeSet<Key> = BTreeSet::new();
+        let mut freed = std::mem::take(&mut self.freed);
         for (key, (row, _)) in self.claims.held.clone() {
             if !self.wanted(&view, &row).iter().any(|(_, it)| *it == key) {
                 self.release(&key);
@@ -162,15 +167,19 @@ impl Decision<'_> {
         for row in &claimants {
             self.claim(&mut view, row);
         }
-        for key in freed.into_iter().filter(|key| !self.claims.held.contains_key(key)) {
+        freed.retain(|key| !self.claims.held.contains_key(key));
+        for key in freed {
             let waiting = self.claims.waiting.iter().filter(|(it, _)| *it == key).map(|(_, row)| row);
             for row in waiting.cloned().collect::<Vec<_>>() {
                 if self.admitted.insert(row.clone()) {
                     self.claims.withheld.remove(&row);
+                    self.part(&[row.clone()].into());
                     self.asked.insert(row);
                 }
             }
         }
+        // Some may have been united since.
+        self.asked = self.asked.iter().map(|row| self.claims.unions.entity(row)).collect();
     }
 
     /// Gives a row its keys, or what it gets instead of them.

@@ -19,7 +19,7 @@ impl Deriver<'_> {
     /// Decides for some rows, and returns those that are to be looked at again.
     pub(super) fn decide_keys(&mut self, rows: &BTreeSet<i64>) -> Result<BTreeSet<i64>, StoreError> {
         let mut again = BTreeSet::new();
-        let mut freed = Vec::new();
+        let mut freed = std::mem::take(&mut self.let_go);
         // What rows no longer want is free before anybody takes anything: values may be swapped.
         for no in rows {
             let wanted = self.wanted(*no)?;
@@ -65,11 +65,16 @@ impl Deriver<'_> {
                     self.rows.get_mut(no)?.withheld = false;
                     self.works.remove(&no);
                     again.insert(no);
+                    // It may have been one with another row by the value that it fell back on.
+                    for member in self.members(no)? {
+                        self.part(member)?;
+                    }
                 }
             }
             again.extend(self.referencing(&[Target::from(key)].into())?);
             again.extend(self.children(row)?);
         }
+        again.append(&mut self.parted);
         Ok(again)
     }
 
@@ -384,6 +389,7 @@ impl Deriver<'_> {
         }
         for key in self.claims.held_by(entity)? {
             self.release(entity, key)?;
+            self.let_go.push((entity, key));
         }
         let rest: Vec<i64> = self.members(entity)?.into_iter().filter(|member| *member != no).collect();
         self.set_survivor(no, None)?;
