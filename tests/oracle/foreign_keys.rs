@@ -136,3 +136,32 @@ fn a_reference_that_a_delete_cut_is_no_write() {
     ];
     assert_agree("p(id) ON DELETE SET NULL", steps);
 }
+
+#[test]
+fn a_delete_in_its_own_right_of_a_row_that_somebody_gave_a_parent_which_goes_as_well() {
+    let steps: &[(usize, &[&str])] = &[
+        (0, &["INSERT INTO c VALUES(11, 'c', NULL)"]),
+        (0, &["INSERT INTO c VALUES(13, 'c', NULL)"]),
+        (1, &[]),
+        (2, &[]),
+        (0, &["DELETE FROM c WHERE id = 11"]),
+        (1, &["UPDATE c SET p = 11 WHERE id = 13"]),
+        (2, &["DELETE FROM c WHERE id = 13", "DELETE FROM c WHERE id = 11"]),
+    ];
+    assert_agree("c(id) ON DELETE CASCADE", steps);
+}
+
+#[test]
+fn a_delete_that_an_earlier_batch_brought_is_its_parents_as_well() {
+    let steps: &[(usize, &[&str])] = &[
+        (2, &["INSERT INTO c VALUES(12, 'c', NULL)", "INSERT INTO c VALUES(13, 'g', NULL)"]),
+        (3, &[]),
+        (3, &["DELETE FROM c WHERE id = 13"]),
+        (2, &["UPDATE c SET p = 12 WHERE id = 13"]),
+        (3, &["DELETE FROM c WHERE id = 12"]),
+        (2, &["DELETE FROM c WHERE id = 12", "INSERT INTO c VALUES(13, 'again', NULL)"]),
+    ];
+    for clause in ["CASCADE", "RESTRICT"] {
+        assert_agree(&format!("c(id) ON DELETE {clause}"), steps);
+    }
+}

@@ -224,9 +224,8 @@ impl<'a> Deriver<'a> {
         let (table, is_new) = (row.table, self.births.contains(&no));
         let withheld = self.works.get(&no).map_or(row.withheld, |work| work.withheld);
         // Whoever withdrew one of them has dropped the row, which the others may keep alive.
-        let is_withdrawn = |raw: &RowState| {
-            raw.deleted.as_ref().is_some_and(|it| it.seq > self.since) && !raw.is_alive()
-        };
+        let is_withdrawn =
+            |raw: &RowState| raw.deleted.as_ref().is_some_and(|it| it.seq > self.since) && !raw.is_alive();
         let mut withdrawn = members.iter().filter_map(|no| self.rows.get(*no).ok());
         if members.len() > 1 && withdrawn.any(|row| is_withdrawn(&row.raw)) {
             self.dropped.insert(no);

@@ -124,8 +124,9 @@ impl Decision<'_> {
             others.retain(|other| *other != row && self.own[other].is_alive);
             let others = self.by_birth(&others);
             let own = self.keys_of(&row, &self.own);
-            let is_shared =
-                |other: &RowKey| self.keys_of(other, &self.own).iter().any(|(_, key)| own.iter().any(|(_, it)| it == key));
+            let is_shared = |other: &RowKey| {
+                self.keys_of(other, &self.own).iter().any(|(_, key)| own.iter().any(|(_, it)| it == key))
+            };
             if others.is_empty() || others.iter().any(is_shared) {
                 continue;
             }
@@ -292,7 +293,11 @@ impl Decision<'_> {
         let before = self.tenant.claims().shown.get(row);
         let mut changed = Row::new();
         for column in &columns {
-            let Some(told) = before.and_then(|row| row.get(column)).map(|told| self.claims.unions.value(told)) else { continue };
+            let Some(told) =
+                before.and_then(|row| row.get(column)).map(|told| self.claims.unions.value(told))
+            else {
+                continue;
+            };
             if present.get(column) != Some(&told) {
                 changed.insert(column.clone(), told);
             }

@@ -25,8 +25,7 @@ pub struct Living {
 pub fn derive(schema: &Schema, raws: &Raws, withheld: &BTreeSet<RowKey>) -> Living {
     let family = Family { schema, raws };
     let is_written_alive = |(row, raw): &(&RowKey, &Raw)| raw.is_alive && !withheld.contains(*row);
-    let born: BTreeSet<RowKey> =
-        raws.iter().filter(is_written_alive).map(|(key, _)| key.clone()).collect();
+    let born: BTreeSet<RowKey> = raws.iter().filter(is_written_alive).map(|(key, _)| key.clone()).collect();
     let kept = family.kept(&born, withheld);
     let mut living = Living { rows: born.union(&kept).cloned().collect(), values: BTreeMap::new() };
     // What is kept has living parents, unless one is withheld.

@@ -106,7 +106,8 @@ impl Tenant {
             for (at, target) in targets.iter().enumerate() {
                 let history = self.rows.entry(target.clone()).or_insert_with(|| unborn.clone());
                 history.number = history.number.or(change.number);
-                let done = change.writes.iter().flat_map(|it| entries(header, it, (push, self.batches), position));
+                let done =
+                    change.writes.iter().flat_map(|it| entries(header, it, (push, self.batches), position));
                 // What is done to a value is done once, however many rows are one.
                 history.entries.extend(done.filter(|it| at == 0 || !matches!(it.what, What::Adjust(..))));
             }

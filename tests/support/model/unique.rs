@@ -83,7 +83,8 @@ impl KeyBook {
             let collates = super::schema::has_nocase(sqlite, table, name);
             if collates { " COLLATE NOCASE" } else { "" }
         };
-        let declared = columns.iter().map(|(name, kind)| format!("{} {kind}{}", quoted(name), collation(name)));
+        let declared =
+            columns.iter().map(|(name, kind)| format!("{} {kind}{}", quoted(name), collation(name)));
         let declared = declared.collect::<Vec<_>>().join(", ");
         let copy = quoted(&format!("{table} {index} {declared} {over}").to_ascii_lowercase());
         self.0
@@ -107,7 +108,8 @@ impl KeyBook {
             places.join(", ")
         );
         let insert = || -> i64 {
-            let stored = |name: &String| row.cells.get(name).map_or(types::Value::Null, |it| stored(&it.value));
+            let stored =
+                |name: &String| row.cells.get(name).map_or(types::Value::Null, |it| stored(&it.value));
             let values = params_from_iter(unique.all.iter().map(stored));
             let mut statement = self.0.prepare_cached(&sql).unwrap();
             // To its end: what returns rows is done only then.

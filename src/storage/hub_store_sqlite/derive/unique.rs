@@ -278,7 +278,10 @@ impl Deriver<'_> {
         for (column, cell) in &row.raw.cells {
             let Some(there) = present.cells.get(column) else { continue };
             let loses = cell.stamp != Stamp::ZERO && rule(*column).unwrap_or_default().loses();
-            if loses && there.is_concurrent_with(cell.writer, row.base) && self.differ(&cell.value, &there.value)? {
+            if loses
+                && there.is_concurrent_with(cell.writer, row.base)
+                && self.differ(&cell.value, &there.value)?
+            {
                 count += 1;
             }
         }
@@ -288,7 +291,9 @@ impl Deriver<'_> {
     /// Whether two cells show different values, however the rows go that they reference.
     fn differ(&self, one: &CellValue, other: &CellValue) -> Result<bool, StoreError> {
         match (one, other) {
-            (CellValue::Ref(one), CellValue::Ref(other)) => Ok(self.canonical(*one)? != self.canonical(*other)?),
+            (CellValue::Ref(one), CellValue::Ref(other)) => {
+                Ok(self.canonical(*one)? != self.canonical(*other)?)
+            }
             _ => Ok(one != other),
         }
     }
