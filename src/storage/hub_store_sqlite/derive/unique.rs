@@ -8,12 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Deriver, Target};
-use crate::model::{CellValue, ColumnIndex, Op, RowChange, RowId, Stamp};
+use crate::model::{CellValue, ColumnIndex, Op, RowChange};
 use crate::storage::hub_store::StoreError;
 use crate::storage::hub_store_sqlite::key::KeyDigest;
 
 /// Which of a table's unique keys, and its value.
-type WantedKey = (usize, KeyDigest);
+pub(super) type WantedKey = (usize, KeyDigest);
 
 impl Deriver<'_> {
     /// Decides for some rows, and returns those that are to be looked at again.
@@ -79,12 +79,11 @@ impl Deriver<'_> {
     }
 
     /// The keys that a row must have to itself.
-    fn wanted(&mut self, no: i64) -> Result<Vec<WantedKey>, StoreError> {
+    pub(super) fn wanted(&mut self, no: i64) -> Result<Vec<WantedKey>, StoreError> {
         let stands = self.rows.get(no)?.stands_for_itself();
         let work = self.works.get(&no).filter(|work| stands && work.alive && !work.withheld);
-        Ok(work
-            .map(|work| self.rules.keys_of(work.table, &work.merged, &|c| work.value(c)))
-            .unwrap_or_default())
+        let Some(work) = work else { return Ok(Vec::new()) };
+        self.rules.keys_of(self.claims, work.table, &work.merged, &|column| work.value(column))
     }
 
     /// Notes the keys that the author of a change saw in its row, if other writes won over it: its rows may
@@ -107,7 +106,8 @@ impl Deriver<'_> {
         }
         let known = row.raw.cells.iter().map(|(column, cell)| (*column, &cell.value));
         let seen = self.canonical_values(known.chain(written))?;
-        for (_, key) in self.rules.keys_of(row.table, &row.raw, &|column| seen.get(&column).cloned()) {
+        let seen = |column| seen.get(&column).cloned();
+        for (_, key) in self.rules.keys_of(self.claims, row.table, &row.raw, &seen)? {
             self.note_meant(key, no)?;
         }
         Ok(())
@@ -134,8 +134,8 @@ impl Deriver<'_> {
         }
         let written = work.merged.cells.iter().map(|(column, cell)| (*column, &cell.value));
         let written = self.canonical_values(written)?;
-        for (_, key) in self.rules.keys_of(work.table, &work.merged, &|column| written.get(&column).cloned())
-        {
+        let written = |column| written.get(&column).cloned();
+        for (_, key) in self.rules.keys_of(self.claims, work.table, &work.merged, &written)? {
             if self.note_meant(key, no)? {
                 again.extend(self.referencing(&[Target::from(key)].into())?);
             }
@@ -175,7 +175,7 @@ impl Deriver<'_> {
     }
 
     /// Frees a key, and remembers that the row had it: it may fall back on it.
-    fn release(&mut self, no: i64, key: KeyDigest) -> Result<(), StoreError> {
+    pub(super) fn release(&mut self, no: i64, key: KeyDigest) -> Result<(), StoreError> {
         let by_birth = self.claims.claim(key)?.is_some_and(|(_, by_birth)| by_birth);
         self.claims.release(key)?;
         self.released.entry(no).or_default().insert(key, by_birth);
@@ -190,31 +190,8 @@ impl Deriver<'_> {
         Ok(by_birth && self.are_strangers(no, holder)?)
     }
 
-    /// Whether those that are one with a row, and those that are one with another, were all made apart. What one
-    /// replica has told apart never becomes one, whoever else wrote one of them twice.
-    fn are_strangers(&mut self, no: i64, other: i64) -> Result<bool, StoreError> {
-        let (ones, others) = (self.living_members(no)?, self.living_members(other)?);
-        for one in ones {
-            for other in &others {
-                let (a, b) = (self.rows.get(one)?, self.rows.get(*other)?);
-                if a.author == b.author || a.base >= b.born || b.base >= a.born {
-                    return Ok(false);
-                }
-            }
-        }
-        Ok(true)
-    }
-
-    /// The rows that are one with this one and live by what was written to them; all, if none does.
-    fn living_members(&mut self, no: i64) -> Result<Vec<i64>, StoreError> {
-        let members = self.members(no)?;
-        let is_alive = |no: &i64| self.rows.get(*no).is_ok_and(|row| row.raw.is_alive());
-        let living: Vec<i64> = members.iter().copied().filter(is_alive).collect();
-        Ok(if living.is_empty() { members } else { living })
-    }
-
     /// Whether a row, or one that is one with it, has had a key since it was made.
-    fn is_by_birth(&mut self, no: i64, (key, digest): WantedKey) -> Result<bool, StoreError> {
+    pub(super) fn is_by_birth(&mut self, no: i64, (key, digest): WantedKey) -> Result<bool, StoreError> {
         if let Some(was) = self.released.get(&no).and_then(|keys| keys.get(&digest)) {
             return Ok(*was);
         }
@@ -228,88 +205,6 @@ impl Deriver<'_> {
             }
         }
         Ok(false)
-    }
-
-    /// Makes two rows one, under the identity of the one that was accepted first.
-    fn unite(&mut self, no: i64, holder: i64, again: &mut BTreeSet<i64>) -> Result<(), StoreError> {
-        let rank = |no: i64| self.rows.get(no).map(|row| (row.born, row.id));
-        let (survivor, loser) = if rank(no)? < rank(holder)? { (no, holder) } else { (holder, no) };
-        let conflicts = self.conflicts_of_union(no, holder)? + self.conflicts_of_union(holder, no)?;
-        self.report.conflicts = self.report.conflicts.saturating_add(conflicts);
-        if let Some(rules) = self.rules.table(self.rows.get(no)?.table) {
-            self.report.note(format!(
-                "a row of {} was also made by another agent: the two are one row now",
-                rules.name
-            ));
-        }
-        for (_, key) in self.wanted(loser)? {
-            if self.claims.holder(key)?.is_none() {
-                self.claims.note_former(key, loser)?;
-            }
-        }
-        for key in self.claims.held_by(loser)? {
-            self.claims.release(key)?;
-        }
-        again.extend(self.children(loser)?);
-        let identity = self.rows.get(survivor)?.id;
-        for member in self.members(loser)? {
-            self.set_survivor(member, Some(identity))?;
-        }
-        self.has_unions = true;
-        self.works.remove(&loser);
-        self.works.remove(&survivor);
-        again.remove(&loser);
-        again.insert(survivor);
-        self.whole.insert(survivor);
-        Ok(())
-    }
-
-    /// Counts the cells of a row that this batch made and that are in conflict with those of another one, now that
-    /// the two are one.
-    fn conflicts_of_union(&mut self, new: i64, present: i64) -> Result<u32, StoreError> {
-        if !self.births.contains(&new) {
-            return Ok(0);
-        }
-        let present = self.merged(present)?;
-        let row = self.rows.get(new)?;
-        let rules = self.rules.table(row.table);
-        let rule = |column: ColumnIndex| rules.as_ref()?.merge.get(usize::from(column)).copied();
-        let mut count = 0;
-        for (column, cell) in &row.raw.cells {
-            let Some(there) = present.cells.get(column) else { continue };
-            let loses = cell.stamp != Stamp::ZERO && rule(*column).unwrap_or_default().loses();
-            if loses
-                && there.is_concurrent_with(cell.writer, row.base)
-                && self.differ(&cell.value, &there.value)?
-            {
-                count += 1;
-            }
-        }
-        Ok(count)
-    }
-
-    /// Whether two cells show different values, however the rows go that they reference.
-    fn differ(&self, one: &CellValue, other: &CellValue) -> Result<bool, StoreError> {
-        match (one, other) {
-            (CellValue::Ref(one), CellValue::Ref(other)) => {
-                Ok(self.canonical(*one)? != self.canonical(*other)?)
-            }
-            _ => Ok(one != other),
-        }
-    }
-
-    /// Puts a row under the identity of another one, or under its own, and has everyone told.
-    fn set_survivor(&mut self, no: i64, survivor: Option<RowId>) -> Result<(), StoreError> {
-        self.tenant.seq += 1;
-        let position = self.tenant.seq;
-        let row = self.rows.get_mut(no)?;
-        row.survivor = survivor;
-        row.united_at = position;
-        if survivor.is_some() {
-            row.effective = None;
-            row.withheld = false;
-        }
-        self.rows.store(no)
     }
 
     /// Takes the values of a key back to those that were last accepted, or the row out of sight.
@@ -373,87 +268,14 @@ impl Deriver<'_> {
         Ok(())
     }
 
-    /// Parts a row from those that it was united with, if what was written to it gave it another key.
-    pub(super) fn part(&mut self, no: i64) -> Result<(), StoreError> {
-        let entity = self.entity(no)?;
-        let members = self.members(entity)?;
-        if members.len() < 2 || !self.rows.get(no)?.raw.is_alive() {
-            return Ok(());
-        }
-        let own = self.own_keys(no)?;
-        let mut others = Vec::new();
-        let mut shares = false;
-        for member in members.into_iter().filter(|member| *member != no) {
-            if self.rows.get(member)?.raw.is_alive() {
-                shares |= self.own_keys(member)?.iter().any(|key| own.contains(key));
-                others.push(member);
-            }
-        }
-        if shares || others.is_empty() {
-            return Ok(());
-        }
-        for key in self.claims.held_by(entity)? {
-            self.release(entity, key)?;
-            self.let_go.push((entity, key));
-        }
-        let rest: Vec<i64> = self.members(entity)?.into_iter().filter(|member| *member != no).collect();
-        self.set_survivor(no, None)?;
-        let heir = if no == entity { others[0] } else { entity };
-        let identity = self.rows.get(heir)?.id;
-        for member in rest {
-            let survivor = (member != heir).then_some(identity);
-            if self.rows.get(member)?.survivor != survivor {
-                self.set_survivor(member, survivor)?;
-            }
-        }
-        for no in [no, heir] {
-            self.whole.insert(no);
-            self.prepare(no)?;
-            let children = self.children(no)?;
-            self.parted.extend(children);
-            self.parted.insert(no);
-        }
-        Ok(())
-    }
-
-    /// Takes a row out of its union.
-    pub fn stand_alone(&mut self, no: i64) -> Result<(), StoreError> {
-        let entity = self.entity(no)?;
-        self.set_survivor(no, None)?;
-        // It may have lived by this one alone.
-        self.parted.insert(entity);
-        self.whole.insert(no);
-        let children = self.children(no)?;
-        self.parted.extend(children);
-        self.parted.insert(no);
-        Ok(())
-    }
-
-    /// The keys that a row would have by itself, references by a key that was changed since included.
-    fn own_keys(&mut self, no: i64) -> Result<Vec<KeyDigest>, StoreError> {
-        let mut values = self.canonical_cells(no)?;
-        let table = self.rows.get(no)?.table;
-        let Some(rules) = self.rules.table(table) else { return Ok(Vec::new()) };
-        for link in rules.links.iter().filter(|link| link.key.is_some()) {
-            let own = link.columns.iter().map(|column| values.get(column).cloned());
-            let Some(own) = own.collect::<Option<Vec<CellValue>>>() else { continue };
-            if let Some((parent, true)) = self.parent(link, &own, &mut BTreeSet::new())? {
-                let present = self.values_of(parent, &link.parent_columns)?;
-                values.extend(link.columns.iter().copied().zip(present.into_iter().flatten()));
-            }
-        }
-        let keys = self.rules.keys_of(table, &self.rows.get(no)?.raw, &|column| values.get(&column).cloned());
-        Ok(keys.into_iter().map(|(_, digest)| digest).collect())
-    }
-
     /// What was written to a row, with each reference by the identity under which its row goes.
-    fn canonical_cells(&self, no: i64) -> Result<BTreeMap<ColumnIndex, CellValue>, StoreError> {
+    pub(super) fn canonical_cells(&self, no: i64) -> Result<BTreeMap<ColumnIndex, CellValue>, StoreError> {
         self.canonical_values(
             self.rows.get(no)?.raw.cells.iter().map(|(column, cell)| (*column, &cell.value)),
         )
     }
 
-    fn canonical_values<'v>(
+    pub(super) fn canonical_values<'v>(
         &self,
         cells: impl Iterator<Item = (ColumnIndex, &'v CellValue)>,
     ) -> Result<BTreeMap<ColumnIndex, CellValue>, StoreError> {
