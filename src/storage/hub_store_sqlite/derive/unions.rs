@@ -1,6 +1,6 @@
 //! Rows that are one: what was written twice is united, and parted when it is no longer the same.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use super::Deriver;
 use crate::model::{CellValue, ColumnIndex, RowId, Stamp};
