@@ -109,6 +109,7 @@ const SCHEMA: &str = "
         other_seq INTEGER NOT NULL,
         born INTEGER NOT NULL,
         author INTEGER NOT NULL,
+        base INTEGER NOT NULL,
         survivor BLOB,
         united_at INTEGER NOT NULL,
         withheld INTEGER NOT NULL,
