@@ -17,7 +17,11 @@ const HOUR_MS: i64 = 3_600_000;
 /// Does what is due at the hub this much later.
 fn upkeep(hub: &mut Hub, later_ms: i64) {
     let (now_ms, connected) = (hub.clock.now_ms() + later_ms, HashSet::new());
-    while hub.store.upkeep(&Upkeep { now_ms, agent_ttl_ms: HOUR_MS, connected: &connected }).unwrap() {
+    while hub
+        .store
+        .upkeep(&Upkeep { now_ms, wall_ms: now_ms, agent_ttl_ms: HOUR_MS, connected: &connected })
+        .unwrap()
+    {
         hub.store.commit().unwrap();
     }
     hub.store.commit().unwrap();
