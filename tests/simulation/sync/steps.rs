@@ -198,7 +198,8 @@ impl Process {
             Ok(Step::Compared(prints)) => {
                 // Nothing damages a database here, so that nothing may be found to be damaged.
                 if Search::new(&sync.look, &prints).next_step().is_some() {
-                    return Flow::Broken("the self-check finds a difference".into());
+                    let detail = format!("{:?} here, and {prints:?} at the hub", sync.look);
+                    return Flow::Broken(format!("the self-check finds a difference: {detail}"));
                 }
             }
             Ok(Step::Tables(tables)) => {
