@@ -234,10 +234,16 @@ impl HubSide {
         std::mem::take(&mut self.promises)
     }
 
-    /// A number from its file, as far as it is durable; of a tenant.
-    pub fn number(&self, sql: &str, tenant: &str) -> i64 {
+    /// A number of a tenant from the hub's file, as far as it is durable.
+    fn number(&self, sql: &str, tenant: &str) -> i64 {
         let file = Sqlite::open(self.path()).unwrap();
         file.query_row(sql, [tenant], |row| row.get(0)).unwrap()
+    }
+
+    /// How many lines of a table are a tenant's.
+    pub fn count(&self, table: &str, condition: &str, tenant: &str) -> i64 {
+        let own = "tenant = (SELECT id FROM tenant WHERE name = ?1)";
+        self.number(&format!("SELECT count(*) FROM {table} WHERE {own} AND {condition}"), tenant)
     }
 
     /// How far a tenant's order has come.

@@ -43,27 +43,15 @@ impl Simulation {
                 self.processes.iter().filter(|it| it.birth.tenant == tenant && it.state == Life::Up);
             let live = i64::try_from(members.count()).unwrap();
             let tenant = tenant_name(tenant);
-            for (what, sql, most) in [
-                (
-                    "replicas",
-                    "SELECT count(*) FROM replica WHERE tenant = (SELECT id FROM tenant WHERE name = ?1)",
-                    live,
-                ),
-                (
-                    "agents",
-                    "SELECT count(*) FROM agent WHERE tenant = (SELECT id FROM tenant WHERE name = ?1)",
-                    live,
-                ),
-                (
-                    "tombstones",
-                    "SELECT count(*) FROM row_state WHERE dead AND tenant = (SELECT id FROM tenant WHERE name = ?1)",
-                    0,
-                ),
-            ] {
-                let kept = self.hub.number(sql, &tenant);
+            // A dead row that others reference waits for them.
+            let referenced = self.hub.count("link", "true", &tenant);
+            let kept =
+                [("replica", "true", live), ("agent", "true", live), ("row_state", "dead", referenced)];
+            for (table, condition, most) in kept {
+                let kept = self.hub.count(table, condition, &tenant);
                 if kept > most {
                     let detail =
-                        format!("the hub keeps {kept} {what} of {tenant}, where there are {live} agents");
+                        format!("{tenant} has {live} agents, and {kept} lines of {table}, not {most}");
                     return Err(Failure::new("bookkeeping of the hub", detail));
                 }
             }
