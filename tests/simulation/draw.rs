@@ -164,8 +164,9 @@ impl Drawer<'_> {
             0..15 => steps.push(Step::Pass(self.dice.weighed(&[(4, 3), (3, 50), (2, 3_000), (1, 60_000)]))),
             15..40 => {
                 let statements = if self.has(Fault::Schemas) {
+                    let mark = rich::mark(self.marks);
                     self.marks += 1;
-                    rich::mark(self.marks).into_iter().chain([rich::word(self.dice)]).collect()
+                    mark.into_iter().chain([rich::word(self.dice)]).collect()
                 } else {
                     rich::statements(self.dice, &mut self.marks)
                 };
