@@ -17,8 +17,8 @@ use super::check::{CheckRequest, Prints, Range};
 use super::frame;
 use super::hub_request::{AttachRequest, Caller, PullRequest, PushRequest, RegisterRequest, StoreRequest};
 use super::limits::{
-    MAX_BATCHES_IN_FLIGHT, MAX_BYTES_IN_FLIGHT, MAX_CHECK_RANGES, MAX_CHECK_ROWS, MAX_COLUMNS, MAX_ID_BYTES,
-    MAX_TABLES,
+    MAX_BATCHES_IN_FLIGHT, MAX_BYTES_IN_FLIGHT, MAX_CHECK_RANGES, MAX_CHECK_ROWS, MAX_COLLISIONS,
+    MAX_COLUMNS, MAX_ID_BYTES, MAX_TABLES,
 };
 use super::message::{
     Ack, Attach, Attached, Batch, BatchBody, Done, Hello, Refusal, Refused, Rows, SyncBegin, ToAgent, ToHub,
@@ -371,7 +371,10 @@ impl HubExchange {
         if batch.n == 0 || i64::try_from(batch.n).is_err() || !is_consistent(&body) {
             return Err(refused(
                 Refusal::Protocol,
-                format!("batch {} names a table or a column that its headers do not", batch.n),
+                format!(
+                    "batch {} names a table or a column that its headers do not, or too many collisions",
+                    batch.n
+                ),
             ));
         }
         self.in_flight.push_back(batch.body.len());
@@ -389,8 +392,12 @@ impl HubExchange {
     }
 }
 
-/// Whether the headers hold every table and column that the rows name.
+/// Whether the headers hold every table and column that is named, and there are not too many collisions.
 fn is_consistent(body: &BatchBody) -> bool {
+    let is_named = |table: u16| body.tables.get(usize::from(table)).is_some();
+    if body.collisions.len() > MAX_COLLISIONS || !body.collisions.iter().all(|it| is_named(it.table)) {
+        return false;
+    }
     body.rows.iter().all(|row| {
         let Some(header) = body.tables.get(usize::from(row.table)) else { return false };
         row.writes.iter().all(|write| match &write.op {

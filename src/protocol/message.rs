@@ -111,6 +111,22 @@ pub struct BatchBody {
     pub tables: Vec<TableHeader>,
     /// The changes.
     pub rows: Vec<RowChange>,
+    /// Rows of others that cannot be applied, because the replica's unique index takes them for the same as another
+    /// one: the hub cannot evaluate every index. At most [`super::limits::MAX_COLLISIONS`].
+    pub collisions: Vec<Collision>,
+}
+
+/// Two rows that a replica's unique index takes for the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collision {
+    /// Their table, by its place in [`BatchBody::tables`].
+    pub table: u16,
+    /// The name of the index.
+    pub index: String,
+    /// The rows.
+    pub rows: (RowId, RowId),
+    /// Up to where the replica had merged when it found them so: a row that the hub has told of since is another.
+    pub base: Seq,
 }
 
 impl Batch {
