@@ -1,6 +1,11 @@
 //! The hub: its conversations as the protocol's state machines, its groups as the engine's, and its store in a
 //! file that outlives it.
 
+mod answers;
+
+use answers::Asked;
+pub use answers::Promise;
+
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -9,13 +14,12 @@ use std::time::Duration;
 use federation_hub::engine::hub_time::HubTime;
 use federation_hub::engine::writer::{Answer, Greeting, Job, Reply, UpkeepJob, run_group};
 use federation_hub::model::{ReplicaId, Seq};
-use federation_hub::protocol::frame::MAX_FRAME_BYTES;
-use federation_hub::protocol::hub_request::{Caller, StoreRequest};
+use federation_hub::protocol::hub_request::Caller;
 use federation_hub::protocol::hub_session::{
     HubExchange, HubSession, Input, Output, SessionInput, SessionOutput,
 };
-use federation_hub::protocol::message::{Done, Refused, ToAgent, ToHub, Welcome};
-use federation_hub::storage::hub_store::{Checked, HubStore, RowSource, StoreError};
+use federation_hub::protocol::message::{Done, ToAgent, ToHub};
+use federation_hub::storage::hub_store::{HubStore, RowSource};
 use federation_hub::storage::hub_store_sqlite::SqliteHubStore;
 use rusqlite::Connection as Sqlite;
 use tempfile::TempDir;
@@ -65,37 +69,6 @@ struct Connection {
     counter: u64,
     /// The replicas that attached, each with its epoch.
     replicas: BTreeMap<ReplicaId, u64>,
-}
-
-/// What an answer is to.
-#[derive(Clone, Copy)]
-struct Asked {
-    replica: ReplicaId,
-    /// The number of a batch.
-    n: u64,
-}
-
-impl Asked {
-    fn of(request: &StoreRequest) -> Self {
-        let replica = match request {
-            StoreRequest::Attach(request) => request.replica,
-            StoreRequest::Register(request) => request.replica,
-            StoreRequest::Push(request) => request.replica,
-            StoreRequest::Check(request) => request.replica,
-            StoreRequest::Pull(request) => request.replica,
-        };
-        let n = if let StoreRequest::Push(request) = request { request.n } else { 0 };
-        Self { replica, n }
-    }
-}
-
-/// That the hub told somebody something that must have been durable by then.
-#[derive(Debug)]
-pub enum Promise {
-    /// A batch of a tenant's replica was accepted.
-    Batch(String, ReplicaId, u64),
-    /// The tenant's order came so far.
-    Position(String, Seq),
 }
 
 #[derive(Default)]
@@ -405,81 +378,5 @@ impl HubSide {
             }
         }
         !is_dead
-    }
-
-    /// Notes what an answer promises.
-    fn note(&mut self, id: ConnectionId, asked: Asked, reply: &Reply) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        let Some(caller) = &connection.caller else { return };
-        match reply {
-            Reply::Attached(Ok(attached)) => {
-                connection.replicas.insert(asked.replica, attached.epoch);
-            }
-            Reply::Pushed(Ok(_)) => {
-                self.promises.push(Promise::Batch(caller.tenant.clone(), asked.replica, asked.n));
-            }
-            Reply::Pulled(Ok(snapshot)) => {
-                self.promises.push(Promise::Position(caller.tenant.clone(), snapshot.done.cursor));
-            }
-            _ => {}
-        }
-    }
-
-    fn welcome(&mut self, id: ConnectionId, answer: Answer<Greeting>) {
-        let (Some(store), Some(connection)) = (&self.store, self.connections.get_mut(&id)) else { return };
-        let welcome = answer.map(|Greeting { hub_now_ms, counter }| Welcome {
-            hub_now_ms,
-            incarnation: store.incarnation(),
-            counter,
-            max_frame_bytes: u32::try_from(MAX_FRAME_BYTES).unwrap(),
-        });
-        connection.session.handle(SessionInput::Welcomed(welcome.map_err(Refused::from)));
-        self.pump_session(id);
-    }
-
-    fn answer(&mut self, id: ConnectionId, stream_id: StreamId, reply: Reply) {
-        let found = self.connections.get_mut(&id).and_then(|it| it.streams.get_mut(&stream_id));
-        let Some(stream) = found else { return };
-        match reply {
-            Reply::Attached(answer) => stream.exchange.handle(Input::Attached(answer.map_err(Refused::from))),
-            Reply::Registered(answer) => {
-                stream.exchange.handle(Input::Registered(answer.map_err(Refused::from)));
-            }
-            Reply::Pushed(answer) => stream.exchange.handle(Input::Pushed(answer.map_err(Refused::from))),
-            Reply::Checked(answer) => {
-                let answer = answer.map(|Checked { rows, prints }| (rows, prints));
-                stream.exchange.handle(Input::Checked(answer.map_err(Refused::from)));
-            }
-            Reply::Pulled(Err(error)) => stream.exchange.handle(Input::Pulled(Err(error.into()))),
-            Reply::Pulled(Ok(snapshot)) => {
-                stream.exchange.handle(Input::PulledTables(snapshot.tables));
-                stream.exchange.handle(Input::PulledRows(snapshot.first));
-                match snapshot.rest {
-                    None => stream.exchange.handle(Input::Pulled(Ok(snapshot.done))),
-                    Some(rest) => {
-                        stream.rest = Some((rest, snapshot.done));
-                        self.acts.push(Act::ReadOn(id, stream_id));
-                    }
-                }
-            }
-        }
-        self.pump(id, stream_id);
-    }
-
-    /// Tells the next chunk of a large pull.
-    pub fn read_on(&mut self, id: ConnectionId, stream_id: StreamId) {
-        let found = self.connections.get_mut(&id).and_then(|it| it.streams.get_mut(&stream_id));
-        let Some(stream) = found else { return };
-        let Some((mut rest, done)) = stream.rest.take() else { return };
-        match rest.next_chunk() {
-            Ok(Some(rows)) => {
-                stream.exchange.handle(Input::PulledRows(rows));
-                stream.rest = Some((rest, done));
-                self.acts.push(Act::ReadOn(id, stream_id));
-            }
-            Ok(None) => stream.exchange.handle(Input::Pulled(Ok(done))),
-            Err(error) => stream.exchange.handle(Input::Pulled(Err(StoreError::into(error)))),
-        }
-        self.pump(id, stream_id);
     }
 }

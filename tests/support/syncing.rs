@@ -5,12 +5,14 @@ use federation_hub::protocol::message::{Ack, Refusal};
 use federation_hub::storage::apply::Incoming;
 use federation_hub::storage::bookkeeping::SentBatch;
 use federation_hub::storage::hub_store::StoreError;
-use federation_hub::storage::replica::{ApplyExtras, CachedCatalog, CollectTurn, Setting, apply_turn, collect_turn};
+use federation_hub::storage::replica::{
+    ApplyExtras, CachedCatalog, CollectTurn, Setting, apply_turn, collect_turn,
+};
 use federation_hub::storage::scratch::prove_harmless;
 
 use super::checking::Asker;
-use super::parts::{Counts, Fate, cut, is_usual, until_free};
-use super::{Agent, Hub};
+use super::parts::{cut, is_usual, until_free};
+use super::{Agent, Counts, Fate, Hub};
 
 impl Agent {
     /// Syncs; `meanwhile` is what the application does between the sending and the applying.

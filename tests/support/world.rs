@@ -4,25 +4,21 @@ pub mod checking;
 pub mod parts;
 mod syncing;
 
-use checking::Asker;
 pub use parts::{Counts, Fate};
-use parts::{cut, is_usual, until_free};
 
 use federation_hub::model::{ReplicaId, Value};
-use federation_hub::protocol::hub_request::{AttachRequest, Caller, PullRequest, RegisterRequest};
-use federation_hub::protocol::message::{Ack, Batch, Contested, Refusal};
+use federation_hub::protocol::hub_request::{AttachRequest, Caller};
+use federation_hub::protocol::message::{Batch, Contested};
 use federation_hub::storage::apply::Incoming;
 use federation_hub::storage::attach::{TurnError, open, reconcile};
-use federation_hub::storage::bookkeeping::SentBatch;
 use federation_hub::storage::choice::SyncOptions;
 use federation_hub::storage::collect::TurnLimits;
 use federation_hub::storage::driver::{Sql, SqlError, SqlErrorKind};
-use federation_hub::storage::hub_store::{HubStore, StoreError};
+use federation_hub::storage::hub_store::HubStore;
 use federation_hub::storage::lease::{Claim, Holder, LEASE_MS};
 use federation_hub::storage::replica::{
-    ApplyExtras, CachedCatalog, CollectTurn, HubClock, Mint, Setting, apply_turn, collect_turn,
+    ApplyExtras, CachedCatalog, HubClock, Mint, Setting, apply_turn, collect_turn,
 };
-use federation_hub::storage::scratch::prove_harmless;
 use rusqlite::Connection;
 use tempfile::TempPath;
 
