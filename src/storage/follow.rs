@@ -9,7 +9,7 @@ use super::apply_row::set_cells;
 use super::catalog::{Key, Table};
 use super::context::Context;
 use super::driver::{Sql, SqlError, ValueRef};
-use super::foreign_keys::{Link, cell, conditions};
+use super::foreign_keys::{Link, cell, conditions, is_parent_here};
 use super::journal::Journal;
 use super::referrers::keys_where;
 use super::rows::{Entry, LocalKey, read_row};
@@ -49,6 +49,10 @@ impl Applier<'_> {
             };
             let (Some(was), Some(now)) = (cells(old), cells(new)) else { continue };
             let Some(child) = self.catalog.table(&link.child).filter(|_| was != now) else { continue };
+            // Where another row has taken over what it was, that one is meant.
+            if is_parent_here(sql, link, &was.iter().map(ValueRef::from).collect::<Vec<_>>())? {
+                continue;
+            }
             for key in referencing(sql, child, link, &was)? {
                 self.lead(sql, item, child, link, &key, &now, depth)?;
             }
