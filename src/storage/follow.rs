@@ -94,7 +94,7 @@ impl Applier<'_> {
         };
         let was = std::mem::replace(&mut entry.key, LocalKey::of(table, &new_key)?);
         entry.update(sql, table, &was)?;
-        self.journal.note(item, table, before, entry.key);
+        self.journal.note(item, (table, entry.id), before, entry.key);
         let rows = (Row { key, cells: &old }, Row { key: &new_key, cells: &new });
         self.follow(sql, item, table, rows, depth + 1)?;
         self.followed.push((table.number, new_key));

@@ -206,7 +206,7 @@ fn put_back(
             && let Some(made) = Entry::by_id(sql, table, update.1.id)?
         {
             let before = member.before.clone().map(|entry| (entry, None));
-            applier.journal.note(member.place, table, before, made.key);
+            applier.journal.note(member.place, (table, made.id), before, made.key);
         }
         return Ok(matches!(outcome, Outcome::Applied | Outcome::Unchanged));
     };
@@ -216,7 +216,7 @@ fn put_back(
     let Some(target) = &member.target else {
         entry.bury();
         entry.update(sql, table, &parked)?;
-        applier.journal.note(member.place, table, was, entry.key);
+        applier.journal.note(member.place, (table, entry.id), was, entry.key);
         return Ok(true);
     };
     if !insert(sql, table, &before.key, *rowid, target)? {
@@ -227,7 +227,7 @@ fn put_back(
         entry.key = LocalKey::of(table, &key)?;
     }
     entry.update(sql, table, &parked)?;
-    applier.journal.note(member.place, table, was, entry.key);
+    applier.journal.note(member.place, (table, entry.id), was, entry.key);
     Ok(true)
 }
 

@@ -358,11 +358,14 @@ impl Deriver<'_> {
 
     /// Takes a row out of its union.
     pub fn stand_alone(&mut self, no: i64) -> Result<(), StoreError> {
+        let left = self.entity(no)?;
         self.set_survivor(no, None)?;
-        self.whole.insert(no);
-        let children = self.children(no)?;
-        self.parted.extend(children);
-        self.parted.insert(no);
+        for no in [no, left] {
+            self.whole.insert(no);
+            let children = self.children(no)?;
+            self.parted.extend(children);
+            self.parted.insert(no);
+        }
         Ok(())
     }
 
