@@ -16,14 +16,14 @@ use tokio::time::{Instant, sleep, timeout};
 use super::clock::wall_now_ms;
 use super::hub::Shared;
 use super::retirement::OwnReplicas;
-use super::writer::Reply;
+use super::writer::{Greeting, Reply};
 use crate::protocol::close_code::{CLOSED, GOODBYE};
 use crate::protocol::frame::{self, FrameError, MAX_FRAME_BYTES};
 use crate::protocol::hub_request::{Caller, PullRequest, StoreRequest};
 use crate::protocol::hub_session::{HubExchange, HubSession, Input, Output, SessionInput, SessionOutput};
 use crate::protocol::limits::MAX_HELLO_BYTES;
 use crate::protocol::message::{Refusal, Refused, Standing, ToAgent, Welcome};
-use crate::storage::hub_store::{Checked, RowSource, Snapshot, StoreError, hub_time_ms};
+use crate::storage::hub_store::{Checked, RowSource, Snapshot, StoreError};
 use crate::transport::{
     Connection, ConnectionLost, FrameReceiver, FrameSender, Handshake, ReceiveError, SendError,
 };
@@ -203,11 +203,11 @@ async fn greet(
 }
 
 async fn welcome(shared: &Shared, caller: Caller) -> Result<Welcome, Refused> {
-    let welcomed = shared.writer.welcome(&Arc::new(caller)).await?;
+    let Greeting { hub_now_ms, counter } = shared.writer.welcome(&Arc::new(caller)).await?;
     Ok(Welcome {
-        hub_now_ms: hub_time_ms(wall_now_ms(), welcomed.highest),
+        hub_now_ms,
         incarnation: shared.writer.incarnation(),
-        counter: welcomed.counter,
+        counter,
         max_frame_bytes: u32::try_from(MAX_FRAME_BYTES).unwrap_or(u32::MAX),
     })
 }

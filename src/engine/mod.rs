@@ -7,6 +7,7 @@ pub mod agent_error;
 pub mod clock;
 pub mod hub;
 mod hub_connection;
+pub mod hub_time;
 pub mod link;
 pub mod resolve;
 mod retirement;

@@ -64,6 +64,8 @@ pub struct SqliteHubStore {
     readers: Option<Arc<ReaderPool>>,
     committed: StoreStats,
     pending: StoreStats,
+    /// The time that was kept last; 0 if that is not known.
+    kept_time_ms: i64,
     /// The rules of tenants that push, each good for the version of its definitions that it was read at.
     rules: HashMap<String, TenantRules>,
     /// What was heard of replicas and is not written down yet.
@@ -86,12 +88,14 @@ impl SqliteHubStore {
             (conn, Some(Arc::new(ReaderPool::new(path, lock))))
         };
         let committed = open::stats(&conn)?;
+        let kept_time_ms = open::kept_time_ms(&conn)?;
         Ok(Self {
             conn,
             incarnation,
             readers,
             committed,
             pending: committed,
+            kept_time_ms,
             rules: HashMap::new(),
             sightings: Sightings::default(),
             sweep: Sweep::default(),
@@ -141,6 +145,8 @@ impl SqliteHubStore {
             let _ = run(&self.conn, "ROLLBACK");
         }
         self.pending = self.committed;
+        // It may have been kept in this group.
+        self.kept_time_ms = 0;
     }
 }
 
@@ -217,6 +223,18 @@ impl HubStore for SqliteHubStore {
             (self.sightings, self.sweep) = (sightings, sweep);
         }
         outcome
+    }
+
+    fn kept_time_ms(&self) -> i64 {
+        self.kept_time_ms
+    }
+
+    fn keep_time(&mut self, now_ms: i64) -> Result<(), StoreError> {
+        self.kept_time_ms = self.write(|conn, _| {
+            conn.prepare_cached("UPDATE hub_time SET kept_ms = max(kept_ms, ?1)")?.execute([now_ms])?;
+            Ok(now_ms)
+        })?;
+        Ok(())
     }
 
     fn commit(&mut self) -> Result<(), StoreError> {
