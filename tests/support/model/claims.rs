@@ -275,9 +275,10 @@ impl Decision<'_> {
             for (column, cell) in &self.own[row].cells {
                 let Some(there) = view.united[present].cells.get(column) else { continue };
                 let is_concurrent = |made: &Entry| made.is_concurrent_with(birth.author, birth.base);
-                let is_plain = is_plain(self.tenant.rule(&row.0)(column)) && cell.stamp != Stamp::ZERO;
+                let is_plain = is_plain(self.tenant.rule(&row.0)(column));
+                let counts = is_plain && (cell.stamp != Stamp::ZERO || there.stamp == Stamp::ZERO);
                 let is_concurrent = there.made_of.iter().any(is_concurrent);
-                count += u32::from(is_plain && is_concurrent && there.value != cell.value);
+                count += u32::from(counts && is_concurrent && there.value != cell.value);
             }
         }
         count

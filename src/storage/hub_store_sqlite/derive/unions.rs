@@ -83,8 +83,10 @@ impl Deriver<'_> {
         let mut count = 0;
         for (column, cell) in &row.raw.cells {
             let Some(there) = present.cells.get(column) else { continue };
-            let loses = cell.stamp != Stamp::ZERO && rule(*column).unwrap_or_default().loses();
-            if loses
+            // What was there before every write is in conflict with what was so as well: one of them is lost.
+            let counts = cell.stamp != Stamp::ZERO || there.stamp == Stamp::ZERO;
+            if counts
+                && rule(*column).unwrap_or_default().loses()
                 && there.is_concurrent_with(cell.writer, row.base)
                 && self.differ(&cell.value, &there.value)?
             {
