@@ -69,7 +69,10 @@ pub fn apply(
     let last = incoming.rows.rows.last().map(|row| row.seq);
     let retry = incoming.done.is_some() && incoming.touches_tables();
     let in_doubt = doubt::is_any(sql)?;
-    applier.is_in_doubt = in_doubt;
+    if in_doubt {
+        // Before any is applied: they are applied one by one or together, or not at all.
+        doubt::confirm(sql, context.catalog, &incoming.rows)?;
+    }
     let asked = if incoming.done.is_some() && in_doubt { refreshed } else { &[] };
     let mut touched: Vec<TableHeader> = incoming.rows.tables.clone();
     touched.extend(asked.iter().map(|name| TableHeader { name: name.clone(), columns: Vec::new() }));
@@ -129,25 +132,13 @@ pub struct Applier<'a> {
     /// Rows that followed another to its new key.
     pub followed: Followed,
     check_quarantine: bool,
-    /// Whether rows are in doubt, so that it counts which the hub tells of.
-    pub is_in_doubt: bool,
 }
 
 impl<'a> Applier<'a> {
     fn new(catalog: &'a Catalog, acked: u64, check_quarantine: bool) -> Self {
         let (resolver, journal) = (Resolver::new(catalog), Journal::default());
         let (is_final, followed) = (false, Followed::new());
-        Self {
-            catalog,
-            acked,
-            resolver,
-            journal,
-            applied: 0,
-            is_final,
-            followed,
-            check_quarantine,
-            is_in_doubt: false,
-        }
+        Self { catalog, acked, resolver, journal, applied: 0, is_final, followed, check_quarantine }
     }
 
     /// Applies rows, each together with what is set aside of it.

@@ -2,7 +2,6 @@
 
 use super::apply::Applier;
 use super::catalog::{Key, Table, quote, quote_list};
-use super::doubt::confirm;
 use super::driver::{Sql, SqlError, ValueRef};
 use super::follow::Row;
 use super::foreign_keys::referencing_child;
@@ -46,9 +45,6 @@ impl Applier<'_> {
             }
             return Ok(Outcome::Refused(format!("this database has no table {}", header.name)));
         };
-        if self.is_in_doubt {
-            confirm(sql, table, update.id)?;
-        }
         if let Some(survivor) = update.united {
             return self.unite(sql, table, update.id, (survivor, update.seq));
         }
@@ -59,8 +55,7 @@ impl Applier<'_> {
             Ok(merged) => merged,
             Err(reason) => return Ok(Outcome::Refused(reason)),
         };
-        let is_outdated = meta.held && meta.cells.iter().any(|cell| cell.pending.is_some());
-        (meta.seen, meta.held, meta.unshared) = (update.seq, false, None);
+        let is_outdated = meta.told(update.seq);
         let outcome = match (entry, is_present, meta.is_alive()) {
             (Some(entry), true, true) => {
                 self.update_row(sql, item, table, entry, meta, &cells, leave_children)
@@ -76,7 +71,6 @@ impl Applier<'_> {
             (None, ..) => Ok(Outcome::Unchanged),
         }?;
         if is_outdated && matches!(outcome, Outcome::Applied | Outcome::Unchanged) {
-            // What the hub made of both, it has not told the author of one of them.
             ask_again(sql, table)?;
         }
         Ok(outcome)

@@ -15,6 +15,7 @@ use super::quarantine::{self, SetAside};
 use super::row_meta::RowMeta;
 use super::rows::{Entry, Sending, read_row};
 use crate::model::{Op, RowId, RowUpdate, Seq, Stamp, TableHeader, Value, Write};
+use crate::protocol::message::Rows;
 
 /// The rows in doubt.
 pub const TABLE: &str = "CREATE TABLE _federation_doubt(tbl INTEGER NOT NULL, id BLOB NOT NULL, \
@@ -88,12 +89,16 @@ pub fn is_any(sql: &mut dyn Sql) -> Result<bool, SqlError> {
     Ok(sql.query_row("SELECT 1 FROM _federation_doubt LIMIT 1", &[])?.is_some())
 }
 
-/// The hub has told of a row.
-pub fn confirm(sql: &mut dyn Sql, table: &Table, id: RowId) -> Result<(), SqlError> {
-    sql.execute(
-        "DELETE FROM _federation_doubt WHERE tbl = ? AND id = ?",
-        &[table.number.into(), ValueRef::Blob(&id.0)],
-    )?;
+/// The hub has told of these rows.
+pub fn confirm(sql: &mut dyn Sql, catalog: &Catalog, told: &Rows) -> Result<(), SqlError> {
+    for update in &told.rows {
+        let header = told.tables.get(usize::from(update.table));
+        let Some(table) = header.and_then(|header| catalog.table(&header.name)) else { continue };
+        sql.execute(
+            "DELETE FROM _federation_doubt WHERE tbl = ? AND id = ?",
+            &[table.number.into(), ValueRef::Blob(&update.id.0)],
+        )?;
+    }
     Ok(())
 }
 

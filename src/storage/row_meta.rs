@@ -117,6 +117,15 @@ impl RowMeta {
         self.forget_sent_adjustments(acked);
     }
 
+    /// Notes that what the hub has told of the row is in it, up to this position. Returns whether the table is to be
+    /// asked for again: of a write here and an update that was set aside, the hub has not told this replica what it
+    /// made of both.
+    pub fn told(&mut self, position: Seq) -> bool {
+        let is_outdated = self.held && self.cells.iter().any(|cell| cell.pending.is_some());
+        (self.seen, self.held, self.unshared) = (position, false, None);
+        is_outdated
+    }
+
     /// Whether the hub cannot have the row: `acked` is the mark of the last batch that it has acknowledged.
     pub fn is_new_to_hub(&self, acked: u64) -> bool {
         self.unshared.is_some_and(|mark| !(1..=acked).contains(&mark))

@@ -15,6 +15,7 @@ use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
 use super::follow::Row;
 use super::incoming::Arrival;
 use super::obstacles::obstacles;
+use super::quarantine::ask_again;
 use super::row_meta::RowMeta;
 use super::rows::{Entry, LocalKey, column_list, key_condition, key_params};
 use crate::model::Value;
@@ -34,6 +35,8 @@ struct Member<'a> {
     /// The row as it is to be; none if it is to be gone.
     target: Option<Vec<Value>>,
     meta: RowMeta,
+    /// Whether the hub is to be asked for the table again.
+    is_outdated: bool,
 }
 
 /// Applies a row that was refused, the one at the place `at`, together with those that are in its way. Returns
@@ -66,6 +69,9 @@ pub fn rotate<'a>(
         }
     }
     applier.journal.bind(noted);
+    if members.iter().any(|member| member.is_outdated) {
+        ask_again(sql, table)?;
+    }
     for member in members {
         applier.applied += 1;
         ahead.done(member.place);
@@ -125,7 +131,7 @@ impl<'a> Member<'a> {
             acked: applier.acked,
         };
         let Ok((mut meta, cells)) = arrival.merge(sql, &mut applier.resolver)? else { return Ok(None) };
-        (meta.seen, meta.held) = (update.1.seq, false);
+        let is_outdated = meta.told(update.1.seq);
         let row = match before.as_ref().filter(|entry| entry.is_present()) {
             Some(entry) => Some(whole_row(sql, table, entry)?),
             None => None,
@@ -140,7 +146,7 @@ impl<'a> Member<'a> {
             }
             cells_before
         });
-        Ok(Some(Self { update, place, before, row, target, meta }))
+        Ok(Some(Self { update, place, before, row, target, meta, is_outdated }))
     }
 }
 
