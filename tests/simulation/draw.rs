@@ -14,6 +14,9 @@ const DAY_MS: i64 = 86_400_000;
 /// How long an agent may be silent where the hub retires agents soon, in ms.
 const SHORT_TTL_MS: i64 = 120_000;
 
+/// One case in so many has random tables. The seed alone says which, so that the others are the same without them.
+const SCHEMAS_EVERY: u64 = 5;
+
 /// A kind of fault. A case has some of them, so that a failing one points to what it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -39,20 +42,6 @@ pub enum Fault {
     Schemas,
 }
 
-/// All but random schemas, in which some rules that span rows are still known to fail in one case of a few hundred:
-/// `tests/schemas` tells of those without any of the faults here.
-pub const USUAL: [Fault; 9] = [
-    Fault::Network,
-    Fault::Death,
-    Fault::Hub,
-    Fault::Clocks,
-    Fault::History,
-    Fault::Company,
-    Fault::Backup,
-    Fault::Retirement,
-    Fault::Drift,
-];
-
 /// Everything.
 pub const ALL: [Fault; 10] = [
     Fault::Network,
@@ -70,8 +59,12 @@ pub const ALL: [Fault; 10] = [
 /// The case of a seed.
 pub fn draw(seed: u64, allowed: &[Fault]) -> Case {
     let mut dice = Dice::new(seed);
-    let faults: Vec<Fault> = allowed.iter().copied().filter(|_| dice.chance(50)).collect();
-    let is_any = faults.contains(&Fault::Schemas);
+    let is_any = allowed.contains(&Fault::Schemas) && seed.is_multiple_of(SCHEMAS_EVERY);
+    let disturbing = allowed.iter().copied().filter(|fault| *fault != Fault::Schemas);
+    let mut faults: Vec<Fault> = disturbing.filter(|_| dice.chance(50)).collect();
+    if is_any {
+        faults.push(Fault::Schemas);
+    }
     let tenants = dice.weighed(&[(3, 1), (2, 2), (1, 3)]);
     let agents = (0..tenants * 2 + dice.below(3)).map(|at| Start {
         tenant: at % tenants,

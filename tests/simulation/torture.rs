@@ -6,7 +6,7 @@
 //! ```
 //!
 //! `--jobs` says how many cases run at once (all cores, if not given), `--faults Network,Hub` which faults may be
-//! drawn (the usual ones, if not given). Every minute it says how far it is. A case that fails is made smaller and
+//! drawn (all, if not given). Every minute it says how far it is. A case that fails is made smaller and
 //! printed at the end; the seeds go on. The last line says what was done; the exit code is 1 if any case failed.
 
 #![expect(clippy::unwrap_used, reason = "a simulation that cannot go on has failed")]
@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use campaign::{Campaign, Outcome};
-use draw::{ALL, Fault, USUAL};
+use draw::{ALL, Fault};
 
 mod campaign;
 mod case;
@@ -85,7 +85,7 @@ impl Wanted {
     fn read(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
         let (mut seed, mut minutes, mut cases) = (1, None, None);
         let mut jobs = std::thread::available_parallelism().map_or(1, usize::from);
-        let mut faults = USUAL.to_vec();
+        let mut faults = ALL.to_vec();
         while let Some(name) = arguments.next() {
             let value = arguments.next().ok_or(USAGE)?;
             let number = || value.parse::<u64>().map_err(|_| format!("{name} {value} is no number: {USAGE}"));
