@@ -161,7 +161,18 @@ fn a_delete_that_an_earlier_batch_brought_is_its_parents_as_well() {
         (3, &["DELETE FROM c WHERE id = 12"]),
         (2, &["DELETE FROM c WHERE id = 12", "INSERT INTO c VALUES(13, 'again', NULL)"]),
     ];
-    for clause in ["CASCADE", "RESTRICT"] {
+    for clause in ["CASCADE", "SET NULL", "RESTRICT"] {
         assert_agree(&format!("c(id) ON DELETE {clause}"), steps);
     }
+}
+
+#[test]
+fn a_reference_that_was_cut_before_its_parent_was_deleted_is_a_write() {
+    let steps: &[(usize, &[&str])] = &[
+        (0, FAMILY),
+        (0, &["UPDATE c SET p = NULL"]),
+        (0, &["DELETE FROM p"]),
+        (0, &["INSERT INTO p VALUES(1, 'again')"]),
+    ];
+    assert_agree("p(id) ON DELETE SET NULL", steps);
 }

@@ -26,7 +26,7 @@ fn keys() -> impl Strategy<Value = Vec<String>> {
 /// A statement about one of few rows. A replica makes rows of its own, and changes any.
 fn statement(who: usize) -> impl Strategy<Value = (u64, String)> {
     let value = || prop_oneof![1 => Just("NULL"), 4 => Just("'x'"), 4 => Just("'y'"), 3 => Just("'X'"), 2 => Just("'z'")];
-    (0..12_u8, 0..NUMBERS, 0..4_usize, value(), value(), 0..4_i64, 1..4_u64).prop_map(
+    (0..13_u8, 0..NUMBERS, 0..4_usize, value(), value(), 0..4_i64, 1..4_u64).prop_map(
         move |(kind, at, any, a, b, n, later)| {
             let new = NUMBERS * who + at + 1;
             let any = format!("(SELECT id FROM t ORDER BY id LIMIT 1 OFFSET {any})");
@@ -38,6 +38,8 @@ fn statement(who: usize) -> impl Strategy<Value = (u64, String)> {
                 6..7 => format!("UPDATE t SET a = {a}, b = {b} WHERE id = {any}"),
                 7..8 => format!("UPDATE OR REPLACE t SET a = {a} WHERE a = {b}"),
                 8..9 => format!("INSERT OR REPLACE INTO t VALUES({new}, {a}, {b}, {n})"),
+                // One row hands its value on, and may have to take it back.
+                9..10 => format!("UPDATE t SET a = {b} WHERE a = {a}; UPDATE t SET a = {a} WHERE id = {any}"),
                 _ => format!("INSERT INTO t VALUES({new}, {a}, {b}, {n})"),
             };
             (later, statement)
@@ -60,4 +62,18 @@ proptest! {
     fn who_has_which_unique_key_follows_from_the_rules((schema, steps) in case()) {
         prop_assert_eq!(play(&schema, &steps), Ok(()));
     }
+}
+
+#[test]
+fn a_row_whose_new_value_is_taken_has_its_former_one_back_before_an_older_row_takes_it() {
+    let schema = ["CREATE TABLE t(id INTEGER PRIMARY KEY, a UNIQUE)".to_owned()];
+    let push = |who, statements: &[&str]| {
+        Step::Push(who, statements.iter().map(|it| (1, (*it).to_owned())).collect())
+    };
+    let steps = [
+        push(0, &["INSERT INTO t VALUES(1, 'older')", "INSERT INTO t VALUES(2, 'former')"]),
+        push(1, &["INSERT INTO t VALUES(61, 'taken')"]),
+        push(0, &["UPDATE t SET a = 'taken' WHERE id = 2", "UPDATE t SET a = 'former' WHERE id = 1"]),
+    ];
+    assert_eq!(play(&schema, &steps), Ok(()));
 }

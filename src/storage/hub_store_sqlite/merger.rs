@@ -125,26 +125,26 @@ impl Merger<'_> {
             return Ok(Err(reason));
         }
         self.contests.add(table, change.id, book.contests)?;
+        let highest = raw.highest().hlc;
+        let earlier = if merged.changed { std::mem::replace(&mut row.raw, raw) } else { row.raw.clone() };
+        let is_free = self.deriver.rules.table(table.table).is_none_or(|rules| rules.is_free());
         if merged.changed {
-            let highest = raw.highest().hlc;
-            let earlier = std::mem::replace(&mut row.raw, raw);
             let has_effective = row.effective.is_some();
             let references = row.raw.cells.values().any(|cell| matches!(cell.value, CellValue::Ref(_)));
             self.deriver.rows.store(no)?;
             let tenant = &mut *self.deriver.tenant;
             tenant.seq = position;
             tenant.highest = tenant.highest.max(highest);
-            let is_free = self.deriver.rules.table(table.table).is_none_or(|rules| rules.is_free());
             // A reference that only the application declares follows a union as well.
             if !is_free || has_effective || references {
                 self.touched.insert(no);
             }
-            let is_new = earlier.cells.is_empty() && earlier.deleted.is_none();
-            if !is_new && !is_free && may_follow(&change.writes) {
-                let (change, rules) = (change.clone(), table.rules.clone());
-                let conflicts = if counts { merged.conflicts } else { 0 };
-                self.deriver.note_earlier(no, Earlier { raw: earlier, change, rules, position, conflicts });
-            }
+        }
+        let is_new = earlier.cells.is_empty() && earlier.deleted.is_none();
+        if !is_new && !is_free && may_follow(&change.writes) {
+            let (change, rules) = (change.clone(), table.rules.clone());
+            let conflicts = if counts { merged.conflicts } else { 0 };
+            self.deriver.note_earlier(no, Earlier { raw: earlier, change, rules, position, conflicts });
         }
         self.deriver.note_overwritten(no, change)?;
         Ok(Ok((merged.changed, merged.conflicts)))

@@ -16,8 +16,10 @@ pub fn forget(tenant: &mut Tenant, push: (u64, u64)) {
     let deleted = tenant.deleted_by(push);
     let raws = tenant.raws(&|_| true);
     let cascaded = cascaded(tenant, &raws, &deleted);
+    let batch = tenant.batches();
+    // A clause's NULL comes with the delete or, if the push is split, after it: one that came before is a write.
     let is_null = |entry: &Entry| {
-        entry.push == push
+        entry.batch == batch
             && matches!(&entry.what, What::Set(_, value) if *value == CellValue::Plain(Value::Null))
     };
     let before = tenant.raws(&|entry| !is_null(entry));

@@ -6,9 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Deriver, LinkRule};
-use crate::model::{
-    CellValue, ColumnIndex, NOBODY, Op, RowChange, RowState, Rule, RuleBook, Seq, Value, Write,
-};
+use crate::model::{CellValue, ColumnIndex, Op, RowChange, RowState, Rule, RuleBook, Seq, Value, Write};
 use crate::storage::hub_store::StoreError;
 use crate::storage::table_info::OnDelete;
 
@@ -24,6 +22,16 @@ pub struct Earlier {
     pub position: Seq,
     /// The conflicts that count.
     pub conflicts: u32,
+}
+
+impl Earlier {
+    /// Whether the batch set a column to NULL.
+    fn nulls(&self, column: ColumnIndex) -> bool {
+        self.change.writes.iter().any(|write| match &write.op {
+            Op::Set(cells) => cells.iter().any(|(at, value)| *at == column && *value == Value::Null.into()),
+            Op::Delete | Op::Adjust(_) => false,
+        })
+    }
 }
 
 /// Whether foreign keys can have made some of this on the replica where it was written.
@@ -49,6 +57,8 @@ impl Deriver<'_> {
         from: Seq,
     ) -> Result<(), StoreError> {
         let mut candidates = touched.clone();
+        // A write that lost to a later one has changed nothing, and may still count as a conflict.
+        candidates.extend(self.earlier.keys());
         let has_delete = |earlier: &Earlier| earlier.change.writes.iter().any(|write| write.op == Op::Delete);
         let deleted: Vec<i64> =
             self.earlier.iter().filter(|(_, it)| has_delete(it)).map(|(no, _)| *no).collect();
@@ -56,25 +66,23 @@ impl Deriver<'_> {
             candidates.extend(self.children(no)?);
         }
         let mut went_with = BTreeMap::new();
-        let mut tied = Vec::new();
+        let mut cut = Vec::new();
         for no in candidates {
             let parents = self.went_with(no, writer, from)?;
             if !parents.is_empty() {
                 went_with.insert(no, parents);
             }
-            tied.extend(
-                self.cut_loose(no, writer, from)?.into_iter().map(|(column, value)| (no, column, value)),
-            );
+            cut.extend(self.cut_loose(no, writer, from)?.into_iter().map(|column| (no, column)));
         }
-        let mut forgotten: BTreeMap<i64, (bool, Vec<(ColumnIndex, CellValue)>)> = BTreeMap::new();
+        let mut forgotten: BTreeMap<i64, (bool, Vec<ColumnIndex>)> = BTreeMap::new();
         for no in explained(went_with) {
             forgotten.entry(no).or_default().0 = true;
         }
-        for (no, column, value) in tied {
-            forgotten.entry(no).or_default().1.push((column, value));
+        for (no, column) in cut {
+            forgotten.entry(no).or_default().1.push(column);
         }
         for (no, (is_delete, nulled)) in forgotten {
-            self.forget(no, is_delete, nulled, writer)?;
+            self.forget(no, is_delete, &nulled, writer)?;
             touched.insert(no);
         }
         Ok(())
@@ -85,7 +93,7 @@ impl Deriver<'_> {
         &mut self,
         no: i64,
         is_delete: bool,
-        nulled: Vec<(ColumnIndex, CellValue)>,
+        nulled: &[ColumnIndex],
         writer: u64,
     ) -> Result<(), StoreError> {
         if let Some(mut earlier) = self.earlier.remove(&no) {
@@ -93,7 +101,7 @@ impl Deriver<'_> {
             writes.retain(|write| !is_delete || write.op != Op::Delete);
             for write in &mut *writes {
                 if let Op::Set(cells) = &mut write.op {
-                    cells.retain(|(column, _)| nulled.iter().all(|(nulled, _)| nulled != column));
+                    cells.retain(|(column, _)| !nulled.contains(column));
                 }
             }
             writes.retain(|write| write.op != Op::Set(Vec::new()));
@@ -103,18 +111,8 @@ impl Deriver<'_> {
             self.report.conflicts = self.report.conflicts.saturating_sub(derived);
             self.rows.get_mut(no)?.raw = raw;
         } else {
-            // An earlier batch of the push did it.
-            let raw = &mut self.rows.get_mut(no)?.raw;
-            if is_delete {
-                raw.deleted = None;
-            }
-            for (column, value) in nulled {
-                if let Some(cell) = raw.cells.get_mut(&column) {
-                    cell.value = value;
-                    // Its author has another value under this stamp, and must be told as well.
-                    cell.writer = NOBODY;
-                }
-            }
+            // An earlier batch of the push deleted it.
+            self.rows.get_mut(no)?.raw.deleted = None;
         }
         self.rows.store(no)?;
         // If it lives on, it is needed whole where it is not, or shows another value.
@@ -143,31 +141,38 @@ impl Deriver<'_> {
         Ok(parents)
     }
 
-    /// The references that the push set to NULL while it deleted what they meant, as they were.
-    fn cut_loose(
-        &mut self,
-        no: i64,
-        writer: u64,
-        from: Seq,
-    ) -> Result<Vec<(ColumnIndex, CellValue)>, StoreError> {
+    /// The references that the batch set to NULL, whether or not that won, of rows that the push deleted.
+    fn cut_loose(&mut self, no: i64, writer: u64, from: Seq) -> Result<Vec<ColumnIndex>, StoreError> {
+        let Some(earlier) = self.earlier.get(&no) else { return Ok(Vec::new()) };
+        let Some(rules) = self.rules.table(self.rows.get(no)?.table) else { return Ok(Vec::new()) };
+        // What the row was told to reference is NULL already if somebody else has deleted the parent as well.
+        let value = |column: &ColumnIndex| earlier.raw.cells.get(column).map(|cell| cell.value.clone());
+        let mut meant = Vec::new();
+        for link in rules.links.iter().filter(|link| link.on_delete == OnDelete::SetNull) {
+            let nulled: Vec<ColumnIndex> =
+                link.columns.iter().copied().filter(|column| earlier.nulls(*column)).collect();
+            let values: Option<Vec<CellValue>> = link.columns.iter().map(value).collect();
+            if let (false, Some(values)) = (nulled.is_empty(), values) {
+                meant.push((link, values, nulled));
+            }
+        }
         let mut cut = Vec::new();
-        for (parent, column) in self.parents_before(no, |link| link.on_delete == OnDelete::SetNull)? {
-            let row = self.rows.get(no)?;
-            let is_cut = row.raw.cells.get(&column).is_some_and(|cell| {
-                cell.value == Value::Null.into() && cell.writer == writer && cell.seq > from
-            });
-            let was = row.before.cells.get(&column).map(|cell| cell.value.clone());
-            if is_cut
-                && let Some(was) = was
+        for (link, values, nulled) in meant {
+            if let Some((parent, _)) = self.parent(link, &values, &mut BTreeSet::new())?
                 && self.is_deleted_by(parent, writer, from)?
             {
-                cut.push((column, was));
+                cut.extend(nulled);
             }
         }
         Ok(cut)
     }
 
     fn is_deleted_by(&mut self, no: i64, writer: u64, from: Seq) -> Result<bool, StoreError> {
+        if let Some(earlier) = self.earlier.get(&no) {
+            // Somebody else's later delete, or edit, hides it in what was merged.
+            let last = earlier.change.writes.iter().max_by_key(|write| write.stamp);
+            return Ok(last.is_some_and(|write| write.op == Op::Delete));
+        }
         self.rows.load(no)?;
         let raw = &self.rows.get(no)?.raw;
         let is_pushed = |by: u64, seq: Seq| by == writer && seq > from;
