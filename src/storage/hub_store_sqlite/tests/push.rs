@@ -33,10 +33,14 @@ fn a_batch_counts_once_and_only_in_its_place() {
     store.commit().unwrap();
     assert_eq!(alice.pull(&mut store, &[]).cursor, cursor, "and has no effect");
 
-    assert_eq!(refusal(store.push(&alice.caller, other.clone(), NOW_MS)).0, Refusal::Stale);
+    let (reason, message) = refusal(store.push(&alice.caller, other.clone(), NOW_MS));
+    assert_eq!(reason, Refusal::Stale);
+    assert!(message.contains("with other content"), "{message}");
     other.n = 2;
     other.previous = Digest([8; 32]);
-    assert_eq!(refusal(store.push(&alice.caller, other, NOW_MS)).0, Refusal::Stale);
+    let (reason, message) = refusal(store.push(&alice.caller, other, NOW_MS));
+    assert_eq!(reason, Refusal::Stale);
+    assert!(message.contains("does not follow"), "{message}");
 }
 
 #[test]

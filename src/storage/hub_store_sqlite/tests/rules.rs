@@ -4,6 +4,7 @@ mod alike;
 mod claims;
 mod foreign_keys;
 mod keys;
+mod undone;
 mod unions;
 mod unique;
 

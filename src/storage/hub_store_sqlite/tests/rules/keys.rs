@@ -106,3 +106,50 @@ fn a_reference_is_by_the_key_that_it_names() {
     assert_eq!((cell(&view, 2, "p"), cell(&view, 3, "p")), (Some(t("new a")), Some(t("new b"))));
     assert_eq!((cell(&view, 4, "p"), cell(&view, 4, "q")), (Some(t("new a")), Some(t("new b"))));
 }
+
+const PAIRS: &str = "CREATE TABLE p(id INTEGER PRIMARY KEY, a TEXT, b TEXT, UNIQUE(a, b))";
+const BY_BOTH: &str =
+    "CREATE TABLE by_both(id INTEGER PRIMARY KEY, p, q, FOREIGN KEY(p, q) REFERENCES p(a, b))";
+
+fn pair(row: u8, a: &str, b: &str) -> Edit<'static> {
+    ("p", row, Some(vec![("a", t(a)), ("b", t(b))]))
+}
+
+fn by_both(view: &View, row: u8) -> [Option<CellValue>; 2] {
+    [cell(view, row, "p"), cell(view, row, "q")]
+}
+
+#[test]
+fn halves_of_two_references_mean_what_one_of_them_meant() {
+    let (mut site, mut alice, mut bob) = Site::new(&[(PAIRS, &[]), (BY_BOTH, &[])]);
+    let child = ("by_both", 4, Some(vec![("p", t("a")), ("q", t("x"))]));
+    site.push(&mut alice, &[pair(1, "a", "x"), pair(2, "b", "x"), pair(3, "a", "y"), child]);
+    site.pull(&mut alice);
+    site.pull(&mut bob);
+    site.push(&mut alice, &[("by_both", 4, Some(vec![("p", t("b"))]))]);
+    site.push(&mut bob, &[("by_both", 4, Some(vec![("q", t("y"))]))]);
+    assert_eq!(by_both(&site.view(), 4), [Some(t("b")), Some(t("x"))], "no row is (b, y)");
+}
+
+#[test]
+fn a_reference_that_was_written_whole_is_left_as_it_is() {
+    let (mut site, mut alice, _) = Site::new(&[(PAIRS, &[]), (BY_BOTH, &[])]);
+    let child = |p, q| ("by_both", 4, Some(vec![("p", t(p)), ("q", t(q))]));
+    site.push(&mut alice, &[pair(1, "a", "x"), child("a", "x")]);
+    site.pull(&mut alice);
+    site.push(&mut alice, &[child("to", "come")]);
+    assert_eq!(by_both(&site.view(), 4), [Some(t("to")), Some(t("come"))]);
+}
+
+#[test]
+fn a_reference_by_two_columns_is_by_no_key_over_one_of_them() {
+    for index in ["CREATE UNIQUE INDEX aa ON p(a)", "CREATE UNIQUE INDEX zz ON p(a)"] {
+        let (mut site, mut alice, mut bob) = Site::new(&[(PAIRS, &[index]), (BY_BOTH, &[])]);
+        site.push(&mut alice, &[pair(1, "a", "x")]);
+        site.pull(&mut alice);
+        site.pull(&mut bob);
+        site.push(&mut alice, &[("p", 1, Some(vec![("b", t("y"))]))]);
+        site.push(&mut bob, &[("by_both", 4, Some(vec![("p", t("a")), ("q", t("x"))]))]);
+        assert_eq!(by_both(&site.view(), 4), [Some(t("a")), Some(t("y"))], "{index}");
+    }
+}

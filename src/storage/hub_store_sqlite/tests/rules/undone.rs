@@ -1,0 +1,111 @@
+//! What foreign keys did where a parent was deleted, told apart from what its author wrote.
+
+use super::*;
+
+const PARENTS: &str = "CREATE TABLE p(id INTEGER PRIMARY KEY, name)";
+
+/// Parents 1 and 4, and a child 2 of the first, which both agents have.
+fn family(clause: &str) -> (Site, Pusher, Pusher) {
+    let child = format!(
+        "CREATE TABLE c(id INTEGER PRIMARY KEY, p INTEGER REFERENCES p(id) ON DELETE {clause}, name)"
+    );
+    let refusing = "CREATE TABLE r(id INTEGER PRIMARY KEY, p INTEGER REFERENCES p(id))";
+    let (mut site, mut alice, mut bob) = Site::new(&[(PARENTS, &[]), (&child, &[]), (refusing, &[])]);
+    let child = ("c", 2, Some(vec![("p", at(1)), ("name", t("c"))]));
+    site.push(&mut alice, &[parent(1, "p"), parent(4, "other"), child]);
+    site.pull(&mut alice);
+    site.pull(&mut bob);
+    (site, alice, bob)
+}
+
+fn parent(row: u8, name: &str) -> Edit<'_> {
+    ("p", row, Some(vec![("name", t(name))]))
+}
+
+/// A batch that does several things to one row each, at these times in milliseconds.
+fn batch(who: &Pusher, rows: &[(&str, u8, &[(i64, Op)])]) -> BatchBody {
+    let mut body = BatchBody::default();
+    for (table, (name, row, ops)) in (0..).zip(rows) {
+        body.tables.push(TableHeader { name: (*name).into(), columns: vec!["name".into()] });
+        let writes = ops.iter().flat_map(|(ms, op)| who.write(*ms, op.clone())).collect();
+        let (id, number) = (RowId([*row; 16]), Some(i64::from(*row)));
+        body.rows.push(RowChange { table, id, number, is_new: true, writes });
+    }
+    body
+}
+
+fn name(value: &str) -> Op {
+    Op::Set(vec![(0, t(value))])
+}
+
+#[test]
+fn what_was_written_before_the_delete_comes_back_with_the_row() {
+    // A stamp that a delete shares with an edit is no sign of a row that was made again.
+    for deleted_at in [10, 11] {
+        let (mut site, mut alice, mut bob) = family("CASCADE");
+        let ops = [(10, name("edited")), (deleted_at, Op::Delete)];
+        let body = batch(&alice, &[("p", 1, &ops), ("c", 2, &ops)]);
+        alice.push(&mut site.store, body);
+        assert_eq!(site.rows(), [4]);
+        site.ms = 20;
+        site.push(&mut bob, &[parent(1, "bob's")]);
+        let view = site.view();
+        assert_eq!(cell(&view, 1, "name"), Some(t("bob's")));
+        assert_eq!(cell(&view, 2, "name"), Some(t("edited")));
+    }
+}
+
+#[test]
+fn a_parent_that_was_made_again_does_not_bring_its_children_back() {
+    let (mut site, mut alice, _) = family("CASCADE");
+    let made_again = [(10, Op::Delete), (11, name("again"))];
+    let body = batch(&alice, &[("p", 1, &made_again), ("c", 2, &[(10, Op::Delete)])]);
+    alice.push(&mut site.store, body);
+    assert_eq!(site.rows(), [1, 4]);
+}
+
+#[test]
+fn what_was_written_beside_a_reference_that_was_cut_stays() {
+    let (mut site, mut alice, mut bob) = family("SET NULL");
+    let child = ("c", 2, Some(vec![("p", null()), ("name", t("edited"))]));
+    site.push(&mut alice, &[child, deleted("p", 1)]);
+    site.push(&mut bob, &[parent(1, "bob's")]);
+    let view = site.view();
+    assert_eq!((cell(&view, 2, "p"), cell(&view, 2, "name")), (Some(at(1)), Some(t("edited"))));
+}
+
+#[test]
+fn a_child_that_was_given_another_parent_first_was_not_cut_loose() {
+    let (mut site, mut alice, _) = family("SET NULL");
+    site.push(&mut alice, &[("c", 2, Some(vec![("p", at(4))])), deleted("p", 1)]);
+    assert_eq!(cell(&site.view(), 2, "p"), Some(at(4)));
+}
+
+#[test]
+fn a_child_that_is_deleted_after_its_parent_was_kept_has_not_gone_with_it() {
+    let (mut site, mut alice, mut bob) = family("CASCADE");
+    site.push(&mut bob, &[("r", 3, Some(vec![("p", at(1))]))]);
+    site.push(&mut alice, &[deleted("p", 1), deleted("c", 2)]);
+    assert_eq!(site.rows(), [1, 2, 3, 4], "what refuses keeps the parent, and that its child");
+    site.pull(&mut alice);
+    site.push(&mut alice, &[deleted("c", 2)]);
+    assert_eq!(site.rows(), [1, 3, 4]);
+}
+
+#[test]
+fn a_push_of_several_batches_is_one_delete() {
+    let (mut site, mut alice, mut bob) = family("CASCADE");
+    let first = alice.request(batch(&alice, &[("c", 2, &[(10, Op::Delete)])]));
+    let counter = first.counter;
+    for body in [first.body, batch(&alice, &[("p", 1, &[(10, Op::Delete)])])] {
+        let mut request = alice.request(body);
+        request.counter = counter;
+        alice.last = (request.n, request.digest);
+        site.store.push(&alice.caller, request, NOW_MS).unwrap();
+        site.store.commit().unwrap();
+    }
+    assert_eq!(site.rows(), [4]);
+    site.ms = 20;
+    site.push(&mut bob, &[parent(1, "bob's")]);
+    assert_eq!(site.rows(), [1, 2, 4]);
+}
