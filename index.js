@@ -70,6 +70,13 @@ const SERVER_OPTIONS = {
   clientCaPath: 'string?',
   clientCaPem: 'string?',
   jwtSecret: 'string?',
+  jwtPublicKeyPath: 'string?',
+  jwtPublicKeyPem: 'string?',
+  jwksPath: 'string?',
+  jwtAlgorithm: 'string?',
+  jwtIssuer: 'string?',
+  jwtAudience: 'string?',
+  jwtLeewayMs: 'number?',
   agentTtl: 'number?',
   credentials: 'object?',
 };
@@ -86,6 +93,9 @@ const AGENT_CONFIG_OPTIONS = {
   agentId: 'string',
   tenantId: 'string',
   expiresInMs: 'number?',
+  permissions: 'object?',
+  tokenId: 'string?',
+  token: 'string?',
 };
 
 /** A plain copy of the options that are known, or an error that names the first that is missing or wrong. */

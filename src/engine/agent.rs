@@ -182,7 +182,7 @@ impl Agent {
         shared.stats.last_sync_time_ms = wall_now_ms();
         let own = &self.0.options.agent_id;
         shared.stats.vector_clock.follow(&clock.entries, clock.retired.as_deref(), own);
-        Ok(report)
+        if report.is_held_back { Err(AgentError::held_back()) } else { Ok(report) }
     }
 
     /// Ends the connection, after the syncs that were asked for before. Quiet when not connected.

@@ -16,7 +16,8 @@ use tokio::time::timeout;
 
 use super::hub_connection::{self, Deadlines};
 use super::retirement::{self, AttachedReplicas};
-use super::token::{EmptySecret, TokenVerifier};
+use super::token::keys::KeyError;
+use super::token::{TokenOptions, TokenVerifier};
 use super::writer::{StoreCounts, Writer};
 use crate::model::ReplicaId;
 use crate::protocol::message::Refusal;
@@ -45,8 +46,8 @@ pub struct HubOptions {
     pub data_path: String,
     /// Certificates.
     pub tls: HubTls,
-    /// The secret that agents' tokens are signed with.
-    pub jwt_secret: String,
+    /// Which tokens let agents in.
+    pub tokens: TokenOptions,
     /// How long an agent may be silent before it is retired, in ms; [`DEFAULT_AGENT_TTL_MS`] unless there is a
     /// reason.
     pub agent_ttl_ms: u64,
@@ -63,9 +64,9 @@ pub enum HubStartError {
         /// What the resolver said.
         cause: io::Error,
     },
-    /// There is no secret: pass one.
+    /// The keys that tokens are verified with cannot be used.
     #[error(transparent)]
-    Secret(#[from] EmptySecret),
+    Keys(#[from] KeyError),
     /// The store could not be opened.
     #[error(transparent)]
     Store(#[from] OpenStoreError),
@@ -253,7 +254,7 @@ fn run(
 type Opened = (HubEndpoint, SocketAddr, Shared, std::thread::JoinHandle<()>);
 
 async fn open(options: &HubOptions, deadlines: Deadlines) -> Result<Opened, HubStartError> {
-    let tokens = TokenVerifier::new(&options.jwt_secret)?;
+    let tokens = TokenVerifier::new(options.tokens.clone())?;
     let listen = resolve(&options.listen).await?;
     // Bound before the store is opened: a hub that cannot listen leaves no file behind.
     let endpoint = HubEndpoint::bind(listen, &options.tls)?;

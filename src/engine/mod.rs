@@ -2,12 +2,14 @@
 //!
 //! They join storage and transport through the protocol's state machines, and read the clock for all three.
 
+mod admission;
 pub mod agent;
 pub mod agent_error;
 pub mod clock;
 pub mod hub;
 mod hub_connection;
 pub mod link;
+mod read_only;
 pub mod resolve;
 mod retirement;
 pub mod runtime;

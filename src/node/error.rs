@@ -39,7 +39,7 @@ impl From<AgentError> for CodedError {
 impl From<HubStartError> for CodedError {
     fn from(error: HubStartError) -> Self {
         let code = match error {
-            HubStartError::Address { .. } | HubStartError::Secret(_) => code(ErrorCode::Config),
+            HubStartError::Address { .. } | HubStartError::Keys(_) => code(ErrorCode::Config),
             HubStartError::Store(_) | HubStartError::Bind(_) | HubStartError::System(_) => {
                 "ERR_FEDERATION_HUB_START"
             }
@@ -64,6 +64,7 @@ fn code(code: ErrorCode) -> &'static str {
         ErrorCode::Unreachable => "ERR_FEDERATION_UNREACHABLE",
         ErrorCode::Tls => "ERR_FEDERATION_TLS",
         ErrorCode::Unauthenticated => "ERR_FEDERATION_UNAUTHENTICATED",
+        ErrorCode::Forbidden => "ERR_FEDERATION_FORBIDDEN",
         ErrorCode::Timeout => "ERR_FEDERATION_TIMEOUT",
         ErrorCode::Database => "ERR_FEDERATION_DATABASE",
         ErrorCode::Protocol => "ERR_FEDERATION_PROTOCOL",

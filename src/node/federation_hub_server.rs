@@ -10,13 +10,13 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use super::error::{CodedError, Thrown};
 use super::federation_hub::number;
+use super::hub_options::{AgentConfigOptions, FederationHubServerOptions, HubCredentials, hub_options};
 use super::js_thread;
-use super::options::{
-    AgentConfigOptions, FederationHubConfig, FederationHubServerOptions, HubCredentials, hub_options,
-};
+use super::options::FederationHubConfig;
 use crate::engine::clock::wall_now_ms;
 use crate::engine::hub::{Hub, HubOptions};
-use crate::engine::token;
+use crate::engine::token::keys::KeySource;
+use crate::engine::token::{Grant, TokenOptions};
 use crate::transport::Credentials;
 
 const DEFAULT_TOKEN_LIFE_MS: f64 = 86_400_000.0;
@@ -68,11 +68,12 @@ impl FederationHubServer {
     pub fn new(options: FederationHubServerOptions) -> Self {
         let options_credentials = options.credentials.clone();
         let options = hub_options(options);
-        let secret = options.as_ref().ok().map(|options| options.jwt_secret.clone());
         // The secret that tokens are verified with, which may have been given beside the credentials.
-        let credentials = options_credentials.map(|own| HubCredentials {
-            jwt_secret: secret.unwrap_or_else(|| own.jwt_secret.clone()),
-            ..own
+        let credentials = options_credentials.map(|own| match &options {
+            Ok(HubOptions { tokens: TokenOptions { keys: KeySource::Secret(secret), .. }, .. }) => {
+                HubCredentials { jwt_secret: secret.clone(), ..own }
+            }
+            _ => own,
         });
         Self { options, credentials, lifecycle: Arc::default(), running: Arc::default() }
     }
@@ -161,12 +162,19 @@ impl FederationHubServer {
             )
             .into());
         };
-        let AgentConfigOptions { agent_id, tenant_id, expires_in_ms } = options;
+        let AgentConfigOptions { agent_id, tenant_id, expires_in_ms, permissions, token_id, token } = options;
         #[expect(clippy::cast_possible_truncation, reason = "a cast saturates: too far away is far away")]
         let life_ms = expires_in_ms.unwrap_or(DEFAULT_TOKEN_LIFE_MS) as i64;
         let expires_at_ms = wall_now_ms().saturating_add(life_ms);
-        let token = token::issue(&own.jwt_secret, &tenant_id, &agent_id, expires_at_ms)
-            .map_err(|error| CodedError::internal(error.to_string()))?;
+        let token = match token {
+            Some(token) => token,
+            None => self
+                .options
+                .clone()?
+                .tokens
+                .issue(&tenant_id, &agent_id, expires_at_ms, Grant { permissions, token_id })
+                .map_err(|error| CodedError::config(error.to_string()))?,
+        };
         let ca_pem = own.ca_cert_pem.clone();
         let (cert_pem, key_pem) = Credentials::from(own)
             .issue_agent(&agent_id, &tenant_id)

@@ -51,6 +51,8 @@ pub struct RegisterRequest {
     pub epoch: u64,
     /// The tables.
     pub schema: Vec<TableSchema>,
+    /// Whether what is new in them becomes the tenant's; if not, only what contradicts it is noted.
+    pub may_define: bool,
 }
 
 /// A batch, decoded.

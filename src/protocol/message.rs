@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::check::{Check, Prints};
 use crate::model::{
-    CellValue, Digest, Hlc, ReplicaId, RowChange, RowId, RowUpdate, Seq, Stamp, TableHeader, TableSchema,
+    CellValue, ColumnIndex, Digest, Hlc, Op, ReplicaId, RowChange, RowId, RowUpdate, Seq, Stamp, TableHeader,
+    TableSchema,
 };
 
 /// The ALPN name of this version of the protocol. A change that older peers would misread takes a new one.
@@ -113,6 +114,21 @@ pub struct BatchBody {
     pub rows: Vec<RowChange>,
 }
 
+impl BatchBody {
+    /// Whether the headers hold every table and column that the rows name.
+    pub fn is_consistent(&self) -> bool {
+        self.rows.iter().all(|row| {
+            let Some(header) = self.tables.get(usize::from(row.table)) else { return false };
+            let named = |column: &ColumnIndex| usize::from(*column) < header.columns.len();
+            row.writes.iter().all(|write| match &write.op {
+                Op::Set(cells) => cells.iter().all(|(column, _)| named(column)),
+                Op::Adjust(cells) => cells.iter().all(|(column, _)| named(column)),
+                Op::Delete => true,
+            })
+        })
+    }
+}
+
 impl Batch {
     /// The digest that identifies this batch: over the replica, `n`, the predecessor, and the body.
     pub fn digest(&self, replica: ReplicaId) -> Digest {
@@ -154,6 +170,8 @@ pub struct Welcome {
     pub counter: u64,
     /// The largest frame that the hub reads, in bytes.
     pub max_frame_bytes: u32,
+    /// Whether the agent's token permits it to write: if not, its batches are refused.
+    pub may_write: bool,
 }
 
 /// What the hub knows of a replica.
@@ -270,4 +288,6 @@ pub enum Refusal {
     Store,
     /// The hub is stopping.
     Stopping,
+    /// The token does not permit it.
+    Forbidden,
 }

@@ -20,6 +20,7 @@ pub mod fields;
 mod follow;
 pub mod foreign_keys;
 pub mod heal;
+pub mod held_back;
 pub mod hub_store;
 pub mod hub_store_sqlite;
 pub mod identity;

@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod attacks;
 mod hostile;
+mod mint;
+mod permissions;
 mod retirement;
 mod sharing;
 mod site;

@@ -5,6 +5,7 @@ mod lifecycle;
 mod sharing;
 
 use super::*;
+use crate::engine::token::keys::KeySource;
 use crate::model::{
     Agreement, Digest, Hlc, KeyKind, Op, RowChange, RowId, RowUpdate, Seq, Stamp, TableHeader, TableSchema,
     Value, Write,
@@ -42,7 +43,7 @@ fn options(credentials: &Credentials, data_path: &str) -> HubOptions {
         listen: "127.0.0.1:0".into(),
         data_path: data_path.into(),
         tls,
-        jwt_secret: credentials.jwt_secret.clone(),
+        tokens: TokenOptions::of(KeySource::Secret(credentials.jwt_secret.clone())),
         agent_ttl_ms: DEFAULT_AGENT_TTL_MS,
     }
 }

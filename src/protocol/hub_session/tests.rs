@@ -43,7 +43,13 @@ fn an_agent_is_let_in_by_its_own_token_only() {
     assert_eq!(session.poll(), Some(SessionOutput::Verify { token: "jwt".into() }));
     session.handle(SessionInput::Verified(Ok(caller("a"))));
     assert_eq!(session.poll(), Some(SessionOutput::Welcome(caller("a"))));
-    let welcome = Welcome { hub_now_ms: 1, incarnation: ReplicaId([1; 16]), counter: 0, max_frame_bytes: 9 };
+    let welcome = Welcome {
+        hub_now_ms: 1,
+        incarnation: ReplicaId([1; 16]),
+        counter: 0,
+        max_frame_bytes: 9,
+        may_write: true,
+    };
     session.handle(SessionInput::Welcomed(Ok(welcome.clone())));
     assert_eq!(session.poll(), Some(SessionOutput::Send(ToAgent::Welcome(welcome))));
     assert_eq!(session.poll(), Some(SessionOutput::Ready(caller("a"))));

@@ -88,8 +88,9 @@ fn a_hub_that_cannot_start_says_why() {
         assert!(matches!(locked, Err(HubStartError::Store(OpenStoreError::Locked(_)))), "{locked:?}");
         let nowhere = Hub::start(HubOptions { listen: "not a host:1".into(), ..good.clone() }).await;
         assert!(matches!(nowhere, Err(HubStartError::Address { .. })), "{nowhere:?}");
-        let open = Hub::start(HubOptions { jwt_secret: String::new(), ..good }).await;
-        assert!(matches!(open, Err(HubStartError::Secret(_))), "{open:?}");
+        let tokens = TokenOptions::of(KeySource::Secret(String::new()));
+        let open = Hub::start(HubOptions { tokens, ..good }).await;
+        assert!(matches!(open, Err(HubStartError::Keys(_))), "{open:?}");
     });
 }
 

@@ -1,0 +1,3 @@
+//! The attack list: one test for each, by its name. Every attack is tried on a hub that others use meanwhile.
+
+mod tokens;
