@@ -137,6 +137,23 @@ function withEnvironment(config) {
   };
 }
 
+/** Answers an agent's questions for a token, by their numbers, with what the application's function gives. */
+function tokensOf(giveToken, agent) {
+  return {
+    async ask(question) {
+      try {
+        // Not within the native call that asks.
+        const token = await Promise.resolve().then(giveToken);
+        if (typeof token === 'string' && token !== '') agent.giveToken(question, token);
+        else agent.refuseToken(question, `it gave no token, but ${described(token)}`);
+      } catch (error) {
+        const why = typeof error?.message === 'string' ? error.message : 'it threw something that is no error';
+        agent.refuseToken(question, why);
+      }
+    },
+  };
+}
+
 /** Knows from inside of which handle's migration something is called; made when it is first needed. */
 let migrations = null;
 
@@ -144,6 +161,7 @@ class FederationHub {
   #config;
   #agent = null;
   #resolver = {};
+  #tokens = {};
 
   constructor(config) {
     this.#config = { ...config };
@@ -155,7 +173,7 @@ class FederationHub {
     this.#log('info', 'Connecting to federation hub', { endpoint, agentId, mTLS: enableMTLS ?? true });
     try {
       this.#agent ??= this.#makeAgent();
-      await this.#agent.connect();
+      await this.#agent.connect(this.#tokens);
     } catch (cause) {
       // An agent that has never connected knows nothing that is worth keeping, and the environment may change.
       if (this.getSyncStats().lastSyncTime === 0) this.#agent = null;
@@ -177,7 +195,7 @@ class FederationHub {
       if (statements === migrations?.getStore()) {
         throw new FederationError('ERR_FEDERATION_DATABASE', 'inside migrate() its database cannot be synced');
       }
-      const report = await this.#agent.sync(surface, statements, this.#resolver);
+      const report = await this.#agent.sync(surface, statements, this.#resolver, this.#tokens);
       this.#logSync(report);
       return report;
     } catch (cause) {
@@ -246,11 +264,16 @@ class FederationHub {
   }
 
   #makeAgent() {
-    const config = withEnvironment(checked(this.#config, CONFIG, 'config'));
+    const { token } = this.#config;
+    const isFunction = typeof token === 'function';
+    const config = withEnvironment(checked({ ...this.#config, ...(isFunction && { token: 'asked for' }) }, CONFIG, 'config'));
+    if (isFunction) config.token = '';
     try {
       const { choice, resolver } = choiceOf(this.#config);
       this.#resolver = resolver;
-      return new native.FederationHub(config, choice);
+      const agent = new native.FederationHub(config, choice);
+      this.#tokens = isFunction ? tokensOf(token, agent) : {};
+      return agent;
     } catch (error) {
       throw error instanceof Mistake ? new FederationError('ERR_FEDERATION_CONFIG', error.message) : error;
     }

@@ -16,6 +16,7 @@ pub mod runtime;
 mod self_check;
 pub mod sync;
 pub mod token;
+pub mod token_source;
 mod turn;
 pub mod upkeep;
 pub mod writer;

@@ -154,7 +154,7 @@ impl FederationHubServer {
 
     /// Issues a certificate and a token for an agent: a complete `FederationHubConfig`, plain data that can be
     /// sent to another process. Only a hub that was made with `credentials` can, as `ephemeral()` ones are.
-    #[napi]
+    #[napi(ts_return_type = "FederationHubConfig & { token: string }")]
     pub fn agent_config(&self, options: AgentConfigOptions) -> Result<FederationHubConfig<'static>, Thrown> {
         let Some(own) = self.credentials.clone() else {
             return Err(CodedError::config(

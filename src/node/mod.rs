@@ -11,6 +11,7 @@ mod hub_options;
 mod js_driver;
 mod js_resolver;
 mod js_thread;
+mod js_tokens;
 mod migration;
 mod options;
 mod raw;

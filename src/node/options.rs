@@ -28,7 +28,10 @@ pub struct FederationHubConfig<'a> {
     pub agent_id: String,
     /// The tenant whose rows the agent shares, which must be the `tenantId` claim of the token.
     pub tenant_id: String,
-    /// The JWT that the hub's operator issued for this agent. It is never logged.
+    /// The JWT that the hub's operator issued for this agent, or a function that gives one, which is called for each
+    /// connection: at `connect()`, and whenever a sync has to restore it, as after the token before has expired. It
+    /// has `connectTimeoutMs` to answer. No token is ever logged.
+    #[napi(ts_type = "string | (() => string | Promise<string>)")]
     pub token: String,
     /// Whether the agent shows a certificate of its own (mutual TLS). True unless given. The hub's certificate
     /// is verified in any case; there is no way to turn that off.

@@ -6,6 +6,7 @@ mod attacks;
 mod hostile;
 mod mint;
 mod permissions;
+mod renewal;
 mod retirement;
 mod sharing;
 mod site;
