@@ -18,6 +18,7 @@ use std::time::Instant;
 use federation_hub::engine::agent::{Agent, AgentOptions};
 use federation_hub::engine::clock::wall_now_ms;
 use federation_hub::engine::hub::{DEFAULT_AGENT_TTL_MS, Hub, HubOptions};
+use federation_hub::engine::identity::IdentityPolicy;
 use federation_hub::engine::token::keys::KeySource;
 use federation_hub::engine::token::{self, TokenOptions};
 use federation_hub::model::{
@@ -259,11 +260,13 @@ async fn hub_on(data_path: &str) -> Outcome<(Credentials, Hub)> {
         cert: PemSource::Text(credentials.hub_cert_pem.clone()),
         key: PemSource::Text(credentials.hub_key_pem.clone()),
         client_ca: Some(PemSource::Text(credentials.ca_cert_pem.clone())),
+        crl: None,
     };
     let hub = Hub::start(HubOptions {
         listen: "127.0.0.1:0".into(),
         data_path: data_path.into(),
         tls,
+        identity: IdentityPolicy::default(),
         tokens: TokenOptions::of(KeySource::Secret(credentials.jwt_secret.clone())),
         agent_ttl_ms: DEFAULT_AGENT_TTL_MS,
     })

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use thiserror::Error;
 use tokio::time::timeout;
 
 use super::clock::wall_now_ms;
 use super::hub::Shared;
 use super::hub_connection::{StreamError, send};
+use super::identity::IdentityError;
 use super::token::{Claims, TokenError};
 use crate::protocol::frame::{FrameError, MAX_FRAME_BYTES};
 use crate::protocol::hub_request::Caller;
@@ -65,12 +67,12 @@ async fn greet(
     };
     let mut session = HubSession::default();
     session.handle(SessionInput::Message(hello));
-    let mut proved: Result<Claims, TokenError> = Err(TokenError::Missing);
+    let mut proved: Result<Claims, NotProved> = Err(TokenError::Missing.into());
     let mut ready = Err(Refusal::Protocol);
     while let Some(output) = session.poll() {
         match output {
             SessionOutput::Verify { token } => {
-                proved = shared.tokens.verify(&token, wall_now_ms());
+                proved = prove(shared, connection, &token);
                 session.handle(SessionInput::Verified(match &proved {
                     Ok(Claims { tenant_id, agent_id, .. }) => {
                         Ok(Caller { tenant: tenant_id.clone(), agent: agent_id.clone() })
@@ -98,6 +100,22 @@ async fn greet(
         // The session lets nobody in whose token was not verified.
         (Ok(_), Err(_)) => Ok(Err(Refusal::Unauthenticated)),
     }
+}
+
+/// Why it is not proved who calls.
+#[derive(Debug, Error)]
+enum NotProved {
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+}
+
+/// Who calls, by the token, which the certificate must not contradict.
+fn prove(shared: &Shared, connection: &Connection, token: &str) -> Result<Claims, NotProved> {
+    let claims = shared.tokens.verify(token, wall_now_ms())?;
+    shared.identity.check(connection.certificate_identity(), &claims)?;
+    Ok(claims)
 }
 
 async fn welcome(shared: &Shared, caller: Caller, may_write: bool) -> Result<Welcome, Refused> {

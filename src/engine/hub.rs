@@ -15,6 +15,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::hub_connection::{self, Deadlines};
+use super::identity::IdentityPolicy;
+use super::reload::{Reloader, reload};
 use super::retirement::{self, AttachedReplicas};
 use super::token::keys::KeyError;
 use super::token::{TokenOptions, TokenVerifier};
@@ -48,6 +50,8 @@ pub struct HubOptions {
     pub tls: HubTls,
     /// Which tokens let agents in.
     pub tokens: TokenOptions,
+    /// What agents' certificates have to name.
+    pub identity: IdentityPolicy,
     /// How long an agent may be silent before it is retired, in ms; [`DEFAULT_AGENT_TTL_MS`] unless there is a
     /// reason.
     pub agent_ttl_ms: u64,
@@ -67,6 +71,9 @@ pub enum HubStartError {
     /// The keys that tokens are verified with cannot be used.
     #[error(transparent)]
     Keys(#[from] KeyError),
+    /// Certificates are required to name tenants, and none is asked for: pass the CA that signs them.
+    #[error("requireCertificateIdentity needs clientCaPath: without it no agent shows a certificate")]
+    NoClientCa,
     /// The store could not be opened.
     #[error(transparent)]
     Store(#[from] OpenStoreError),
@@ -100,7 +107,8 @@ pub struct HubStats {
 /// What all connections of a hub share.
 pub(super) struct Shared {
     pub(super) writer: Writer,
-    pub(super) tokens: TokenVerifier,
+    pub(super) tokens: Arc<TokenVerifier>,
+    pub(super) identity: IdentityPolicy,
     pub(super) counts: Arc<Counts>,
     pub(super) deadlines: Deadlines,
     /// The replicas of those that are connected.
@@ -222,6 +230,7 @@ fn run(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     let mut store_thread = None;
     runtime.block_on(async {
+        let reloader = Reloader::new(options);
         let opened = open(options, deadlines).await;
         let (endpoint, local_addr, shared) = match opened {
             Ok((endpoint, local_addr, shared, thread)) => {
@@ -238,8 +247,10 @@ fn run(
         let _ = report.send(Ok(Started { local_addr, counts, store_counts }));
         let shared = Arc::new(shared);
         let upkeep = tokio::spawn(retirement::upkeep(Arc::downgrade(&shared), options.agent_ttl_ms));
+        let reloading = tokio::spawn(reload(reloader, Arc::clone(&shared.tokens), Arc::downgrade(&endpoint)));
         accept(&endpoint, &shared, stop).await;
         upkeep.abort();
+        reloading.abort();
     });
     // Ends the tasks that are left, and with them the last handles to the store.
     runtime.shutdown_timeout(GOODBYE_LIMIT);
@@ -251,20 +262,24 @@ fn run(
     Ok(())
 }
 
-type Opened = (HubEndpoint, SocketAddr, Shared, std::thread::JoinHandle<()>);
+type Opened = (Arc<HubEndpoint>, SocketAddr, Shared, std::thread::JoinHandle<()>);
 
 async fn open(options: &HubOptions, deadlines: Deadlines) -> Result<Opened, HubStartError> {
-    let tokens = TokenVerifier::new(options.tokens.clone())?;
+    if options.identity.is_required && options.tls.client_ca.is_none() {
+        return Err(HubStartError::NoClientCa);
+    }
+    let tokens = Arc::new(TokenVerifier::new(options.tokens.clone())?);
     let listen = resolve(&options.listen).await?;
     // Bound before the store is opened: a hub that cannot listen leaves no file behind.
-    let endpoint = HubEndpoint::bind(listen, &options.tls)?;
+    let endpoint = Arc::new(HubEndpoint::bind(listen, &options.tls)?);
     let local_addr = endpoint.local_addr()?;
     let mut incarnation = [0; 16];
     getrandom::fill(&mut incarnation).map_err(io::Error::from)?;
     let store = SqliteHubStore::open(&options.data_path, ReplicaId(incarnation))?;
     let (writer, thread) = Writer::start(Box::new(store))?;
     let (counts, attached) = (Arc::default(), Arc::default());
-    let shared = Shared { writer, tokens, counts, deadlines, attached };
+    let identity = options.identity.clone();
+    let shared = Shared { writer, tokens, identity, counts, deadlines, attached };
     Ok((endpoint, local_addr, shared, thread))
 }
 

@@ -39,7 +39,9 @@ impl From<AgentError> for CodedError {
 impl From<HubStartError> for CodedError {
     fn from(error: HubStartError) -> Self {
         let code = match error {
-            HubStartError::Address { .. } | HubStartError::Keys(_) => code(ErrorCode::Config),
+            HubStartError::Address { .. } | HubStartError::Keys(_) | HubStartError::NoClientCa => {
+                code(ErrorCode::Config)
+            }
             HubStartError::Store(_) | HubStartError::Bind(_) | HubStartError::System(_) => {
                 "ERR_FEDERATION_HUB_START"
             }

@@ -5,6 +5,7 @@ use napi_derive::napi;
 use super::error::CodedError;
 use super::options::{milliseconds, pem_source};
 use crate::engine::hub::{DEFAULT_AGENT_TTL_MS, HubOptions};
+use crate::engine::identity::IdentityPolicy;
 use crate::engine::token::TokenOptions;
 use crate::engine::token::keys::KeySource;
 use crate::transport::{Credentials, HubTls, PemSource};
@@ -23,7 +24,8 @@ pub struct FederationHubServerOptions {
     pub listen: String,
     /// The hub's SQLite file, created unless it exists; or `:memory:`, which forgets everything on `stop()`.
     pub data_path: String,
-    /// The file with the hub's certificate, PEM.
+    /// The file with the hub's certificate, PEM. This one, `keyPath`, `clientCaPath` and `crlPath` are read again when
+    /// they change, for agents that connect then.
     pub cert_path: Option<String>,
     /// The hub's certificate as PEM text, instead of `certPath`.
     pub cert_pem: Option<String>,
@@ -36,6 +38,17 @@ pub struct FederationHubServerOptions {
     pub client_ca_path: Option<String>,
     /// The CA that signs agents' certificates as PEM text, instead of `clientCaPath`.
     pub client_ca_pem: Option<String>,
+    /// The file with the lists of certificates that were revoked, PEM. A CA without a list has revoked none. It
+    /// keeps revoked certificates from connecting; `revoke()` ends sessions.
+    pub crl_path: Option<String>,
+    /// Those lists as PEM text, instead of `crlPath`.
+    pub crl_pem: Option<String>,
+    /// The trust domain of agents' certificates: a certificate that names a tenant, with the URI
+    /// `spiffe://<trust domain>/tenant/<tenantId>[/agent/<agentId>]`, must be of this one. Any, unless given.
+    pub trust_domain: Option<String>,
+    /// Whether every agent's certificate must name its tenant so. False unless given: then one that does must
+    /// match the token all the same.
+    pub require_certificate_identity: Option<bool>,
     /// The secret that tokens are signed with: HS256, or as `jwtAlgorithm` says. One of `jwtSecret`,
     /// `jwtPublicKeyPath`, `jwtPublicKeyPem` and `jwksPath` is needed.
     pub jwt_secret: Option<String>,
@@ -135,6 +148,11 @@ pub fn hub_options(options: FederationHubServerOptions) -> Result<HubOptions, Co
             key: key
                 .ok_or_else(|| CodedError::config("the hub has no private key: pass keyPath or keyPem"))?,
             client_ca,
+            crl: pem_source(options.crl_pem, options.crl_path),
+        },
+        identity: IdentityPolicy {
+            trust_domain: options.trust_domain,
+            is_required: options.require_certificate_identity.unwrap_or(false),
         },
         tokens,
         agent_ttl_ms: options.agent_ttl.map_or(Ok(DEFAULT_AGENT_TTL_MS), |given| {

@@ -3,9 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod attacks;
+mod ca;
 mod hostile;
 mod mint;
 mod permissions;
+mod reload;
 mod renewal;
 mod retirement;
 mod sharing;

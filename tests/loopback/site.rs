@@ -6,6 +6,7 @@ use federation_hub::engine::agent::{Agent, AgentOptions};
 use federation_hub::engine::agent_error::AgentError;
 use federation_hub::engine::clock::wall_now_ms;
 use federation_hub::engine::hub::{DEFAULT_AGENT_TTL_MS, Hub, HubOptions};
+use federation_hub::engine::identity::IdentityPolicy;
 use federation_hub::engine::sync::SyncReport;
 use federation_hub::engine::token::keys::KeySource;
 use federation_hub::engine::token::{Grant, TokenOptions};
@@ -33,17 +34,23 @@ impl Site {
 
     /// A hub with other options than usual.
     pub async fn with(data_path: &str, change: impl FnOnce(&mut HubOptions)) -> Self {
-        let credentials = Credentials::generate([7; 32]).unwrap();
+        Self::of(Credentials::generate([7; 32]).unwrap(), data_path, change).await
+    }
+
+    /// A hub of this CA, with other options than usual.
+    pub async fn of(credentials: Credentials, data_path: &str, change: impl FnOnce(&mut HubOptions)) -> Self {
         let tls = HubTls {
             cert: PemSource::Text(credentials.hub_cert_pem.clone()),
             key: PemSource::Text(credentials.hub_key_pem.clone()),
             client_ca: Some(PemSource::Text(credentials.ca_cert_pem.clone())),
+            crl: None,
         };
         let mut options = HubOptions {
             listen: "127.0.0.1:0".into(),
             data_path: data_path.into(),
             tls,
             tokens: TokenOptions::of(KeySource::Secret(credentials.jwt_secret.clone())),
+            identity: IdentityPolicy::default(),
             agent_ttl_ms: DEFAULT_AGENT_TTL_MS,
         };
         change(&mut options);

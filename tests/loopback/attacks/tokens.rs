@@ -11,6 +11,7 @@ use federation_hub::transport::PemSource;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::ca::certificate;
 use crate::mint::{Issuer, ed25519, p256, rsa};
 use crate::site::{Member, Site};
 
@@ -46,7 +47,10 @@ impl Attacked {
     /// The hub refuses `a` of `acme` with this token, for this reason, and serves whoever is in.
     async fn refuses(&self, token: String, reason: &str) {
         let what = token.clone();
-        let options = AgentOptions { token, ..self.site.options_without_token("acme", "a") };
+        // A certificate that names nobody: the token alone has to be found wrong.
+        let (cert, key) = certificate(&self.site.credentials, 1, &[]);
+        let options = self.site.options_without_token("acme", "a");
+        let options = AgentOptions { token, cert: Some(cert), key: Some(key), ..options };
         let error = Agent::new(options).connect().await.expect_err(&what);
         assert_eq!(error.code, ErrorCode::Unauthenticated, "{what}: {error}");
         assert!(error.message.contains(reason), "{what}: {error}");
