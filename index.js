@@ -102,6 +102,13 @@ const AGENT_CONFIG_OPTIONS = {
   token: 'string?',
 };
 
+const REVOCATION_TARGET = {
+  tenantId: 'string?',
+  agentId: 'string?',
+  tokenId: 'string?',
+  expiresAt: 'number?',
+};
+
 /** A plain copy of the options that are known, or an error that names the first that is missing or wrong. */
 function checked(options, shape, name) {
   if (options === null || typeof options !== 'object') {
@@ -358,6 +365,28 @@ class FederationHubServer {
 
   getStats() {
     return this.#hub.getStats();
+  }
+
+  async revoke(target) {
+    const site = callSite();
+    try {
+      await this.#hub.revoke(checked(target, REVOCATION_TARGET, 'target'));
+    } catch (cause) {
+      throw failure(cause, site);
+    }
+  }
+
+  async reinstate(target) {
+    const site = callSite();
+    try {
+      return await this.#hub.reinstate(checked(target, REVOCATION_TARGET, 'target'));
+    } catch (cause) {
+      throw failure(cause, site);
+    }
+  }
+
+  revocations() {
+    return this.#hub.revocations();
   }
 
   agentConfig(options) {

@@ -6,18 +6,20 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::time::timeout;
 
+use super::audit;
 use super::clock::wall_now_ms;
 use super::hub::Shared;
 use super::hub_connection::{StreamError, send};
 use super::identity::IdentityError;
+use super::revocations::Changes;
 use super::token::{Claims, TokenError};
 use crate::protocol::frame::{FrameError, MAX_FRAME_BYTES};
 use crate::protocol::hub_request::Caller;
 use crate::protocol::hub_session::{HubSession, SessionInput, SessionOutput};
 use crate::protocol::limits::MAX_HELLO_BYTES;
-use crate::protocol::message::{Refusal, Refused, Welcome};
+use crate::protocol::message::{Hello, Refusal, Refused, ToAgent, ToHub, Welcome};
 use crate::storage::hub_store::hub_time_ms;
-use crate::transport::{Connection, Handshake, ReceiveError};
+use crate::transport::{Connection, FrameSender, Handshake, ReceiveError};
 
 /// For a last word to arrive before a connection is closed.
 const LAST_WORD_LIMIT: Duration = Duration::from_secs(1);
@@ -28,6 +30,8 @@ pub(super) struct Admitted {
     pub(super) caller: Arc<Caller>,
     /// What its token says.
     pub(super) claims: Claims,
+    /// Hears of everything that was revoked since the token was verified.
+    pub(super) revocations: Changes,
 }
 
 /// Lets an agent in, or closes its connection.
@@ -36,70 +40,87 @@ pub(super) async fn admit(shared: &Shared, handshake: Handshake) -> Option<Admit
     let connection = match handshake.complete(shared.deadlines.handshake).await {
         Ok(connection) => connection,
         Err(error) => {
-            tracing::debug!(%address, %error, "handshake failed");
+            audit::refused(address, None, &error.to_string());
             return None;
         }
     };
-    let refused = match timeout(shared.deadlines.hello, greet(shared, &connection)).await {
-        Ok(Ok(Ok((caller, claims)))) => {
-            tracing::debug!(%address, tenant = caller.tenant, agent = caller.agent, "agent connected");
-            return Some(Admitted { connection, caller, claims });
+    let revocations = shared.revocations.changes();
+    let mut claimed = None;
+    let greeting = timeout(shared.deadlines.hello, greet(shared, &connection, &mut claimed)).await;
+    let (refusal, reason, sender) = match greeting {
+        Ok(Ok((Ok((caller, claims)), _))) => {
+            audit::admitted(address, &claims);
+            return Some(Admitted { connection, caller, claims, revocations });
         }
-        Ok(Ok(Err(reason))) => (reason, "refused: see the stream".to_owned()),
+        Ok(Ok((Err(Refused { reason, message }), sender))) => (reason, message, Some(sender)),
         Ok(Err(error)) if !error.costs_the_connection() => return None,
-        Ok(Err(error)) => (Refusal::Protocol, error.to_string()),
-        Err(_) => (Refusal::Protocol, "no Hello in time".to_owned()),
+        Ok(Err(error)) => (Refusal::Protocol, error.to_string(), None),
+        Err(_) => (Refusal::Protocol, "no Hello in time".to_owned(), None),
     };
-    tracing::debug!(%address, reason = refused.1, "agent refused");
-    connection.close(refused.0.close_code(), &refused.1);
+    let claimed = claimed.as_ref().map(|caller: &Caller| (caller.tenant.as_str(), caller.agent.as_str()));
+    audit::refused(address, claimed, &reason);
+    if let Some(mut sender) = sender {
+        // Closing drops what is still under way, and the reason should arrive.
+        let _ = timeout(LAST_WORD_LIMIT, sender.delivered()).await;
+    }
+    connection.close(refusal.close_code(), &reason);
     None
 }
 
-/// The first stream: `Hello` and its answer.
+/// Whether a stranger is let in, and as whom.
+type Judgement = Result<(Arc<Caller>, Claims), Refused>;
+
+/// The first stream: `Hello` and its answer, which is on its way. Notes who the agent claims to be.
 async fn greet(
     shared: &Shared,
     connection: &Connection,
-) -> Result<Result<(Arc<Caller>, Claims), Refusal>, StreamError> {
+    claimed: &mut Option<Caller>,
+) -> Result<(Judgement, FrameSender), StreamError> {
     let (mut sender, mut receiver) = connection.accept().await.map_err(ReceiveError::from)?;
     receiver.limit_frames(MAX_HELLO_BYTES);
     let Some(hello) = receiver.next().await? else {
         return Err(ReceiveError::from(FrameError::Truncated).into());
     };
+    if let ToHub::Hello(Hello { tenant, agent, .. }) = &hello {
+        *claimed = Some(Caller { tenant: tenant.clone(), agent: agent.clone() });
+    }
     let mut session = HubSession::default();
     session.handle(SessionInput::Message(hello));
-    let mut proved: Result<Claims, NotProved> = Err(TokenError::Missing.into());
-    let mut ready = Err(Refusal::Protocol);
+    let mut proved = None;
+    let mut let_in = Err(Refused { reason: Refusal::Protocol, message: "it said nothing".to_owned() });
     while let Some(output) = session.poll() {
         match output {
             SessionOutput::Verify { token } => {
-                proved = prove(shared, connection, &token);
-                session.handle(SessionInput::Verified(match &proved {
+                let verified = prove(shared, connection, &token);
+                session.handle(SessionInput::Verified(match &verified {
                     Ok(Claims { tenant_id, agent_id, .. }) => {
                         Ok(Caller { tenant: tenant_id.clone(), agent: agent_id.clone() })
                     }
                     Err(error) => Err(error.to_string()),
                 }));
+                proved = verified.ok();
             }
             SessionOutput::Welcome(caller) => {
-                let may_write = proved.as_ref().is_ok_and(|claims| claims.may_write);
+                let may_write = proved.as_ref().is_some_and(|claims| claims.may_write);
                 session.handle(SessionInput::Welcomed(welcome(shared, caller, may_write).await));
             }
-            SessionOutput::Send(message) => send(shared, &mut sender, &message).await?,
-            SessionOutput::Ready(caller) => ready = Ok(Arc::new(caller)),
-            SessionOutput::Close(reason) => ready = Err(reason),
+            SessionOutput::Send(message) => {
+                send(shared, &mut sender, &message).await?;
+                if let ToAgent::Refused(refused) = message {
+                    let_in = Err(refused);
+                }
+            }
+            // The session lets nobody in whose token was not verified.
+            SessionOutput::Ready(caller) => {
+                if let Some(claims) = proved.take() {
+                    let_in = Ok((Arc::new(caller), claims));
+                }
+            }
+            SessionOutput::Close(_) => {}
         }
     }
     sender.finish()?;
-    match (ready, proved) {
-        (Ok(caller), Ok(claims)) => Ok(Ok((caller, claims))),
-        (Err(reason), _) => {
-            // Closing drops what is still under way, and the reason should arrive.
-            let _ = timeout(LAST_WORD_LIMIT, sender.delivered()).await;
-            Ok(Err(reason))
-        }
-        // The session lets nobody in whose token was not verified.
-        (Ok(_), Err(_)) => Ok(Err(Refusal::Unauthenticated)),
-    }
+    Ok((let_in, sender))
 }
 
 /// Why it is not proved who calls.
@@ -109,12 +130,18 @@ enum NotProved {
     Token(#[from] TokenError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    #[error("the hub's operator has revoked this tenant, this agent, or its token")]
+    Revoked,
 }
 
 /// Who calls, by the token, which the certificate must not contradict.
 fn prove(shared: &Shared, connection: &Connection, token: &str) -> Result<Claims, NotProved> {
-    let claims = shared.tokens.verify(token, wall_now_ms())?;
+    let now_ms = wall_now_ms();
+    let claims = shared.tokens.verify(token, now_ms)?;
     shared.identity.check(connection.certificate_identity(), &claims)?;
+    if shared.revocations.hold(&claims, now_ms) {
+        return Err(NotProved::Revoked);
+    }
     Ok(claims)
 }
 

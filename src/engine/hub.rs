@@ -5,8 +5,8 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
@@ -18,11 +18,13 @@ use super::hub_connection::{self, Deadlines};
 use super::identity::IdentityPolicy;
 use super::reload::{Reloader, reload};
 use super::retirement::{self, AttachedReplicas};
+use super::revocations::Revocations;
 use super::token::keys::KeyError;
 use super::token::{TokenOptions, TokenVerifier};
 use super::writer::{StoreCounts, Writer};
 use crate::model::ReplicaId;
 use crate::protocol::message::Refusal;
+use crate::storage::hub_store::StoreError;
 use crate::storage::hub_store_sqlite::{OpenStoreError, SqliteHubStore};
 use crate::transport::{BindError, DEFAULT_PORT, HubEndpoint, HubTls};
 
@@ -77,6 +79,9 @@ pub enum HubStartError {
     /// The store could not be opened.
     #[error(transparent)]
     Store(#[from] OpenStoreError),
+    /// The store was opened, and cannot be read.
+    #[error(transparent)]
+    Read(StoreError),
     /// The address is in use, or the certificates are no good.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -113,6 +118,7 @@ pub(super) struct Shared {
     pub(super) deadlines: Deadlines,
     /// The replicas of those that are connected.
     pub(super) attached: Arc<AttachedReplicas>,
+    pub(super) revocations: Revocations,
 }
 
 /// What is counted while agents come and go.
@@ -162,6 +168,8 @@ pub struct Hub {
     store_counts: Arc<StoreCounts>,
     stopping: watch::Sender<bool>,
     ended: watch::Receiver<bool>,
+    /// Not kept alive by this handle: the hub's thread waits until nobody uses the store.
+    shared: Weak<Shared>,
 }
 
 /// What the hub's thread reports once it listens.
@@ -169,6 +177,7 @@ struct Started {
     local_addr: SocketAddr,
     counts: Arc<Counts>,
     store_counts: Arc<StoreCounts>,
+    shared: Weak<Shared>,
 }
 
 impl Hub {
@@ -188,8 +197,13 @@ impl Hub {
             end.send_replace(true);
         })?;
         let gone = || io::Error::other("the hub's thread ended");
-        let Started { local_addr, counts, store_counts } = started.await.map_err(|_| gone())??;
-        Ok(Self { local_addr, started: Instant::now(), counts, store_counts, stopping, ended })
+        let Started { local_addr, counts, store_counts, shared } = started.await.map_err(|_| gone())??;
+        Ok(Self { local_addr, started: Instant::now(), counts, store_counts, stopping, ended, shared })
+    }
+
+    /// What all connections share, while the hub runs.
+    pub(super) fn shared(&self) -> Option<Arc<Shared>> {
+        self.shared.upgrade()
     }
 
     /// The address listened on, with the real port.
@@ -243,9 +257,10 @@ fn run(
             }
         };
         let (counts, store_counts) = (Arc::clone(&shared.counts), shared.writer.counts());
-        // Nobody waits any more: the caller has given the hub up already, and `stop` says so.
-        let _ = report.send(Ok(Started { local_addr, counts, store_counts }));
         let shared = Arc::new(shared);
+        let started = Started { local_addr, counts, store_counts, shared: Arc::downgrade(&shared) };
+        // Nobody waits any more: the caller has given the hub up already, and `stop` says so.
+        let _ = report.send(Ok(started));
         let upkeep = tokio::spawn(retirement::upkeep(Arc::downgrade(&shared), options.agent_ttl_ms));
         let reloading = tokio::spawn(reload(reloader, Arc::clone(&shared.tokens), Arc::downgrade(&endpoint)));
         accept(&endpoint, &shared, stop).await;
@@ -277,9 +292,10 @@ async fn open(options: &HubOptions, deadlines: Deadlines) -> Result<Opened, HubS
     getrandom::fill(&mut incarnation).map_err(io::Error::from)?;
     let store = SqliteHubStore::open(&options.data_path, ReplicaId(incarnation))?;
     let (writer, thread) = Writer::start(Box::new(store))?;
+    let revocations = Revocations::new(writer.revocations().await.map_err(HubStartError::Read)?);
     let (counts, attached) = (Arc::default(), Arc::default());
     let identity = options.identity.clone();
-    let shared = Shared { writer, tokens, identity, counts, deadlines, attached };
+    let shared = Shared { writer, tokens, identity, counts, deadlines, attached, revocations };
     Ok((endpoint, local_addr, shared, thread))
 }
 

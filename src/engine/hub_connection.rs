@@ -14,12 +14,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::admission::{Admitted, admit};
+use super::audit;
 use super::clock::wall_now_ms;
 use super::hub::Shared;
 use super::retirement::OwnReplicas;
 use super::token::Claims;
 use super::writer::Reply;
-use crate::protocol::close_code::{CLOSED, EXPIRED, GOODBYE};
+use crate::protocol::close_code::{CLOSED, EXPIRED, GOODBYE, REVOKED};
 use crate::protocol::frame;
 use crate::protocol::hub_request::{Caller, PullRequest, StoreRequest};
 use crate::protocol::hub_session::{HubExchange, Input, Output};
@@ -91,6 +92,21 @@ enum Ending {
     Stopping,
     /// The agent's token has expired.
     Expired,
+    /// The operator has revoked the agent.
+    Revoked,
+}
+
+impl Ending {
+    /// For the audit trail.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Lost(ConnectionLost::Closed { code, .. }) if *code == u64::from(GOODBYE) => "goodbye",
+            Self::Lost(_) => "lost",
+            Self::Stopping => "the hub stops",
+            Self::Expired => "the token has expired",
+            Self::Revoked => "revoked",
+        }
+    }
 }
 
 /// Serves a connection from its handshake to its end.
@@ -99,7 +115,7 @@ pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake, mut stoppin
         admitted = admit(&shared, handshake) => admitted,
         _ = stopping.wait_for(|stop| *stop) => return,
     };
-    let Some(Admitted { connection, caller, claims }) = admitted else { return };
+    let Some(Admitted { connection, caller, claims, mut revocations }) = admitted else { return };
     let _connected = shared.counts.enter();
     let session = Arc::new(AgentSession {
         replicas: OwnReplicas::new(Arc::clone(&shared.attached), &caller),
@@ -123,6 +139,10 @@ pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake, mut stoppin
             Some(_) = streams.join_next() => {}
             _ = stopping.wait_for(|stop| *stop) => break Ending::Stopping,
             () = &mut expiry => break Ending::Expired,
+            // Fails only together with the hub.
+            _ = revocations.changed() => if shared.revocations.hold(&session.claims, wall_now_ms()) {
+                break Ending::Revoked;
+            },
         }
     };
     // A hub that stops finishes what has begun; an agent that is gone has nothing to wait for, and what it
@@ -133,7 +153,11 @@ pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake, mut stoppin
         Ending::Lost(_) => {}
         Ending::Stopping => connection.close(Refusal::Stopping.close_code(), "the hub is stopping"),
         Ending::Expired => connection.close(EXPIRED, "the token has expired"),
+        Ending::Revoked => {
+            connection.close(REVOKED, "the hub's operator has revoked the agent, or its token")
+        }
     }
+    audit::ended(connection.remote_address(), &session.claims, ending.reason());
     let counter = session.highest_counter.load(Ordering::Relaxed);
     if matches!(ending, Ending::Lost(ConnectionLost::Closed { code, .. }) if code == u64::from(GOODBYE)) {
         shared.writer.retire(&session.caller, session.replicas.list()).await;

@@ -5,6 +5,7 @@
 mod admission;
 pub mod agent;
 pub mod agent_error;
+pub mod audit;
 pub mod clock;
 pub mod hub;
 mod hub_connection;
@@ -14,6 +15,7 @@ mod read_only;
 mod reload;
 pub mod resolve;
 mod retirement;
+pub mod revocations;
 pub mod runtime;
 mod self_check;
 pub mod sync;

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::sleep;
 
+use super::audit;
 use super::hub::HubOptions;
 use super::token::TokenVerifier;
 use super::token::keys::KeySource;
@@ -113,10 +114,10 @@ impl Reloader {
 
     fn look(&mut self, tokens: &TokenVerifier, endpoint: &HubEndpoint) {
         if self.tls.load_if_changed(|| endpoint.reload(&self.options.tls)) {
-            tracing::info!("certificates were loaded anew");
+            audit::reloaded("certificates");
         }
         if self.keys.load_if_changed(|| tokens.reload()) {
-            tracing::info!("the keys for tokens were loaded anew");
+            audit::reloaded("keys for tokens");
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::protocol::hub_request::{
 };
 use crate::protocol::message::{Ack, Attached, Incarnation};
 use crate::storage::hub_store::{Checked, HubStore, Snapshot, StoreError, StoreStats, Upkeep, Welcomed};
+use crate::storage::revocation::{Revocation, Revoked};
 
 /// Jobs that wait for the thread; whoever asks more waits as well.
 const MAX_WAITING: usize = 1024;
@@ -72,12 +73,21 @@ pub struct UpkeepJob {
     pub connected: HashSet<(String, ReplicaId)>,
 }
 
+/// What is done to revocations.
+enum RevocationJob {
+    Add(Revocation, oneshot::Sender<Answer<()>>),
+    Remove(Revoked, oneshot::Sender<Answer<bool>>),
+    List(oneshot::Sender<Answer<Vec<Revocation>>>),
+}
+
 /// Something that a store is to do, with where its answer goes.
 pub struct Job(Task);
 
 enum Task {
     /// What an agent asks.
     Asked(Arc<Caller>, Work),
+    /// What the operator asks.
+    Revocation(RevocationJob),
     /// What nobody asks; the answer says whether there is more to do now.
     Upkeep(UpkeepJob, oneshot::Sender<bool>),
 }
@@ -173,7 +183,7 @@ impl Writer {
     pub async fn welcome(&self, caller: &Arc<Caller>) -> Answer<Welcomed> {
         let (job, answer) = Job::welcome(caller);
         self.submit(job).await;
-        answer.await.unwrap_or_else(|_| Err(StoreError::Failed("it is closed".to_owned())))
+        answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
     /// Remembers an agent's clock entry at the end of its session.
@@ -199,10 +209,38 @@ impl Writer {
         answer.await.unwrap_or(false)
     }
 
+    /// Remembers a revocation.
+    pub async fn revoke(&self, revocation: Revocation) -> Answer<()> {
+        self.ask_operator(|reply| RevocationJob::Add(revocation, reply)).await
+    }
+
+    /// Forgets a revocation. Says whether there was one.
+    pub async fn reinstate(&self, whom: Revoked) -> Answer<bool> {
+        self.ask_operator(|reply| RevocationJob::Remove(whom, reply)).await
+    }
+
+    /// All revocations that hold.
+    pub async fn revocations(&self) -> Answer<Vec<Revocation>> {
+        self.ask_operator(RevocationJob::List).await
+    }
+
+    async fn ask_operator<T>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Answer<T>>) -> RevocationJob,
+    ) -> Answer<T> {
+        let (reply, answer) = oneshot::channel();
+        self.submit(Job(Task::Revocation(job(reply)))).await;
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
     async fn submit(&self, job: Job) {
         // A thread that is gone drops the job, and with it the reply: the asker learns it there.
         let _ = self.jobs.send(job).await;
     }
+}
+
+fn closed() -> StoreError {
+    StoreError::Failed("it is closed".to_owned())
 }
 
 /// The thread: one group after the other until nobody can ask any more.
@@ -217,12 +255,20 @@ fn run(mut store: Box<dyn HubStore>, mut waiting: mpsc::Receiver<Job>, counts: &
 /// Runs a group, and leaves it empty. `now_ms` is the wall clock, in ms since the epoch.
 pub fn run_group(store: &mut dyn HubStore, group: &mut Vec<Job>, now_ms: i64) {
     let mut reads = Vec::new();
+    let mut lists = Vec::new();
     let mut answers = Vec::new();
     for Job(task) in group.drain(..) {
         match task {
             Task::Asked(caller, Work::Write(write)) => answers.push(run_write(store, &caller, write, now_ms)),
             Task::Asked(caller, Work::Read(read)) => reads.push((caller, read)),
             Task::Upkeep(job, reply) => answers.push(run_upkeep(store, &job, reply, now_ms)),
+            Task::Revocation(RevocationJob::Add(revocation, reply)) => {
+                answers.push(Uncommitted::Revoked(reply, store.revoke(&revocation)));
+            }
+            Task::Revocation(RevocationJob::Remove(whom, reply)) => {
+                answers.push(Uncommitted::Reinstated(reply, store.reinstate(&whom)));
+            }
+            Task::Revocation(RevocationJob::List(reply)) => lists.push(reply),
         }
     }
     let committed = store.commit();
@@ -231,6 +277,9 @@ pub fn run_group(store: &mut dyn HubStore, group: &mut Vec<Job>, now_ms: i64) {
     }
     for answer in answers {
         answer.send(&committed);
+    }
+    for reply in lists {
+        let _ = reply.send(store.revocations(now_ms));
     }
     for (caller, read) in reads {
         run_read(store, &caller, read, now_ms);
@@ -243,6 +292,8 @@ enum Uncommitted {
     /// Nobody is left to be told of a failure.
     Done(oneshot::Sender<()>),
     Upkeep(oneshot::Sender<bool>, bool),
+    Revoked(oneshot::Sender<Answer<()>>, Answer<()>),
+    Reinstated(oneshot::Sender<Answer<bool>>, Answer<bool>),
 }
 
 impl Uncommitted {
@@ -263,6 +314,12 @@ impl Uncommitted {
             }
             Self::Done(asker) => {
                 let _ = asker.send(());
+            }
+            Self::Revoked(asker, answer) => {
+                let _ = asker.send(answer.and(committed.clone()));
+            }
+            Self::Reinstated(asker, answer) => {
+                let _ = asker.send(answer.and_then(|was| committed.clone().map(|()| was)));
             }
             Self::Upkeep(asker, more) => {
                 let _ = asker.send(more && committed.is_ok());

@@ -2,6 +2,7 @@
 
 use crate::engine::agent_error::{AgentError, ErrorCode};
 use crate::engine::hub::HubStartError;
+use crate::engine::revocations::RevokeError;
 
 /// A failure on its way to a rejected promise: the code that programs branch on, and the message that people
 /// read.
@@ -42,9 +43,20 @@ impl From<HubStartError> for CodedError {
             HubStartError::Address { .. } | HubStartError::Keys(_) | HubStartError::NoClientCa => {
                 code(ErrorCode::Config)
             }
-            HubStartError::Store(_) | HubStartError::Bind(_) | HubStartError::System(_) => {
-                "ERR_FEDERATION_HUB_START"
-            }
+            HubStartError::Store(_)
+            | HubStartError::Read(_)
+            | HubStartError::Bind(_)
+            | HubStartError::System(_) => "ERR_FEDERATION_HUB_START",
+        };
+        Self { code, message: error.to_string() }
+    }
+}
+
+impl From<RevokeError> for CodedError {
+    fn from(error: RevokeError) -> Self {
+        let code = match error {
+            RevokeError::NotRunning => "ERR_FEDERATION_NOT_RUNNING",
+            RevokeError::NotStored(_) | RevokeError::Store(_) => code(ErrorCode::Busy),
         };
         Self { code, message: error.to_string() }
     }

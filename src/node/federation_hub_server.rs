@@ -13,8 +13,10 @@ use super::federation_hub::number;
 use super::hub_options::{AgentConfigOptions, FederationHubServerOptions, HubCredentials, hub_options};
 use super::js_thread;
 use super::options::FederationHubConfig;
+use super::revocation::{HubRevocation, RevocationTarget, revoked};
 use crate::engine::clock::wall_now_ms;
 use crate::engine::hub::{Hub, HubOptions};
+use crate::engine::revocations::RevokeError;
 use crate::engine::token::keys::KeySource;
 use crate::engine::token::{Grant, TokenOptions};
 use crate::transport::Credentials;
@@ -129,6 +131,42 @@ impl FederationHubServer {
             bytes_sent: number(stats.bytes_sent),
             bytes_received: number(stats.bytes_received),
         }
+    }
+
+    /// Lets somebody in no more: a tenant, one of its agents, or whoever has a token. Sessions that are open end at
+    /// once. It is remembered in the hub's store until `reinstate()`, or until `expiresAt`.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn revoke<'env>(
+        &self,
+        env: &'env Env,
+        target: RevocationTarget,
+    ) -> napi::Result<PromiseRaw<'env, ()>> {
+        let hub = current(&self.running);
+        js_thread::promise(env, &[], |_| async move {
+            let (whom, until_ms) = revoked(target)?;
+            Ok(hub.ok_or(RevokeError::NotRunning)?.revoke(whom, until_ms).await?)
+        })
+    }
+
+    /// Takes a revocation back. Resolves to whether there was one.
+    #[napi(ts_return_type = "Promise<boolean>")]
+    pub fn reinstate<'env>(
+        &self,
+        env: &'env Env,
+        target: RevocationTarget,
+    ) -> napi::Result<PromiseRaw<'env, bool>> {
+        let hub = current(&self.running);
+        js_thread::promise(env, &[], |_| async move {
+            let (whom, _) = revoked(target)?;
+            Ok(hub.ok_or(RevokeError::NotRunning)?.reinstate(whom).await?)
+        })
+    }
+
+    /// The revocations that hold; none when the hub is not running.
+    #[napi]
+    pub fn revocations(&self) -> Vec<HubRevocation> {
+        let all = current(&self.running).map(|hub| hub.revocations());
+        all.into_iter().flatten().map(HubRevocation::from).collect()
     }
 
     /// Stops listening, closes every connection and then the store. Does nothing when the hub is not running.

@@ -15,3 +15,4 @@ mod js_tokens;
 mod migration;
 mod options;
 mod raw;
+mod revocation;

@@ -41,6 +41,7 @@ pub mod renamed_tables;
 pub mod replica;
 pub mod resolution;
 pub mod resolver;
+pub mod revocation;
 pub mod row_codec;
 pub mod row_meta;
 pub mod rows;

@@ -10,5 +10,6 @@ mod permissions;
 mod reload;
 mod renewal;
 mod retirement;
+mod revocation;
 mod sharing;
 mod site;

@@ -54,6 +54,21 @@ impl HubStore for Notebook {
         Ok(Ack { n: request.n, conflicts: 0, rejected: vec![], notices: vec![], contests: vec![] })
     }
 
+    fn revoke(&mut self, _: &Revocation) -> Answer<()> {
+        self.note("revoke");
+        Ok(())
+    }
+
+    fn reinstate(&mut self, _: &Revoked) -> Answer<bool> {
+        self.note("reinstate");
+        Ok(true)
+    }
+
+    fn revocations(&mut self, _: i64) -> Answer<Vec<Revocation>> {
+        self.note("revocations");
+        Ok(vec![])
+    }
+
     fn end_session(&mut self, _: &Caller, counter: u64) -> Answer<()> {
         self.note(format!("end {counter}"));
         Ok(())
