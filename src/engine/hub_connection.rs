@@ -48,6 +48,10 @@ impl Default for Deadlines {
     }
 }
 
+/// How long an agent whose token has expired may take to come back with another one, in ms, before it retires: its next
+/// sync asks for it.
+const COMEBACK_MS: i64 = 300_000;
+
 /// The longest time without a look at the wall clock.
 const LONGEST_LOOK_AWAY: Duration = Duration::from_secs(30);
 
@@ -237,7 +241,7 @@ impl Stream {
                         match &mut request {
                             StoreRequest::Pull(request) => pull = Some(request.clone()),
                             StoreRequest::Attach(request) => {
-                                request.token_until_ms = self.session.claims.expires_at_ms;
+                                request.token_until_ms = self.session.claims.expires_at_ms.saturating_add(COMEBACK_MS);
                                 attaching = Some(request.replica);
                             }
                             StoreRequest::Register(_) | StoreRequest::Push(_) | StoreRequest::Check(_) => {}

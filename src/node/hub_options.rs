@@ -73,7 +73,7 @@ pub struct FederationHubServerOptions {
     pub jwt_leeway_ms: Option<f64>,
     /// How long an agent may be silent before the hub retires it, in ms; a week unless given. One that comes back
     /// later loses nothing of its own, and gets a fresh snapshot. An agent that says goodbye with `disconnect()`
-    /// retires at once, and one whose token has expired when it is not connected.
+    /// retires at once, and one that is not connected five minutes after its token has expired.
     pub agent_ttl: Option<f64>,
     /// Credentials from `FederationHubServer.generateCredentials()`: they stand in for whichever of
     /// certificate, key, CA and secret is not given, and let `agentConfig()` issue certificates and tokens.
@@ -132,7 +132,8 @@ pub struct AgentConfigOptions {
 /// Reads a hub's options.
 pub fn hub_options(options: FederationHubServerOptions) -> Result<HubOptions, CodedError> {
     let own = options.credentials.clone();
-    let tokens = token_options(&options, own.as_ref())?;
+    // What is wrong with certificates is told first.
+    let tokens = token_options(&options, own.as_ref());
     let text =
         |field: fn(&HubCredentials) -> &String| own.as_ref().map(|own| PemSource::Text(field(own).clone()));
     let cert = pem_source(options.cert_pem, options.cert_path).or_else(|| text(|own| &own.hub_cert_pem));
@@ -154,7 +155,7 @@ pub fn hub_options(options: FederationHubServerOptions) -> Result<HubOptions, Co
             trust_domain: options.trust_domain,
             is_required: options.require_certificate_identity.unwrap_or(false),
         },
-        tokens,
+        tokens: tokens?,
         agent_ttl_ms: options.agent_ttl.map_or(Ok(DEFAULT_AGENT_TTL_MS), |given| {
             milliseconds("agentTtl", given, 1.0..=MAX_AGENT_TTL_MS)
         })?,

@@ -120,3 +120,20 @@ async fn a_function_that_gives_no_token_is_named_as_the_reason() {
     assert!(silent.message.contains("no answer"), "{silent}");
     assert!(!agent.is_connected());
 }
+
+/// Breaks if an agent retires between the end of its token and the sync that asks for another one.
+#[tokio::test]
+async fn an_agent_whose_token_has_expired_has_time_to_come_back_as_who_it_was() {
+    let site = Site::forgetting(":memory:", 10_000).await;
+    let tokens = Tokens::of(&site, 1_500);
+    let member = Member { agent: Agent::new(site.options_without_token("acme", "a")), database: memory() };
+    member.agent.connect_with(Some(tokens.clone())).await.unwrap();
+    member.run("CREATE TABLE notes(id TEXT PRIMARY KEY)").await;
+    sync(&member, &tokens).await.unwrap();
+    let replica = member.rows("SELECT replica FROM _federation_replica").await;
+    until(|| site.hub.stats().connected_agents == 0).await;
+    // Two rounds of upkeep.
+    sleep(Duration::from_secs(3)).await;
+    sync(&member, &tokens).await.unwrap();
+    assert_eq!(member.rows("SELECT replica FROM _federation_replica").await, replica);
+}
