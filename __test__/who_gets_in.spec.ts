@@ -203,8 +203,8 @@ describe('certificates', () => {
       { agentId: 'agent', tenantId: 'globex' },
       { agentId: 'other', tenantId: 'acme' },
     ]) {
-      const { certPem, keyPem } = server.agentConfig(who)
-      expect(await rejection(connect({ ...own, certPem, keyPem }))).toMatchObject({
+      const { agentId, tenantId, token } = own
+      expect(await rejection(connect({ ...server.agentConfig(who), agentId, tenantId, token }))).toMatchObject({
         code: 'ERR_FEDERATION_UNAUTHENTICATED',
         message: expect.stringContaining('the certificate is of another'),
       })
@@ -270,7 +270,8 @@ describe('revocation', () => {
     await ben.sync(bens)
     expect(server.revocations()).toEqual([{ tenantId: 'acme', agentId: 'ada', revokedAt: expect.any(Number) }])
 
-    const credentials = server.credentials ?? undefined
+    const { credentials } = server
+    if (!credentials) throw new Error('an ephemeral hub has credentials')
     await server.stop()
     expect(server.revocations()).toEqual([])
     expect(await rejection(server.revoke({ tenantId: 'acme' }))).toMatchObject({ code: 'ERR_FEDERATION_NOT_RUNNING' })

@@ -103,7 +103,7 @@ async fn the_trail_tells_who_came_and_why_not_and_no_log_tells_a_secret() {
     tracing::subscriber::set_global_default(Everything).unwrap();
     let site = Site::start(":memory:").await;
     let grant = Grant { token_id: Some("token 1".into()), permissions: None };
-    let good = AgentOptions { token: site.token("acme", "a", grant), ..site.options("acme", "a") };
+    let good = AgentOptions { token: site.token("acme", "a", &grant), ..site.options("acme", "a") };
     let member = Member::connect(good.clone()).await;
     member.run("CREATE TABLE notes(id TEXT PRIMARY KEY, body)").await;
     member.run(&format!("INSERT INTO notes VALUES('x', '{CELL}')")).await;

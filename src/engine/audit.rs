@@ -66,5 +66,6 @@ pub(super) fn reloaded(what: &str) {
 
 /// As much of a name as any agent's may have.
 fn shorten(name: &str) -> &str {
-    &name[..name.floor_char_boundary(MAX_ID_BYTES)]
+    let ends = name.char_indices().map(|(at, c)| at + c.len_utf8());
+    &name[..ends.take_while(|end| *end <= MAX_ID_BYTES).last().unwrap_or(0)]
 }

@@ -158,7 +158,7 @@ pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake, mut stoppin
         Ending::Stopping => connection.close(Refusal::Stopping.close_code(), "the hub is stopping"),
         Ending::Expired => connection.close(EXPIRED, "the token has expired"),
         Ending::Revoked => {
-            connection.close(REVOKED, "the hub's operator has revoked the agent, or its token")
+            connection.close(REVOKED, "the hub's operator has revoked the agent, or its token");
         }
     }
     audit::ended(connection.remote_address(), &session.claims, ending.reason());
@@ -241,7 +241,8 @@ impl Stream {
                         match &mut request {
                             StoreRequest::Pull(request) => pull = Some(request.clone()),
                             StoreRequest::Attach(request) => {
-                                request.token_until_ms = self.session.claims.expires_at_ms.saturating_add(COMEBACK_MS);
+                                request.token_until_ms =
+                                    self.session.claims.expires_at_ms.saturating_add(COMEBACK_MS);
                                 attaching = Some(request.replica);
                             }
                             StoreRequest::Register(_) | StoreRequest::Push(_) | StoreRequest::Check(_) => {}

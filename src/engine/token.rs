@@ -169,7 +169,8 @@ impl TokenVerifier {
         }
         let keys = Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner));
         let key = keys.find(header.kid.as_deref()).ok_or(TokenError::UnknownKey)?;
-        let decoded = jsonwebtoken::decode::<RawClaims>(token, &key.key, &signature_only(key.algorithm));
+        let decoded =
+            jsonwebtoken::decode::<RawClaims>(token, &key.verifying, &signature_only(key.algorithm));
         let claims = decoded.map_err(|error| explain(error.kind()))?.claims;
         self.check(claims, now_ms)
     }
@@ -250,7 +251,7 @@ impl TokenOptions {
         tenant_id: &str,
         agent_id: &str,
         expires_at_ms: i64,
-        grant: Grant,
+        grant: &Grant,
     ) -> Result<String, IssueError> {
         let KeySource::Secret(secret) = &self.keys else { return Err(IssueError::NoSecret) };
         let exp = expires_at_ms.div_euclid(1000);
@@ -275,7 +276,7 @@ pub fn issue(
     expires_at_ms: i64,
 ) -> Result<String, IssueError> {
     let options = TokenOptions::of(KeySource::Secret(secret.to_owned()));
-    options.issue(tenant_id, agent_id, expires_at_ms, Grant::default())
+    options.issue(tenant_id, agent_id, expires_at_ms, &Grant::default())
 }
 
 /// A token that could not be signed.

@@ -210,7 +210,7 @@ impl FederationHubServer {
                 .options
                 .clone()?
                 .tokens
-                .issue(&tenant_id, &agent_id, expires_at_ms, Grant { permissions, token_id })
+                .issue(&tenant_id, &agent_id, expires_at_ms, &Grant { permissions, token_id })
                 .map_err(|error| CodedError::config(error.to_string()))?,
         };
         let ca_pem = own.ca_cert_pem.clone();

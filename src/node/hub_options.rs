@@ -61,7 +61,7 @@ pub struct FederationHubServerOptions {
     /// by `kid`. Read again when it changes.
     pub jwks_path: Option<String>,
     /// The only algorithm that tokens may be signed with. Unless given, the key says: HS256 for a secret, RS256 for
-    /// RSA, ES256 for P-256, EdDSA for Ed25519, and in a key set each key's own `alg`. A token never says.
+    /// RSA, ES256 for P-256, `EdDSA` for Ed25519, and in a key set each key's own `alg`. A token never says.
     #[napi(ts_type = "'HS256' | 'HS384' | 'HS512' | 'RS256' | 'PS256' | 'ES256' | 'EdDSA'")]
     pub jwt_algorithm: Option<String>,
     /// What a token's `iss` must be. Anything, unless given.

@@ -40,7 +40,12 @@ impl CertificateIdentity {
     pub(super) fn of(certificate: &CertificateDer<'_>) -> Result<Option<Self>, CertificateIdentityError> {
         let certificate =
             webpki::EndEntityCert::try_from(certificate).map_err(|_| CertificateIdentityError::Unreadable)?;
-        let mut named = certificate.valid_uri_names().filter_map(tenant_path);
+        Self::among(certificate.valid_uri_names())
+    }
+
+    /// The name among a certificate's URIs.
+    fn among<'a>(uris: impl Iterator<Item = &'a str>) -> Result<Option<Self>, CertificateIdentityError> {
+        let mut named = uris.filter_map(tenant_path);
         let Some((trust_domain, path)) = named.next() else { return Ok(None) };
         if named.next().is_some() {
             return Err(CertificateIdentityError::Several);
@@ -112,9 +117,8 @@ fn decode(segment: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn read(uri: &str) -> Option<Option<CertificateIdentity>> {
-        let (trust_domain, path) = tenant_path(uri)?;
-        Some(CertificateIdentity::parse(trust_domain, path))
+    fn read(uri: &str) -> Result<Option<CertificateIdentity>, CertificateIdentityError> {
+        CertificateIdentity::among(std::iter::once(uri))
     }
 
     #[test]
@@ -140,7 +144,7 @@ mod tests {
         for other in
             ["https://x/tenant/t", "spiffe://x/ns/foo/sa/bar", "spiffe://x", "spiffe://x/tenants/t", "é", ""]
         {
-            assert_eq!(read(other), None, "{other}");
+            assert_eq!(read(other), Ok(None), "{other}");
         }
         for bad in [
             "spiffe://x/tenant",
@@ -159,7 +163,7 @@ mod tests {
             "spiffe://x/tenant/%ff",
             "spiffe://x/tenant/t t",
         ] {
-            assert_eq!(read(bad), Some(None), "{bad}");
+            assert_eq!(read(bad), Err(CertificateIdentityError::Malformed), "{bad}");
         }
     }
 }

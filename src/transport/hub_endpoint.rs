@@ -1,5 +1,6 @@
 //! A hub's end: lets agents connect.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -70,6 +71,13 @@ pub enum HandshakeError {
     /// It was refused, on one of the two sides.
     #[error(transparent)]
     Lost(#[from] ConnectionLost),
+}
+
+/// Shows nothing of the key.
+impl fmt::Debug for HubEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HubEndpoint").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
 }
 
 impl HubEndpoint {

@@ -82,7 +82,7 @@ impl Issuer {
 
     /// A token under any header.
     pub fn token_under(&self, header: &Value, claims: &Value) -> String {
-        let signed = format!("{}.{}", url_safe(&header.to_string()), url_safe(&claims.to_string()));
+        let signed = format!("{}.{}", url_safe(header.to_string()), url_safe(claims.to_string()));
         format!("{signed}.{}", url_safe(self.sign(signed.as_bytes())))
     }
 

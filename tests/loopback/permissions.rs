@@ -18,7 +18,7 @@ const NOTES: &str = "CREATE TABLE IF NOT EXISTS notes(id TEXT PRIMARY KEY, title
 
 fn reader(site: &Site) -> AgentOptions {
     let grant = Grant { permissions: Some(vec!["read".into()]), token_id: None };
-    AgentOptions { token: site.token("acme", "reader", grant), ..site.options("acme", "reader") }
+    AgentOptions { token: site.token("acme", "reader", &grant), ..site.options("acme", "reader") }
 }
 
 async fn titles(member: &Member) -> Vec<Vec<Value>> {

@@ -51,7 +51,7 @@ async fn until(options: &AgentOptions, expected: Result<(), ErrorCode>) {
     let since = Instant::now();
     loop {
         let outcome = connect(options).await;
-        if outcome.as_ref().map(|()| ()).map_err(|error| error.code) == expected {
+        if outcome.as_ref().map_err(|error| error.code).copied() == expected {
             return;
         }
         assert!(since.elapsed() < PATIENCE, "{outcome:?} for ever");

@@ -24,7 +24,7 @@ fn agent(tenant: &str, agent: &str) -> Revoked {
 /// An agent whose token has a name.
 fn named(site: &Site, tenant: &str, agent: &str, token_id: &str) -> AgentOptions {
     let grant = Grant { token_id: Some(token_id.into()), permissions: None };
-    AgentOptions { token: site.token(tenant, agent, grant), ..site.options(tenant, agent) }
+    AgentOptions { token: site.token(tenant, agent, &grant), ..site.options(tenant, agent) }
 }
 
 /// Three agents of two tenants, all with a row that they share.
@@ -128,7 +128,7 @@ impl TokenSource for Fresh {
     fn ask(&self, answer: oneshot::Sender<Result<String, String>>) {
         let n = self.1.fetch_add(1, Ordering::Relaxed);
         let grant = Grant { token_id: Some(format!("fresh {n}")), permissions: None };
-        answer.send(Ok(self.0.token("acme", "a", grant))).unwrap();
+        answer.send(Ok(self.0.token("acme", "a", &grant))).unwrap();
     }
 }
 

@@ -66,7 +66,7 @@ impl Site {
     }
 
     pub fn options(&self, tenant: &str, agent: &str) -> AgentOptions {
-        let token = self.token(tenant, agent, Grant::default());
+        let token = self.token(tenant, agent, &Grant::default());
         AgentOptions { token, ..self.options_without_token(tenant, agent) }
     }
 
@@ -93,7 +93,7 @@ impl Site {
     }
 
     /// A token of this hub's for an hour, with what it says besides.
-    pub fn token(&self, tenant: &str, agent: &str, grant: Grant) -> String {
+    pub fn token(&self, tenant: &str, agent: &str, grant: &Grant) -> String {
         self.options.tokens.issue(tenant, agent, wall_now_ms() + 3_600_000, grant).unwrap()
     }
 }

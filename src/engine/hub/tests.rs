@@ -87,7 +87,11 @@ impl TestHub {
 
     /// An agent with one replica, attached.
     async fn agent(&self, tenant: &str, agent: &str, replica: u8) -> Agent {
-        let (connection, answer) = self.greet(tenant, agent, self.token(tenant, agent)).await;
+        self.agent_with(tenant, agent, self.token(tenant, agent), replica).await
+    }
+
+    async fn agent_with(&self, tenant: &str, agent: &str, token: String, replica: u8) -> Agent {
+        let (connection, answer) = self.greet(tenant, agent, token).await;
         let ToAgent::Welcome(welcome) = answer else { panic!("{answer:?}") };
         let replica = ReplicaId([replica; 16]);
         let (mut sender, mut receiver) = connection.open().await.unwrap();

@@ -42,6 +42,6 @@ fn key(value: &Value, wanted: Option<Algorithm>) -> Option<Key> {
     if algorithm.family() != family || wanted.is_some_and(|wanted| wanted != algorithm) {
         return None;
     }
-    let key = DecodingKey::from_jwk(&jwk).ok()?;
-    Some(Key { kid: jwk.common.key_id, algorithm, key })
+    let verifying = DecodingKey::from_jwk(&jwk).ok()?;
+    Some(Key { kid: jwk.common.key_id, algorithm, verifying })
 }

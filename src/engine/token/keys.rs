@@ -96,7 +96,7 @@ pub(super) struct Key {
     pub(super) kid: Option<String>,
     /// The only algorithm that it verifies.
     pub(super) algorithm: Algorithm,
-    pub(super) key: DecodingKey,
+    pub(super) verifying: DecodingKey,
 }
 
 /// The keys of a hub, at least one.
@@ -139,7 +139,7 @@ impl Keys {
             let algorithm = name_of(algorithm).to_owned();
             return Err(KeyError::Mismatch { source_name: source.to_owned(), algorithm });
         }
-        Ok(Self { all: vec![Key { kid: None, algorithm, key }], are_named: false })
+        Ok(Self { all: vec![Key { kid: None, algorithm, verifying: key }], are_named: false })
     }
 
     /// The key that a token names. One that names none means the only key.
@@ -178,7 +178,8 @@ pub(super) fn default_of(family: AlgorithmFamily) -> Algorithm {
 
 /// A key from its DER form (`SubjectPublicKeyInfo`), which the cryptography takes as it is.
 fn of_public_key(der: &[u8]) -> Option<DecodingKey> {
-    let kinds: [(&'static dyn VerificationAlgorithm, fn(&[u8]) -> DecodingKey); 3] = [
+    type Kind = (&'static dyn VerificationAlgorithm, fn(&[u8]) -> DecodingKey);
+    let kinds: [Kind; 3] = [
         (&RSA_PKCS1_2048_8192_SHA256, DecodingKey::from_rsa_der),
         (&ECDSA_P256_SHA256_FIXED, DecodingKey::from_ec_der),
         (&ED25519, DecodingKey::from_ed_der),

@@ -228,7 +228,7 @@ fn a_token_may_have_a_name_of_its_own_and_what_is_issued_is_taken() {
         audience: Some("hub".to_owned()),
         ..TokenOptions::of(KeySource::Secret(SECRET.to_owned()))
     };
-    let issued = options.issue("acme", "a1", NOW_MS + 60_000, grant).unwrap();
+    let issued = options.issue("acme", "a1", NOW_MS + 60_000, &grant).unwrap();
     let claims = TokenVerifier::new(options).unwrap().verify(&issued, NOW_MS).unwrap();
     assert_eq!((claims.token_id.as_deref(), claims.may_write), (Some("t-2"), false));
 }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::model::{
-    Adjustment, Agreement, Digest, Hlc, KeyKind, Number, RowChange, RowId, Stamp, TableHeader, Value, Write,
+    Adjustment, Agreement, Digest, Hlc, KeyKind, Number, Op, RowChange, RowId, Stamp, TableHeader, Value,
+    Write,
 };
 use crate::protocol::check::Check;
 use crate::protocol::message::Standing;
@@ -344,4 +345,32 @@ fn checks_that_wait_for_the_store_hold_the_agent_back() {
     assert!(!exchange.wants_message());
     exchange.handle(Input::Checked(Ok((Rows::default(), vec![]))));
     assert!(exchange.wants_message());
+}
+
+#[test]
+fn whoever_may_not_write_declares_without_effect_and_has_no_batch_taken() {
+    let table = TableSchema {
+        name: "t".into(),
+        key: KeyKind::Natural,
+        columns: vec![],
+        ddl: String::new(),
+        indexes: vec![],
+        agreed: Agreement::default(),
+    };
+    for may_write in [true, false] {
+        let mut exchange = HubExchange::new(may_write);
+        let begin = SyncBegin { schema: vec![table.clone()], ..begin() };
+        exchange.handle(Input::Message(ToHub::Sync(begin)));
+        let Some(Output::Store(StoreRequest::Register(register))) = exchange.poll() else {
+            panic!("not asked")
+        };
+        assert_eq!(register.may_define, may_write);
+        exchange.handle(Input::Registered(Ok(())));
+        exchange.handle(Input::Message(batch(1, &BatchBody::default())));
+        if may_write {
+            assert!(matches!(exchange.poll(), Some(Output::Store(StoreRequest::Push(_)))));
+        } else {
+            assert_eq!(refusal(&mut exchange), Refusal::Forbidden);
+        }
+    }
 }

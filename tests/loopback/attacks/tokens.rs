@@ -242,5 +242,5 @@ async fn permissions_that_are_none() {
     hub.refuses(issuer.token(None, &claims_with("permissions", json!([]))), "\"read\"").await;
     hub.refuses(issuer.token(None, &claims_with("permissions", json!("read"))), "`permissions`").await;
     let grant = Grant { permissions: Some(vec!["write".into()]), token_id: None };
-    hub.refuses(hub.site.token("acme", "a", grant), "\"read\"").await;
+    hub.refuses(hub.site.token("acme", "a", &grant), "\"read\"").await;
 }
