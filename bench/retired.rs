@@ -122,7 +122,7 @@ fn push(replica: ReplicaId, epoch: u64, n: u64, now_ms: i64) -> PushRequest {
     let writes = vec![Write { stamp, base: n, op: Op::Set(cells) }];
     let header = TableHeader { name: "memories".into(), columns: vec!["id".into(), "content".into()] };
     let rows = vec![RowChange { table: 0, id, number: None, is_new: true, writes }];
-    let body = BatchBody { tables: vec![header], rows };
+    let body = BatchBody { tables: vec![header], rows, ..BatchBody::default() };
     PushRequest { replica, epoch, counter: 1, n: 1, previous: Digest::ZERO, digest: Digest([1; 32]), body }
 }
 

@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use super::check::{Check, Fingerprint, Print, Range};
 use super::frame::{decode_payload, encode};
 use super::message::{
-    Ack, Attach, Attached, Batch, BatchBody, Contested, Done, Hello, Refusal, Refused, Rows, Standing,
-    SyncBegin, ToAgent, ToHub, Welcome,
+    Ack, Attach, Attached, Batch, BatchBody, Collision, Contested, Done, Hello, Refusal, Refused, Rows,
+    Standing, SyncBegin, ToAgent, ToHub, Welcome,
 };
 use crate::model::{
     Adjustment, AgreedReference, Agreement, CellValue, Digest, Hlc, KeyKind, Number, Op, ReplicaId,
@@ -100,11 +100,14 @@ fn what_a_batch_holds() {
         Write { stamp: Stamp::ZERO, base: 0, op: Op::Delete },
     ];
     let row = RowChange { table: 0, id: RowId([8; 16]), number: Some(-5), is_new: true, writes };
+    let rows = (RowId([8; 16]), RowId([9; 16]));
+    let collision = Collision { table: 0, index: "by_id".into(), rows, base: 300 };
     check(
-        &BatchBody { tables: vec![header()], rows: vec![row] },
-        "929192a56e6f74657391a4626f6479919500c41008080808080808080808080808080808fbc3929392cf018bcf \
+        &BatchBody { tables: vec![header()], rows: vec![row], collisions: vec![collision] },
+        "939192a56e6f74657391a4626f6479919500c41008080808080808080808080808080808fbc3929392cf018bcf \
          e56800000007cd012c81a3536574969200c09201ff9202cb3ff00000000000009203a2c3a99204c401ff9205 \
-         d801090909090909090909090909090909099392000000a644656c657465",
+         d801090909090909090909090909090909099392000000a644656c657465919400a562795f696492c4100808080808 \
+         0808080808080808080808c41009090909090909090909090909090909cd012c",
     );
 }
 

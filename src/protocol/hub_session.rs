@@ -382,7 +382,10 @@ impl HubExchange {
         if batch.n == 0 || i64::try_from(batch.n).is_err() || !body.is_consistent() {
             return Err(refused(
                 Refusal::Protocol,
-                format!("batch {} names a table or a column that its headers do not", batch.n),
+                format!(
+                    "batch {} names a table or a column that its headers do not, or too many collisions",
+                    batch.n
+                ),
             ));
         }
         self.in_flight.push_back(batch.body.len());

@@ -43,6 +43,9 @@ pub const MAX_CLOCK_ENTRIES: usize = 4_096;
 /// The entries of one [`super::message::Ack::notices`], at most.
 pub const MAX_ACK_NOTICES: usize = 20;
 
+/// The entries of one [`super::message::BatchBody::collisions`], at most.
+pub const MAX_COLLISIONS: usize = 64;
+
 /// The entries of one [`super::message::Attached::past`], at most. An agent that has not been heard of for so many
 /// restarts of its hub starts again.
 pub const MAX_PAST_INCARNATIONS: usize = 16;

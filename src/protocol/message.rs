@@ -13,6 +13,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::check::{Check, Prints};
+use super::limits::MAX_COLLISIONS;
 use crate::model::{
     CellValue, ColumnIndex, Digest, Hlc, Op, ReplicaId, RowChange, RowId, RowUpdate, Seq, Stamp, TableHeader,
     TableSchema,
@@ -112,11 +113,31 @@ pub struct BatchBody {
     pub tables: Vec<TableHeader>,
     /// The changes.
     pub rows: Vec<RowChange>,
+    /// Rows of others that cannot be applied, because the replica's unique index takes them for the same as another
+    /// one: the hub cannot evaluate every index. At most [`super::limits::MAX_COLLISIONS`].
+    pub collisions: Vec<Collision>,
+}
+
+/// Two rows that a replica's unique index takes for the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collision {
+    /// Their table, by its place in [`BatchBody::tables`].
+    pub table: u16,
+    /// The name of the index.
+    pub index: String,
+    /// The rows.
+    pub rows: (RowId, RowId),
+    /// Up to where the replica had merged when it found them so: a row that the hub has told of since is another.
+    pub base: Seq,
 }
 
 impl BatchBody {
-    /// Whether the headers hold every table and column that the rows name.
+    /// Whether the headers hold every table and column that is named, and there are not too many collisions.
     pub fn is_consistent(&self) -> bool {
+        let is_named = |table: u16| self.tables.get(usize::from(table)).is_some();
+        if self.collisions.len() > MAX_COLLISIONS || !self.collisions.iter().all(|it| is_named(it.table)) {
+            return false;
+        }
         self.rows.iter().all(|row| {
             let Some(header) = self.tables.get(usize::from(row.table)) else { return false };
             let named = |column: &ColumnIndex| usize::from(*column) < header.columns.len();

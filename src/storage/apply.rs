@@ -9,6 +9,7 @@ use super::apply_row::Outcome;
 use super::bookkeeping::{ReplicaState, SentBatch, acknowledge};
 use super::burial::bury;
 use super::catalog::Catalog;
+use super::collisions;
 use super::context::Context;
 use super::doubt::{self, Gone};
 use super::driver::{Sql, SqlError};
@@ -80,6 +81,9 @@ pub fn apply(
     }
     if retry {
         applier.retry(sql)?;
+    }
+    if set_aside_before > 0 {
+        collisions::forget_settled(sql)?;
     }
     let Applier { applied, followed, .. } = applier;
     settle_followed(sql, context, &followed)?;
@@ -205,10 +209,11 @@ impl<'a> Applier<'a> {
         for (at, Refusal::Waits(reason) | Refusal::Referenced(reason)) in refused {
             let Some(row) = ahead.get(at) else { continue };
             let (header, update) = (&row.0, &row.1);
-            quarantine::set_aside(sql, header, update, &reason)?;
             if let Some(table) = self.catalog.table(&header.name) {
+                collisions::note(self, sql, table, &row, at)?;
                 quarantine::hold(sql, table, update.id)?;
             }
+            quarantine::set_aside(sql, header, update, &reason)?;
             self.check_quarantine = true;
         }
         Ok(())

@@ -2,6 +2,7 @@
 //!
 //! Every name begins with `_federation_`; dropping them returns the database to what it was (I4).
 
+use super::collisions;
 use super::doubt;
 use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
 use super::fields::{Fields, integer};
@@ -50,6 +51,7 @@ const TABLES: &[&str] = &[
     "CREATE INDEX _federation_row_id ON _federation_row(tbl, substr(id, 1, 6))",
     "CREATE INDEX _federation_row_batch ON _federation_row(batch) WHERE batch IS NOT NULL",
     doubt::TABLE,
+    collisions::TABLE,
     "CREATE TABLE _federation_batch(mark INTEGER PRIMARY KEY, digest BLOB NOT NULL)",
     "CREATE TABLE _federation_quarantine(tbl TEXT NOT NULL, id BLOB NOT NULL, reason TEXT NOT NULL,
        change BLOB NOT NULL, UNIQUE(tbl, id))",
@@ -170,7 +172,8 @@ pub fn probe_sql(further: &str) -> String {
         "SELECT schema_version, \
          EXISTS(SELECT 1 FROM _federation_log) \
            OR EXISTS(SELECT 1 FROM _federation_row WHERE batch IS NOT NULL) \
-           OR EXISTS(SELECT 1 FROM _federation_table WHERE scan IS NOT NULL OR refresh), \
+           OR EXISTS(SELECT 1 FROM _federation_table WHERE scan IS NOT NULL OR refresh) \
+           OR EXISTS(SELECT 1 FROM _federation_collision WHERE NOT told), \
          EXISTS(SELECT 1 FROM _federation_batch), \
          (SELECT count(*) FROM _federation_quarantine), \
          {STATE_COLUMNS}{further} FROM pragma_schema_version, _federation_replica"
@@ -366,6 +369,7 @@ fn unsend(sql: &mut dyn Sql, acked: u64, uncertain: bool) -> Result<bool, SqlErr
         )?;
     }
     sql.execute("DELETE FROM _federation_batch", &[])?;
+    collisions::tell_again(sql)?;
     Ok(dropped)
 }
 

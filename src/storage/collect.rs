@@ -7,16 +7,17 @@ use std::collections::HashMap;
 
 use super::bookkeeping::{ReplicaState, SentBatch, remember_batch, sent_batches};
 use super::capture_triggers::log_op;
-use super::catalog::Table;
+use super::catalog::{Catalog, Table};
+use super::collisions::{self, Found};
 use super::context::Context;
 use super::driver::{Sql, SqlError};
 use super::outgoing::outgoing;
 use super::rows::{Entry, LocalKey, Sending, read_row};
 use super::scan::{Missing, Scan, has_null_key, log_missing};
 use super::settle::{Changed, log_entry, settle_log, settle_row};
-use crate::model::{ColumnIndex, Op, RowChange, TableHeader, Value, Write};
+use crate::model::{ColumnIndex, Op, RowChange, Seq, TableHeader, Value, Write};
 use crate::protocol::frame::MAX_FRAME_BYTES;
-use crate::protocol::message::{Batch, BatchBody};
+use crate::protocol::message::{Batch, BatchBody, Collision};
 
 /// How much one turn of the database's thread does: about 10 ms of it (I7).
 #[derive(Clone, Copy, Debug)]
@@ -72,11 +73,14 @@ pub fn collect(
     if drained {
         drained = add_unsent(sql, context, &mut composer, limits)?;
     }
+    if drained && state.cursor == state.resume {
+        composer.add_collisions(sql, context.catalog, state.cursor)?;
+    }
     let mut collected =
         Collected { more: !drained, rows: composer.body.rows.len() as u64, ..Collected::default() };
     collected.rejected = std::mem::take(&mut composer.rejected);
     collected.notices = std::mem::take(&mut context.notices);
-    if !composer.body.rows.is_empty() {
+    if !composer.body.rows.is_empty() || !composer.body.collisions.is_empty() {
         let previous = sent.map_or(state.acked_digest, |batch| batch.digest);
         let body = rmp_serde::to_vec(&composer.body)
             .map_err(|error| SqlError::corrupt(format!("cannot encode a batch: {error}")))?;
@@ -217,6 +221,15 @@ impl Composer {
         self.body.tables.push(TableHeader { name: table.name.clone(), columns });
         self.places.insert(table.number, place);
         Ok(place)
+    }
+
+    fn add_collisions(&mut self, sql: &mut dyn Sql, catalog: &Catalog, base: Seq) -> Result<(), SqlError> {
+        for Found { table, rows, index, .. } in collisions::take(sql, catalog)? {
+            let Some(table) = catalog.numbered(table) else { continue };
+            let table = self.place(table)?;
+            self.body.collisions.push(Collision { table, index, rows, base });
+        }
+        Ok(())
     }
 
     fn is_full(&self, limits: TurnLimits) -> bool {

@@ -34,11 +34,19 @@ pub fn set_aside(
 
 /// Takes what is set aside of a row, if anything is.
 pub fn take(sql: &mut dyn Sql, table: &str, id: RowId) -> Result<Option<SetAside>, SqlError> {
+    let found = find(sql, table, id)?;
+    if found.is_some() {
+        let key = [ValueRef::Text(table), ValueRef::Blob(&id.0)];
+        sql.execute("DELETE FROM _federation_quarantine WHERE tbl = ? AND id = ?", &key)?;
+    }
+    Ok(found)
+}
+
+/// What is set aside of a row, if anything is.
+pub fn find(sql: &mut dyn Sql, table: &str, id: RowId) -> Result<Option<SetAside>, SqlError> {
     let key = [ValueRef::Text(table), ValueRef::Blob(&id.0)];
     let row = sql.query_row("SELECT change FROM _federation_quarantine WHERE tbl = ? AND id = ?", &key)?;
-    let Some(row) = row else { return Ok(None) };
-    sql.execute("DELETE FROM _federation_quarantine WHERE tbl = ? AND id = ?", &key)?;
-    decode(&row[0]).map(Some)
+    row.map(|row| decode(&row[0])).transpose()
 }
 
 /// Takes up to `limit` rows that are set aside, to try them again: those whose last try is the longest ago.

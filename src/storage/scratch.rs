@@ -1,8 +1,15 @@
+//! Databases in which definitions are tried out, and no application's rows are.
+//!
 //! DDL from the wire is proved harmless before it touches an application's database: it is run in a scratch
 //! database that may do nothing but define that one table, and compared with what it should create.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use rusqlite::Connection;
+use rusqlite::functions::FunctionFlags;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+use rusqlite::types::Null;
 
 use super::catalog::{Catalog, is_internal};
 use super::choice::{Choice, SyncOptions};
@@ -11,6 +18,78 @@ use crate::model::{Agreement, TableSchema};
 
 /// The longest definition that is looked at, in bytes.
 const MAX_DDL_BYTES: usize = 64 << 10;
+
+/// The functions and collations of an application's own that one scratch database stands in for, at most.
+const MAX_STAND_INS: usize = 1_000;
+
+/// A database in memory that takes definitions which name functions and collations of an application's own. In
+/// the place of such a function stands one that is NULL and tells that it was asked; such a collation compares
+/// bytes.
+pub struct Scratch {
+    /// The database.
+    pub sql: RusqliteSql,
+    /// Whether a stand-in was asked since somebody looked.
+    was_asked: Arc<AtomicBool>,
+    stand_ins: usize,
+}
+
+impl Scratch {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub fn open() -> Result<Self, rusqlite::Error> {
+        let connection = Connection::open_in_memory()?;
+        connection.collation_needed(|connection, name| connection.create_collation(name, str::cmp))?;
+        let sql = RusqliteSql::new(connection);
+        Ok(Self { sql, was_asked: Arc::default(), stand_ins: 0 })
+    }
+
+    /// Runs one statement that defines something.
+    ///
+    /// # Errors
+    /// What SQLite says of it, in words.
+    pub fn define(&mut self, text: &str) -> Result<(), String> {
+        loop {
+            let outcome = self.sql.connection().prepare(text).and_then(|mut statement| statement.execute([]));
+            let Err(error) = outcome else { return Ok(()) };
+            match missing_function(&error) {
+                Some(name) if self.stand_ins < MAX_STAND_INS => {
+                    self.stand_in_for(name).map_err(|error| error.to_string())?;
+                }
+                _ => return Err(error.to_string()),
+            }
+        }
+    }
+
+    fn stand_in_for(&mut self, function: &str) -> Result<(), rusqlite::Error> {
+        self.stand_ins += 1;
+        let was_asked = Arc::clone(&self.was_asked);
+        // An index may be over this only; and SQLite holds other functions back from a definition.
+        let flags = FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
+        self.sql.connection().create_scalar_function(function, -1, flags, move |_| {
+            was_asked.store(true, Ordering::Relaxed);
+            Ok(Null)
+        })
+    }
+
+    /// What comes of some work; none if it asked a function of an application's own.
+    pub fn evaluate<T>(&mut self, work: impl FnOnce(&mut RusqliteSql) -> T) -> Option<T> {
+        self.was_asked.store(false, Ordering::Relaxed);
+        let outcome = work(&mut self.sql);
+        (!self.was_asked.load(Ordering::Relaxed)).then_some(outcome)
+    }
+}
+
+/// The function that SQLite has never heard of, if that is what it complains of.
+fn missing_function(error: &rusqlite::Error) -> Option<&str> {
+    let message = match error {
+        rusqlite::Error::SqlInputError { msg, .. } => msg,
+        rusqlite::Error::SqliteFailure(_, Some(message)) => message,
+        _ => return None,
+    };
+    message.strip_prefix("no such function: ")
+}
 
 /// Checks that the definition makes exactly the table that it claims, and its indexes, and nothing else.
 ///
@@ -24,18 +103,17 @@ pub fn prove_harmless(table: &TableSchema) -> Result<(), String> {
     if texts().map(String::len).sum::<usize>() > MAX_DDL_BYTES {
         return Err(format!("its definition exceeds {MAX_DDL_BYTES} bytes"));
     }
-    let mut connection = Connection::open_in_memory().map_err(|error| error.to_string())?;
-    connection.authorizer(Some(only_definitions)).map_err(|error| error.to_string())?;
-    for text in texts() {
-        let mut statement = connection.prepare(text).map_err(|error| error.to_string())?;
-        statement.execute([]).map_err(|error| error.to_string())?;
-    }
-    connection.authorizer(None::<fn(AuthContext<'_>) -> Authorization>).map_err(|error| error.to_string())?;
-    let mut sql = RusqliteSql::new(connection);
+    let mut scratch = Scratch::open().map_err(|error| error.to_string())?;
+    let guard = |scratch: &mut Scratch, guard: Option<fn(AuthContext<'_>) -> Authorization>| {
+        scratch.sql.connection().authorizer(guard).map_err(|error| error.to_string())
+    };
+    guard(&mut scratch, Some(only_definitions))?;
+    texts().try_for_each(|text| scratch.define(text))?;
+    guard(&mut scratch, None)?;
     let options = SyncOptions::default();
     let agreed = [(table.name.to_lowercase(), table.agreed.clone())].into();
     let catalog =
-        Catalog::read(&mut sql, &Choice::new(&options, agreed)).map_err(|error| error.to_string())?;
+        Catalog::read(&mut scratch.sql, &Choice::new(&options, agreed)).map_err(|error| error.to_string())?;
     match &catalog.tables[..] {
         [made] if is_as_claimed(&made.schema(), table) => Ok(()),
         [made] => Err(format!("its definition makes another table than it claims: {:?}", made.schema())),
@@ -77,6 +155,7 @@ fn only_definitions(context: AuthContext<'_>) -> Authorization {
 mod tests {
     use super::*;
     use crate::model::KeyKind;
+    use crate::storage::driver::Sql;
 
     fn table(ddl: &str, indexes: &[&str]) -> TableSchema {
         TableSchema {
@@ -95,6 +174,35 @@ mod tests {
     fn an_ordinary_table_with_its_indexes_passes() {
         let indexes = ["CREATE UNIQUE INDEX by_title ON notes(lower(title)) WHERE title IS NOT NULL"];
         assert_eq!(prove_harmless(&table(NOTES, &indexes)), Ok(()));
+    }
+
+    #[test]
+    fn functions_and_collations_of_an_applications_own_are_stood_in_for() {
+        let ddl = "CREATE TABLE notes(id TEXT COLLATE own PRIMARY KEY, title TEXT CHECK(ours(title) > 1))";
+        let indexes = ["CREATE UNIQUE INDEX by_title ON notes(slug(title, 'x')) WHERE ours(id)"];
+        assert_eq!(prove_harmless(&table(ddl, &indexes)), Ok(()));
+    }
+
+    #[test]
+    fn a_stand_in_tells_that_it_was_asked() {
+        let mut scratch = Scratch::open().unwrap();
+        scratch.define("CREATE TABLE t(a, b AS (ours(a)))").unwrap();
+        let mut ask = |text: &str| scratch.evaluate(|sql| sql.query_row(text, &[]).unwrap());
+        assert!(ask("SELECT ours(1)").is_none());
+        assert!(ask("SELECT abs(1)").is_some());
+    }
+
+    #[test]
+    fn a_database_stands_in_for_so_many_functions_only() {
+        let mut scratch = Scratch::open().unwrap();
+        let asking = |from: usize, to: usize| {
+            let calls: Vec<String> = (from..to).map(|n| format!("ours{n}(1)")).collect();
+            format!("CREATE TABLE t{from} AS SELECT 1 AS a WHERE {}", calls.join(" OR "))
+        };
+        for from in (0..MAX_STAND_INS).step_by(500) {
+            scratch.define(&asking(from, from + 500)).unwrap();
+        }
+        assert!(scratch.define(&asking(MAX_STAND_INS, MAX_STAND_INS + 1)).is_err());
     }
 
     #[test]

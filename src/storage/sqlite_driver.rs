@@ -100,6 +100,11 @@ impl RusqliteSql {
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         Self(connection)
     }
+
+    /// The connection.
+    pub fn connection(&mut self) -> &mut Connection {
+        &mut self.0
+    }
 }
 
 impl Sql for RusqliteSql {

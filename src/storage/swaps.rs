@@ -13,9 +13,9 @@ use super::apply_row::Outcome;
 use super::catalog::{Key, Table, quote, quote_list};
 use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
 use super::incoming::Arrival;
+use super::obstacles::obstacles;
 use super::row_meta::RowMeta;
 use super::rows::{Entry, LocalKey, column_list, key_condition, key_params};
-use super::unique_index::{KeyPart, KeyTerm, UniqueKey};
 use crate::model::Value;
 
 /// How many rows may be in each other's way. More than an application renames at once, and few enough for a turn.
@@ -83,7 +83,7 @@ fn gather<'a>(
     while let Some(member) = members.get(looked_at) {
         looked_at += 1;
         let Some(target) = member.target.clone() else { continue };
-        for key in in_the_way(sql, table, &target)? {
+        for (_, key) in obstacles(sql, table, &target, |_| true)? {
             let Some(entry) = Entry::by_key(sql, table, &LocalKey::of(table, &key)?)? else {
                 return Ok(None);
             };
@@ -138,6 +138,17 @@ impl<'a> Member<'a> {
     }
 }
 
+/// What an update makes of its row here; none if the row is to be gone, or the update means nothing as yet.
+pub fn target(
+    applier: &mut Applier<'_>,
+    sql: &mut dyn Sql,
+    table: &Table,
+    update: &Rc<Update<'_>>,
+    place: usize,
+) -> Result<Option<Vec<Value>>, SqlError> {
+    Ok(Member::of(applier, sql, table, update.clone(), place)?.and_then(|member| member.target))
+}
+
 /// A row as it is: rowid (of a table that hides it) and cells.
 pub fn whole_row(
     sql: &mut dyn Sql,
@@ -156,58 +167,6 @@ pub fn whole_row(
     let mut row = row.ok_or_else(|| SqlError::corrupt("a present row is not there"))?;
     let cells = row.split_off(1);
     Ok((super::catalog::as_number(&row[0]), cells))
-}
-
-/// The keys of the rows that hold a unique key of this row.
-fn in_the_way(sql: &mut dyn Sql, table: &Table, row: &[Value]) -> Result<Vec<Vec<Value>>, SqlError> {
-    let mut found = Vec::new();
-    for unique in &table.unique_keys {
-        // A generated column has no value before the row is written; SQLite's refusal then stands.
-        let Some(values) = values_of(table, unique, row) else { continue };
-        let mut conditions: Vec<String> = unique.parts.iter().map(equal).collect();
-        if let Some(filter) = &unique.filter {
-            conditions.push(format!("({filter}) AND {}", of_row(filter)));
-        }
-        // Numbered parameters would need no WITH, but better-sqlite3 takes them for named ones. The NULL is for
-        // the index over a constant, which reads no column.
-        let mut bound: Vec<String> =
-            unique.columns.iter().map(|name| format!("? AS {}", quote(name))).collect();
-        bound.push("NULL".to_owned());
-        let statement = format!(
-            "WITH _federation_row AS (SELECT {}) SELECT {} FROM main.{} WHERE {}",
-            bound.join(", "),
-            quote_list(table.key_columns()),
-            quote(&table.name),
-            conditions.join(" AND ")
-        );
-        sql.query(&statement, &values, &mut |key| {
-            found.push(key.to_vec());
-            Ok(())
-        })?;
-    }
-    Ok(found)
-}
-
-/// The values of the columns that a unique key reads, in the order of its columns.
-fn values_of<'a>(table: &Table, unique: &UniqueKey, row: &'a [Value]) -> Option<Vec<ValueRef<'a>>> {
-    let value = |name: &String| {
-        let at = table.columns.iter().position(|column| column.name.eq_ignore_ascii_case(name))?;
-        Some(ValueRef::from(row.get(at)?))
-    };
-    unique.columns.iter().map(value).collect()
-}
-
-fn equal(part: &KeyPart) -> String {
-    let (own, other) = match &part.term {
-        KeyTerm::Column(column) => (quote(column), of_row(&quote(column))),
-        KeyTerm::Expression(expression) => (format!("({expression})"), of_row(expression)),
-    };
-    format!("{own} = {other} COLLATE {}", quote(&part.collation))
-}
-
-/// An expression over the bound values of the key's columns.
-fn of_row(expression: &str) -> String {
-    format!("(SELECT {expression} FROM _federation_row)")
 }
 
 /// Deletes the row, and puts its bookkeeping where no other can be in its way.

@@ -52,6 +52,16 @@ pub enum KeyTerm {
 }
 
 impl UniqueKey {
+    /// Whether it compares columns of all rows, and as any SQLite does.
+    pub fn is_plain(&self) -> bool {
+        let is_plain = |part: &KeyPart| {
+            let collation = part.collation.to_ascii_uppercase();
+            matches!(part.term, KeyTerm::Column(_))
+                && matches!(collation.as_str(), "BINARY" | "NOCASE" | "RTRIM")
+        };
+        self.filter.is_none() && self.parts.iter().all(is_plain)
+    }
+
     /// Whether a REPLACE may take away another row by it than the one whose PRIMARY KEY has the same bytes.
     pub fn can_take_others(&self) -> bool {
         self.origin != KeyOrigin::PrimaryKey || self.parts.iter().any(|part| part.collation != "BINARY")

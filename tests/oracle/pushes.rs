@@ -104,7 +104,7 @@ impl Replica {
     }
 
     fn push(&mut self, hub: &mut Hub, statements: &[(u64, String)]) {
-        let mut body = BatchBody { tables: self.local.headers(), rows: Vec::new() };
+        let mut body = BatchBody { tables: self.local.headers(), ..BatchBody::default() };
         for (later, statement) in statements {
             self.hlc += later;
             let stamp = Stamp { hlc: Hlc(self.hlc), replica: self.id.tie_break() };

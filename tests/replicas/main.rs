@@ -17,6 +17,7 @@ mod hub;
 mod identity;
 mod keyless;
 mod nothing_left;
+mod own_functions;
 mod recovery;
 mod retirement;
 mod rules;

@@ -13,6 +13,7 @@ mod catching;
 mod checks;
 #[path = "../support/clock.rs"]
 mod clock;
+#[expect(dead_code, reason = "shared with other tests, which need more of it")]
 #[path = "../support/database.rs"]
 mod database;
 #[expect(dead_code, reason = "shared with the simulator, which needs more of it")]

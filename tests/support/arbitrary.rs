@@ -12,8 +12,8 @@ use federation_hub::model::{
 };
 use federation_hub::protocol::check::{Check, Fingerprint, Print, Range};
 use federation_hub::protocol::message::{
-    Ack, Attach, Attached, Batch, BatchBody, Contested, Done, Hello, Refusal, Refused, Rows, Standing,
-    SyncBegin, ToAgent, ToHub, Welcome,
+    Ack, Attach, Attached, Batch, BatchBody, Collision, Contested, Done, Hello, Refusal, Refused, Rows,
+    Standing, SyncBegin, ToAgent, ToHub, Welcome,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -195,7 +195,13 @@ fn row_update() -> impl Strategy<Value = RowUpdate> {
 
 /// Any batch's body.
 pub fn batch_body() -> impl Strategy<Value = BatchBody> {
-    (vec(header(), 0..3), vec(row_change(), 0..8)).prop_map(|(tables, rows)| BatchBody { tables, rows })
+    (vec(header(), 0..3), vec(row_change(), 0..8), vec(collision(), 0..3))
+        .prop_map(|(tables, rows, collisions)| BatchBody { tables, rows, collisions })
+}
+
+fn collision() -> impl Strategy<Value = Collision> {
+    (any::<u16>(), ".{0,6}", (row_id(), row_id()), any::<u64>())
+        .prop_map(|(table, index, rows, base)| Collision { table, index, rows, base })
 }
 
 fn table_schema() -> impl Strategy<Value = TableSchema> {

@@ -39,6 +39,11 @@ impl Faulty {
         Self { sql, busy_after: None, dies_after: None, statements: Vec::new(), ablation: None }
     }
 
+    /// The connection, for what an application registers on it.
+    pub fn connection(&mut self) -> &mut Connection {
+        self.sql.connection()
+    }
+
     fn pass(&mut self, statement: &str) -> Result<(), SqlError> {
         self.statements.push(statement.to_owned());
         if let Some(left) = &mut self.dies_after {

@@ -59,5 +59,7 @@ pub fn cut(chunks: Vec<Rows>, size: usize) -> Vec<Rows> {
 
 /// Whether people are told of something that a test may bring about.
 pub fn is_usual(notice: &str) -> bool {
-    ["set aside", "as its merge rule", "deleted while"].iter().any(|usual| notice.contains(usual))
+    ["set aside", "as its merge rule", "deleted while", "an index of table"]
+        .iter()
+        .any(|usual| notice.contains(usual))
 }

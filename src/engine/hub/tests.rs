@@ -137,7 +137,7 @@ impl Agent {
         };
         let rows = rows.into_iter().map(change).collect();
         let tables = vec![TableHeader { name: "notes".into(), columns: vec!["body".into()] }];
-        let body = rmp_serde::to_vec(&BatchBody { tables, rows }).unwrap();
+        let body = rmp_serde::to_vec(&BatchBody { tables, rows, ..BatchBody::default() }).unwrap();
         let batch = Batch { n: self.last.0 + 1, previous: self.last.1, body };
         self.last = (batch.n, batch.digest(self.replica));
         batch

@@ -4,7 +4,8 @@ use crate::model::{
     Write,
 };
 use crate::protocol::check::Check;
-use crate::protocol::message::Standing;
+use crate::protocol::limits::MAX_COLLISIONS;
+use crate::protocol::message::{Collision, Standing};
 
 fn caller(agent: &str) -> Caller {
     Caller { tenant: "acme".into(), agent: agent.into() }
@@ -221,9 +222,26 @@ fn a_body_that_is_damaged_or_points_outside_its_headers_is_refused() {
     let good = row(0, 0).map(|row| (row, true));
     let bad = [row(1, 0), row(0, 1), row(0, 2)].concat().into_iter().map(|row| (row, false));
     for (row, good) in good.into_iter().chain(bad) {
-        let body = BatchBody { tables: tables.clone(), rows: vec![row] };
+        let body = BatchBody { tables: tables.clone(), rows: vec![row], ..BatchBody::default() };
         let mut exchange = after([ToHub::Sync(begin()), batch(1, &body)]);
         if good {
+            assert!(matches!(exchange.poll(), Some(Output::Store(StoreRequest::Push(_)))));
+        } else {
+            assert_eq!(refusal(&mut exchange), Refusal::Protocol);
+        }
+    }
+}
+
+#[test]
+fn collisions_are_of_tables_that_are_named_and_not_too_many() {
+    let tables = vec![TableHeader { name: "t".into(), columns: vec![] }];
+    let ids = (RowId([1; 16]), RowId([2; 16]));
+    for (table, count, is_good) in [(0, MAX_COLLISIONS, true), (0, MAX_COLLISIONS + 1, false), (1, 1, false)]
+    {
+        let one = Collision { table, index: "i".into(), rows: ids, base: 5 };
+        let body = BatchBody { tables: tables.clone(), collisions: vec![one; count], ..BatchBody::default() };
+        let mut exchange = after([ToHub::Sync(begin()), batch(1, &body)]);
+        if is_good {
             assert!(matches!(exchange.poll(), Some(Output::Store(StoreRequest::Push(_)))));
         } else {
             assert_eq!(refusal(&mut exchange), Refusal::Protocol);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::key::KeyDigest;
+use super::key::{KeyDigest, KeyOf};
 use crate::model::RowId;
 use crate::storage::hub_store::StoreError;
 
@@ -36,6 +36,33 @@ impl<'a> Claims<'a> {
     /// The indexes of a tenant.
     pub fn new(conn: &'a Connection, tenant: i64) -> Self {
         Self { conn, tenant }
+    }
+
+    /// The key under which rows collide that have this one: what the store cannot evaluate, replicas have told.
+    pub fn present(self, key: KeyOf) -> Result<Option<KeyDigest>, StoreError> {
+        Ok(match key {
+            KeyOf::None => None,
+            KeyOf::Known(key) => Some(key),
+            KeyOf::Compared(key) => Some(self.alike(key)?.unwrap_or(key)),
+            KeyOf::Computed(input) => self.alike(input)?,
+        })
+    }
+
+    fn alike(self, key: KeyDigest) -> Result<Option<KeyDigest>, StoreError> {
+        let sql = "SELECT same FROM alike WHERE tenant = ?1 AND digest = ?2";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let same = statement.query_row(params![self.tenant, &key.0[..]], |row| row.get(0).map(KeyDigest));
+        Ok(same.optional()?)
+    }
+
+    /// Has a key be the same as `same` from now on, and all that were the same as it.
+    pub fn liken(self, key: KeyDigest, same: KeyDigest) -> Result<(), StoreError> {
+        let params = params![self.tenant, &key.0[..], &same.0[..]];
+        let sql = "UPDATE alike SET same = ?3 WHERE tenant = ?1 AND same = ?2";
+        self.conn.prepare_cached(sql)?.execute(params)?;
+        let sql = "INSERT OR REPLACE INTO alike (tenant, digest, same) VALUES (?1, ?2, ?3)";
+        self.conn.prepare_cached(sql)?.execute(params)?;
+        Ok(())
     }
 
     /// Which row holds a key.

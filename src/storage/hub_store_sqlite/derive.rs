@@ -5,6 +5,7 @@
 //! the next round. Everything is decided from the raw states and in the order of birth, so that it does not
 //! depend on luck. A row that stands for several united ones is looked at in their place.
 
+mod alike;
 mod liveness;
 mod local_effects;
 mod unique;
@@ -294,7 +295,8 @@ impl<'a> Deriver<'a> {
         };
         let Some(parent) = self.rules.table(link.parent) else { return Ok(None) };
         let Some(rule) = parent.unique.get(key) else { return Ok(None) };
-        let Some(digest) = rule.digest_of(&link.parent_columns, values) else { return Ok(None) };
+        let named = rule.digest_of(&link.parent_columns, values);
+        let Some(digest) = self.claims.present(named)? else { return Ok(None) };
         targets.insert(digest.into());
         if let Some(holder) = self.claims.holder(digest)? {
             return Ok(Some((self.entity(holder)?, false)));

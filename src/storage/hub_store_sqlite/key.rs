@@ -4,11 +4,14 @@ use super::rules::TableRules;
 use crate::model::{CellValue, ColumnIndex, RowId, RowState, Value};
 use crate::storage::catalog::quote;
 use crate::storage::driver::{Sql, SqlError, ValueRef};
+use crate::storage::scratch::Scratch;
 use crate::storage::sqlite_driver::RusqliteSql;
 use crate::storage::unique_index::{KeyTerm, UniqueKey};
 
 /// A key that must be unique, by the store's numbers.
 pub struct UniqueRule {
+    /// The name of the index that keeps it on a replica.
+    pub index: String,
     /// What tells it from every other key, however the schema is read: a hash of what it says.
     pub signature: KeyDigest,
     /// The columns whose values decide the key.
@@ -29,15 +32,30 @@ enum Collation {
     Binary,
     NoCase,
     RTrim,
+    /// The application's own: what has the same bytes is the same, and perhaps more.
+    Own,
 }
 
 /// A hash of a key: equal for two rows exactly if they would collide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyDigest(pub [u8; 16]);
 
+/// What is known of a row's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyOf {
+    /// The row collides with none: a part is NULL or missing, or the row is outside of a partial index.
+    None,
+    /// It collides with those that have the same.
+    Known(KeyDigest),
+    /// It collides with those that have the same; and a collation of the application's own may take it for the
+    /// same as another.
+    Compared(KeyDigest),
+    /// A function of the application's own decides; this is a hash of what it is asked about.
+    Computed(KeyDigest),
+}
+
 impl UniqueRule {
-    /// The rule of a key; none if it cannot be decided here (a collation of the application's own, a column
-    /// that does not travel).
+    /// The rule of a key; none if it reads a column that does not travel.
     pub fn new(table: &TableRules, key: &UniqueKey) -> Option<Self> {
         let mut parts = Vec::new();
         let mut evaluated = Vec::new();
@@ -48,7 +66,7 @@ impl UniqueRule {
                 "BINARY" => Collation::Binary,
                 "NOCASE" => Collation::NoCase,
                 "RTRIM" => Collation::RTrim,
-                _ => return None,
+                _ => Collation::Own,
             };
             hash.update(b"\0").update(part.collation.to_ascii_uppercase().as_bytes()).update(b"\0");
             let column = match &part.term {
@@ -80,9 +98,8 @@ impl UniqueRule {
             format!("SELECT {} FROM {}", evaluated.join(", "), quote(&table.name))
         });
         let columns = key.columns.iter().filter_map(|name| table.column(name)).collect();
-        let mut signature = KeyDigest([0; 16]);
-        hash.finalize_xof().fill(&mut signature.0);
-        Some(Self { signature, columns, parts, query })
+        let signature = finish(&hash);
+        Some(Self { index: key.index.clone(), signature, columns, parts, query })
     }
 
     /// Whether this is a plain key over exactly these columns.
@@ -93,33 +110,49 @@ impl UniqueRule {
             && own.iter().all(|column| columns.contains(column))
     }
 
-    /// The key of a row; none if it cannot collide with any: a part is NULL or missing, or the row is
-    /// outside of a partial index.
-    pub fn digest(
+    /// The key of a row.
+    pub fn key_of(
         &self,
-        scratch: &mut RusqliteSql,
+        scratch: &mut Scratch,
         table: &TableRules,
         row: &RowState,
         value: &dyn Fn(ColumnIndex) -> Option<CellValue>,
-    ) -> Option<KeyDigest> {
-        let mut evaluated = match &self.query {
+    ) -> KeyOf {
+        let cell = |column| value(column).or_else(|| row.cells.get(&column).map(|cell| cell.value.clone()));
+        let evaluated = match &self.query {
             None => Vec::new(),
-            // What the store cannot evaluate (a function of the application's) it cannot decide.
-            Some(query) => evaluate(scratch, table, query, row, value).ok().flatten()?,
-        }
-        .into_iter();
+            Some(query) => match scratch.evaluate(|sql| evaluate(sql, table, query, &cell)) {
+                Some(Ok(Some(evaluated))) => evaluated,
+                // What SQLite refuses to evaluate, no replica can have in its index either.
+                Some(Ok(None) | Err(_)) => return KeyOf::None,
+                None => return KeyOf::Computed(self.of_input(&cell)),
+            },
+        };
+        let mut evaluated = evaluated.into_iter();
         let parts = self.parts.iter().map(|part| match part.column {
             Some(column) => value(column),
             None => evaluated.next().map(CellValue::Plain),
         });
-        let parts: Option<Vec<CellValue>> = parts.collect();
-        self.of_values(&parts?)
+        parts.collect::<Option<Vec<CellValue>>>().map_or(KeyOf::None, |parts| self.of_parts(&parts))
+    }
+
+    /// A hash of all that decides the key, to the byte.
+    fn of_input(&self, cell: &dyn Fn(ColumnIndex) -> Option<CellValue>) -> KeyDigest {
+        let mut hash = blake3::Hasher::new();
+        hash.update(&self.signature.0);
+        for column in &self.columns {
+            let value = cell(*column).unwrap_or(CellValue::Plain(Value::Null));
+            if add(&mut hash, &value, Collation::Binary).is_none() {
+                hash.update(b"-");
+            }
+        }
+        finish(&hash)
     }
 
     /// The key that a foreign key's columns name: `columns` say which column of the key each value is for.
-    pub fn digest_of(&self, columns: &[ColumnIndex], values: &[CellValue]) -> Option<KeyDigest> {
+    pub fn digest_of(&self, columns: &[ColumnIndex], values: &[CellValue]) -> KeyOf {
         let ordered = self.in_order(columns, values);
-        (ordered.len() == self.parts.len()).then(|| self.of_values(&ordered))?
+        if ordered.len() == self.parts.len() { self.of_parts(&ordered) } else { KeyOf::None }
     }
 
     /// Such values in the order of the key's parts.
@@ -128,16 +161,23 @@ impl UniqueRule {
         self.parts.iter().filter_map(|part| values.get(place(part)?).cloned()).collect()
     }
 
-    fn of_values(&self, values: &[CellValue]) -> Option<KeyDigest> {
+    fn of_parts(&self, values: &[CellValue]) -> KeyOf {
         let mut hash = blake3::Hasher::new();
         hash.update(&self.signature.0);
         for (part, value) in self.parts.iter().zip(values) {
-            add(&mut hash, value, part.collation)?;
+            if add(&mut hash, value, part.collation).is_none() {
+                return KeyOf::None;
+            }
         }
-        let mut digest = KeyDigest([0; 16]);
-        hash.finalize_xof().fill(&mut digest.0);
-        Some(digest)
+        let is_own = self.parts.iter().any(|part| part.collation == Collation::Own);
+        if is_own { KeyOf::Compared(finish(&hash)) } else { KeyOf::Known(finish(&hash)) }
     }
+}
+
+fn finish(hash: &blake3::Hasher) -> KeyDigest {
+    let mut digest = KeyDigest([0; 16]);
+    hash.finalize_xof().fill(&mut digest.0);
+    digest
 }
 
 /// Adds a value so that equal ones, as SQLite compares them, add the same. None for NULL.
@@ -154,7 +194,7 @@ fn add(hash: &mut blake3::Hasher, value: &CellValue, collation: Collation) -> Op
             None => tagged(b'r', &real.to_be_bytes()),
         },
         CellValue::Plain(Value::Text(text)) => match collation {
-            Collation::Binary => tagged(b't', text.as_bytes()),
+            Collation::Binary | Collation::Own => tagged(b't', text.as_bytes()),
             Collation::NoCase => tagged(b't', text.to_ascii_lowercase().as_bytes()),
             Collation::RTrim => tagged(b't', text.trim_end_matches(' ').as_bytes()),
         },
@@ -179,16 +219,12 @@ fn evaluate(
     scratch: &mut RusqliteSql,
     table: &TableRules,
     query: &str,
-    row: &RowState,
-    value: &dyn Fn(ColumnIndex) -> Option<CellValue>,
+    cell: &dyn Fn(ColumnIndex) -> Option<CellValue>,
 ) -> Result<Option<Vec<Value>>, SqlError> {
     let mut names = Vec::new();
     let mut values = Vec::new();
     for (column, name) in (0..).zip(&table.columns) {
-        let Some(cell) = value(column).or_else(|| row.cells.get(&column).map(|cell| cell.value.clone()))
-        else {
-            continue;
-        };
+        let Some(cell) = cell(column) else { continue };
         names.push(quote(name));
         values.push(match cell {
             CellValue::Plain(value) => value,

@@ -6,7 +6,7 @@ use super::contests::Contests;
 use super::derive::{Deriver, Earlier, may_follow};
 use super::push::{Resolved, check_row, renumber};
 use crate::model::{CellValue, Op, RowChange, RuleBook, Seq};
-use crate::protocol::message::Contested;
+use crate::protocol::message::{Collision, Contested};
 use crate::storage::hub_store::StoreError;
 
 /// Merges rows into the raw states, and has derived from them what is told.
@@ -131,6 +131,13 @@ impl Merger<'_> {
         }
         self.deriver.note_overwritten(no, change)?;
         Ok(Ok((merged.changed, merged.conflicts)))
+    }
+
+    /// Learns that two rows collide.
+    pub fn liken(&mut self, table: &Resolved, collision: &Collision) -> Result<(), StoreError> {
+        let mut touched = self.deriver.liken(table.table, collision)?;
+        self.touched.append(&mut touched);
+        Ok(())
     }
 
     /// Derives what is told. Returns the conflicts, what people should know, and what they resolve themselves.

@@ -143,6 +143,13 @@ const SCHEMA: &str = "
         PRIMARY KEY (tenant, digest, row)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX claim_wait_by_row ON claim_wait (row);
+    CREATE TABLE alike (
+        tenant INTEGER NOT NULL,
+        digest BLOB NOT NULL,
+        same BLOB NOT NULL,
+        PRIMARY KEY (tenant, digest)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX alike_by_same ON alike (tenant, same);
     CREATE TABLE link (
         tenant INTEGER NOT NULL,
         target BLOB NOT NULL,

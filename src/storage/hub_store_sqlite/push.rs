@@ -50,6 +50,11 @@ pub fn push(
             ack.rejected.push((position, reason));
         }
     }
+    for collision in &request.body.collisions {
+        if let Some(Ok(table)) = tables.get(usize::from(collision.table)) {
+            merger.liken(table, collision)?;
+        }
+    }
     (ack.conflicts, ack.notices, ack.contests) = merger.finish()?;
     *rules = Some(current);
 

@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
-use super::key::{KeyDigest, UniqueRule};
+use super::claims::Claims;
+use super::key::{KeyDigest, KeyOf, UniqueRule};
 use super::tables;
 use crate::model::{CellValue, ColumnIndex, Digest, RowState, Rule, Seq, TableSchema, Value};
-use crate::storage::catalog::{Catalog, Key};
+use crate::storage::catalog::{Catalog, Key, quote};
 use crate::storage::choice::{Choice, SyncOptions};
 use crate::storage::driver::{Sql, SqlError};
 use crate::storage::fields::Fields;
 use crate::storage::hub_store::StoreError;
-use crate::storage::scratch::prove_harmless;
-use crate::storage::sqlite_driver::RusqliteSql;
+use crate::storage::scratch::{Scratch, prove_harmless};
 use crate::storage::table_info::{ForeignKey, OnDelete, default_value};
 
 /// The rules of a tenant, as of a version of its definitions.
@@ -23,7 +23,7 @@ pub struct TenantRules {
     version: Seq,
     tables: HashMap<i64, Arc<TableRules>>,
     /// The tenant's tables, empty: where keys over expressions are evaluated.
-    scratch: RusqliteSql,
+    scratch: Scratch,
 }
 
 /// The rules that a table is in.
@@ -102,9 +102,9 @@ impl TenantRules {
     fn read(schemas: Vec<(i64, TableSchema)>, version: Seq) -> Result<Self, StoreError> {
         let failed =
             |error: &dyn std::fmt::Display| StoreError::Failed(format!("the tenant's rules: {error}"));
-        let connection = Connection::open_in_memory()?;
-        let mut scratch = RusqliteSql::new(connection);
+        let mut scratch = Scratch::open()?;
         scratch
+            .sql
             .run("PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON")
             .map_err(|error| failed(&error))?;
         let (mut tables, mut agreed) = (HashMap::new(), HashMap::new());
@@ -122,6 +122,7 @@ impl TenantRules {
         let mut draft = Draft { tables, scratch };
         let options = SyncOptions::default();
         draft.complete(&Choice::new(&options, agreed)).map_err(|error| failed(&error))?;
+        drop_indexes(&mut draft.scratch.sql).map_err(|error| failed(&error))?;
         let tables = draft.tables.into_iter().map(|(id, rules)| (id, Arc::new(rules))).collect();
         Ok(Self { version, tables, scratch: draft.scratch })
     }
@@ -158,30 +159,38 @@ impl TenantRules {
     /// The keys of a row that must be unique, with their places among the table's.
     pub fn keys_of(
         &mut self,
+        claims: Claims<'_>,
         table: i64,
         row: &RowState,
         value: &dyn Fn(ColumnIndex) -> Option<CellValue>,
-    ) -> Vec<(usize, KeyDigest)> {
-        let Some(rules) = self.tables.get(&table) else { return Vec::new() };
-        let digests = rules
-            .unique
-            .iter()
-            .enumerate()
-            .filter_map(|(at, unique)| Some((at, unique.digest(&mut self.scratch, rules, row, value)?)));
-        digests.collect()
+    ) -> Result<Vec<(usize, KeyDigest)>, StoreError> {
+        let Some(rules) = self.tables.get(&table) else { return Ok(Vec::new()) };
+        let mut keys = Vec::new();
+        for (at, unique) in rules.unique.iter().enumerate() {
+            let key = claims.present(unique.key_of(&mut self.scratch, rules, row, value))?;
+            keys.extend(key.map(|key| (at, key)));
+        }
+        Ok(keys)
+    }
+
+    /// What is known of one key of a row.
+    pub fn key_of(&mut self, table: i64, key: usize, row: &RowState) -> KeyOf {
+        let Some(rules) = self.tables.get(&table) else { return KeyOf::None };
+        let value = |column| row.cells.get(&column).map(|cell| cell.value.clone());
+        rules.unique.get(key).map_or(KeyOf::None, |it| it.key_of(&mut self.scratch, rules, row, &value))
     }
 }
 
 /// Rules that are being read.
 struct Draft {
     tables: HashMap<i64, TableRules>,
-    scratch: RusqliteSql,
+    scratch: Scratch,
 }
 
 impl Draft {
     fn complete(&mut self, choice: &Choice<'_>) -> Result<(), SqlError> {
-        let catalog = Catalog::read(&mut self.scratch, choice)?;
-        let filled = Filled::read(&mut self.scratch)?;
+        let catalog = Catalog::read(&mut self.scratch.sql, choice)?;
+        let filled = Filled::read(&mut self.scratch.sql)?;
         for rules in self.tables.values_mut() {
             rules.number = catalog.table(&rules.name).and_then(|table| match &table.key {
                 Key::Number(column) => Some(column.clone()),
@@ -285,13 +294,23 @@ impl TableRules {
     }
 }
 
-fn make(scratch: &mut RusqliteSql, schema: &TableSchema) -> Result<(), SqlError> {
-    scratch.run(&schema.ddl)?;
+fn make(scratch: &mut Scratch, schema: &TableSchema) -> Result<(), String> {
+    scratch.define(&schema.ddl)?;
     for index in &schema.indexes {
         // One that does not fit beside the others is no rule.
-        let _ = scratch.run(index);
+        let _ = scratch.define(index);
     }
     Ok(())
+}
+
+/// Drops the indexes: a row that is inserted for one key must not have all others evaluated.
+fn drop_indexes(sql: &mut dyn Sql) -> Result<(), SqlError> {
+    let mut names = Vec::new();
+    sql.query("SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL", &[], &mut |row| {
+        names.push(Fields::of(row).text()?);
+        Ok(())
+    })?;
+    names.iter().try_for_each(|name| sql.run(&format!("DROP INDEX {}", quote(name))))
 }
 
 /// What columns may hold instead of a reference.

@@ -97,7 +97,8 @@ impl Pusher {
             writes: self.write(ms, op),
         };
         let columns = cells.iter().map(|(column, _)| (*column).into()).collect();
-        BatchBody { tables: vec![TableHeader { name: table.into(), columns }], rows: vec![change] }
+        let tables = vec![TableHeader { name: table.into(), columns }];
+        BatchBody { tables, rows: vec![change], ..BatchBody::default() }
     }
 
     fn write(&self, ms: i64, op: Op) -> Vec<Write> {

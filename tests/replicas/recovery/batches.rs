@@ -5,7 +5,7 @@ use super::{all_sync, memories, newcomer, replica, titles, uses};
 use crate::world::{Agent, Fate};
 use federation_hub::model::Value;
 use federation_hub::protocol::hub_request::Caller;
-use federation_hub::protocol::message::Refusal;
+use federation_hub::protocol::message::{BatchBody, Refusal};
 use federation_hub::storage::hub_store::StoreError;
 
 fn caller_a() -> Caller {
@@ -78,7 +78,7 @@ fn a_replayed_batch_does_nothing_and_another_one_of_its_number_is_refused() {
     }
     // What a copy of the database would send from here on.
     let mut other = batch.clone();
-    other.body = rmp_serde::to_vec(&(Vec::<u8>::new(), Vec::<u8>::new())).unwrap();
+    other.body = rmp_serde::to_vec(&BatchBody::default()).unwrap();
     let refusal = hub.push(&caller_a(), who, epoch, 9, &other).unwrap_err();
     assert!(matches!(refusal, StoreError::Refused(Refusal::Stale, _)), "{refusal:?}");
     all_sync(&mut hub, &mut [&mut a, &mut b]);

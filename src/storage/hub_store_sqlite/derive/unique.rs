@@ -77,9 +77,8 @@ impl Deriver<'_> {
     fn wanted(&mut self, no: i64) -> Result<Vec<WantedKey>, StoreError> {
         let stands = self.rows.get(no)?.stands_for_itself();
         let work = self.works.get(&no).filter(|work| stands && work.alive && !work.withheld);
-        Ok(work
-            .map(|work| self.rules.keys_of(work.table, &work.merged, &|c| work.value(c)))
-            .unwrap_or_default())
+        let Some(work) = work else { return Ok(Vec::new()) };
+        self.rules.keys_of(self.claims, work.table, &work.merged, &|column| work.value(column))
     }
 
     /// Notes the keys that the author of a change saw in its row, if other writes won over it: its rows may
@@ -102,7 +101,8 @@ impl Deriver<'_> {
         }
         let known = row.raw.cells.iter().map(|(column, cell)| (*column, &cell.value));
         let seen = self.canonical_values(known.chain(written))?;
-        for (_, key) in self.rules.keys_of(row.table, &row.raw, &|column| seen.get(&column).cloned()) {
+        let seen = |column| seen.get(&column).cloned();
+        for (_, key) in self.rules.keys_of(self.claims, row.table, &row.raw, &seen)? {
             self.note_meant(key, no)?;
         }
         Ok(())
@@ -129,8 +129,8 @@ impl Deriver<'_> {
         }
         let written = work.merged.cells.iter().map(|(column, cell)| (*column, &cell.value));
         let written = self.canonical_values(written)?;
-        for (_, key) in self.rules.keys_of(work.table, &work.merged, &|column| written.get(&column).cloned())
-        {
+        let written = |column| written.get(&column).cloned();
+        for (_, key) in self.rules.keys_of(self.claims, work.table, &work.merged, &written)? {
             if self.note_meant(key, no)? {
                 again.extend(self.referencing(&[Target::from(key)].into())?);
             }
@@ -191,7 +191,7 @@ impl Deriver<'_> {
     }
 
     /// Whether a row has had a key since it was made.
-    fn is_by_birth(&self, no: i64, (key, digest): WantedKey) -> Result<bool, StoreError> {
+    pub(super) fn is_by_birth(&self, no: i64, (key, digest): WantedKey) -> Result<bool, StoreError> {
         if let Some(was) = self.released.get(&no).and_then(|keys| keys.get(&digest)) {
             return Ok(*was);
         }
@@ -379,7 +379,8 @@ impl Deriver<'_> {
                 values.extend(link.columns.iter().copied().zip(present.into_iter().flatten()));
             }
         }
-        let keys = self.rules.keys_of(table, &self.rows.get(no)?.raw, &|column| values.get(&column).cloned());
+        let value = |column| values.get(&column).cloned();
+        let keys = self.rules.keys_of(self.claims, table, &self.rows.get(no)?.raw, &value)?;
         Ok(keys.into_iter().map(|(_, digest)| digest).collect())
     }
 

@@ -1,5 +1,6 @@
 //! UNIQUE constraints and foreign keys between agents that did not know of each other's writes.
 
+mod alike;
 mod foreign_keys;
 mod unique;
 
@@ -9,9 +10,8 @@ use super::*;
 
 use crate::storage::catalog::Catalog;
 use crate::storage::choice::{Choice, SyncOptions};
-use crate::storage::driver::Sql;
 use crate::storage::identity::natural_row_id;
-use crate::storage::sqlite_driver::RusqliteSql;
+use crate::storage::scratch::Scratch;
 
 const SKILLS: &str = "CREATE TABLE skills(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, uses)";
 const LINKS: &str = "CREATE TABLE links(id INTEGER PRIMARY KEY, \
@@ -106,13 +106,13 @@ impl Site {
 }
 
 fn declared(ddl: &str, indexes: &[&str]) -> TableSchema {
-    let mut sql = RusqliteSql::new(Connection::open_in_memory().unwrap());
-    sql.run(ddl).unwrap();
+    let mut scratch = Scratch::open().unwrap();
+    scratch.define(ddl).unwrap();
     for index in indexes {
-        sql.run(index).unwrap();
+        scratch.define(index).unwrap();
     }
     let options = SyncOptions::default();
-    Catalog::read(&mut sql, &Choice::new(&options, HashMap::default())).unwrap().tables[0].schema()
+    Catalog::read(&mut scratch.sql, &Choice::new(&options, HashMap::default())).unwrap().tables[0].schema()
 }
 
 fn skill(row: u8, name: &str, uses: i64) -> Edit<'static> {

@@ -116,6 +116,7 @@ fn a_reference_by_key_follows_a_row_whose_key_was_changed() {
     let change = |who: &Pusher, ms, op| BatchBody {
         tables: vec![TableHeader { name: "s".into(), columns: vec!["name".into()] }],
         rows: vec![RowChange { table: 0, id, number: None, is_new: true, writes: who.write(ms, op) }],
+        ..BatchBody::default()
     };
     let body = change(&alice, 1, Op::Set(vec![(0, t("old"))]));
     alice.push(&mut site.store, body);

@@ -1,0 +1,63 @@
+//! Which rows are in a row's way: those that hold a unique key of it.
+
+use super::catalog::{Table, quote, quote_list};
+use super::driver::{Sql, SqlError, ValueRef};
+use super::unique_index::{KeyPart, KeyTerm, UniqueKey};
+use crate::model::Value;
+
+/// The keys of the rows that hold one of those unique keys of this row that `counts` picks, each with the index.
+pub fn obstacles<'t>(
+    sql: &mut dyn Sql,
+    table: &'t Table,
+    row: &[Value],
+    counts: impl Fn(&UniqueKey) -> bool,
+) -> Result<Vec<(&'t UniqueKey, Vec<Value>)>, SqlError> {
+    let mut found = Vec::new();
+    for unique in table.unique_keys.iter().filter(|unique| counts(unique)) {
+        // A generated column has no value before the row is written; SQLite's refusal then stands.
+        let Some(values) = values_of(table, unique, row) else { continue };
+        let mut conditions: Vec<String> = unique.parts.iter().map(equal).collect();
+        if let Some(filter) = &unique.filter {
+            conditions.push(format!("({filter}) AND {}", of_row(filter)));
+        }
+        // Numbered parameters would need no WITH, but better-sqlite3 takes them for named ones. The NULL is for
+        // the index over a constant, which reads no column.
+        let mut bound: Vec<String> =
+            unique.columns.iter().map(|name| format!("? AS {}", quote(name))).collect();
+        bound.push("NULL".to_owned());
+        let statement = format!(
+            "WITH _federation_row AS (SELECT {}) SELECT {} FROM main.{} WHERE {}",
+            bound.join(", "),
+            quote_list(table.key_columns()),
+            quote(&table.name),
+            conditions.join(" AND ")
+        );
+        sql.query(&statement, &values, &mut |key| {
+            found.push((unique, key.to_vec()));
+            Ok(())
+        })?;
+    }
+    Ok(found)
+}
+
+/// The values of the columns that a unique key reads, in the order of its columns.
+fn values_of<'a>(table: &Table, unique: &UniqueKey, row: &'a [Value]) -> Option<Vec<ValueRef<'a>>> {
+    let value = |name: &String| {
+        let at = table.columns.iter().position(|column| column.name.eq_ignore_ascii_case(name))?;
+        Some(ValueRef::from(row.get(at)?))
+    };
+    unique.columns.iter().map(value).collect()
+}
+
+fn equal(part: &KeyPart) -> String {
+    let (own, other) = match &part.term {
+        KeyTerm::Column(column) => (quote(column), of_row(&quote(column))),
+        KeyTerm::Expression(expression) => (format!("({expression})"), of_row(expression)),
+    };
+    format!("{own} = {other} COLLATE {}", quote(&part.collation))
+}
+
+/// An expression over the bound values of the key's columns.
+fn of_row(expression: &str) -> String {
+    format!("(SELECT {expression} FROM _federation_row)")
+}
