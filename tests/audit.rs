@@ -10,6 +10,7 @@ mod site;
 
 use std::fmt::{Debug, Write as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use federation_hub::engine::agent::{Agent, AgentOptions};
 use federation_hub::engine::audit::TARGET;
@@ -124,9 +125,12 @@ async fn the_trail_tells_who_came_and_why_not_and_no_log_tells_a_secret() {
     member.try_sync().await.expect_err("revoked");
     site.hub.reinstate(Revoked::Token("token 1".into())).await.unwrap();
     other.agent.disconnect().await;
-    while site.hub.stats().connected_agents > 0 {
-        tokio::task::yield_now().await;
-    }
+    let gone = async {
+        while site.hub.stats().connected_agents > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("the hub hears the goodbye");
     site.hub.stop().await;
 
     let trail = trail();

@@ -81,8 +81,9 @@ async fn an_agent_with_a_function_for_tokens_goes_on_when_one_expires() {
     let member = Member { agent: Agent::new(site.options_without_token("acme", "a")), database: memory() };
     member.agent.connect_with(Some(tokens.clone())).await.unwrap();
     member.run("CREATE TABLE notes(id INTEGER PRIMARY KEY, body)").await;
-    let mut rows = 0;
+    let (mut rows, since) = (0, Instant::now());
     while tokens.given() < 3 {
+        assert!(since.elapsed() < PATIENCE, "no session ends");
         member.run("INSERT INTO notes(body) VALUES('more')").await;
         assert_eq!(sync(&member, &tokens).await.unwrap().pushed, 1);
         rows += 1;
