@@ -13,12 +13,12 @@ use super::hub_connection::{StreamError, send};
 use super::identity::IdentityError;
 use super::revocations::Changes;
 use super::token::{Claims, TokenError};
+use super::writer::Greeting;
 use crate::protocol::frame::{FrameError, MAX_FRAME_BYTES};
 use crate::protocol::hub_request::Caller;
 use crate::protocol::hub_session::{HubSession, SessionInput, SessionOutput};
 use crate::protocol::limits::MAX_HELLO_BYTES;
 use crate::protocol::message::{Hello, Refusal, Refused, ToAgent, ToHub, Welcome};
-use crate::storage::hub_store::hub_time_ms;
 use crate::transport::{Connection, FrameSender, Handshake, ReceiveError};
 
 /// For a last word to arrive before a connection is closed.
@@ -146,11 +146,11 @@ fn prove(shared: &Shared, connection: &Connection, token: &str) -> Result<Claims
 }
 
 async fn welcome(shared: &Shared, caller: Caller, may_write: bool) -> Result<Welcome, Refused> {
-    let welcomed = shared.writer.welcome(&Arc::new(caller)).await?;
+    let Greeting { hub_now_ms, counter } = shared.writer.welcome(&Arc::new(caller)).await?;
     Ok(Welcome {
-        hub_now_ms: hub_time_ms(wall_now_ms(), welcomed.highest),
+        hub_now_ms,
         incarnation: shared.writer.incarnation(),
-        counter: welcomed.counter,
+        counter,
         max_frame_bytes: u32::try_from(MAX_FRAME_BYTES).unwrap_or(u32::MAX),
         may_write,
     })

@@ -9,6 +9,7 @@ pub mod audit;
 pub mod clock;
 pub mod hub;
 mod hub_connection;
+pub mod hub_time;
 pub mod identity;
 pub mod link;
 mod read_only;

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use super::clock::wall_now_ms;
 use super::hub::Shared;
 use super::writer::UpkeepJob;
 use crate::model::ReplicaId;
 use crate::protocol::hub_request::Caller;
 
-/// The longest pause between two rounds of upkeep: how long a tombstone outlives its use.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The longest pause between two rounds of upkeep: how long a tombstone outlives its use, and how far the time that
+/// the store keeps may be behind while agents are connected and ask for nothing (see `hub_time`).
+const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 
 /// The shortest one.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
@@ -96,7 +98,7 @@ pub(super) async fn upkeep(shared: Weak<Shared>, agent_ttl_ms: u64) {
         loop {
             let Some(shared) = shared.upgrade() else { return };
             let connected = shared.attached.snapshot();
-            if !shared.writer.upkeep(UpkeepJob { agent_ttl_ms, connected }).await {
+            if !shared.writer.upkeep(UpkeepJob { wall_ms: wall_now_ms(), agent_ttl_ms, connected }).await {
                 break;
             }
         }

@@ -8,17 +8,21 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::clock::wall_now_ms;
+use super::hub_time::{HubTime, KEEP_TIME_MS};
 use crate::model::ReplicaId;
 use crate::protocol::check::CheckRequest;
 use crate::protocol::hub_request::{
     AttachRequest, Caller, PullRequest, PushRequest, RegisterRequest, StoreRequest,
 };
 use crate::protocol::message::{Ack, Attached, Incarnation};
-use crate::storage::hub_store::{Checked, HubStore, Snapshot, StoreError, StoreStats, Upkeep, Welcomed};
+use crate::storage::hub_store::{
+    Checked, HubStore, Snapshot, StoreError, StoreStats, Upkeep, Welcomed, hub_time_ms,
+};
 use crate::storage::revocation::{Revocation, Revoked};
 
 /// Jobs that wait for the thread; whoever asks more waits as well.
@@ -44,6 +48,15 @@ pub enum Reply {
     Pulled(Answer<Box<Snapshot>>),
 }
 
+/// What an agent is greeted with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Greeting {
+    /// The hub's time for the agent's tenant, in ms since the epoch.
+    pub hub_now_ms: i64,
+    /// The count from which the agent's own clock entry goes on; 0 for an agent never seen.
+    pub counter: u64,
+}
+
 /// What changes the store.
 enum Write {
     Attach(AttachRequest, oneshot::Sender<Reply>),
@@ -55,7 +68,7 @@ enum Write {
 
 /// What reads it.
 enum Read {
-    Welcome(oneshot::Sender<Answer<Welcomed>>),
+    Welcome(oneshot::Sender<Answer<Greeting>>),
     Check(CheckRequest, oneshot::Sender<Reply>),
     Pull(PullRequest, oneshot::Sender<Reply>),
 }
@@ -67,6 +80,8 @@ enum Work {
 
 /// A turn of what becomes due with time.
 pub struct UpkeepJob {
+    /// The machine's clock, by which tokens expire, in ms since the epoch.
+    pub wall_ms: i64,
     /// How long a replica may be silent, in ms.
     pub agent_ttl_ms: i64,
     /// Tenants' replicas that are connected.
@@ -77,7 +92,8 @@ pub struct UpkeepJob {
 enum RevocationJob {
     Add(Revocation, oneshot::Sender<Answer<()>>),
     Remove(Revoked, oneshot::Sender<Answer<bool>>),
-    List(oneshot::Sender<Answer<Vec<Revocation>>>),
+    /// Those that hold at a time of the wall clock, as tokens do, in ms since the epoch.
+    List(i64, oneshot::Sender<Answer<Vec<Revocation>>>),
 }
 
 /// Something that a store is to do, with where its answer goes.
@@ -107,9 +123,21 @@ impl Job {
     }
 
     /// The question what the store knows of a caller.
-    pub fn welcome(caller: &Arc<Caller>) -> (Self, oneshot::Receiver<Answer<Welcomed>>) {
+    pub fn welcome(caller: &Arc<Caller>) -> (Self, oneshot::Receiver<Answer<Greeting>>) {
         let (reply, answer) = oneshot::channel();
         (Self(Task::Asked(Arc::clone(caller), Work::Read(Read::Welcome(reply)))), answer)
+    }
+
+    /// What becomes due with time; the answer says whether there is more to do now.
+    pub fn upkeep(job: UpkeepJob) -> (Self, oneshot::Receiver<bool>) {
+        let (reply, answer) = oneshot::channel();
+        (Self(Task::Upkeep(job, reply)), answer)
+    }
+
+    /// The goodbye of an agent's replicas, each with its epoch.
+    pub fn retire(caller: &Arc<Caller>, replicas: Vec<(ReplicaId, u64)>) -> (Self, oneshot::Receiver<()>) {
+        let (reply, answer) = oneshot::channel();
+        (Self(Task::Asked(Arc::clone(caller), Work::Write(Write::Retire(replicas, reply)))), answer)
     }
 
     /// The end of an agent's session, whose clock entry is remembered.
@@ -180,7 +208,7 @@ impl Writer {
     }
 
     /// What the store knows of a caller.
-    pub async fn welcome(&self, caller: &Arc<Caller>) -> Answer<Welcomed> {
+    pub async fn welcome(&self, caller: &Arc<Caller>) -> Answer<Greeting> {
         let (job, answer) = Job::welcome(caller);
         self.submit(job).await;
         answer.await.unwrap_or_else(|_| Err(closed()))
@@ -196,16 +224,16 @@ impl Writer {
 
     /// Retires replicas that said goodbye.
     pub async fn retire(&self, caller: &Arc<Caller>, replicas: Vec<(ReplicaId, u64)>) {
-        let (reply, answer) = oneshot::channel();
-        self.submit(Job(Task::Asked(Arc::clone(caller), Work::Write(Write::Retire(replicas, reply))))).await;
+        let (job, answer) = Job::retire(caller, replicas);
+        self.submit(job).await;
         // If it fails they retire later, for having been silent too long.
         let _ = answer.await;
     }
 
     /// Does a turn of upkeep; says whether there is more to do now.
     pub async fn upkeep(&self, job: UpkeepJob) -> bool {
-        let (reply, answer) = oneshot::channel();
-        self.submit(Job(Task::Upkeep(job, reply))).await;
+        let (job, answer) = Job::upkeep(job);
+        self.submit(job).await;
         answer.await.unwrap_or(false)
     }
 
@@ -221,7 +249,7 @@ impl Writer {
 
     /// All revocations that hold.
     pub async fn revocations(&self) -> Answer<Vec<Revocation>> {
-        self.ask_operator(RevocationJob::List).await
+        self.ask_operator(|reply| RevocationJob::List(wall_now_ms(), reply)).await
     }
 
     async fn ask_operator<T>(
@@ -246,17 +274,24 @@ fn closed() -> StoreError {
 /// The thread: one group after the other until nobody can ask any more.
 fn run(mut store: Box<dyn HubStore>, mut waiting: mpsc::Receiver<Job>, counts: &StoreCounts) {
     let mut group = Vec::with_capacity(MAX_GROUP);
+    let (began, mut time) = (Instant::now(), HubTime::new(store.kept_time_ms()));
     while waiting.blocking_recv_many(&mut group, MAX_GROUP) > 0 {
-        run_group(store.as_mut(), &mut group, wall_now_ms());
+        run_group(store.as_mut(), &mut group, time.read(wall_now_ms(), began.elapsed()));
         counts.set(store.stats());
     }
 }
 
-/// Runs a group, and leaves it empty. `now_ms` is the wall clock, in ms since the epoch.
+/// Runs a group, and leaves it empty. `now_ms` is the hub's time, in ms since the epoch.
 pub fn run_group(store: &mut dyn HubStore, group: &mut Vec<Job>, now_ms: i64) {
     let mut reads = Vec::new();
     let mut lists = Vec::new();
     let mut answers = Vec::new();
+    // While no agent is there, nobody goes by it.
+    let is_time_told = group.iter().any(|job| match &job.0 {
+        Task::Asked(..) => true,
+        Task::Revocation(_) => false,
+        Task::Upkeep(job, _) => !job.connected.is_empty(),
+    });
     for Job(task) in group.drain(..) {
         match task {
             Task::Asked(caller, Work::Write(write)) => answers.push(run_write(store, &caller, write, now_ms)),
@@ -268,8 +303,11 @@ pub fn run_group(store: &mut dyn HubStore, group: &mut Vec<Job>, now_ms: i64) {
             Task::Revocation(RevocationJob::Remove(whom, reply)) => {
                 answers.push(Uncommitted::Reinstated(reply, store.reinstate(&whom)));
             }
-            Task::Revocation(RevocationJob::List(reply)) => lists.push(reply),
+            Task::Revocation(RevocationJob::List(at_ms, reply)) => lists.push((at_ms, reply)),
         }
+    }
+    if is_time_told && now_ms.saturating_sub(store.kept_time_ms()) >= KEEP_TIME_MS {
+        keep_time(store, now_ms);
     }
     let committed = store.commit();
     if let Err(error) = &committed {
@@ -278,11 +316,17 @@ pub fn run_group(store: &mut dyn HubStore, group: &mut Vec<Job>, now_ms: i64) {
     for answer in answers {
         answer.send(&committed);
     }
-    for reply in lists {
-        let _ = reply.send(store.revocations(now_ms));
+    for (at_ms, reply) in lists {
+        let _ = reply.send(store.revocations(at_ms));
     }
     for (caller, read) in reads {
         run_read(store, &caller, read, now_ms);
+    }
+}
+
+fn keep_time(store: &mut dyn HubStore, now_ms: i64) {
+    if let Err(error) = store.keep_time(now_ms) {
+        tracing::warn!(%error, "the hub's time was not kept, and is with the next group");
     }
 }
 
@@ -360,8 +404,9 @@ fn run_upkeep(
     reply: oneshot::Sender<bool>,
     now_ms: i64,
 ) -> Uncommitted {
-    let (agent_ttl_ms, connected) = (job.agent_ttl_ms, &job.connected);
-    let more = store.upkeep(&Upkeep { now_ms, agent_ttl_ms, connected }).unwrap_or_else(|error| {
+    let UpkeepJob { wall_ms, agent_ttl_ms, connected } = job;
+    let upkeep = Upkeep { now_ms, wall_ms: *wall_ms, agent_ttl_ms: *agent_ttl_ms, connected };
+    let more = store.upkeep(&upkeep).unwrap_or_else(|error| {
         tracing::warn!(%error, "upkeep of the store has failed, and is tried again later");
         false
     });
@@ -371,7 +416,11 @@ fn run_upkeep(
 fn run_read(store: &mut dyn HubStore, caller: &Caller, read: Read, now_ms: i64) {
     match read {
         Read::Welcome(reply) => {
-            let _ = reply.send(store.welcome(caller));
+            let greeting = |known: Welcomed| Greeting {
+                hub_now_ms: hub_time_ms(now_ms, known.highest),
+                counter: known.counter,
+            };
+            let _ = reply.send(store.welcome(caller).map(greeting));
         }
         Read::Check(request, reply) => {
             let _ = reply.send(Reply::Checked(store.check(caller, &request)));

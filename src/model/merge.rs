@@ -27,7 +27,7 @@ pub struct Cell<V = CellValue> {
 
 impl<V> Cell<V> {
     /// Whether someone who had seen everything up to `base` wrote without knowing of this write.
-    pub(super) fn is_concurrent_with(&self, writer: u64, base: Seq) -> bool {
+    pub fn is_concurrent_with(&self, writer: u64, base: Seq) -> bool {
         self.seq > base && self.writer != writer
     }
 }

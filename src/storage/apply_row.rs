@@ -140,7 +140,7 @@ impl Applier<'_> {
         }
         if !table.parents.is_empty() {
             let before = Journal::before(sql, table, entry.as_ref())?;
-            self.journal.note(item, table, before, key.clone());
+            self.journal.note(item, (table, update.id), before, key.clone());
         }
         (meta.number, meta.united) = (None, None);
         match entry {
@@ -217,7 +217,7 @@ impl Applier<'_> {
                 let rows = (Row { key: &key, cells: row }, Row { key: &new_key, cells: &new });
                 self.follow(sql, item, table, rows, 0)?;
             }
-            self.journal.note(item, table, Some(before), entry.key.clone());
+            self.journal.note(item, (table, entry.id), Some(before), entry.key.clone());
         }
         let outcome = if changed.is_empty() { Outcome::Unchanged } else { Outcome::Applied };
         entry.meta = meta;
@@ -253,7 +253,7 @@ impl Applier<'_> {
         let was = entry.bury();
         entry.meta = RowMeta { number: entry.meta.number, ..meta };
         if before.is_some() {
-            self.journal.note(item, table, before, entry.key.clone());
+            self.journal.note(item, (table, entry.id), before, entry.key.clone());
         }
         entry.update(sql, table, &was)?;
         Ok(Outcome::Applied)

@@ -9,7 +9,7 @@ use super::apply_row::set_cells;
 use super::catalog::{Key, Table};
 use super::context::Context;
 use super::driver::{Sql, SqlError, ValueRef};
-use super::foreign_keys::{Link, cell, conditions};
+use super::foreign_keys::{Link, cell, conditions, is_parent_here};
 use super::journal::Journal;
 use super::referrers::keys_where;
 use super::rows::{Entry, LocalKey, read_row};
@@ -49,6 +49,10 @@ impl Applier<'_> {
             };
             let (Some(was), Some(now)) = (cells(old), cells(new)) else { continue };
             let Some(child) = self.catalog.table(&link.child).filter(|_| was != now) else { continue };
+            // Where another row has taken over what it was, that one is meant.
+            if is_parent_here(sql, link, &was.iter().map(ValueRef::from).collect::<Vec<_>>())? {
+                continue;
+            }
             for key in referencing(sql, child, link, &was)? {
                 self.lead(sql, item, child, link, &key, &now, depth)?;
             }
@@ -90,7 +94,7 @@ impl Applier<'_> {
         };
         let was = std::mem::replace(&mut entry.key, LocalKey::of(table, &new_key)?);
         entry.update(sql, table, &was)?;
-        self.journal.note(item, table, before, entry.key);
+        self.journal.note(item, (table, entry.id), before, entry.key);
         let rows = (Row { key, cells: &old }, Row { key: &new_key, cells: &new });
         self.follow(sql, item, table, rows, depth + 1)?;
         self.followed.push((table.number, new_key));

@@ -144,13 +144,18 @@ pub fn deserted_child<'a>(
         if sql.query_row(&referencing, &params)?.is_none() {
             continue;
         }
-        let to = conditions(link.columns.iter().map(|(_, to)| to));
-        let referenced = format!("SELECT 1 FROM main.{} WHERE {to} LIMIT 1", quote(&link.parent));
-        if sql.query_row(&referenced, &params)?.is_none() {
+        if !is_parent_here(sql, link, &params)? {
             return Ok(Some(link));
         }
     }
     Ok(None)
+}
+
+/// Whether a row is here that what references by these values means.
+pub fn is_parent_here(sql: &mut dyn Sql, link: &Link, values: &[ValueRef<'_>]) -> Result<bool, SqlError> {
+    let to = conditions(link.columns.iter().map(|(_, to)| to));
+    let referenced = format!("SELECT 1 FROM main.{} WHERE {to} LIMIT 1", quote(&link.parent));
+    Ok(sql.query_row(&referenced, values)?.is_some())
 }
 
 /// A row's cell by the column's name; none for a generated column.

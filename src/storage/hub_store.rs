@@ -65,8 +65,10 @@ pub struct StoreStats {
 /// What [`HubStore::upkeep`] goes by.
 #[derive(Clone, Copy, Debug)]
 pub struct Upkeep<'a> {
-    /// The wall clock, in ms since the epoch.
+    /// The hub's time, in ms since the epoch.
     pub now_ms: i64,
+    /// The machine's clock, by which tokens expire, in ms since the epoch.
+    pub wall_ms: i64,
     /// A replica retires when it has not synced for this long, in ms.
     pub agent_ttl_ms: i64,
     /// Tenants' replicas that are connected: these outlive their token.
@@ -109,7 +111,7 @@ pub trait HubStore: Send {
     fn stats(&self) -> StoreStats;
 
     /// Opens a new epoch of a replica, so that batches of earlier ones are refused (I12). Of one that is not
-    /// known, and not new, it says so and does nothing. `now_ms` is the wall clock, in ms since the epoch.
+    /// known, and not new, it says so and does nothing. `now_ms` is the hub's time, in ms since the epoch.
     fn attach(
         &mut self,
         caller: &Caller,
@@ -123,7 +125,7 @@ pub trait HubStore: Send {
     fn register(&mut self, caller: &Caller, request: &RegisterRequest) -> Result<(), StoreError>;
 
     /// Merges a batch: whole, once, and only as the successor of the replica's last one (I12). `now_ms` is
-    /// the wall clock, in ms since the epoch.
+    /// the hub's time, in ms since the epoch.
     fn push(&mut self, caller: &Caller, request: PushRequest, now_ms: i64) -> Result<Ack, StoreError>;
 
     /// Remembers the clock entry of an agent whose last syncs pushed nothing.
@@ -142,6 +144,13 @@ pub trait HubStore: Send {
 
     /// Forgets a revocation. Says whether there was one.
     fn reinstate(&mut self, whom: &Revoked) -> Result<bool, StoreError>;
+
+    /// The latest time that any of the store's hubs has had kept, in ms since the epoch; 0 if none has, and after
+    /// writes that were taken back. Cheap.
+    fn kept_time_ms(&self) -> i64;
+
+    /// Keeps the hub's time, so that no later hub of this store begins before it, in ms since the epoch.
+    fn keep_time(&mut self, now_ms: i64) -> Result<(), StoreError>;
 
     /// Makes all pending writes durable. After an error none of them has happened.
     fn commit(&mut self) -> Result<(), StoreError>;
@@ -164,7 +173,7 @@ pub trait HubStore: Send {
     ) -> Result<Snapshot, StoreError>;
 }
 
-/// The hub's time: its wall clock, or its highest stored stamp if that is ahead. In ms since the epoch.
+/// The hub's time for a tenant: `now_ms`, or the tenant's highest stored stamp if that is ahead. In ms since the epoch.
 pub fn hub_time_ms(now_ms: i64, highest: Hlc) -> i64 {
     now_ms.max(i64::try_from(highest.ms()).unwrap_or(i64::MAX))
 }

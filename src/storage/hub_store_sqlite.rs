@@ -66,6 +66,8 @@ pub struct SqliteHubStore {
     readers: Option<Arc<ReaderPool>>,
     committed: StoreStats,
     pending: StoreStats,
+    /// The time that was kept last; 0 if that is not known.
+    kept_time_ms: i64,
     /// The rules of tenants that push, each good for the version of its definitions that it was read at.
     rules: HashMap<String, TenantRules>,
     /// What was heard of replicas and is not written down yet.
@@ -88,12 +90,14 @@ impl SqliteHubStore {
             (conn, Some(Arc::new(ReaderPool::new(path, lock))))
         };
         let committed = open::stats(&conn)?;
+        let kept_time_ms = open::kept_time_ms(&conn)?;
         Ok(Self {
             conn,
             incarnation,
             readers,
             committed,
             pending: committed,
+            kept_time_ms,
             rules: HashMap::new(),
             sightings: Sightings::default(),
             sweep: Sweep::default(),
@@ -143,6 +147,8 @@ impl SqliteHubStore {
             let _ = run(&self.conn, "ROLLBACK");
         }
         self.pending = self.committed;
+        // It may have been kept in this group.
+        self.kept_time_ms = 0;
     }
 }
 
@@ -227,6 +233,18 @@ impl HubStore for SqliteHubStore {
 
     fn reinstate(&mut self, whom: &Revoked) -> Result<bool, StoreError> {
         self.write(|conn, _| revocations::reinstate(conn, whom))
+    }
+
+    fn kept_time_ms(&self) -> i64 {
+        self.kept_time_ms
+    }
+
+    fn keep_time(&mut self, now_ms: i64) -> Result<(), StoreError> {
+        self.kept_time_ms = self.write(|conn, _| {
+            conn.prepare_cached("UPDATE hub_time SET kept_ms = max(kept_ms, ?1)")?.execute([now_ms])?;
+            Ok(now_ms)
+        })?;
+        Ok(())
     }
 
     fn commit(&mut self) -> Result<(), StoreError> {

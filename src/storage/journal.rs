@@ -4,6 +4,8 @@
 //! parents, and whether nobody was left behind. So circles go in as a whole, and a child may come before its
 //! parent. What does not fit is taken out again, row by row: a ROLLBACK would end the application's iterators.
 
+use std::collections::HashSet;
+
 use super::catalog::{Catalog, Table};
 use super::driver::{Sql, SqlError};
 use super::foreign_keys::{deserted_child, missing_parent};
@@ -12,7 +14,7 @@ use super::quarantine::ask_again;
 use super::row_meta::RowMeta;
 use super::rows::{Entry, LocalKey, Sending};
 use super::swaps::{delete, insert, whole_row};
-use crate::model::Value;
+use crate::model::{RowId, Value};
 
 /// A row as it was: its bookkeeping, and if it was in its table its hidden rowid and its cells.
 pub type Before = (Entry, Option<(Option<i64>, Vec<Value>)>);
@@ -22,6 +24,8 @@ struct Step {
     /// Which item of the turn made it.
     item: usize,
     table: i64,
+    /// The row.
+    id: RowId,
     before: Option<Before>,
     /// Where the row's bookkeeping lies now.
     after: LocalKey,
@@ -58,11 +62,17 @@ impl Journal {
     }
 
     /// Notes a change, if foreign keys may object to it.
-    pub fn note(&mut self, item: usize, table: &Table, before: Option<Before>, after: LocalKey) {
+    pub fn note(
+        &mut self,
+        item: usize,
+        (table, id): (&Table, RowId),
+        before: Option<Before>,
+        after: LocalKey,
+    ) {
         if !table.parents.is_empty() || !table.children.is_empty() {
             let together = self.taken;
             self.taken += 1;
-            self.steps.push(Step { item, table: table.number, before, after, together });
+            self.steps.push(Step { item, table: table.number, id, before, after, together });
         }
     }
 
@@ -83,6 +93,29 @@ impl Journal {
         self.steps[count..].iter_mut().for_each(|step| step.together = together);
     }
 
+    /// Which steps can only be undone with this one: those that were taken together with it, later ones that changed
+    /// the same rows, and so on.
+    fn bound_with(&self, at: usize) -> Vec<bool> {
+        let mut is_bound = vec![false; self.steps.len()];
+        let mut together = HashSet::from([self.steps[at].together]);
+        let mut count = 0;
+        loop {
+            let mut changed = HashSet::new();
+            for (step, is_bound) in self.steps.iter().zip(&mut is_bound) {
+                let row = (step.table, step.id);
+                if *is_bound || together.contains(&step.together) || changed.contains(&row) {
+                    *is_bound = true;
+                    changed.insert(row);
+                    together.insert(step.together);
+                }
+            }
+            let before = std::mem::replace(&mut count, is_bound.iter().filter(|is_bound| **is_bound).count());
+            if count == before {
+                return is_bound;
+            }
+        }
+    }
+
     /// Undoes what breaks a foreign key, and what that undoing breaks, until nothing does.
     pub fn settle(
         mut self,
@@ -99,9 +132,11 @@ impl Journal {
                     at += 1;
                     continue;
                 };
-                let together = step.together;
-                at -= self.steps[..at].iter().filter(|step| step.together == together).count();
-                let (bound, rest) = self.steps.into_iter().partition(|step| step.together == together);
+                let is_bound = self.bound_with(at);
+                at -= is_bound[..at].iter().filter(|is_bound| **is_bound).count();
+                let mut marks = is_bound.into_iter();
+                let (bound, rest) =
+                    self.steps.into_iter().partition(|_| marks.next().is_some_and(|is_bound| is_bound));
                 self.steps = rest;
                 undo(sql, catalog, numbers, &bound)?;
                 for Step { item, .. } in bound {
@@ -117,16 +152,24 @@ impl Journal {
     }
 }
 
-/// Undoes steps that were taken together: what they have made goes before anything comes back.
+/// Undoes steps: what they have made goes before anything comes back, and each row comes back as it was before
+/// the first of them.
 fn undo(sql: &mut dyn Sql, catalog: &Catalog, numbers: &Numbers, steps: &[Step]) -> Result<(), SqlError> {
-    for step in steps {
+    let mut rows = HashSet::new();
+    let first: Vec<&Step> = steps.iter().filter(|step| rows.insert((step.table, step.id))).collect();
+    for step in &first {
         let Some(table) = catalog.numbered(step.table) else { continue };
-        delete(sql, table, &step.after)?;
-        if let Some(now) = Entry::by_key(sql, table, &step.after)? {
+        let known = Entry::by_id(sql, table, step.id)?.filter(|known| known.meta.united.is_none());
+        let now = match known {
+            Some(known) => Some(known),
+            None => Entry::by_key(sql, table, &step.after)?,
+        };
+        if let Some(now) = now {
+            delete(sql, table, &now.key)?;
             now.forget(sql, table)?;
         }
     }
-    for step in steps {
+    for step in first {
         let Some(table) = catalog.numbered(step.table) else { continue };
         step.restore(sql, table)?;
         numbers.put_back(sql, table)?;

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::catalog::Column;
-use super::row_meta::{CellMeta, LocalColumn, RowMeta};
+use super::row_meta::{CellMeta, LocalColumn, Pending, RowMeta};
 use super::rows::merged_cell;
 use crate::model::{Adjustment, CellValue, Rule, Seq, Stamp, Value};
 
@@ -147,13 +147,21 @@ impl RowMeta {
     }
 
     /// Drops the adjustments that are under way beyond `acked`: nobody knows whether the hub has them. Says
-    /// whether there were any.
+    /// whether there were any. Of a row that the hub may not have at all the value travels instead, under the stamp
+    /// that it has: if the hub has the row, it has the cell under this stamp or a greater one.
     pub fn drop_uncertain_adjustments(&mut self, acked: u64) -> bool {
+        let is_new = self.is_new_to_hub(acked);
         let mut dropped = false;
         for cell in &mut self.ruled {
-            let before = cell.pending.len();
+            let is_uncertain = |it: &&PendingAdjustment| it.mark != 0 && !it.is_acked(acked);
+            let Some(first) = cell.pending.iter().find(is_uncertain) else { continue };
+            let pending = Pending { base: first.base, mark: first.mark };
+            dropped = true;
             cell.pending.retain(|pending| pending.mark == 0 || pending.is_acked(acked));
-            dropped |= cell.pending.len() < before;
+            let own = self.cells.iter_mut().find(|own| own.column == cell.column);
+            if let Some(own) = own.filter(|_| is_new) {
+                own.pending = Some(pending);
+            }
         }
         dropped
     }

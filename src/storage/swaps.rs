@@ -12,6 +12,7 @@ use super::apply::Applier;
 use super::apply_row::Outcome;
 use super::catalog::{Key, Table, quote, quote_list};
 use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
+use super::follow::Row;
 use super::incoming::Arrival;
 use super::obstacles::obstacles;
 use super::row_meta::RowMeta;
@@ -57,6 +58,11 @@ pub fn rotate<'a>(
             applier.journal.truncate(noted);
             undo(sql, table, &members, done)?;
             return Ok(false);
+        }
+    }
+    if applier.is_final {
+        for member in &members {
+            lead_along(applier, sql, table, member)?;
         }
     }
     applier.journal.bind(noted);
@@ -200,7 +206,7 @@ fn put_back(
             && let Some(made) = Entry::by_id(sql, table, update.1.id)?
         {
             let before = member.before.clone().map(|entry| (entry, None));
-            applier.journal.note(member.place, table, before, made.key);
+            applier.journal.note(member.place, (table, made.id), before, made.key);
         }
         return Ok(matches!(outcome, Outcome::Applied | Outcome::Unchanged));
     };
@@ -210,7 +216,7 @@ fn put_back(
     let Some(target) = &member.target else {
         entry.bury();
         entry.update(sql, table, &parked)?;
-        applier.journal.note(member.place, table, was, entry.key);
+        applier.journal.note(member.place, (table, entry.id), was, entry.key);
         return Ok(true);
     };
     if !insert(sql, table, &before.key, *rowid, target)? {
@@ -221,8 +227,27 @@ fn put_back(
         entry.key = LocalKey::of(table, &key)?;
     }
     entry.update(sql, table, &parked)?;
-    applier.journal.note(member.place, table, was, entry.key);
+    applier.journal.note(member.place, (table, entry.id), was, entry.key);
     Ok(true)
+}
+
+/// Has what references a row by a key that no row has any more follow it to its new one.
+fn lead_along(
+    applier: &mut Applier<'_>,
+    sql: &mut dyn Sql,
+    table: &Table,
+    member: &Member<'_>,
+) -> Result<(), SqlError> {
+    let (Some(before), Some((_, cells)), Some(target)) = (&member.before, &member.row, &member.target) else {
+        return Ok(());
+    };
+    let Some(key) = before.key.values()? else { return Ok(()) };
+    let new_key = match &table.key {
+        Key::Number(_) => key.clone(),
+        Key::Natural(positions) => positions.iter().map(|&at| target[at].clone()).collect(),
+    };
+    let rows = (Row { key: &key, cells }, Row { key: &new_key, cells: target });
+    applier.follow(sql, member.place, table, rows, 0)
 }
 
 /// Inserts a row under the number, or the hidden rowid, that it had. Returns whether SQLite has taken it.

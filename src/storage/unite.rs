@@ -6,6 +6,7 @@ use super::catalog::{Key, Table};
 use super::driver::{Sql, SqlError};
 use super::foreign_keys::cell;
 use super::identity::fingerprint;
+use super::quarantine::ask_again;
 use super::referrers::Referrers;
 use super::row_meta::{CellMeta, Pending, RowMeta};
 use super::rows::{Entry, LocalKey, Sending, read_row};
@@ -19,6 +20,14 @@ struct Repoint<'a> {
     new: Vec<(usize, Value)>,
 }
 
+/// What became of it.
+enum Repointed {
+    /// So many rows hold another reference.
+    Rows(usize),
+    /// A constraint does not let it, for this reason.
+    Refused(String),
+}
+
 impl Applier<'_> {
     /// Lets the row `loser` go on as `survivor`. What is here keeps its number; if both are here, the loser's
     /// goes, and what references it references the survivor.
@@ -29,7 +38,14 @@ impl Applier<'_> {
         loser: RowId,
         (survivor, position): (RowId, Seq),
     ) -> Result<Outcome, SqlError> {
-        let Some(mut lost) = Entry::by_id(sql, table, loser)? else { return Ok(Outcome::Unchanged) };
+        let Some(mut lost) = Entry::by_id(sql, table, loser)? else {
+            // The application may yet make a row with the key that this identity came from. That is a row of its
+            // own then, also if the pull breaks off before the survivor has come.
+            if matches!(table.key, Key::Natural(_)) {
+                alias(sql, table, loser, survivor)?;
+            }
+            return Ok(Outcome::Unchanged);
+        };
         if lost.id == survivor {
             return Ok(Outcome::Unchanged);
         }
@@ -136,10 +152,15 @@ impl Applier<'_> {
                 changes.push(Repoint { new: vec![(referrers.at, new)], referrers });
             }
         }
+        let by_number = changes.len();
         changes.extend(self.plain_references(sql, table, from, to)?);
-        for change in changes {
-            if let Some(reason) = change.run(sql)? {
-                return Ok(Some(reason));
+        for (at, change) in changes.iter().enumerate() {
+            match change.run(sql)? {
+                Repointed::Refused(reason) => return Ok(Some(reason)),
+                // What they show holds until the row that they reference is told. Another row may have its present
+                // key by then, so that only the hub knows what they mean.
+                Repointed::Rows(1..) if at >= by_number => ask_again(sql, change.referrers.table)?,
+                Repointed::Rows(_) => {}
             }
         }
         Ok(None)
@@ -206,16 +227,17 @@ fn alias(sql: &mut dyn Sql, table: &Table, lost: RowId, survivor: RowId) -> Resu
 
 impl Repoint<'_> {
     /// Changes the rows, and what is remembered of them: it is no write.
-    fn run(&self, sql: &mut dyn Sql) -> Result<Option<String>, SqlError> {
+    fn run(&self, sql: &mut dyn Sql) -> Result<Repointed, SqlError> {
         let table = self.referrers.table;
-        for key in self.referrers.keys(sql)? {
+        let keys = self.referrers.keys(sql)?;
+        for key in &keys {
             let cells = self.new.iter().map(|(at, value)| (table.columns[*at].name.as_str(), value));
-            if let Some(reason) = set_cells(sql, table, &key, cells)? {
-                return Ok(Some(reason));
+            if let Some(reason) = set_cells(sql, table, key, cells)? {
+                return Ok(Repointed::Refused(reason));
             }
-            self.remember(sql, &key)?;
+            self.remember(sql, key)?;
         }
-        Ok(None)
+        Ok(Repointed::Rows(keys.len()))
     }
 
     fn remember(&self, sql: &mut dyn Sql, key: &[Value]) -> Result<(), SqlError> {

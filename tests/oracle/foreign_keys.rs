@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use crate::pushes::{Step, play};
+use crate::pushes::{Step, config, play};
 
 /// The rows of each table.
 const ROWS: u8 = 3;
@@ -65,15 +65,9 @@ fn case() -> impl Strategy<Value = (Vec<String>, Vec<Step>)> {
     let step = prop_oneof![
         3 => push.prop_map(|(who, statements)| Step::Push(who, statements)),
         2 => (0..4_usize).prop_map(Step::Pull),
+        1 => (0..4_usize).prop_map(Step::BreakOff),
     ];
     (schema(), prop::collection::vec(step, 1..25))
-}
-
-/// The same cases each time, unless the environment names another beginning (`FEDERATION_SEED`).
-fn config() -> ProptestConfig {
-    let seed = std::env::var("FEDERATION_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    let rng_seed = proptest::test_runner::RngSeed::Fixed(seed);
-    ProptestConfig { cases: 300, rng_seed, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 proptest! {
@@ -141,4 +135,33 @@ fn a_reference_that_a_delete_cut_is_no_write() {
         (2, &["DELETE FROM p"]),
     ];
     assert_agree("p(id) ON DELETE SET NULL", steps);
+}
+
+#[test]
+fn a_delete_in_its_own_right_of_a_row_that_somebody_gave_a_parent_which_goes_as_well() {
+    let steps: &[(usize, &[&str])] = &[
+        (0, &["INSERT INTO c VALUES(11, 'c', NULL)"]),
+        (0, &["INSERT INTO c VALUES(13, 'c', NULL)"]),
+        (1, &[]),
+        (2, &[]),
+        (0, &["DELETE FROM c WHERE id = 11"]),
+        (1, &["UPDATE c SET p = 11 WHERE id = 13"]),
+        (2, &["DELETE FROM c WHERE id = 13", "DELETE FROM c WHERE id = 11"]),
+    ];
+    assert_agree("c(id) ON DELETE CASCADE", steps);
+}
+
+#[test]
+fn a_delete_that_an_earlier_batch_brought_is_its_parents_as_well() {
+    let steps: &[(usize, &[&str])] = &[
+        (2, &["INSERT INTO c VALUES(12, 'c', NULL)", "INSERT INTO c VALUES(13, 'g', NULL)"]),
+        (3, &[]),
+        (3, &["DELETE FROM c WHERE id = 13"]),
+        (2, &["UPDATE c SET p = 12 WHERE id = 13"]),
+        (3, &["DELETE FROM c WHERE id = 12"]),
+        (2, &["DELETE FROM c WHERE id = 12", "INSERT INTO c VALUES(13, 'again', NULL)"]),
+    ];
+    for clause in ["CASCADE", "RESTRICT"] {
+        assert_agree(&format!("c(id) ON DELETE {clause}"), steps);
+    }
 }

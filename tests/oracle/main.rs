@@ -13,3 +13,4 @@ mod local;
 #[path = "../support/model/mod.rs"]
 mod model;
 mod pushes;
+mod unique;

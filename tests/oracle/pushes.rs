@@ -11,6 +11,7 @@ use federation_hub::storage::choice::{Choice, SyncOptions};
 use federation_hub::storage::driver::Sql;
 use federation_hub::storage::hub_store::HubStore;
 use federation_hub::storage::sqlite_driver::RusqliteSql;
+use proptest::prelude::ProptestConfig;
 use rusqlite::Connection;
 
 use crate::hub::{Heard, Hub};
@@ -24,8 +25,19 @@ pub enum Step {
     /// A replica's application runs these statements, each so many clock readings after the one before; those that
     /// its database refuses are skipped. What became of them is pushed.
     Push(usize, Vec<(u64, String)>),
-    /// A replica takes over all that there is.
+    /// A replica takes over all that there is, which ends its sync: what it has pushed since the last one was one
+    /// push, in several batches.
     Pull(usize),
+    /// A replica's sync breaks off, and it begins another one.
+    BreakOff(usize),
+}
+
+/// The same cases each time, unless the environment names another beginning (`FEDERATION_SEED`) or number (`PROPTEST_CASES`).
+pub fn config() -> ProptestConfig {
+    let seed = std::env::var("FEDERATION_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let rng_seed = proptest::test_runner::RngSeed::Fixed(seed);
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|it| it.parse().ok()).unwrap_or(300);
+    ProptestConfig { cases, rng_seed, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 struct Replica {
@@ -75,11 +87,12 @@ pub fn play(statements: &[String], steps: &[Step]) -> Result<(), String> {
     let tables: Vec<String> = schema.iter().map(|table| table.name.clone()).collect();
     for step in steps {
         let who = match step {
-            Step::Pull(who) | Step::Push(who, _) => &mut replicas[*who],
+            Step::Pull(who) | Step::Push(who, _) | Step::BreakOff(who) => &mut replicas[*who],
         };
         match step {
             Step::Pull(_) => who.pull(&mut hub, &tables),
             Step::Push(_, statements) => who.push(&mut hub, statements),
+            Step::BreakOff(_) => who.syncs += 1,
         }
         witness.pull(&mut hub, &tables);
         let (model, verdict) = &*model.borrow();
@@ -99,7 +112,7 @@ impl Replica {
         let (request, local) = (schema.to_vec(), Local::new(statements, schema));
         hub.register(&caller, &RegisterRequest { replica: id, epoch, schema: request, may_define: true })
             .unwrap();
-        let (n, previous, syncs, cursor, hlc, told) = (0, Digest::ZERO, 0, 0, 0, Vec::new());
+        let (n, previous, syncs, cursor, hlc, told) = (0, Digest::ZERO, 1, 0, 0, Vec::new());
         Self { caller, id, epoch, n, previous, syncs, cursor, hlc, local, told }
     }
 
@@ -117,7 +130,6 @@ impl Replica {
             return;
         }
         self.n += 1;
-        self.syncs += 1;
         let batch = Batch { n: self.n, previous: self.previous, body: rmp_serde::to_vec(&body).unwrap() };
         self.previous = batch.digest(self.id);
         let ack = hub.push(&self.caller, self.id, self.epoch, self.syncs, &batch).unwrap();
@@ -135,6 +147,7 @@ impl Replica {
         };
         let snapshot = hub.snapshot(&self.caller, &request, 0).unwrap();
         self.cursor = snapshot.done.cursor;
+        self.syncs += 1;
         // Whoever has seen a stamp writes later ones.
         self.hlc = self.hlc.max(snapshot.done.highest.0);
         assert!(snapshot.rest.is_none(), "few rows fit one message");

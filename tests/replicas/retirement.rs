@@ -17,7 +17,11 @@ const HOUR_MS: i64 = 3_600_000;
 /// Does what is due at the hub this much later.
 fn upkeep(hub: &mut Hub, later_ms: i64) {
     let (now_ms, connected) = (hub.clock.now_ms() + later_ms, HashSet::new());
-    while hub.store.upkeep(&Upkeep { now_ms, agent_ttl_ms: HOUR_MS, connected: &connected }).unwrap() {
+    while hub
+        .store
+        .upkeep(&Upkeep { now_ms, wall_ms: now_ms, agent_ttl_ms: HOUR_MS, connected: &connected })
+        .unwrap()
+    {
         hub.store.commit().unwrap();
     }
     hub.store.commit().unwrap();
@@ -246,4 +250,24 @@ fn a_table_that_comes_back_after_its_rows_died_does_not_bring_them_back() {
     b.sync(&mut hub);
     let all = settle(&mut hub, &mut a, &mut b, "SELECT id, body FROM notes ORDER BY id");
     assert_eq!(all, [[text("lives"), Value::Integer(1)], [text("own"), Value::Integer(0)]]);
+}
+
+#[test]
+fn the_counter_of_a_new_row_arrives_whether_or_not_the_hub_had_it_when_it_forgot_the_author() {
+    for fate in [Fate::LosesBatch, Fate::LosesAnswer] {
+        let (mut hub, mut a, mut b) =
+            pair("CREATE TABLE facts(name TEXT PRIMARY KEY, body TEXT, hits INTEGER NOT NULL DEFAULT 0)");
+        for agent in [&mut a, &mut b] {
+            let rule = ("hits".to_owned(), Rule::Counter);
+            let facts = TableOptions { name: "facts".into(), is_global: false, rules: vec![rule] };
+            agent.options.tables = vec![facts];
+        }
+        a.sync(&mut hub);
+        a.run("INSERT INTO facts VALUES('sky', 'blue', 5)");
+        assert!(a.sync_with(&mut hub, fate, &mut |_| {}).is_none());
+        retire_all(&mut hub);
+        assert_eq!(a.sync(&mut hub).healed, 0);
+        assert_eq!(settle(&mut hub, &mut a, &mut b, "SELECT hits FROM facts"), [[Value::Integer(5)]]);
+        assert_eq!(a.sync(&mut hub).healed + b.sync(&mut hub).healed, 0, "{fate:?}");
+    }
 }

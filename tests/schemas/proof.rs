@@ -15,6 +15,9 @@ use crate::shrink::shrink;
 /// How many cases run where nobody asks for more.
 const SLICE: u64 = 150;
 
+/// How many of those that have every difficulty at once.
+const CROWDED_SLICE: u64 = 50;
+
 /// A number from the environment.
 fn asked_for(variable: &str) -> Option<u64> {
     let value = std::env::var(variable).ok()?;
@@ -78,6 +81,13 @@ fn run_seeds(
 #[test]
 fn whatever_the_schema_all_replicas_end_alike() {
     assert_all_pass(SLICE, Kind { allowed: &features(&ALL), ..Kind::default() });
+}
+
+/// Agents meet at the same few rows, with all that can happen to them.
+#[test]
+fn with_every_difficulty_at_once_all_replicas_end_alike() {
+    let crowded = [&ALL[..], &[Feature::Dense]].concat();
+    assert_all_pass(CROWDED_SLICE, Kind { sure: &crowded, ..Kind::default() });
 }
 
 /// Runs so many cases, or those that the environment asks for. Makes the first one that fails smaller.

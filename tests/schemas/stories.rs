@@ -268,3 +268,95 @@ fn a_row_whose_life_would_take_its_own_key_from_it_is_withheld() {
         assert_eq!(agent.rows("SELECT reason FROM _federation_quarantine"), Vec::<Vec<Value>>::new());
     }
 }
+
+#[test]
+fn what_references_a_row_by_its_key_follows_it_through_an_exchange_of_keys() {
+    let (mut hub, mut agents) = agents(
+        4,
+        "CREATE TABLE skills(name TEXT PRIMARY KEY COLLATE NOCASE, code TEXT UNIQUE);
+         CREATE TABLE uses(id TEXT PRIMARY KEY, code TEXT REFERENCES skills(code))",
+    );
+    let [a, b, c, d] = &mut agents[..] else { unreachable!() };
+    d.slice = 1;
+    d.sync(&mut hub);
+    d.run("INSERT INTO skills VALUES('B', 'deploy'); INSERT INTO uses VALUES('use', 'deploy')");
+    c.run("INSERT INTO skills VALUES('A', '')").sync(&mut hub);
+    d.sync(&mut hub);
+    // The two skills are one, by the code of one and the name of the other, and A is free.
+    a.run("INSERT INTO skills VALUES('b', '')").sync(&mut hub);
+    b.run("INSERT INTO skills VALUES('a', 'a')").sync(&mut hub);
+    for _ in 0..2 {
+        for agent in &mut agents {
+            assert_eq!(agent.sync(&mut hub).quarantined, 0);
+        }
+    }
+    for agent in &mut agents {
+        let rows = "SELECT name, (SELECT count(*) FROM uses WHERE code = skills.code) FROM skills ORDER BY 1";
+        let row = |name: &str, uses| vec![Value::Text(name.into()), Value::Integer(uses)];
+        assert_eq!(agent.rows(rows), [row("a", 0), row("B", 1)]);
+    }
+}
+
+#[test]
+fn what_references_a_key_that_another_row_has_taken_over_means_that_one() {
+    let (mut hub, mut agents) = agents(
+        2,
+        "CREATE TABLE skills(name TEXT PRIMARY KEY, code TEXT UNIQUE);
+         CREATE TABLE uses(id TEXT PRIMARY KEY,
+           code TEXT REFERENCES skills(code) DEFERRABLE INITIALLY DEFERRED)",
+    );
+    let [a, b] = &mut agents[..] else { unreachable!() };
+    b.slice = 1;
+    a.run("INSERT INTO skills VALUES('A', 'a'), ('B', 'b'); INSERT INTO uses VALUES('use', 'a')");
+    a.sync(&mut hub);
+    b.sync(&mut hub);
+    a.run("BEGIN; UPDATE skills SET code = 'c' WHERE name = 'A'; UPDATE skills SET code = 'a' WHERE name = 'B';");
+    a.run("UPDATE skills SET code = 'b' WHERE name = 'A'; COMMIT").sync(&mut hub);
+    b.sync(&mut hub);
+    for agent in [a, b] {
+        let used = "SELECT name FROM uses JOIN skills USING(code)";
+        assert_eq!(agent.rows(used), [[Value::Text("B".into())]]);
+    }
+}
+
+#[test]
+fn a_row_made_with_the_key_of_one_that_is_another_now_is_a_row_of_its_own() {
+    let (mut hub, mut agents) = agents(4, "CREATE TABLE skills(name TEXT PRIMARY KEY COLLATE NOCASE, why)");
+    let [a, b, c, d] = &mut agents[..] else { unreachable!() };
+    a.run("INSERT INTO skills VALUES('B', 'a')").sync(&mut hub);
+    b.run("INSERT INTO skills VALUES('b', 'b')").sync(&mut hub);
+    a.sync(&mut hub);
+    a.run("UPDATE skills SET why = 'later'").sync(&mut hub);
+    // It hears that b is B, and of B only after it has made a row b itself.
+    c.slice = 1;
+    c.sync_with(&mut hub, Fate::InterruptedPull(1), &mut |_| {});
+    c.run("INSERT INTO skills VALUES('b', 'c')");
+    for agent in [c, a, b, d] {
+        assert_eq!(agent.sync(&mut hub).quarantined, 0);
+        assert_eq!(agent.rows("SELECT count(*) FROM skills"), [[Value::Integer(1)]]);
+    }
+}
+
+#[test]
+fn what_references_a_row_of_a_union_is_what_the_hub_says_once_another_row_has_its_key() {
+    let (mut hub, mut agents) = agents(
+        2,
+        "CREATE TABLE skills(name TEXT PRIMARY KEY, code TEXT UNIQUE);
+         CREATE TABLE uses(id INTEGER PRIMARY KEY, skill TEXT REFERENCES skills(name))",
+    );
+    let [a, b] = &mut agents[..] else { unreachable!() };
+    a.sync(&mut hub);
+    a.run("INSERT INTO skills VALUES('B', 'deploy')");
+    b.run("INSERT INTO skills VALUES('A', 'deploy'); INSERT INTO uses VALUES(1, 'A')").sync(&mut hub);
+    b.run("UPDATE skills SET code = ''");
+    // Its B is A, which it does not have under that name, and makes.
+    a.sync(&mut hub);
+    a.run("INSERT INTO skills VALUES('A', 'long')");
+    for _ in 0..3 {
+        a.sync(&mut hub);
+        b.sync(&mut hub);
+    }
+    let used = "SELECT skill FROM uses";
+    assert_eq!(a.rows(used), b.rows(used));
+    assert_eq!(a.rows("SELECT * FROM skills ORDER BY 1"), b.rows("SELECT * FROM skills ORDER BY 1"));
+}

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use crate::checks::Failure;
 use crate::draw::{Fault, draw};
@@ -27,23 +29,41 @@ pub struct Outcome {
     pub failures: BTreeMap<u64, Failure>,
 }
 
+/// How often somebody who waits for a campaign hears of it.
+const PULSE: Duration = Duration::from_secs(60);
+
 impl Campaign {
-    /// Runs the cases of these seeds, until there are none or it is over.
-    pub fn run(&self, seeds: Range<u64>, is_over: impl Fn() -> bool + Sync) -> Outcome {
+    /// Runs the cases of these seeds, until there are none or it is over. Every minute `pulse` sees what has come
+    /// of it so far, and the seed that is the next.
+    pub fn run(
+        &self,
+        seeds: Range<u64>,
+        is_over: impl Fn() -> bool + Sync,
+        pulse: impl Fn(&Outcome, u64) + Sync,
+    ) -> Outcome {
         let next = AtomicU64::new(seeds.start);
         let outcome = Mutex::new(Outcome::default());
+        let (ended, end) = mpsc::channel::<()>();
         thread::scope(|scope| {
             for _ in 0..self.threads {
-                scope.spawn(|| {
+                let ended = ended.clone();
+                let (next, outcome, is_over) = (&next, &outcome, &is_over);
+                scope.spawn(move || {
+                    // Whoever waits for the end learns it when the last of these is dropped.
+                    let _ended = ended;
                     loop {
                         let seed = next.fetch_add(1, Ordering::Relaxed);
                         if seed >= seeds.end || is_over() {
                             return;
                         }
                         let found = run(&draw(seed, &self.allowed));
-                        outcome.lock().unwrap().add(seed, found);
+                        lock(outcome).add(seed, found);
                     }
                 });
+            }
+            drop(ended);
+            while end.recv_timeout(PULSE) == Err(RecvTimeoutError::Timeout) {
+                pulse(&lock(&outcome), next.load(Ordering::Relaxed));
             }
         });
         outcome.into_inner().unwrap()
@@ -55,7 +75,25 @@ impl Campaign {
     }
 }
 
+fn lock(outcome: &Mutex<Outcome>) -> MutexGuard<'_, Outcome> {
+    outcome.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Outcome {
+    /// All of it in one line.
+    pub fn summary(&self) -> String {
+        let count = |what| self.tally.get(what).copied().unwrap_or_default();
+        let (agents, hubs) = (count("deaths of agents"), count("deaths of the hub"));
+        format!(
+            "{} seeds, {} operations, {} crashes ({agents} of agents, {hubs} of hubs), {} syncs, {} failures",
+            count("seeds"),
+            count("statements"),
+            agents + hubs,
+            count("syncs"),
+            self.failures.len()
+        )
+    }
+
     fn add(&mut self, seed: u64, found: Result<Tally, Failure>) {
         *self.tally.entry("seeds").or_default() += 1;
         match found {

@@ -4,6 +4,9 @@ use federation_hub::storage::choice::SyncOptions;
 
 use crate::weather::{Way, Weather};
 
+/// A year, in ms: longer than any case takes.
+pub const YEAR_MS: i64 = 365 * 86_400_000;
+
 /// A case.
 #[derive(Clone, Debug)]
 pub struct Case {
@@ -15,6 +18,8 @@ pub struct Case {
     pub schema: Vec<String>,
     /// What the applications choose.
     pub options: SyncOptions,
+    /// How long a replica may be silent until the hub retires it, in ms.
+    pub agent_ttl_ms: i64,
     pub agents: Vec<Start>,
     pub steps: Vec<Step>,
 }
@@ -55,6 +60,10 @@ pub enum Step {
     Replay { which: usize },
     /// A machine's clock jumps: a process's, or the hub's.
     Jump { process: Option<usize>, ms: i64 },
+    /// A process says goodbye to the hub, as it disconnects.
+    Leave { process: usize },
+    /// A statement of a process finds the database locked, after so many more.
+    Stumble { process: usize, after: usize },
     /// A process goes away for ever.
     Vanish { process: usize },
     /// A copy of a process's database is put aside.
@@ -94,6 +103,8 @@ impl Step {
             Self::CutOff { .. } => "partitions",
             Self::Replay { .. } => "replays",
             Self::Jump { .. } => "clock jumps",
+            Self::Leave { .. } => "goodbyes",
+            Self::Stumble { .. } => "locked databases",
             Self::Vanish { .. } => "agents vanished",
             Self::Save { .. } => "databases put aside",
             Self::GoBack { .. } => "databases gone back in time",
@@ -127,8 +138,14 @@ impl Case {
         !self.steps.iter().any(|step| matches!(step, Step::Clone { .. } | Step::GoBack { .. }))
     }
 
+    /// Whether replicas retire because they are silent.
+    pub fn retires(&self) -> bool {
+        self.agent_ttl_ms < YEAR_MS
+    }
+
     /// Whether everything that an application did happened exactly once.
     pub fn is_exact(&self) -> bool {
-        !self.steps.iter().any(Step::bends_history)
+        // Of a replica that was retired in silence nobody knows which of its last increments had arrived.
+        !self.retires() && !self.steps.iter().any(Step::bends_history)
     }
 }

@@ -1,6 +1,6 @@
 //! Drawing a case from its seed.
 
-use crate::case::{Case, Start, Step};
+use crate::case::{Case, Start, Step, YEAR_MS};
 use crate::dice::Dice;
 use crate::draw_schema;
 use crate::draw_steps::{self, Step as Drawn};
@@ -10,6 +10,9 @@ use crate::weather::{Way, Weather};
 
 /// A day, in ms.
 const DAY_MS: i64 = 86_400_000;
+
+/// How long an agent may be silent where the hub retires agents soon, in ms.
+const SHORT_TTL_MS: i64 = 120_000;
 
 /// A kind of fault. A case has some of them, so that a failing one points to what it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +31,8 @@ pub enum Fault {
     Company,
     /// A hub that goes on with an older copy of its file.
     Backup,
+    /// Agents that say goodbye and come back, and a hub that retires those that are silent.
+    Retirement,
     /// Tables that change.
     Drift,
     /// Not a fault: tables of any kind, in place of those that every other case has.
@@ -36,7 +41,7 @@ pub enum Fault {
 
 /// All but random schemas, in which some rules that span rows are still known to fail in one case of a few hundred:
 /// `tests/schemas` tells of those without any of the faults here.
-pub const USUAL: [Fault; 8] = [
+pub const USUAL: [Fault; 9] = [
     Fault::Network,
     Fault::Death,
     Fault::Hub,
@@ -44,11 +49,12 @@ pub const USUAL: [Fault; 8] = [
     Fault::History,
     Fault::Company,
     Fault::Backup,
+    Fault::Retirement,
     Fault::Drift,
 ];
 
 /// Everything.
-pub const ALL: [Fault; 9] = [
+pub const ALL: [Fault; 10] = [
     Fault::Network,
     Fault::Death,
     Fault::Hub,
@@ -56,6 +62,7 @@ pub const ALL: [Fault; 9] = [
     Fault::History,
     Fault::Company,
     Fault::Backup,
+    Fault::Retirement,
     Fault::Drift,
     Fault::Schemas,
 ];
@@ -76,6 +83,7 @@ pub fn draw(seed: u64, allowed: &[Fault]) -> Case {
         turn: *dice.pick(&[1, 3, 250]),
     });
     let agents: Vec<Start> = agents.collect();
+    let agent_ttl_ms = if faults.contains(&Fault::Retirement) { SHORT_TTL_MS } else { 2 * YEAR_MS };
     let mut steps = Vec::new();
     for process in 0..tenants {
         let statements = vec![rich::TALLY_LINE.to_owned()];
@@ -101,7 +109,7 @@ pub fn draw(seed: u64, allowed: &[Fault]) -> Case {
         }
         (rich::SCHEMA.map(str::to_owned).to_vec(), rich::options())
     };
-    Case { seed, tenants, schema, options, agents, steps }
+    Case { seed, tenants, schema, options, agent_ttl_ms, agents, steps }
 }
 
 struct Drawer<'a> {
@@ -156,8 +164,9 @@ impl Drawer<'_> {
             0..15 => steps.push(Step::Pass(self.dice.weighed(&[(4, 3), (3, 50), (2, 3_000), (1, 60_000)]))),
             15..40 => {
                 let statements = if self.has(Fault::Schemas) {
+                    let mark = rich::mark(self.marks);
                     self.marks += 1;
-                    rich::mark(self.marks).into_iter().chain([rich::word(self.dice)]).collect()
+                    mark.into_iter().chain([rich::word(self.dice)]).collect()
                 } else {
                     rich::statements(self.dice, &mut self.marks)
                 };
@@ -217,7 +226,10 @@ impl Drawer<'_> {
             }
             Fault::Death => {
                 let after = if dice.chance(80) { Some(dice.below(120)) } else { None };
-                Step::Die { process, after }
+                match after {
+                    Some(after) if dice.chance(30) => Step::Stumble { process, after },
+                    _ => Step::Die { process, after },
+                }
             }
             Fault::Hub => {
                 let after = dice.below(10);
@@ -247,6 +259,13 @@ impl Drawer<'_> {
                     Step::Backup
                 } else {
                     Step::Restore
+                }
+            }
+            Fault::Retirement => {
+                if dice.chance(50) {
+                    Step::Leave { process }
+                } else {
+                    Step::Pass(SHORT_TTL_MS)
                 }
             }
             Fault::Schemas => Step::Pass(1),

@@ -1,24 +1,31 @@
 //! The hub: its conversations as the protocol's state machines, its groups as the engine's, and its store in a
 //! file that outlives it.
 
-use std::collections::{BTreeMap, VecDeque};
+mod answers;
+
+use answers::Asked;
+pub use answers::Promise;
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use federation_hub::engine::writer::{Answer, Job, Reply, run_group};
-use federation_hub::model::ReplicaId;
-use federation_hub::protocol::frame::MAX_FRAME_BYTES;
+use federation_hub::engine::hub_time::HubTime;
+use federation_hub::engine::writer::{Answer, Greeting, Job, Reply, UpkeepJob, run_group};
+use federation_hub::model::{ReplicaId, Seq};
 use federation_hub::protocol::hub_request::Caller;
 use federation_hub::protocol::hub_session::{
     HubExchange, HubSession, Input, Output, SessionInput, SessionOutput,
 };
-use federation_hub::protocol::message::{Done, Refused, ToAgent, ToHub, Welcome};
-use federation_hub::storage::hub_store::{Checked, RowSource, StoreError, Welcomed, hub_time_ms};
+use federation_hub::protocol::message::{Done, ToAgent, ToHub};
+use federation_hub::storage::hub_store::{HubStore, RowSource};
 use federation_hub::storage::hub_store_sqlite::SqliteHubStore;
 use rusqlite::Connection as Sqlite;
 use tempfile::TempDir;
 use tokio::sync::oneshot::Receiver;
 
+use crate::case::YEAR_MS;
 use crate::clock::Clock;
 use crate::network::{ConnectionId, Packet, StreamId, decode};
 use crate::store::{Accepted, Mortal};
@@ -38,12 +45,19 @@ pub enum Act {
 pub struct HubSide {
     directory: TempDir,
     store: Option<Mortal<SqliteHubStore>>,
+    /// What the machine's clock shows.
     pub clock: Clock,
+    time: HubTime,
+    /// How long the hub has been running.
+    running: Duration,
     /// How often it was started.
     pub life: u32,
     connections: BTreeMap<ConnectionId, Connection>,
     jobs: Vec<(Job, Waiting)>,
     acts: Vec<Act>,
+    promises: Vec<Promise>,
+    /// How long a replica may be silent, in ms.
+    agent_ttl_ms: i64,
 }
 
 /// An agent's connection, as the hub has it.
@@ -53,6 +67,8 @@ struct Connection {
     caller: Option<Arc<Caller>>,
     streams: BTreeMap<StreamId, Stream>,
     counter: u64,
+    /// The replicas that attached, each with its epoch.
+    replicas: BTreeMap<ReplicaId, u64>,
 }
 
 #[derive(Default)]
@@ -64,23 +80,26 @@ struct Stream {
 
 /// Who waits for an answer of the store.
 enum Waiting {
-    Stream(ConnectionId, StreamId, Receiver<Reply>),
-    Session(ConnectionId, Receiver<Answer<Welcomed>>),
+    Stream(ConnectionId, StreamId, Asked, Receiver<Reply>),
+    Upkeep(Receiver<bool>),
+    Session(ConnectionId, Receiver<Answer<Greeting>>),
     Nobody,
 }
 
 /// An answer of the store.
 enum Answered {
-    Stream(ConnectionId, StreamId, Reply),
-    Session(ConnectionId, Answer<Welcomed>),
+    Stream(ConnectionId, StreamId, Asked, Reply),
+    Upkeep(bool),
+    Session(ConnectionId, Answer<Greeting>),
 }
 
 impl Waiting {
     fn take(&mut self) -> Option<Answered> {
         match self {
-            Self::Stream(connection, stream, receiver) => {
-                Some(Answered::Stream(*connection, *stream, receiver.try_recv().ok()?))
+            Self::Stream(connection, stream, asked, receiver) => {
+                Some(Answered::Stream(*connection, *stream, *asked, receiver.try_recv().ok()?))
             }
+            Self::Upkeep(receiver) => Some(Answered::Upkeep(receiver.try_recv().ok()?)),
             Self::Session(connection, receiver) => {
                 Some(Answered::Session(*connection, receiver.try_recv().ok()?))
             }
@@ -99,10 +118,14 @@ impl HubSide {
             directory: directory.unwrap(),
             store: None,
             clock,
+            time: HubTime::new(0),
+            running: Duration::ZERO,
             life: 0,
             connections: BTreeMap::new(),
             jobs: Vec::new(),
             acts: Vec::new(),
+            promises: Vec::new(),
+            agent_ttl_ms: YEAR_MS,
         };
         hub.start();
         hub
@@ -118,7 +141,14 @@ impl HubSide {
         let incarnation = ReplicaId(u128::from(self.life).to_be_bytes());
         let path = self.path();
         let store = SqliteHubStore::open(path.to_str().unwrap(), incarnation).unwrap();
+        (self.time, self.running) = (HubTime::new(store.kept_time_ms()), Duration::ZERO);
         self.store = Some(Mortal::new(store));
+    }
+
+    /// Time passes.
+    pub fn pass(&mut self, ms: i64) {
+        self.clock.pass(ms);
+        self.running += Duration::from_millis(ms.unsigned_abs());
     }
 
     /// Whether it runs.
@@ -172,6 +202,28 @@ impl HubSide {
         std::mem::take(&mut self.acts)
     }
 
+    /// What it has promised.
+    pub fn take_promises(&mut self) -> Vec<Promise> {
+        std::mem::take(&mut self.promises)
+    }
+
+    /// A number of a tenant from the hub's file, as far as it is durable.
+    fn number(&self, sql: &str, tenant: &str) -> i64 {
+        let file = Sqlite::open(self.path()).unwrap();
+        file.query_row(sql, [tenant], |row| row.get(0)).unwrap()
+    }
+
+    /// How many lines of a table are a tenant's.
+    pub fn count(&self, table: &str, condition: &str, tenant: &str) -> i64 {
+        let own = "tenant = (SELECT id FROM tenant WHERE name = ?1)";
+        self.number(&format!("SELECT count(*) FROM {table} WHERE {own} AND {condition}"), tenant)
+    }
+
+    /// How far a tenant's order has come.
+    pub fn position(&self, tenant: &str) -> Seq {
+        self.number("SELECT coalesce(max(seq), 0) FROM tenant WHERE name = ?1", tenant).cast_unsigned()
+    }
+
     /// Batches that became durable, in the hub's order.
     pub fn take_accepted(&mut self) -> Vec<Accepted> {
         self.store.as_mut().map(|store| std::mem::take(&mut store.accepted)).unwrap_or_default()
@@ -183,7 +235,8 @@ impl HubSide {
             return;
         }
         match packet {
-            Packet::Closed => self.close(id),
+            Packet::Closed => self.close(id, false),
+            Packet::Goodbye => self.close(id, true),
             Packet::Frame(frame) if stream == 0 => self.greet(id, decode(&frame)),
             Packet::End if stream == 0 => {}
             Packet::Frame(_) | Packet::End => {
@@ -199,14 +252,36 @@ impl HubSide {
         }
     }
 
-    fn close(&mut self, id: ConnectionId) {
-        let Some(Connection { caller: Some(caller), counter, .. }) = self.connections.remove(&id) else {
+    fn close(&mut self, id: ConnectionId, is_goodbye: bool) {
+        let Some(connection) = self.connections.remove(&id) else { return };
+        let Connection { caller: Some(caller), counter, replicas, .. } = connection else { return };
+        let job = if is_goodbye {
+            Job::retire(&caller, replicas.into_iter().collect()).0
+        } else if counter > 0 {
+            Job::end_session(&caller, counter).0
+        } else {
             return;
         };
-        if counter > 0 {
-            self.jobs.push((Job::end_session(&caller, counter).0, Waiting::Nobody));
-            self.acts.push(Act::Group);
+        self.jobs.push((job, Waiting::Nobody));
+        self.acts.push(Act::Group);
+    }
+
+    /// Has the store do what became due with time. A replica may be silent for so long, in ms.
+    pub fn upkeep(&mut self, agent_ttl_ms: i64) {
+        if !self.is_up() {
+            return;
         }
+        self.agent_ttl_ms = agent_ttl_ms;
+        let mut connected = HashSet::new();
+        for connection in self.connections.values() {
+            if let Some(caller) = &connection.caller {
+                connected.extend(connection.replicas.keys().map(|replica| (caller.tenant.clone(), *replica)));
+            }
+        }
+        let job = UpkeepJob { wall_ms: self.clock.now_ms(), agent_ttl_ms, connected };
+        let (job, more) = Job::upkeep(job);
+        self.jobs.push((job, Waiting::Upkeep(more)));
+        self.acts.push(Act::Group);
     }
 
     fn greet(&mut self, id: ConnectionId, hello: ToHub) {
@@ -246,8 +321,9 @@ impl HubSide {
             while let Some(output) = stream.exchange.poll() {
                 match output {
                     Output::Store(request) => {
+                        let asked = Asked::of(&request);
                         let (job, answer) = Job::ask(caller, request);
-                        self.jobs.push((job, Waiting::Stream(id, stream_id, answer)));
+                        self.jobs.push((job, Waiting::Stream(id, stream_id, asked, answer)));
                         self.acts.push(Act::Group);
                     }
                     Output::Send(message) => {
@@ -280,7 +356,7 @@ impl HubSide {
             let answered = all.lock().unwrap().iter_mut().filter_map(Waiting::take).collect();
             *before_death.lock().unwrap() = answered;
         }));
-        run_group(store, &mut group, self.clock.now_ms());
+        run_group(store, &mut group, self.time.read(self.clock.now_ms(), self.running));
         let is_dead = store.is_dead();
         let answered: Vec<Answered> = if is_dead {
             escaped.lock().unwrap().drain(..).take(heard).collect()
@@ -290,68 +366,17 @@ impl HubSide {
         for answered in answered {
             match answered {
                 Answered::Session(id, answer) => self.welcome(id, answer),
-                Answered::Stream(id, stream, reply) => self.answer(id, stream, reply),
-            }
-        }
-        !is_dead
-    }
-
-    fn welcome(&mut self, id: ConnectionId, answer: Answer<Welcomed>) {
-        let (Some(store), Some(connection)) = (&self.store, self.connections.get_mut(&id)) else { return };
-        let welcome = answer.map(|welcomed| Welcome {
-            hub_now_ms: hub_time_ms(self.clock.now_ms(), welcomed.highest),
-            incarnation: federation_hub::storage::hub_store::HubStore::incarnation(store),
-            counter: welcomed.counter,
-            max_frame_bytes: u32::try_from(MAX_FRAME_BYTES).unwrap(),
-            may_write: true,
-        });
-        connection.session.handle(SessionInput::Welcomed(welcome.map_err(Refused::from)));
-        self.pump_session(id);
-    }
-
-    fn answer(&mut self, id: ConnectionId, stream_id: StreamId, reply: Reply) {
-        let found = self.connections.get_mut(&id).and_then(|it| it.streams.get_mut(&stream_id));
-        let Some(stream) = found else { return };
-        match reply {
-            Reply::Attached(answer) => stream.exchange.handle(Input::Attached(answer.map_err(Refused::from))),
-            Reply::Registered(answer) => {
-                stream.exchange.handle(Input::Registered(answer.map_err(Refused::from)));
-            }
-            Reply::Pushed(answer) => stream.exchange.handle(Input::Pushed(answer.map_err(Refused::from))),
-            Reply::Checked(answer) => {
-                let answer = answer.map(|Checked { rows, prints }| (rows, prints));
-                stream.exchange.handle(Input::Checked(answer.map_err(Refused::from)));
-            }
-            Reply::Pulled(Err(error)) => stream.exchange.handle(Input::Pulled(Err(error.into()))),
-            Reply::Pulled(Ok(snapshot)) => {
-                stream.exchange.handle(Input::PulledTables(snapshot.tables));
-                stream.exchange.handle(Input::PulledRows(snapshot.first));
-                match snapshot.rest {
-                    None => stream.exchange.handle(Input::Pulled(Ok(snapshot.done))),
-                    Some(rest) => {
-                        stream.rest = Some((rest, snapshot.done));
-                        self.acts.push(Act::ReadOn(id, stream_id));
+                Answered::Stream(id, stream, asked, reply) => {
+                    self.note(id, asked, &reply);
+                    self.answer(id, stream, reply);
+                }
+                Answered::Upkeep(more) => {
+                    if more {
+                        self.upkeep(self.agent_ttl_ms);
                     }
                 }
             }
         }
-        self.pump(id, stream_id);
-    }
-
-    /// Tells the next chunk of a large pull.
-    pub fn read_on(&mut self, id: ConnectionId, stream_id: StreamId) {
-        let found = self.connections.get_mut(&id).and_then(|it| it.streams.get_mut(&stream_id));
-        let Some(stream) = found else { return };
-        let Some((mut rest, done)) = stream.rest.take() else { return };
-        match rest.next_chunk() {
-            Ok(Some(rows)) => {
-                stream.exchange.handle(Input::PulledRows(rows));
-                stream.rest = Some((rest, done));
-                self.acts.push(Act::ReadOn(id, stream_id));
-            }
-            Ok(None) => stream.exchange.handle(Input::Pulled(Ok(done))),
-            Err(error) => stream.exchange.handle(Input::Pulled(Err(StoreError::into(error)))),
-        }
-        self.pump(id, stream_id);
+        !is_dead
     }
 }

@@ -61,6 +61,11 @@ impl Ledger {
         }
     }
 
+    /// Whether a batch was accepted.
+    pub fn has(&self, tenant: &str, replica: ReplicaId, n: u64) -> bool {
+        self.last.get(&(tenant.to_owned(), replica)).is_some_and(|last| *last >= n)
+    }
+
     /// The marks that every replica of a tenant must have.
     pub fn marks(&self, tenant: &str) -> BTreeSet<String> {
         self.marks.get(tenant).cloned().unwrap_or_default()

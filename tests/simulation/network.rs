@@ -28,6 +28,8 @@ pub enum Packet {
     End,
     /// The connection is over.
     Closed,
+    /// It is, and its replicas with it.
+    Goodbye,
 }
 
 impl Packet {

@@ -184,6 +184,15 @@ impl Process {
         self.attached = None;
     }
 
+    /// Disconnects: with a goodbye, if no sync has left anything uncertain.
+    pub fn say_goodbye(&mut self, network: &mut Network) {
+        if let Some(session) = self.session.take() {
+            let packet = if self.attached.is_some() { Packet::Goodbye } else { Packet::Closed };
+            network.send(session.connection, Way::ToHub, 0, packet);
+        }
+        self.attached = None;
+    }
+
     /// After a sync that failed: the next one asks the hub anew what it has accepted. Says whether the process
     /// has survived.
     pub fn clean_up(&mut self) -> bool {
@@ -197,6 +206,12 @@ impl Process {
 /// A tenant's name, in the token and in all that its agents write.
 pub fn tenant_name(tenant: usize) -> String {
     ["acme-corp", "zeta-gmbh", "omega-oy"][tenant].to_owned()
+}
+
+/// The name of another tenant that is among these bytes.
+pub fn foreign(bytes: &[u8], own: usize, tenants: usize) -> Option<String> {
+    let others = (0..tenants).filter(|other| *other != own).map(tenant_name);
+    others.into_iter().find(|other| bytes.windows(other.len()).any(|window| window == other.as_bytes()))
 }
 
 fn mint(seed: u64, life: u32) -> Mint {

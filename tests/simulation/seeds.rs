@@ -40,7 +40,8 @@ fn faults() -> Vec<Fault> {
 fn run_seeds(seeds: Range<u64>) -> Tally {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let campaign = Campaign { allowed: faults(), threads };
-    let outcome = campaign.run(seeds, || false);
+    let outcome = campaign.run(seeds, || false, |_, _| {});
+    println!("{}", outcome.summary());
     if let Some((seed, failure)) = outcome.failures.into_iter().next() {
         panic!("{}", campaign.report(seed, failure));
     }

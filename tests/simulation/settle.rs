@@ -8,7 +8,7 @@ use federation_hub::model::Value;
 use crate::checks::{self, Failure};
 use crate::disk::Disk;
 use crate::isomorphism::Shape;
-use crate::process::{Birth, Life, tenant_name};
+use crate::process::{Birth, Life, foreign, tenant_name};
 use crate::simulation::Simulation;
 use crate::weather::Weather;
 
@@ -28,6 +28,33 @@ impl Simulation {
         self.sync_until_quiet()?;
         for tenant in 0..self.case.tenants {
             self.check(tenant)?;
+        }
+        if self.case.retires() { self.check_hub() } else { Ok(()) }
+    }
+
+    /// Once those that are gone have been silent for long enough, the hub keeps nothing of them (I10).
+    fn check_hub(&mut self) -> Result<(), Failure> {
+        for _ in 0..4 {
+            self.pass(self.case.agent_ttl_ms / 2)?;
+            self.sync_until_quiet()?;
+        }
+        for tenant in 0..self.case.tenants {
+            let members =
+                self.processes.iter().filter(|it| it.birth.tenant == tenant && it.state == Life::Up);
+            let live = i64::try_from(members.count()).unwrap();
+            let tenant = tenant_name(tenant);
+            // A dead row that others reference waits for them.
+            let referenced = self.hub.count("link", "true", &tenant);
+            let kept =
+                [("replica", "true", live), ("agent", "true", live), ("row_state", "dead", referenced)];
+            for (table, condition, most) in kept {
+                let kept = self.hub.count(table, condition, &tenant);
+                if kept > most {
+                    let detail =
+                        format!("{tenant} has {live} agents, and {kept} lines of {table}, not {most}");
+                    return Err(Failure::new("bookkeeping of the hub", detail));
+                }
+            }
         }
         Ok(())
     }
@@ -187,14 +214,10 @@ impl Simulation {
     /// Nothing of another tenant is in any byte of a database.
     fn check_tenant(&mut self, at: usize, name: &str) -> Result<(), Failure> {
         let process = &self.processes[at];
-        let bytes = process.disk.bytes();
-        for other in (0..self.case.tenants).filter(|other| *other != process.birth.tenant) {
-            let other = tenant_name(other);
-            if bytes.windows(other.len()).any(|window| window == other.as_bytes()) {
-                return Err(Failure::new("another tenant's bytes", format!("{name}: {other}")));
-            }
+        match foreign(&process.disk.bytes(), process.birth.tenant, self.case.tenants) {
+            Some(other) => Err(Failure::new("another tenant's bytes", format!("{name}: {other}"))),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -214,6 +237,7 @@ fn application_rows(agent: &mut crate::world::Agent) -> i64 {
     let mut rows = 0;
     for table in tables {
         if let [Value::Text(table)] = &table[..] {
+            let table = table.replace('"', "\"\"");
             rows += number(&agent.rows(&format!("SELECT count(*) FROM \"{table}\"")));
         }
     }

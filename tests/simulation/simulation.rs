@@ -1,21 +1,24 @@
 //! The world: a hub, processes of agents, a network between them, and the one queue in which all of it happens.
 
+mod agents;
+mod applications;
+mod faults;
+
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use federation_hub::storage::driver::{Sql, SqlErrorKind};
+use federation_hub::model::Seq;
 
 use crate::case::{Case, Step};
 use crate::checks::Failure;
 use crate::clock::Clock;
 use crate::dice::Dice;
 use crate::disk::Disk;
-use crate::hub_side::{Act, HubSide};
+use crate::hub_side::{Act, HubSide, Promise};
 use crate::ledger::{Ledger, Witness};
-use crate::network::{ConnectionId, Event, IDLE_MS, Network, Packet, StreamId, Turn, decode};
-use crate::process::{Birth, Life, Process, tenant_name};
-use crate::rich;
-use crate::sync::{Flow, Moved, Remedy};
+use crate::network::{Event, Network};
+use crate::process::{Birth, Life, Process};
+use crate::sync::Moved;
 use crate::weather::{Way, Weather};
 
 /// The time at which every case begins, in ms since the epoch.
@@ -23,6 +26,9 @@ const BEGINNING_MS: i64 = 1_800_000_000_000;
 
 /// More processes than this there are never.
 const MAX_PROCESSES: usize = 9;
+
+/// How often the hub does what becomes due with time, in ms: as often as the engine.
+const UPKEEP_MS: i64 = 20_000;
 
 /// What was tried, and how often.
 pub type Tally = BTreeMap<&'static str, u64>;
@@ -54,8 +60,11 @@ pub struct Simulation {
     backup: Option<Backup>,
     dice: Dice,
     births: u64,
+    /// How far each tenant's order is known to be durable.
+    positions: BTreeMap<String, Seq>,
     group_is_due: bool,
-    /// How far the hub's clock was put forward at most, and is now, in ms.
+    upkeep_is_due_ms: i64,
+    /// How far ahead the hub's clock was at most, and is now, in ms.
     hub_jumps: (i64, i64),
     broken: Option<String>,
     /// What happened, line by line.
@@ -81,7 +90,9 @@ impl Simulation {
             backup: None,
             dice: Dice::new(case.seed),
             births: 0,
+            positions: BTreeMap::new(),
             group_is_due: false,
+            upkeep_is_due_ms: BEGINNING_MS,
             hub_jumps: (0, 0),
             broken: None,
             trace: Vec::new(),
@@ -154,7 +165,9 @@ impl Simulation {
             Step::Restore => self.restore(),
             Step::Alter { process, statement } => self.alter(*process, statement),
             Step::Settle => self.settle()?,
-            Step::Vanish { process }
+            Step::Leave { process }
+            | Step::Stumble { process, .. }
+            | Step::Vanish { process }
             | Step::Save { process }
             | Step::GoBack { process }
             | Step::Clone { process }
@@ -182,196 +195,6 @@ impl Simulation {
         self.processes.len() - 1
     }
 
-    /// Makes an application's tables.
-    fn prepare(&mut self, process: usize) {
-        for statement in &self.case.schema {
-            self.processes[process].agent.run(statement);
-        }
-    }
-
-    fn change_history(&mut self, step: &Step, at: usize) {
-        let process = &self.processes[at];
-        if process.state == Life::Gone {
-            return;
-        }
-        let birth = process.birth.clone();
-        let skew_ms = process.clock.now_ms() - self.network.queue.now_ms();
-        let may_grow = self.processes.len() < MAX_PROCESSES;
-        let copy = || process.disk.copy().map(Rc::new);
-        match step {
-            Step::Vanish { .. } => {
-                let tenant = birth.tenant;
-                let others = self.processes.iter().filter(|it| it.birth.tenant == tenant);
-                if others.filter(|it| it.state != Life::Gone).count() > 2 {
-                    self.processes[at].die();
-                    self.processes[at].state = Life::Gone;
-                }
-            }
-            Step::Save { .. } => {
-                if let Some(copy) = copy() {
-                    self.saved.insert(at, copy);
-                }
-            }
-            Step::GoBack { .. } => {
-                let copy = self.saved.get(&at).and_then(|saved| saved.copy()).map(Rc::new);
-                if let Some(copy) = copy {
-                    self.processes[at].die();
-                    self.processes[at].adopt(copy);
-                }
-            }
-            Step::Clone { .. } if may_grow => {
-                if let Some(copy) = copy() {
-                    self.bear(birth, copy, skew_ms);
-                }
-            }
-            Step::Twin { .. } if may_grow => {
-                let twin = self.bear(birth, Rc::new(Disk::new()), skew_ms);
-                self.prepare(twin);
-            }
-            Step::Beside { .. } if may_grow => {
-                let disk = Rc::clone(&process.disk);
-                let name = format!("{} beside", birth.name);
-                let clock = process.clock.clone();
-                let beside = self.bear(Birth { name, ..birth }, disk, 0);
-                // One machine has one clock.
-                (self.processes[beside].clock, self.processes[beside].is_guest) = (clock, true);
-                self.processes[beside].start();
-            }
-            Step::Empty { .. } => {
-                self.processes[at].die();
-                self.processes[at].adopt(Rc::new(Disk::new()));
-                self.prepare(at);
-            }
-            _ => {}
-        }
-    }
-
-    fn write(&mut self, process: usize, statements: &[String], is_transaction: bool) {
-        let at = self.at(process);
-        let process = &mut self.processes[at];
-        if process.state != Life::Up {
-            return;
-        }
-        let tenant = tenant_name(process.birth.tenant);
-        let statements: Vec<String> =
-            statements.iter().map(|statement| statement.replace("{t}", &tenant)).collect();
-        let mut done = 0;
-        let mut is_dead = false;
-        let mut run = |statement: &str| match process.agent.try_run(statement) {
-            Ok(()) => true,
-            Err(error) => {
-                is_dead |= error.kind == SqlErrorKind::Closed;
-                false
-            }
-        };
-        if is_transaction {
-            let is_whole = run("BEGIN IMMEDIATE") && statements.iter().all(|statement| run(statement));
-            if is_whole && run("COMMIT") {
-                done = statements.len();
-            } else {
-                run("ROLLBACK");
-            }
-        } else {
-            done = statements.iter().filter(|statement| run(statement)).count();
-        }
-        *self.tally.entry("statements").or_default() += done as u64;
-        if is_dead {
-            self.bury(at);
-        }
-    }
-
-    fn count(&mut self, process: usize) {
-        let at = self.at(process);
-        let process = &mut self.processes[at];
-        if process.state != Life::Up {
-            return;
-        }
-        let tenant = process.birth.tenant;
-        match process.agent.sql.execute(rich::COUNT, &[]) {
-            Ok(changed) => *self.counted.entry(tenant).or_default() += i64::try_from(changed).unwrap(),
-            Err(error) if error.kind == SqlErrorKind::Closed => self.bury(at),
-            Err(_) => {}
-        }
-    }
-
-    fn alter(&mut self, process: usize, statement: &str) {
-        let at = self.at(process);
-        let process = &mut self.processes[at];
-        if process.state != Life::Up {
-            return;
-        }
-        let tenant = process.birth.tenant;
-        match process.agent.try_run(statement) {
-            Ok(()) => self.changes.push((tenant, statement.to_owned())),
-            Err(error) if error.kind == SqlErrorKind::Closed => self.bury(at),
-            Err(_) => {}
-        }
-    }
-
-    /// Has every application make the changes that some of its tenant have made.
-    pub fn catch_up(&mut self) {
-        for process in self.processes.iter_mut().filter(|it| it.state == Life::Up) {
-            for (_, statement) in self.changes.iter().filter(|(tenant, _)| *tenant == process.birth.tenant) {
-                // Whoever has it already is told so.
-                let _ = process.agent.try_run(statement);
-            }
-        }
-    }
-
-    fn die(&mut self, process: usize, after: Option<usize>) {
-        let at = self.at(process);
-        let process = &mut self.processes[at];
-        match after {
-            _ if process.state != Life::Up => {}
-            None => self.bury(at),
-            Some(after) => process.agent.sql.dies_after = Some(after),
-        }
-    }
-
-    /// A process has died; it starts again after a while.
-    fn bury(&mut self, at: usize) {
-        self.note("deaths of agents");
-        self.trace.push(format!("{} process {at} dies", self.since_beginning()));
-        self.processes[at].die();
-        let pause_ms = i64::try_from(self.dice.below(5_000)).unwrap();
-        self.network.queue.after(pause_ms, Event::Restart(at, self.processes[at].life));
-    }
-
-    fn bury_hub(&mut self) {
-        self.note("deaths of the hub");
-        self.trace.push(format!("{} the hub dies", self.since_beginning()));
-        self.take_note();
-        self.hub.crash();
-        let pause_ms = i64::try_from(self.dice.below(5_000)).unwrap();
-        self.network.queue.after(pause_ms, Event::RestartHub(self.hub.life));
-    }
-
-    fn restore(&mut self) {
-        let Some(backup) = &self.backup else { return };
-        self.hub.crash();
-        self.hub.restore(&backup.file);
-        self.ledger = backup.ledger.clone();
-        self.hub.start();
-    }
-
-    /// The hub's clock jumps. Known to fail, and left out: a hub whose clock goes back by more than the 60 s that
-    /// a stamp may be ahead refuses what agents have stamped by its former time, until its clock gets there.
-    fn jump_hub(&mut self, ms: i64) {
-        let (highest, now) = self.hub_jumps;
-        let ms = ms.max(highest - now - 50_000);
-        self.hub_jumps = (highest.max(now + ms), now + ms);
-        self.hub.clock.pass(ms);
-    }
-
-    fn replay(&mut self, which: usize) {
-        let Some((connection, packets)) = self.network.sent(which) else { return };
-        // A number that no agent gives to a stream.
-        let stream = self.dice.number() | 1 << 63;
-        for packet in packets {
-            self.network.queue.after(1, Event::ToHub(connection, stream, packet));
-        }
-    }
-
     /// Lets a process begin a sync.
     pub fn begin_sync(&mut self, at: usize, weather: Weather) {
         if self.processes[at].begin_sync(weather, &mut self.network) {
@@ -385,15 +208,25 @@ impl Simulation {
     pub fn pass(&mut self, ms: i64) -> Result<(), Failure> {
         let until_ms = self.network.queue.now_ms() + ms;
         loop {
-            let (passed_ms, event) = self.network.queue.pop_until(until_ms);
-            self.hub.clock.pass(passed_ms);
+            let (passed_ms, event) = self.network.queue.pop_until(until_ms.min(self.upkeep_is_due_ms));
+            self.hub.pass(passed_ms);
             self.pass_clocks(passed_ms);
-            let Some(event) = event else { return Ok(()) };
-            self.happen(event);
+            match event {
+                Some(event) => self.happen(event),
+                None if self.network.queue.now_ms() >= self.upkeep_is_due_ms => self.keep_up(),
+                None => return Ok(()),
+            }
             if let Some(broken) = self.broken.take() {
                 return Err(Failure::new("broken", broken));
             }
         }
+    }
+
+    /// The hub does what became due with time.
+    fn keep_up(&mut self) {
+        self.upkeep_is_due_ms = self.network.queue.now_ms() + UPKEEP_MS;
+        self.hub.upkeep(self.case.agent_ttl_ms);
+        self.act();
     }
 
     fn pass_clocks(&mut self, ms: i64) {
@@ -469,120 +302,27 @@ impl Simulation {
         }
     }
 
+    /// Notes what became durable. What was promised must be among it.
     fn take_note(&mut self) {
         for accepted in self.hub.take_accepted() {
             self.note("batches");
             self.ledger.note(&accepted, &mut self.witnesses);
         }
-    }
-
-    fn arrive(&mut self, connection: ConnectionId, stream: StreamId, packet: Packet) {
-        let Some(at) = self.network.process(connection) else { return };
-        let process = &mut self.processes[at];
-        let session = process.session;
-        let message = match packet {
-            Packet::Frame(frame) => Some(decode(&frame)),
-            Packet::End => None,
-            Packet::Closed => {
-                let is_used =
-                    process.sync.as_ref().is_some_and(|sync| sync.uses(connection, session.as_ref()));
-                if session.is_some_and(|it| it.connection == connection) {
-                    (process.session, process.attached) = (None, None);
+        for promise in self.hub.take_promises() {
+            let is_kept = match &promise {
+                Promise::Batch(tenant, replica, n) => self.ledger.has(tenant, *replica, *n),
+                Promise::Position(tenant, seq) => {
+                    let durable = self.positions.get(tenant).copied().unwrap_or_default();
+                    durable >= *seq || {
+                        let durable = self.hub.position(tenant);
+                        self.positions.insert(tenant.clone(), durable);
+                        durable >= *seq
+                    }
                 }
-                if is_used {
-                    self.fail(at, Remedy::Reconnect);
-                }
-                return;
+            };
+            if !is_kept {
+                self.broken = Some(format!("the hub has promised what was not durable: {promise:?}"));
             }
-        };
-        let Some(sync) = &mut process.sync else { return };
-        if sync.listens_to(connection, stream, session.as_ref()) && sync.arrive(message) {
-            self.advance(at);
         }
-    }
-
-    /// A process takes the next step of its sync.
-    fn advance(&mut self, at: usize) {
-        let flow = self.processes[at].step(at, &mut self.network);
-        let turn = self.processes[at].turn();
-        match flow {
-            Flow::Soon(ms) => self.network.queue.after(ms, Event::Process(at, turn)),
-            Flow::Wait => {
-                let progress = self.processes[at].sync.as_ref().map_or(0, |sync| sync.progress);
-                self.network.queue.after(IDLE_MS, Event::Patience(at, turn, progress));
-            }
-            Flow::Complete => {
-                if let Some(sync) = self.processes[at].sync.take() {
-                    self.trace.push(format!(
-                        "{} process {at} synced: {:?}",
-                        self.since_beginning(),
-                        sync.moved
-                    ));
-                    self.moved.insert(at, sync.moved);
-                }
-                *self.completed.entry(at).or_default() += 1;
-                self.note("syncs completed");
-            }
-            Flow::Failed(remedy) => self.fail(at, remedy),
-            Flow::Died => self.bury(at),
-            Flow::Broken(what) => self.broken = Some(format!("process {at}: {what}")),
-        }
-    }
-
-    fn lose_patience(&mut self, at: usize, turn: Turn, progress: u64) {
-        let process = &mut self.processes[at];
-        let session = process.session;
-        let Some(sync) = process.sync.as_ref().filter(|sync| sync.progress == progress) else { return };
-        if process.turn() != turn {
-            return;
-        }
-        let connection = sync.connection(session.as_ref());
-        if connection.is_none_or(|connection| self.network.is_silent(connection)) {
-            // Nothing was heard for so long that the connection is given up.
-            process.session = None;
-            if let Some(connection) = connection {
-                self.network.send(connection, Way::ToHub, 0, Packet::Closed);
-                self.network.forget(connection);
-            }
-            self.fail(at, Remedy::Reconnect);
-        } else {
-            self.fail(at, Remedy::None);
-        }
-    }
-
-    /// A sync has failed; the agent tries once more, if that may help.
-    fn fail(&mut self, at: usize, remedy: Remedy) {
-        self.note("syncs failed");
-        self.trace.push(format!("{} process {at} fails: {remedy:?}", self.since_beginning()));
-        let process = &mut self.processes[at];
-        if !process.clean_up() {
-            self.bury(at);
-            return;
-        }
-        if remedy == Remedy::Reconnect {
-            process.hang_up(&mut self.network);
-        }
-        match &mut process.sync {
-            Some(sync) if !sync.is_retry && remedy != Remedy::None => {
-                sync.retry();
-                let turn = process.turn();
-                self.network.queue.after(1, Event::Process(at, turn));
-            }
-            _ => process.sync = None,
-        }
-    }
-
-    /// Ends all faults, lets what is under way end, and starts whoever is down.
-    pub fn calm_down(&mut self) -> Result<(), Failure> {
-        self.network.calm_down();
-        self.hub.fail_after(None);
-        for process in &mut self.processes {
-            (process.agent.sql.dies_after, process.dies_applying) = (None, None);
-        }
-        // Nothing waits for longer than this, but for what arrives very late.
-        while let Some(next_ms) = self.network.queue.next_ms() {
-            self.pass(next_ms - self.network.queue.now_ms())?;
-        }
-        Ok(())
     }
 }

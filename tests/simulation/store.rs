@@ -131,6 +131,14 @@ impl<S: HubStore> HubStore for Mortal<S> {
         self.work()?.end_session(caller, counter)
     }
 
+    fn kept_time_ms(&self) -> i64 {
+        self.store.kept_time_ms()
+    }
+
+    fn keep_time(&mut self, now_ms: i64) -> Result<(), StoreError> {
+        self.work()?.keep_time(now_ms)
+    }
+
     fn commit(&mut self) -> Result<(), StoreError> {
         self.live()?.commit()?;
         self.accepted.append(&mut self.pending);

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! `--jobs` says how many cases run at once (all cores, if not given), `--faults Network,Hub` which faults may be
-//! drawn (the usual ones, if not given). A case that fails is made smaller and printed; the seeds go on. Ends with 1 if any case failed.
+//! drawn (the usual ones, if not given). Every minute it says how far it is. A case that fails is made smaller and
+//! printed at the end; the seeds go on. The last line says what was done; the exit code is 1 if any case failed.
 
 #![expect(clippy::unwrap_used, reason = "a simulation that cannot go on has failed")]
 
@@ -14,7 +15,7 @@ use std::ops::Range;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use campaign::Campaign;
+use campaign::{Campaign, Outcome};
 use draw::{ALL, Fault, USUAL};
 
 mod campaign;
@@ -121,13 +122,18 @@ fn main() -> ExitCode {
     let began = Instant::now();
     let campaign = Campaign { allowed: wanted.faults, threads: wanted.jobs };
     let is_over = || wanted.time.is_some_and(|time| began.elapsed() >= time);
-    let outcome = campaign.run(wanted.seeds, is_over);
+    let from = wanted.seeds.start;
+    let pulse = |so_far: &Outcome, next| {
+        println!("after {} s, before seed {next}: {}", began.elapsed().as_secs(), so_far.summary());
+    };
+    let outcome = campaign.run(wanted.seeds, is_over, pulse);
+    let took_s = began.elapsed().as_secs();
     for (seed, failure) in &outcome.failures {
         println!("{}", campaign.report(*seed, failure.clone()));
     }
     for (what, count) in &outcome.tally {
         println!("{count:>12} {what}");
     }
-    println!("{:>12} s, {} failures", began.elapsed().as_secs(), outcome.failures.len());
+    println!("torture from seed {from}: {took_s} s, {}", outcome.summary());
     if outcome.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

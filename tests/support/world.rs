@@ -2,26 +2,23 @@
 
 pub mod checking;
 pub mod parts;
+mod syncing;
 
-use checking::Asker;
 pub use parts::{Counts, Fate};
-use parts::{cut, is_usual, until_free};
 
 use federation_hub::model::{ReplicaId, Value};
-use federation_hub::protocol::hub_request::{AttachRequest, Caller, PullRequest, RegisterRequest};
-use federation_hub::protocol::message::{Ack, Batch, Contested, Refusal};
+use federation_hub::protocol::hub_request::{AttachRequest, Caller};
+use federation_hub::protocol::message::{Batch, Contested};
 use federation_hub::storage::apply::Incoming;
 use federation_hub::storage::attach::{TurnError, open, reconcile};
-use federation_hub::storage::bookkeeping::SentBatch;
 use federation_hub::storage::choice::SyncOptions;
 use federation_hub::storage::collect::TurnLimits;
 use federation_hub::storage::driver::{Sql, SqlError, SqlErrorKind};
-use federation_hub::storage::hub_store::{HubStore, StoreError};
+use federation_hub::storage::hub_store::HubStore;
 use federation_hub::storage::lease::{Claim, Holder, LEASE_MS};
 use federation_hub::storage::replica::{
-    ApplyExtras, CachedCatalog, CollectTurn, HubClock, Mint, Setting, apply_turn, collect_turn,
+    ApplyExtras, CachedCatalog, HubClock, Mint, Setting, apply_turn, collect_turn,
 };
-use federation_hub::storage::scratch::prove_harmless;
 use rusqlite::Connection;
 use tempfile::TempPath;
 
@@ -245,168 +242,6 @@ impl Agent {
         self.sql = Faulty::new(connection, &self.clock);
         self.file = Some(path);
         self.reconnect();
-    }
-
-    /// Syncs; `meanwhile` is what the application does between the sending and the applying.
-    pub fn sync_with(
-        &mut self,
-        hub: &mut Hub,
-        fate: Fate,
-        meanwhile: &mut dyn FnMut(&mut Self),
-    ) -> Option<Counts> {
-        loop {
-            match self.try_sync(hub, fate, meanwhile) {
-                Ok(counts) => return counts,
-                Err(StoreError::Refused(Refusal::Stale, _)) => self.reconnect(),
-                Err(error) => panic!("{error}"),
-            }
-        }
-    }
-
-    /// A sync that fails if another session of the replica was opened meanwhile.
-    fn try_sync(
-        &mut self,
-        hub: &mut Hub,
-        fate: Fate,
-        meanwhile: &mut dyn FnMut(&mut Self),
-    ) -> Result<Option<Counts>, StoreError> {
-        self.syncs += 1;
-        let (epoch, mut catalog) = self.attach(hub);
-        let mut counts = Counts::default();
-        let pushed = self.push_all(hub, fate, epoch, &mut catalog, &mut counts)?;
-        let Some((first, mut acked)) = pushed.filter(|_| fate != Fate::LosesAnswer) else {
-            self.attached = None;
-            return Ok(None);
-        };
-        let request = PullRequest {
-            replica: first.state.replica,
-            epoch,
-            cursor: first.state.cursor,
-            resume: first.state.resume,
-            refresh: first.refresh.clone(),
-        };
-        let mut asker = Asker { replica: request.replica, epoch, cursor: request.cursor };
-        let search = self.compare(hub, asker, &first.look)?;
-        let now_ms = self.hub_clock().now_ms;
-        let snapshot = hub.snapshot(&self.caller, &request, now_ms)?;
-        meanwhile(self);
-        let mut chunks = vec![snapshot.first];
-        if let Some(mut rest) = snapshot.rest {
-            while let Some(chunk) = rest.next_chunk().unwrap() {
-                chunks.push(chunk);
-            }
-        }
-        let mut told = snapshot.tables;
-        let known = catalog.as_ref().map(|it| it.catalog.clone());
-        let mut tables = told.clone();
-        tables.retain(|table| known.as_ref().is_none_or(|it| it.table(&table.name).is_none()));
-        tables.retain(|table| self.options.create_schema && self.options.includes(&table.name));
-        for table in &tables {
-            prove_harmless(table).unwrap();
-        }
-        let slices = cut(chunks, self.slice);
-        let last = slices.len() - 1;
-        for (at, rows) in slices.into_iter().enumerate() {
-            if fate == Fate::InterruptedPull(at) {
-                self.attached = None;
-                return Ok(None);
-            }
-            let extras = ApplyExtras {
-                told: std::mem::take(&mut told),
-                tables: std::mem::take(&mut tables),
-                schema_digest: first.schema.as_ref().map(|(_, digest)| *digest),
-                refreshed: first.refresh.clone(),
-            };
-            let done = (at == last).then(|| snapshot.done.clone());
-            let retry = done.is_some() && (first.quarantined > 0 || counts.quarantined > 0);
-            let incoming = Incoming { acked: std::mem::take(&mut acked), rows, done, retry };
-            let (clock, claim) = (self.hub_clock(), self.claim());
-            let turn = until_free(|| {
-                let setting = Setting { clock, claim, options: &self.options };
-                apply_turn(&mut self.sql, catalog.clone(), setting, &mut self.mint, &extras, &incoming)
-            });
-            self.notices.extend(turn.notices.iter().cloned());
-            let unexpected: Vec<&String> = turn.notices.iter().filter(|notice| !is_usual(notice)).collect();
-            assert_eq!(unexpected, Vec::<&String>::new());
-            catalog = Some(turn.catalog);
-            counts.pulled += turn.applied.rows;
-            counts.quarantined = turn.applied.quarantined;
-        }
-        asker.cursor = snapshot.done.cursor;
-        self.heal(hub, asker, search, &mut catalog, &mut counts)?;
-        self.notices.extend(snapshot.done.refused.iter().map(|(_, reason)| reason.clone()));
-        self.attached = Some((epoch, catalog));
-        Ok(Some(counts))
-    }
-
-    /// Collects and pushes all that there is. Returns the first turn, and the batches that the hub has taken;
-    /// nothing if a batch gets lost.
-    fn push_all(
-        &mut self,
-        hub: &mut Hub,
-        fate: Fate,
-        epoch: u64,
-        catalog: &mut Option<CachedCatalog>,
-        counts: &mut Counts,
-    ) -> Result<Option<(CollectTurn, Vec<SentBatch>)>, StoreError> {
-        let mut acked = Vec::new();
-        let mut first = None;
-        loop {
-            let (clock, claim) = (self.hub_clock(), self.claim());
-            let turn = until_free(|| {
-                let setting = Setting { clock, claim, options: &self.options };
-                collect_turn(&mut self.sql, catalog.clone(), setting, self.limits, &mut self.mint)
-            });
-            let look = turn.look.clone();
-            assert!(self.bears_damage || turn.strays == 0, "{:?}", turn.notices);
-            counts.healed += turn.strays;
-            self.notices.extend(turn.notices.iter().cloned());
-            *catalog = Some(turn.catalog.clone());
-            let (more, rows) = (turn.collected.more, turn.collected.rows);
-            self.told.extend(turn.collected.notices.clone());
-            self.notices.extend(turn.collected.notices.clone());
-            if first.is_none()
-                && let Some((schema, _)) = &turn.schema
-            {
-                let schema = self.sql.declared(schema.clone());
-                let request =
-                    RegisterRequest { replica: turn.state.replica, epoch, schema, may_define: true };
-                hub.register(&self.caller, &request)?;
-            }
-            if let Some((sent, batch)) = &turn.collected.batch {
-                if fate == Fate::LosesBatch {
-                    self.lost = Some((turn.state.replica, epoch, batch.clone()));
-                    return Ok(None);
-                }
-                let ack = hub.push(&self.caller, turn.state.replica, epoch, self.syncs, batch)?;
-                self.take_ack(ack, counts);
-                counts.pushed += rows;
-                acked.push(*sent);
-            }
-            let first_turn = first.get_or_insert(turn);
-            if !more {
-                // The last turn has looked at rows, if any has.
-                first_turn.look = look;
-                return Ok(first.map(|first| (first, acked)));
-            }
-        }
-    }
-
-    /// Notes what the hub says to a batch.
-    fn take_ack(&mut self, ack: Ack, counts: &mut Counts) {
-        counts.conflicts += u64::from(ack.conflicts);
-        if self.bears_rejection {
-            counts.rejected += ack.rejected.len() as u64;
-            self.notices.extend(ack.rejected.into_iter().map(|(_, reason)| reason));
-        } else {
-            assert_eq!(ack.rejected, vec![]);
-        }
-        self.contests.extend(ack.contests);
-    }
-
-    /// Syncs to the end, with nothing happening meanwhile.
-    pub fn sync(&mut self, hub: &mut Hub) -> Counts {
-        self.sync_with(hub, Fate::Complete, &mut |_| {}).unwrap()
     }
 }
 

@@ -14,6 +14,7 @@ struct Notes {
     disk_full: bool,
     pending: u64,
     stats: StoreStats,
+    kept_time_ms: i64,
 }
 
 impl Notebook {
@@ -82,6 +83,16 @@ impl HubStore for Notebook {
     fn upkeep(&mut self, _: &Upkeep<'_>) -> Answer<bool> {
         self.note("upkeep");
         Ok(false)
+    }
+
+    fn kept_time_ms(&self) -> i64 {
+        self.with(|notes| notes.kept_time_ms)
+    }
+
+    fn keep_time(&mut self, now_ms: i64) -> Answer<()> {
+        self.note("keep time");
+        self.with(|notes| notes.kept_time_ms = now_ms);
+        Ok(())
     }
 
     fn commit(&mut self) -> Answer<()> {
@@ -170,6 +181,32 @@ fn a_group_shares_one_commit_and_reads_follow_it() {
 }
 
 #[test]
+fn the_hubs_time_is_kept_before_anybody_hears_of_it_but_not_each_time() {
+    let notebook = Notebook::default();
+    let lines_at = |now_ms| {
+        notebook.with(|notes| notes.lines.clear());
+        let (job, _answer) = Job::welcome(&caller());
+        run_group(&mut notebook.clone(), &mut vec![job], now_ms);
+        notebook.with(|notes| notes.lines.clone())
+    };
+    assert_eq!(lines_at(1_000_000), ["keep time", "commit", "welcome"]);
+    assert_eq!(lines_at(1_000_000 + KEEP_TIME_MS - 1), ["commit", "welcome"]);
+    assert_eq!(lines_at(1_000_000 + KEEP_TIME_MS), ["keep time", "commit", "welcome"]);
+}
+
+#[test]
+fn where_no_agent_is_connected_the_time_is_not_kept() {
+    let notebook = Notebook::default();
+    let upkeep = |connected: HashSet<_>| {
+        let job = UpkeepJob { wall_ms: 0, agent_ttl_ms: 0, connected };
+        run_group(&mut notebook.clone(), &mut vec![Job::upkeep(job).0], 1_000_000);
+        notebook.kept_time_ms()
+    };
+    assert_eq!(upkeep(HashSet::new()), 0);
+    assert_eq!(upkeep(HashSet::from([("acme".to_owned(), ReplicaId([1; 16]))])), 1_000_000);
+}
+
+#[test]
 fn a_failing_job_does_not_poison_its_group() {
     let notebook = Notebook::default();
     let answers = run_pushes(&notebook, &[1, 13, 2]);
@@ -194,7 +231,8 @@ fn what_was_asked_is_done_before_the_thread_ends() {
     let (writer, thread) = Writer::start(Box::new(notebook.clone())).unwrap();
     let answers = runtime.block_on(async {
         let caller = caller();
-        assert_eq!(writer.welcome(&caller).await, Ok(Welcomed::default()));
+        let greeting = writer.welcome(&caller).await.unwrap();
+        assert!(greeting.counter == 0 && greeting.hub_now_ms <= wall_now_ms());
         writer.end_session(&caller, 5).await;
         let attached = writer.ask(&caller, StoreRequest::Attach(attach())).await.await;
         assert!(matches!(attached, Ok(Reply::Attached(Ok(_)))));

@@ -8,9 +8,10 @@
 mod alike;
 mod liveness;
 mod local_effects;
+mod unions;
 mod unique;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rusqlite::Connection;
@@ -51,14 +52,16 @@ pub struct Deriver<'a> {
     whole: BTreeSet<i64>,
     /// Rows that went with a parent where the batch was made: if they live on, they are needed there whole.
     dropped: BTreeSet<i64>,
-    /// What the author of a row that this batch made had seen.
-    births: HashMap<i64, Seq>,
+    /// Rows that this batch made.
+    births: BTreeSet<i64>,
     /// Rows that were withheld until this batch freed their keys.
     admitted: BTreeSet<i64>,
     /// Rows that this batch made, and whose links were noted.
     linked: BTreeSet<i64>,
     /// Keys that rows held before they lost or changed them, and whether they were born with them.
     released: BTreeMap<i64, BTreeMap<KeyDigest, bool>>,
+    /// Keys that rows held together which were parted since.
+    let_go: Vec<(i64, KeyDigest)>,
     /// Rows that were parted from others, and those that reference them.
     parted: BTreeSet<i64>,
     /// Of rows that this batch may have changed by foreign keys only: what they were before.
@@ -143,18 +146,19 @@ impl<'a> Deriver<'a> {
             decided: BTreeSet::new(),
             whole: BTreeSet::new(),
             dropped: BTreeSet::new(),
-            births: HashMap::new(),
+            births: BTreeSet::new(),
             admitted: BTreeSet::new(),
             linked: BTreeSet::new(),
             released: BTreeMap::new(),
+            let_go: Vec::new(),
             parted: BTreeSet::new(),
             earlier: BTreeMap::new(),
         })
     }
 
-    /// Notes a row that this batch made, and what its author had seen.
-    pub fn born(&mut self, no: i64, base: Seq) {
-        self.births.insert(no, base);
+    /// Notes a row that this batch made.
+    pub fn born(&mut self, no: i64) {
+        self.births.insert(no);
     }
 
     /// The rows that are one with this one.
@@ -174,7 +178,11 @@ impl<'a> Deriver<'a> {
     /// Derives what is told of the rows that the batch touched, and of those around them.
     pub fn derive(&mut self, touched: &BTreeSet<i64>) -> Result<(), StoreError> {
         for no in touched {
-            self.part(*no)?;
+            // What becomes of one of them can leave another one alone.
+            let entity = self.entity(*no)?;
+            for member in self.members(entity)? {
+                self.part(member)?;
+            }
         }
         let mut round = std::mem::take(&mut self.parted);
         for no in touched {
@@ -197,28 +205,34 @@ impl<'a> Deriver<'a> {
         self.settle()
     }
 
+    /// The merge of what was written to a row, and to those that are one with it.
+    pub fn merged(&mut self, no: i64) -> Result<RowState, StoreError> {
+        self.rows.load(no)?;
+        let members = self.members(no)?;
+        if members.len() == 1 {
+            return Ok(self.rows.get(no)?.raw.clone());
+        }
+        let table = self.rows.get(no)?.table;
+        let merge = self.rules.table(table).map(|rules| rules.merge.clone()).unwrap_or_default();
+        let raw = members.iter().map(|no| self.rows.get(*no).map(|row| &row.raw));
+        Ok(RowState::united(raw.collect::<Result<Vec<_>, _>>()?, &merge))
+    }
+
     /// Merges what was written to a row, and looks up what it references.
     fn prepare(&mut self, no: i64) -> Result<(), StoreError> {
         self.rows.load(no)?;
         let members = self.members(no)?;
         let row = self.rows.get(no)?;
-        let (table, is_new) = (row.table, self.births.contains_key(&no));
+        let (table, is_new) = (row.table, self.births.contains(&no));
         let withheld = self.works.get(&no).map_or(row.withheld, |work| work.withheld);
-        let merged = if members.len() == 1 {
-            row.raw.clone()
-        } else {
-            let raw = members.iter().map(|no| self.rows.get(*no).map(|row| &row.raw));
-            let raw = raw.collect::<Result<Vec<_>, _>>()?;
-            // Whoever withdrew one of them has dropped the row, which the others may keep alive.
-            let is_withdrawn = |raw: &&RowState| {
-                raw.deleted.as_ref().is_some_and(|it| it.seq > self.since) && !raw.is_alive()
-            };
-            if raw.iter().any(is_withdrawn) {
-                self.dropped.insert(no);
-            }
-            let merge = self.rules.table(table).map(|rules| rules.merge.clone()).unwrap_or_default();
-            RowState::united(raw, &merge)
-        };
+        // Whoever withdrew one of them has dropped the row, which the others may keep alive.
+        let is_withdrawn =
+            |raw: &RowState| raw.deleted.as_ref().is_some_and(|it| it.seq > self.since) && !raw.is_alive();
+        let mut withdrawn = members.iter().filter_map(|no| self.rows.get(*no).ok());
+        if members.len() > 1 && withdrawn.any(|row| is_withdrawn(&row.raw)) {
+            self.dropped.insert(no);
+        }
+        let merged = self.merged(no)?;
         let mut work = Work {
             table,
             alive: merged.is_alive() && !withheld,

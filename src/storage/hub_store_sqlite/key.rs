@@ -94,7 +94,9 @@ impl UniqueRule {
             hash.update(b"\0?").update(filter.as_bytes());
         }
         let query = (key.filter.is_some() || !evaluated.is_empty()).then(|| {
-            evaluated.insert(0, format!("({})", key.filter.as_deref().unwrap_or("1")));
+            let filter = key.filter.as_deref().unwrap_or("1");
+            // SQLite says what is true: a text can be as well.
+            evaluated.insert(0, format!("CASE WHEN ({filter}) THEN 1 END"));
             format!("SELECT {} FROM {}", evaluated.join(", "), quote(&table.name))
         });
         let columns = key.columns.iter().filter_map(|name| table.column(name)).collect();
@@ -207,7 +209,9 @@ fn add(hash: &mut blake3::Hasher, value: &CellValue, collation: Collation) -> Op
 #[expect(clippy::cast_possible_truncation, reason = "only where the double is an integer within the range")]
 fn as_integer(real: f64) -> Option<i64> {
     const LIMIT: f64 = 9_223_372_036_854_775_808.0;
-    (real.trunc().total_cmp(&real).is_eq() || real == 0.0)
+    real.trunc()
+        .total_cmp(&real)
+        .is_eq()
         .then_some(real)
         .filter(|real| (-LIMIT..LIMIT).contains(real))
         .map(|real| real as i64)
@@ -239,11 +243,7 @@ fn evaluate(
     let found = scratch.query_row(query, &[]);
     scratch.execute(&format!("DELETE FROM {name}"), &[])?;
     let mut found = found?.unwrap_or_default().into_iter();
-    let is_in = match found.next() {
-        Some(Value::Integer(integer)) => integer != 0,
-        Some(Value::Real(real)) => real != 0.0,
-        _ => false,
-    };
+    let is_in = found.next() == Some(Value::Integer(1));
     Ok(is_in.then(|| found.collect()))
 }
 

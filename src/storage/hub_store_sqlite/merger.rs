@@ -39,17 +39,22 @@ impl Merger<'_> {
                 return Ok(gone(table, &change));
             }
             let position = self.deriver.tenant.seq + 1;
-            let no = self.deriver.rows.create(table.table, change.id, position, self.writer)?;
+            let no = self.deriver.rows.create((table.table, change.id), position, self.writer, base)?;
             let outcome = self.merge_into(table, no, &change, true)?;
             match outcome {
-                Ok((true, _)) => self.deriver.born(no, base),
+                Ok((true, _)) => self.deriver.born(no),
                 _ => self.deriver.rows.forget(no),
             }
             return Ok(outcome.map(drop));
         };
-        let mut conflicts = None;
-        for target in self.targets(no, base)? {
-            let outcome = self.merge_into(table, target, &change, conflicts.is_none())?;
+        let targets = self.targets(no, base)?;
+        // Somebody who knew that rows are one wrote over what they are together.
+        let mut conflicts = match targets.len() {
+            1 => None,
+            _ => Some(self.conflicts_with_union(table, no, &change)?),
+        };
+        for (at, target) in targets.into_iter().enumerate() {
+            let outcome = self.merge_into(table, target, &change, at == 0)?;
             // What was done to a value is done once, however many rows are one.
             change.writes.retain(|write| !matches!(write.op, Op::Adjust(_)));
             match outcome {
@@ -61,6 +66,18 @@ impl Merger<'_> {
         }
         self.deriver.report.conflicts = self.deriver.report.conflicts.saturating_add(conflicts.unwrap_or(0));
         Ok(Ok(()))
+    }
+
+    fn conflicts_with_union(
+        &mut self,
+        table: &Resolved,
+        no: i64,
+        change: &RowChange,
+    ) -> Result<u32, StoreError> {
+        let mut united = self.deriver.merged(no)?;
+        let mut book = RuleBook::of(&table.rules);
+        let position = self.deriver.tenant.seq + 1;
+        Ok(united.merge_by(&mut book, None, &change.writes, self.writer, position).conflicts)
     }
 
     /// The rows that a write to this one means. Of united rows, somebody who knew of the union writes to all

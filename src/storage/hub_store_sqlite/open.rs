@@ -32,7 +32,7 @@ const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 /// up to a tenant's `horizon` some have been, and up to `swept` all that could be.
 ///
 /// `replica` and `agent` have a row for each live one, and `retired` the names of the last that went; what is
-/// older than `forgotten` is not among them.
+/// older than `forgotten` is not among them. `hub_time` is one line: the latest time that was kept.
 const SCHEMA: &str = "
     CREATE TABLE tenant (
         id INTEGER PRIMARY KEY,
@@ -44,6 +44,10 @@ const SCHEMA: &str = "
         swept INTEGER NOT NULL DEFAULT 0,
         forgotten INTEGER NOT NULL DEFAULT -1
     ) STRICT;
+    CREATE TABLE hub_time (
+        kept_ms INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO hub_time VALUES (0);
     CREATE TABLE incarnation (
         tenant INTEGER NOT NULL,
         n INTEGER NOT NULL,
@@ -109,6 +113,7 @@ const SCHEMA: &str = "
         other_seq INTEGER NOT NULL,
         born INTEGER NOT NULL,
         author INTEGER NOT NULL,
+        base INTEGER NOT NULL,
         survivor BLOB,
         united_at INTEGER NOT NULL,
         withheld INTEGER NOT NULL,
@@ -258,6 +263,11 @@ pub fn stats(conn: &Connection) -> Result<StoreStats, OpenStoreError> {
     let sql = "SELECT count(*), coalesce(sum(rows), 0) FROM tenant";
     let (tenants, rows): (i64, i64) = conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(StoreStats { tenants: tenants.cast_unsigned(), rows: rows.cast_unsigned() })
+}
+
+/// The time that was kept last, in ms since the epoch.
+pub fn kept_time_ms(conn: &Connection) -> Result<i64, OpenStoreError> {
+    Ok(conn.query_row("SELECT kept_ms FROM hub_time", [], |row| row.get(0))?)
 }
 
 fn configure(conn: &Connection) -> Result<(), rusqlite::Error> {

@@ -181,14 +181,14 @@ pub fn retire_due(
         fold(conn, sightings, *tenant, *replica)?;
     }
     let expired = "SELECT tenant, id FROM replica WHERE token_until_ms <= ?1 LIMIT ?2";
-    let expired = due(conn, expired, upkeep.now_ms, limit - silent.len())?;
+    let expired = due(conn, expired, upkeep.wall_ms, limit - silent.len())?;
     for (tenant, replica) in &expired {
         let name: String = conn
             .prepare_cached("SELECT name FROM tenant WHERE id = ?1")?
             .query_row([tenant], |row| row.get(0))?;
         if upkeep.connected.contains(&(name, *replica)) {
             let sql = "UPDATE replica SET token_until_ms = ?3 WHERE tenant = ?1 AND id = ?2";
-            let later_ms = upkeep.now_ms.saturating_add(TOKEN_GRACE_MS);
+            let later_ms = upkeep.wall_ms.saturating_add(TOKEN_GRACE_MS);
             conn.prepare_cached(sql)?.execute(params![tenant, &replica.0[..], later_ms])?;
         } else {
             fold(conn, sightings, *tenant, *replica)?;

@@ -21,6 +21,8 @@ pub struct Row {
     pub born: Seq,
     /// The tie-break of the replica that made it.
     pub author: u64,
+    /// What its author had seen.
+    pub base: Seq,
     /// The row that it is one with, if that one's identity stands for both.
     pub survivor: Option<RowId>,
     /// Where in the order it was united, and is told of; 0 if it stands for itself.
@@ -49,7 +51,7 @@ impl Row {
     }
 }
 
-const FIELDS: &str = "row, tbl, id, born, author, survivor, united_at, withheld, body, effective";
+const FIELDS: &str = "row, tbl, id, born, author, base, survivor, united_at, withheld, body, effective";
 
 /// The rows of one tenant that a batch has looked at.
 pub struct Rows<'a> {
@@ -99,7 +101,13 @@ impl<'a> Rows<'a> {
     }
 
     /// Makes a row, which is stored once it has a state.
-    pub fn create(&mut self, table: i64, id: RowId, born: Seq, author: u64) -> Result<i64, StoreError> {
+    pub fn create(
+        &mut self,
+        (table, id): (i64, RowId),
+        born: Seq,
+        author: u64,
+        base: Seq,
+    ) -> Result<i64, StoreError> {
         let no = match self.next {
             Some(next) => next,
             None => self
@@ -114,6 +122,7 @@ impl<'a> Rows<'a> {
             id,
             born,
             author,
+            base,
             survivor: None,
             united_at: 0,
             raw: RowState::default(),
@@ -187,8 +196,8 @@ impl<'a> Rows<'a> {
         let survivor = survivor.as_ref().map(|id| &id[..]);
         let sql = "INSERT INTO row_state
                  (row, tenant, tbl, seq, writer, other_seq, survivor, united_at, withheld, body, effective,
-                  id, born, author, dead)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+                  id, born, author, dead, base)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
              ON CONFLICT (row) DO UPDATE SET seq = excluded.seq, writer = excluded.writer,
                  other_seq = excluded.other_seq, survivor = excluded.survivor,
                  united_at = excluded.united_at, withheld = excluded.withheld, body = excluded.body,
@@ -209,7 +218,8 @@ impl<'a> Rows<'a> {
             &row.id.0[..],
             row.born.cast_signed(),
             row.author.cast_signed(),
-            row.stands_for_itself() && !row.withheld && !row.told().is_alive()
+            row.stands_for_itself() && !row.withheld && !row.told().is_alive(),
+            row.base.cast_signed()
         ])?;
         Ok(())
     }
@@ -224,10 +234,10 @@ fn read(row: &SqlRow<'_>) -> Result<Row, StoreError> {
     };
     let unsigned = |index: usize| row.get::<_, i64>(index).map(i64::cast_unsigned);
     let state = |bytes: &[u8]| row_codec::decode(bytes).map_err(|_| damaged("a row"));
-    let raw = state(row.get_ref(8)?.as_blob().map_err(rusqlite::Error::from)?)?;
+    let raw = state(row.get_ref(9)?.as_blob().map_err(rusqlite::Error::from)?)?;
     let effective =
-        row.get_ref(9)?.as_blob_or_null().map_err(rusqlite::Error::from)?.map(state).transpose()?;
-    let survivor = id(5)?;
+        row.get_ref(10)?.as_blob_or_null().map_err(rusqlite::Error::from)?.map(state).transpose()?;
+    let survivor = id(6)?;
     // What is one with another row was told under that one's identity.
     let before = match survivor {
         Some(_) => RowState::default(),
@@ -240,9 +250,10 @@ fn read(row: &SqlRow<'_>) -> Result<Row, StoreError> {
         id: id(2)?.ok_or_else(|| damaged("a row's identity"))?,
         born: unsigned(3)?,
         author: unsigned(4)?,
+        base: unsigned(5)?,
         survivor,
-        united_at: unsigned(6)?,
-        withheld: row.get(7)?,
+        united_at: unsigned(7)?,
+        withheld: row.get(8)?,
         before,
         raw,
         effective,

@@ -338,8 +338,11 @@ impl Filled {
         Ok(Self(filled))
     }
 
-    /// What the column shows when its parent is dead; none if it can show nothing else.
+    /// What the column shows when its parent is dead; none if it can show nothing else, or nothing is to replace it.
     fn replacement(&self, table: &str, column: &str, action: OnDelete) -> Option<CellValue> {
+        if !matches!(action, OnDelete::SetNull | OnDelete::SetDefault) {
+            return None;
+        }
         let (is_required, default) = self.0.get(&(table.to_lowercase(), column.to_lowercase()))?;
         let value = if action == OnDelete::SetDefault { default.clone() } else { Value::Null };
         (!is_required || value != Value::Null).then_some(value.into())

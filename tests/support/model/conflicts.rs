@@ -3,7 +3,7 @@
 use federation_hub::model::{Rule, Stamp};
 
 use super::history::{Entry, What};
-use super::raw::Raw;
+use super::raw::{Raw, is_plain};
 
 /// How many conflicts there are between a row and what somebody does to it: cells whose value differs from the
 /// present one and is concurrent with it, whichever side wins; and once for the row, a delete against an edit.
@@ -16,7 +16,7 @@ pub fn count(row: &Raw, done: &[Entry], rule: &dyn Fn(&str) -> Rule) -> u32 {
 fn is_cell_in_conflict(row: &Raw, entry: &Entry, rule: &dyn Fn(&str) -> Rule) -> bool {
     // What is older than syncing is in conflict with nothing.
     let What::Set(column, value) = &entry.what else { return false };
-    if entry.stamp == Stamp::ZERO || !matches!(rule(column), Rule::Lww | Rule::Resolver) {
+    if entry.stamp == Stamp::ZERO || !is_plain(rule(column)) {
         return false;
     }
     row.cells.get(column).is_some_and(|present| {

@@ -23,6 +23,8 @@ pub struct Entry {
     pub position: Seq,
     /// Who did it, and in which of its pushes.
     pub push: (u64, u64),
+    /// The count of its batch among all that were accepted.
+    pub batch: usize,
     /// When.
     pub stamp: Stamp,
     /// What its author had seen.
@@ -48,9 +50,26 @@ impl Entry {
     }
 }
 
+/// How a row came to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Birth {
+    /// Its place among all rows, in the order in which they were accepted.
+    pub order: usize,
+    /// The batch that brought it.
+    pub batch: usize,
+    /// Whoever has seen everything up to here has seen it.
+    pub position: Seq,
+    /// Who made it.
+    pub author: u64,
+    /// What its author had seen.
+    pub base: Seq,
+}
+
 /// All that was done to a row.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct History {
+    /// How it came to be.
+    pub birth: Birth,
     /// The number that the row was born with.
     pub number: Option<i64>,
     /// What was done.
@@ -58,14 +77,26 @@ pub struct History {
 }
 
 /// A write, cell by cell.
-pub fn entries(header: &TableHeader, write: &Write, push: (u64, u64), position: Seq) -> Vec<Entry> {
+pub fn entries(
+    header: &TableHeader,
+    write: &Write,
+    (push, batch): ((u64, u64), usize),
+    position: Seq,
+) -> Vec<Entry> {
     let name = |column: u16| header.columns[usize::from(column)].to_ascii_lowercase();
     let done = match &write.op {
         Op::Delete => vec![What::Delete],
         Op::Set(cells) => cells.iter().map(|(at, value)| What::Set(name(*at), value.clone())).collect(),
         Op::Adjust(cells) => cells.iter().map(|(at, what)| What::Adjust(name(*at), what.clone())).collect(),
     };
-    let entry =
-        |what| Entry { position, push, stamp: write.stamp, base: write.base, what, is_forgotten: false };
+    let entry = |what| Entry {
+        position,
+        push,
+        batch,
+        stamp: write.stamp,
+        base: write.base,
+        what,
+        is_forgotten: false,
+    };
     done.into_iter().map(entry).collect()
 }

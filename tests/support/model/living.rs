@@ -21,16 +21,15 @@ pub struct Living {
     pub values: BTreeMap<(RowKey, String), CellValue>,
 }
 
-/// Works it out.
-pub fn derive(schema: &Schema, raws: &Raws) -> Living {
+/// Works it out. Rows that are withheld are dead, whoever references them.
+pub fn derive(schema: &Schema, raws: &Raws, withheld: &BTreeSet<RowKey>) -> Living {
     let family = Family { schema, raws };
-    let born: BTreeSet<RowKey> =
-        raws.iter().filter(|(_, raw)| raw.is_alive).map(|(key, _)| key.clone()).collect();
-    let kept = family.kept(&born);
+    let is_written_alive = |(row, raw): &(&RowKey, &Raw)| raw.is_alive && !withheld.contains(*row);
+    let born: BTreeSet<RowKey> = raws.iter().filter(is_written_alive).map(|(key, _)| key.clone()).collect();
+    let kept = family.kept(&born, withheld);
     let mut living = Living { rows: born.union(&kept).cloned().collect(), values: BTreeMap::new() };
-    while let Some(dead) =
-        living.rows.iter().find(|row| !kept.contains(*row) && family.dies(row, &living.rows))
-    {
+    // What is kept has living parents, unless one is withheld.
+    while let Some(dead) = living.rows.iter().find(|row| family.dies(row, &living.rows)) {
         let dead = dead.clone();
         living.rows.remove(&dead);
     }
@@ -86,7 +85,7 @@ impl<'a> Family<'a> {
     }
 
     /// What living rows reference, beside themselves, with RESTRICT or NO ACTION, and what such rows cannot be without.
-    fn kept(&self, born: &BTreeSet<RowKey>) -> BTreeSet<RowKey> {
+    fn kept(&self, born: &BTreeSet<RowKey>, withheld: &BTreeSet<RowKey>) -> BTreeSet<RowKey> {
         let mut kept = BTreeSet::new();
         let mut open: Vec<RowKey> = born.iter().cloned().collect();
         while let Some(row) = open.pop() {
@@ -98,7 +97,7 @@ impl<'a> Family<'a> {
                         kept.contains(&row) && !self.can_do_without(key)
                     }
                 };
-                if holds && parent != row && kept.insert(parent.clone()) {
+                if holds && parent != row && !withheld.contains(&parent) && kept.insert(parent.clone()) {
                     open.push(parent);
                 }
             }
@@ -106,12 +105,11 @@ impl<'a> Family<'a> {
         kept
     }
 
-    /// Whether a row that nobody keeps cannot live without one of its parents, which is dead.
+    /// Whether a row cannot live without one of its parents, which is dead.
     fn dies(&self, row: &RowKey, living: &BTreeSet<RowKey>) -> bool {
         self.parents(row).into_iter().any(|(key, parent)| {
             let needs = match key.on_delete {
-                OnDelete::Keep => false,
-                OnDelete::Cascade => true,
+                OnDelete::Keep | OnDelete::Cascade => true,
                 OnDelete::SetNull | OnDelete::SetDefault => !self.can_do_without(key),
             };
             needs && !living.contains(&parent)

@@ -12,6 +12,7 @@
 //! `accepted` also says how many conflicts the batch must have had. A model can be cloned, as a hub's store can
 //! be copied: a hub that is restored from a backup goes on with the model of that time.
 
+mod claims;
 mod conflicts;
 mod history;
 mod living;
@@ -22,6 +23,8 @@ mod rules;
 mod schema;
 mod tenant;
 pub mod told;
+mod unions;
+mod unique;
 
 use std::collections::BTreeMap;
 

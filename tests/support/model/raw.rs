@@ -62,6 +62,35 @@ impl Raw {
     }
 }
 
+/// Rows that are one: each cell as if all that was done had been done to it.
+impl Raw {
+    /// Merges rows.
+    pub fn united(rows: &[&Self], rule: &dyn Fn(&str) -> Rule) -> Self {
+        let mut united = Self::default();
+        for row in rows {
+            united.is_alive |= row.is_alive;
+            if united.deleted.as_ref().map(|it| it.stamp) < row.deleted.as_ref().map(|it| it.stamp) {
+                united.deleted.clone_from(&row.deleted);
+            }
+            for (column, cell) in &row.cells {
+                let present = united.cells.entry(column.clone()).or_insert_with(|| cell.clone());
+                if (present.stamp, &present.value) < (cell.stamp, &cell.value) && is_plain(rule(column)) {
+                    *present = cell.clone();
+                }
+            }
+        }
+        if united.is_alive {
+            united.deleted = None;
+        }
+        united
+    }
+}
+
+/// Whether the last write wins.
+pub fn is_plain(rule: Rule) -> bool {
+    matches!(rule, Rule::Lww | Rule::Resolver)
+}
+
 /// The last write wins; of several with one stamp, the one with the greatest value.
 fn last(writes: &[&Entry]) -> Cell {
     let mut present: Option<Cell> = None;

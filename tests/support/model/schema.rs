@@ -1,9 +1,11 @@
-//! What a tenant's definitions say of foreign keys, as SQLite reads them.
+//! What a tenant's definitions say of keys, as SQLite reads them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use federation_hub::model::{KeyKind, TableSchema, Value};
 use rusqlite::{Connection, Row};
+
+use super::unique::{KeyBook, Unique};
 
 /// What happens to a row whose parent is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,18 +51,25 @@ pub struct Schema {
     pub keys: Vec<ForeignKey>,
     /// Columns, by table and name.
     pub columns: BTreeMap<(String, String), Column>,
+    /// What must be unique, by table, in the order in which SQLite names the indexes.
+    pub unique: BTreeMap<String, Vec<Unique>>,
 }
 
 impl Schema {
     /// Has SQLite read the definitions.
-    pub fn read(tables: &BTreeMap<String, TableSchema>) -> Self {
+    pub fn read(tables: &BTreeMap<String, TableSchema>, keys: &KeyBook) -> Self {
         let sqlite = Connection::open_in_memory().unwrap();
         for table in tables.values() {
             sqlite.execute_batch(&table.ddl).unwrap();
+            for index in &table.indexes {
+                // One that does not fit beside the others is none.
+                let _ = sqlite.execute_batch(index);
+            }
         }
         let mut schema = Self::default();
         for table in tables.values() {
             schema.read_columns(&sqlite, &table.name);
+            schema.unique.insert(table.name.to_ascii_lowercase(), keys.read(&sqlite, &table.name));
         }
         for table in tables.values() {
             schema.read_keys(&sqlite, &table.name, tables);
@@ -122,6 +131,21 @@ impl Schema {
         self.keys.extend(keys.into_values());
     }
 
+    /// These columns, and those of foreign keys that share one with them: half of it means no row.
+    pub fn with_references(&self, table: &str, columns: &BTreeSet<String>) -> BTreeSet<String> {
+        let mut all = columns.clone();
+        loop {
+            let keys = self.keys.iter().filter(|key| key.child == table);
+            let touched = keys.filter(|key| key.columns.iter().any(|(column, _)| all.contains(column)));
+            let more: Vec<String> = touched.flat_map(|key| &key.columns).map(|(it, _)| it.clone()).collect();
+            let before = all.len();
+            all.extend(more);
+            if all.len() == before {
+                return all;
+            }
+        }
+    }
+
     /// A column of a table.
     pub fn column(&self, table: &str, column: &str) -> &Column {
         &self.columns[&(table.to_owned(), column.to_owned())]
@@ -129,7 +153,7 @@ impl Schema {
 }
 
 /// Whether a column's own collation is NOCASE: asked of SQLite by comparing a value of it.
-fn has_nocase(sqlite: &Connection, table: &str, column: &str) -> bool {
+pub fn has_nocase(sqlite: &Connection, table: &str, column: &str) -> bool {
     let name = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     let (column, table) = (name(column), name(table));
     // A subquery's column keeps its collation, whatever is compared.

@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use federation_hub::model::{CellValue, ReplicaId, Rule, Seq, TableSchema};
 
-use super::history::{Entry, History, RowKey, What, entries};
+use super::claims::Claims;
+use super::history::{Birth, Entry, History, RowKey, What, entries};
 use super::living::Raws;
-use super::raw::{Cell, Raw};
+use super::raw::Raw;
 use super::schema::Schema;
-use super::{Accepted, Difference, conflicts, living, local_effects};
+use super::unions::Unions;
+use super::unique::KeyBook;
+use super::{Accepted, Difference, claims, conflicts, local_effects};
 
 /// A row as somebody new must be told of it: its cells by column.
 pub type Row = BTreeMap<String, CellValue>;
@@ -25,6 +28,14 @@ pub struct Tenant {
     read: Seq,
     /// The last batch of each replica.
     last: BTreeMap<ReplicaId, u64>,
+    /// How many batches were accepted.
+    batches: usize,
+    /// Unique keys.
+    keys: KeyBook,
+    /// Tables whose unique keys are others than when they were last decided about.
+    redefined: BTreeSet<String>,
+    /// What was decided about unique keys, and is told.
+    claims: Claims,
 }
 
 impl Tenant {
@@ -33,7 +44,13 @@ impl Tenant {
         for declared in schema {
             self.declare_one(declared);
         }
-        self.schema = Schema::read(&self.tables);
+        let schema = Schema::read(&self.tables, &self.keys);
+        for (table, unique) in &schema.unique {
+            if self.schema.unique.get(table).is_some_and(|before| before.len() != unique.len()) {
+                self.redefined.insert(table.clone());
+            }
+        }
+        self.schema = schema;
     }
 
     fn declare_one(&mut self, declared: &TableSchema) {
@@ -72,19 +89,30 @@ impl Tenant {
         // does for all of it; and a base is a snapshot's, or that of the row itself in a later one.
         let position = self.read + 1;
         let push = (batch.replica.tie_break(), batch.sync);
-        let mut merged = Vec::new();
+        self.batches += 1;
+        let (mut merged, mut touched) = (Vec::new(), BTreeSet::new());
         for (at, change) in (0_u32..).zip(&batch.body.rows) {
             if batch.ack.rejected.iter().any(|(rejected, _)| *rejected == at) {
                 continue;
             }
             let header = &batch.body.tables[usize::from(change.table)];
             let key = (header.name.to_ascii_lowercase(), change.id);
-            let before = self.raw(&key, &|_| true);
-            let history = self.rows.entry(key.clone()).or_default();
-            history.number = history.number.or(change.number);
-            let first = history.entries.len();
-            history.entries.extend(change.writes.iter().flat_map(|it| entries(header, it, push, position)));
-            merged.push((key, before, first));
+            let base = change.writes.iter().map(|write| write.base).min().unwrap_or(0);
+            let (targets, before) = self.meant(&key, base);
+            let order = self.rows.len();
+            let birth = Birth { order, batch: self.batches, position, author: push.0, base };
+            let unborn = History { birth, number: change.number, entries: Vec::new() };
+            let first = self.rows.get(&targets[0]).map_or(0, |history| history.entries.len());
+            for (at, target) in targets.iter().enumerate() {
+                let history = self.rows.entry(target.clone()).or_insert_with(|| unborn.clone());
+                history.number = history.number.or(change.number);
+                let done =
+                    change.writes.iter().flat_map(|it| entries(header, it, (push, self.batches), position));
+                // What is done to a value is done once, however many rows are one.
+                history.entries.extend(done.filter(|it| at == 0 || !matches!(it.what, What::Adjust(..))));
+            }
+            merged.push((targets[0].clone(), before, first));
+            touched.extend(targets);
         }
         local_effects::forget(self, push);
         let (mut conflicts, mut told) = (0, Vec::new());
@@ -97,6 +125,12 @@ impl Tenant {
             }
             conflicts += counted;
         }
+        let redefined = std::mem::take(&mut self.redefined);
+        touched.extend(self.rows.keys().filter(|row| redefined.contains(&row.0)).cloned());
+        let (claims, united) = claims::decide(self, &touched, position);
+        self.claims = claims;
+        conflicts += united;
+        told.push(format!("{united} by unions"));
         if conflicts == batch.ack.conflicts {
             return Ok(());
         }
@@ -110,18 +144,59 @@ impl Tenant {
         ))
     }
 
+    /// The rows that a write to one of them is to, and what it is merged with. Of rows that are one, somebody who
+    /// knew that writes to all that live; anybody else to this one alone.
+    fn meant(&mut self, row: &RowKey, base: Seq) -> (Vec<RowKey>, Raw) {
+        let alone = |tenant: &Self| (vec![row.clone()], tenant.raw(row, &|_| true));
+        let unions = &mut self.claims.unions;
+        if let Some(since) = unions.lost_since(row) {
+            if base >= since {
+                // Its author knew that it was another one by then: this is a new one with its key.
+                unions.leave(row);
+            }
+            return alone(self);
+        }
+        let mut members = unions.members(row);
+        members.retain(|member| self.rows.contains_key(member) && self.raw(member, &|_| true).is_alive);
+        members.sort_by_key(|member| self.birth(member).order);
+        match self.claims.unions.united_since(row) {
+            Some(since) if base >= since && !members.is_empty() => {
+                let raws = self.raws(&|_| true);
+                let united = self.united(&raws, &self.claims.unions).remove(row).unwrap();
+                (members, united)
+            }
+            _ => alone(self),
+        }
+    }
+
     /// The rows that live, as somebody new must be told of them.
-    pub fn rows(&self) -> BTreeMap<RowKey, Row> {
-        let raws = self.raws(&|_| true);
-        let living = living::derive(&self.schema, &raws);
-        let row = |key: &RowKey| {
-            let shown = |(column, cell): (&String, &Cell)| {
-                let derived = living.values.get(&(key.clone(), column.clone()));
-                (column.clone(), derived.unwrap_or(&cell.value).clone())
-            };
-            (key.clone(), raws[key].cells.iter().map(shown).collect())
-        };
-        living.rows.iter().map(row).collect()
+    pub fn rows(&self) -> &BTreeMap<RowKey, Row> {
+        &self.claims.shown
+    }
+
+    /// What was decided about unique keys after the last batch.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// Unique keys.
+    pub fn keys(&self) -> &KeyBook {
+        &self.keys
+    }
+
+    /// How many batches were accepted.
+    pub fn batches(&self) -> usize {
+        self.batches
+    }
+
+    /// How a row came to be.
+    pub fn birth(&self, row: &RowKey) -> Birth {
+        self.rows[row].birth
+    }
+
+    /// Rows that stand for themselves, each with all that is one with it.
+    pub fn united(&self, raws: &Raws, unions: &Unions) -> Raws {
+        unions.united(raws, |table, members| Raw::united(&members, &self.rule(table)))
     }
 
     /// What the tables' definitions say.
@@ -168,7 +243,7 @@ impl Tenant {
     }
 
     /// The rules of a table's columns.
-    fn rule(&self, table: &str) -> impl Fn(&str) -> Rule {
+    pub fn rule(&self, table: &str) -> impl Fn(&str) -> Rule {
         let agreed = self.tables.get(table).map(|table| table.agreed.clone()).unwrap_or_default();
         move |column| agreed.rule(column).unwrap_or_default()
     }

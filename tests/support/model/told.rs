@@ -17,7 +17,7 @@ pub type LivingRows = BTreeMap<RowKey, Row>;
 pub fn compare(tenant: &Tenant, told: &[Rows]) -> Result<(), Difference> {
     let (expected, told) = (tenant.rows(), living(told));
     let mut difference = String::new();
-    for (key, row) in &expected {
+    for (key, row) in expected {
         match told.get(key) {
             None => {
                 writeln!(difference, "{key:?} lives, and the hub says that it does not: {row:?}").unwrap();

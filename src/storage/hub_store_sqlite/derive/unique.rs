@@ -8,18 +8,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Deriver, Target};
-use crate::model::{CellValue, ColumnIndex, Op, RowChange, RowId, Seq};
+use crate::model::{CellValue, ColumnIndex, Op, RowChange};
 use crate::storage::hub_store::StoreError;
 use crate::storage::hub_store_sqlite::key::KeyDigest;
 
 /// Which of a table's unique keys, and its value.
-type WantedKey = (usize, KeyDigest);
+pub(super) type WantedKey = (usize, KeyDigest);
 
 impl Deriver<'_> {
     /// Decides for some rows, and returns those that are to be looked at again.
     pub(super) fn decide_keys(&mut self, rows: &BTreeSet<i64>) -> Result<BTreeSet<i64>, StoreError> {
         let mut again = BTreeSet::new();
-        let mut freed = Vec::new();
+        let mut freed = std::mem::take(&mut self.let_go);
         // What rows no longer want is free before anybody takes anything: values may be swapped.
         for no in rows {
             let wanted = self.wanted(*no)?;
@@ -65,16 +65,21 @@ impl Deriver<'_> {
                     self.rows.get_mut(no)?.withheld = false;
                     self.works.remove(&no);
                     again.insert(no);
+                    // It may have been one with another row by the value that it fell back on.
+                    for member in self.members(no)? {
+                        self.part(member)?;
+                    }
                 }
             }
             again.extend(self.referencing(&[Target::from(key)].into())?);
             again.extend(self.children(row)?);
         }
+        again.append(&mut self.parted);
         Ok(again)
     }
 
     /// The keys that a row must have to itself.
-    fn wanted(&mut self, no: i64) -> Result<Vec<WantedKey>, StoreError> {
+    pub(super) fn wanted(&mut self, no: i64) -> Result<Vec<WantedKey>, StoreError> {
         let stands = self.rows.get(no)?.stands_for_itself();
         let work = self.works.get(&no).filter(|work| stands && work.alive && !work.withheld);
         let Some(work) = work else { return Ok(Vec::new()) };
@@ -170,7 +175,7 @@ impl Deriver<'_> {
     }
 
     /// Frees a key, and remembers that the row had it: it may fall back on it.
-    fn release(&mut self, no: i64, key: KeyDigest) -> Result<(), StoreError> {
+    pub(super) fn release(&mut self, no: i64, key: KeyDigest) -> Result<(), StoreError> {
         let by_birth = self.claims.claim(key)?.is_some_and(|(_, by_birth)| by_birth);
         self.claims.release(key)?;
         self.released.entry(no).or_default().insert(key, by_birth);
@@ -182,75 +187,24 @@ impl Deriver<'_> {
         self.rows.load(holder)?;
         let is_holders_by_birth = self.claims.claim(wanted.1)?.is_some_and(|(_, by_birth)| by_birth);
         let by_birth = is_holders_by_birth && self.is_by_birth(no, wanted)?;
-        let (one, other) = (self.rows.get(no)?, self.rows.get(holder)?);
-        let unseen = |base: Option<&Seq>, born| base.is_none_or(|base| *base < born);
-        Ok(by_birth
-            && one.author != other.author
-            && unseen(self.births.get(&no), other.born)
-            && unseen(self.births.get(&holder), one.born))
+        Ok(by_birth && self.are_strangers(no, holder)?)
     }
 
-    /// Whether a row has had a key since it was made.
-    pub(super) fn is_by_birth(&self, no: i64, (key, digest): WantedKey) -> Result<bool, StoreError> {
+    /// Whether a row, or one that is one with it, has had a key since it was made.
+    pub(super) fn is_by_birth(&mut self, no: i64, (key, digest): WantedKey) -> Result<bool, StoreError> {
         if let Some(was) = self.released.get(&no).and_then(|keys| keys.get(&digest)) {
             return Ok(*was);
         }
-        let row = self.rows.get(no)?;
-        let Some(rules) = self.rules.table(row.table) else { return Ok(false) };
-        let is_first = |column| row.raw.cells.get(column).is_none_or(|cell| cell.seq == row.born);
-        Ok(rules.unique[key].columns.iter().all(is_first))
-    }
-
-    /// Makes two rows one, under the identity of the one that was accepted first.
-    fn unite(&mut self, no: i64, holder: i64, again: &mut BTreeSet<i64>) -> Result<(), StoreError> {
-        let rank = |no: i64| self.rows.get(no).map(|row| (row.born, row.id));
-        let (survivor, loser) = if rank(no)? < rank(holder)? { (no, holder) } else { (holder, no) };
-        let (one, other) = (self.canonical_cells(loser)?, self.canonical_cells(survivor)?);
-        let differs = |(column, value): &(&ColumnIndex, &CellValue)| {
-            other.get(column).is_some_and(|known| known != *value)
-        };
-        let conflicts = u32::try_from(one.iter().filter(differs).count()).unwrap_or(u32::MAX);
-        self.report.conflicts = self.report.conflicts.saturating_add(conflicts);
-        if let Some(rules) = self.rules.table(self.rows.get(no)?.table) {
-            self.report.note(format!(
-                "a row of {} was also made by another agent: the two are one row now",
-                rules.name
-            ));
-        }
-        for (_, key) in self.wanted(loser)? {
-            if self.claims.holder(key)?.is_none() {
-                self.claims.note_former(key, loser)?;
+        let Some(rules) = self.rules.table(self.rows.get(no)?.table) else { return Ok(false) };
+        for member in self.members(no)? {
+            let row = self.rows.get(member)?;
+            let is_first = |column| row.raw.cells.get(column).is_none_or(|cell| cell.seq == row.born);
+            let is_unchanged = row.raw.is_alive() && rules.unique[key].columns.iter().all(is_first);
+            if is_unchanged && self.own_keys(member)?.contains(&digest) {
+                return Ok(true);
             }
         }
-        for key in self.claims.held_by(loser)? {
-            self.claims.release(key)?;
-        }
-        again.extend(self.children(loser)?);
-        let identity = self.rows.get(survivor)?.id;
-        for member in self.members(loser)? {
-            self.set_survivor(member, Some(identity))?;
-        }
-        self.has_unions = true;
-        self.works.remove(&loser);
-        self.works.remove(&survivor);
-        again.remove(&loser);
-        again.insert(survivor);
-        self.whole.insert(survivor);
-        Ok(())
-    }
-
-    /// Puts a row under the identity of another one, or under its own, and has everyone told.
-    fn set_survivor(&mut self, no: i64, survivor: Option<RowId>) -> Result<(), StoreError> {
-        self.tenant.seq += 1;
-        let position = self.tenant.seq;
-        let row = self.rows.get_mut(no)?;
-        row.survivor = survivor;
-        row.united_at = position;
-        if survivor.is_some() {
-            row.effective = None;
-            row.withheld = false;
-        }
-        self.rows.store(no)
+        Ok(false)
     }
 
     /// Takes the values of a key back to those that were last accepted, or the row out of sight.
@@ -314,84 +268,14 @@ impl Deriver<'_> {
         Ok(())
     }
 
-    /// Parts a row from those that it was united with, if what was written to it gave it another key.
-    pub(super) fn part(&mut self, no: i64) -> Result<(), StoreError> {
-        let entity = self.entity(no)?;
-        let members = self.members(entity)?;
-        if members.len() < 2 || !self.rows.get(no)?.raw.is_alive() {
-            return Ok(());
-        }
-        let own = self.own_keys(no)?;
-        let mut others = Vec::new();
-        let mut shares = false;
-        for member in members.into_iter().filter(|member| *member != no) {
-            if self.rows.get(member)?.raw.is_alive() {
-                shares |= self.own_keys(member)?.iter().any(|key| own.contains(key));
-                others.push(member);
-            }
-        }
-        if shares || others.is_empty() {
-            return Ok(());
-        }
-        for key in self.claims.held_by(entity)? {
-            self.release(entity, key)?;
-        }
-        let rest: Vec<i64> = self.members(entity)?.into_iter().filter(|member| *member != no).collect();
-        self.set_survivor(no, None)?;
-        let heir = if no == entity { others[0] } else { entity };
-        let identity = self.rows.get(heir)?.id;
-        for member in rest {
-            let survivor = (member != heir).then_some(identity);
-            if self.rows.get(member)?.survivor != survivor {
-                self.set_survivor(member, survivor)?;
-            }
-        }
-        for no in [no, heir] {
-            self.whole.insert(no);
-            self.prepare(no)?;
-            let children = self.children(no)?;
-            self.parted.extend(children);
-            self.parted.insert(no);
-        }
-        Ok(())
-    }
-
-    /// Takes a row out of its union.
-    pub fn stand_alone(&mut self, no: i64) -> Result<(), StoreError> {
-        self.set_survivor(no, None)?;
-        self.whole.insert(no);
-        let children = self.children(no)?;
-        self.parted.extend(children);
-        self.parted.insert(no);
-        Ok(())
-    }
-
-    /// The keys that a row would have by itself, references by a key that was changed since included.
-    fn own_keys(&mut self, no: i64) -> Result<Vec<KeyDigest>, StoreError> {
-        let mut values = self.canonical_cells(no)?;
-        let table = self.rows.get(no)?.table;
-        let Some(rules) = self.rules.table(table) else { return Ok(Vec::new()) };
-        for link in rules.links.iter().filter(|link| link.key.is_some()) {
-            let own = link.columns.iter().map(|column| values.get(column).cloned());
-            let Some(own) = own.collect::<Option<Vec<CellValue>>>() else { continue };
-            if let Some((parent, true)) = self.parent(link, &own, &mut BTreeSet::new())? {
-                let present = self.values_of(parent, &link.parent_columns)?;
-                values.extend(link.columns.iter().copied().zip(present.into_iter().flatten()));
-            }
-        }
-        let value = |column| values.get(&column).cloned();
-        let keys = self.rules.keys_of(self.claims, table, &self.rows.get(no)?.raw, &value)?;
-        Ok(keys.into_iter().map(|(_, digest)| digest).collect())
-    }
-
     /// What was written to a row, with each reference by the identity under which its row goes.
-    fn canonical_cells(&self, no: i64) -> Result<BTreeMap<ColumnIndex, CellValue>, StoreError> {
+    pub(super) fn canonical_cells(&self, no: i64) -> Result<BTreeMap<ColumnIndex, CellValue>, StoreError> {
         self.canonical_values(
             self.rows.get(no)?.raw.cells.iter().map(|(column, cell)| (*column, &cell.value)),
         )
     }
 
-    fn canonical_values<'v>(
+    pub(super) fn canonical_values<'v>(
         &self,
         cells: impl Iterator<Item = (ColumnIndex, &'v CellValue)>,
     ) -> Result<BTreeMap<ColumnIndex, CellValue>, StoreError> {

@@ -25,6 +25,22 @@ fn everything_acknowledged_is_there_after_reopening() {
 }
 
 #[test]
+fn the_time_that_was_kept_is_there_after_reopening_and_never_less() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("hub.db");
+    let open = || SqliteHubStore::open(path.to_str().unwrap(), ReplicaId([1; 16])).unwrap();
+    let mut store = open();
+    assert_eq!(store.kept_time_ms(), 0);
+    for (now_ms, expected) in [(5_000, 5_000), (4_000, 5_000)] {
+        store.keep_time(now_ms).unwrap();
+        store.commit().unwrap();
+        drop(store);
+        store = open();
+        assert_eq!(store.kept_time_ms(), expected);
+    }
+}
+
+#[test]
 fn a_store_knows_its_last_incarnations_and_where_each_ended() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("hub.db");

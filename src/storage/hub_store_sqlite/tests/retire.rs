@@ -14,7 +14,8 @@ fn count(store: &SqliteHubStore, table: &str) -> i64 {
 /// Rounds of upkeep until there is nothing to do, at a time after [`NOW_MS`].
 fn upkeep(store: &mut SqliteHubStore, after_ms: i64, connected: &[ReplicaId]) {
     let connected: HashSet<_> = connected.iter().map(|id| ("acme".to_owned(), *id)).collect();
-    let upkeep = Upkeep { now_ms: NOW_MS + after_ms, agent_ttl_ms: HOUR_MS, connected: &connected };
+    let now_ms = NOW_MS + after_ms;
+    let upkeep = Upkeep { now_ms, wall_ms: now_ms, agent_ttl_ms: HOUR_MS, connected: &connected };
     while store.upkeep(&upkeep).unwrap() {
         store.commit().unwrap();
     }

@@ -1,7 +1,10 @@
 //! UNIQUE constraints and foreign keys between agents that did not know of each other's writes.
 
 mod alike;
+mod claims;
 mod foreign_keys;
+mod keys;
+mod unions;
 mod unique;
 
 use std::collections::{BTreeMap, HashMap};

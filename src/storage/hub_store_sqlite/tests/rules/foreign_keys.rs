@@ -131,3 +131,30 @@ fn a_reference_by_key_follows_a_row_whose_key_was_changed() {
     alice.push(&mut site.store, body);
     assert_eq!(cell(&site.view(), 1, "s"), None, "and dies with it");
 }
+
+#[test]
+fn what_lived_by_a_reference_alone_goes_when_that_means_another_row() {
+    for elsewhere in [at(4), null()] {
+        let (mut site, mut alice, mut bob) = family("ON DELETE RESTRICT", "");
+        site.push(&mut alice, &[("p", 4, Some(vec![("name", t("other"))])), deleted("p", 1)]);
+        assert_eq!(site.rows(), [1, 2, 4]);
+        site.pull(&mut bob);
+        site.push(&mut bob, &[("c", 2, Some(vec![("p", elsewhere)]))]);
+        assert_eq!(site.rows(), [2, 4]);
+    }
+}
+
+#[test]
+fn a_circle_is_kept_by_a_reference_from_outside() {
+    let a = "CREATE TABLE a(id INTEGER PRIMARY KEY, b INTEGER REFERENCES b(id))";
+    let b = "CREATE TABLE b(id INTEGER PRIMARY KEY, a INTEGER REFERENCES a(id))";
+    let (mut site, mut alice, mut bob) = Site::new(&[(a, &[]), (b, &[])]);
+    site.push(&mut alice, &[of("a", 1, "b", 2), of("b", 2, "a", 1)]);
+    site.pull(&mut alice);
+    site.push(&mut bob, &[of("a", 3, "b", 2)]);
+    site.push(&mut alice, &[deleted("a", 1), deleted("b", 2)]);
+    assert_eq!(site.rows(), [1, 2, 3]);
+    site.pull(&mut bob);
+    site.push(&mut bob, &[deleted("a", 3)]);
+    assert_eq!(site.rows(), [] as [u8; 0], "dead rows keep nobody");
+}

@@ -1,0 +1,108 @@
+//! Which keys are the same, as SQLite compares them.
+
+use super::*;
+
+const ANY: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, v UNIQUE)";
+
+fn integer(value: i64) -> CellValue {
+    Value::Integer(value).into()
+}
+
+fn real(value: f64) -> CellValue {
+    Value::Real(value).into()
+}
+
+fn holding(row: u8, value: &CellValue) -> Edit<'static> {
+    ("t", row, Some(vec![("v", value.clone())]))
+}
+
+#[test]
+fn numbers_are_the_same_key_by_what_they_are_worth() {
+    let limit = 9_223_372_036_854_775_808.0;
+    let same = [
+        (integer(7), real(7.0)),
+        (integer(0), real(-0.0)),
+        (real(0.0), real(-0.0)),
+        (integer(-3), real(-3.0)),
+        (integer(i64::MIN), real(-limit)),
+        (real(0.5), real(0.5)),
+    ];
+    for (one, other) in &same {
+        let (mut site, mut alice, mut bob) = Site::new(&[(ANY, &[])]);
+        site.push(&mut alice, &[holding(1, one)]);
+        site.push(&mut bob, &[holding(2, other)]);
+        assert_eq!(site.rows(), [1], "{one:?} and {other:?}");
+    }
+    let apart = [
+        (integer(0), real(0.5)),
+        (integer(1), real(1.5)),
+        (integer(-1), real(-1.5)),
+        (integer(i64::MAX), real(limit)),
+        (integer(1), t("1")),
+    ];
+    for (one, other) in &apart {
+        let (mut site, mut alice, mut bob) = Site::new(&[(ANY, &[])]);
+        site.push(&mut alice, &[holding(1, one)]);
+        site.push(&mut bob, &[holding(2, other)]);
+        assert_eq!(site.rows(), [1, 2], "{one:?} and {other:?}");
+    }
+}
+
+#[test]
+fn a_row_is_in_a_partial_index_where_its_condition_is_no_zero() {
+    let table = "CREATE TABLE t(id INTEGER PRIMARY KEY, v, weight)";
+    let index = ["CREATE UNIQUE INDEX weighty ON t(v) WHERE weight"];
+    for (weight, left) in [
+        (integer(2), &[1][..]),
+        (real(0.5), &[1]),
+        (integer(0), &[1, 2]),
+        (real(0.0), &[1, 2]),
+        (null(), &[1, 2]),
+        (t("light"), &[1, 2]),
+        (t("1 kg"), &[1]),
+    ] {
+        let (mut site, mut alice, mut bob) = Site::new(&[(table, &index)]);
+        let row = |row| ("t", row, Some(vec![("v", t("x")), ("weight", weight.clone())]));
+        site.push(&mut alice, &[row(1)]);
+        site.push(&mut bob, &[row(2)]);
+        assert_eq!(site.rows(), left, "{weight:?}");
+    }
+}
+
+#[test]
+fn an_expression_over_a_reference_tells_rows_apart() {
+    let places = "CREATE TABLE places(id INTEGER PRIMARY KEY, name)";
+    let seats = "CREATE TABLE seats(id INTEGER PRIMARY KEY, place INTEGER REFERENCES places(id))";
+    let index = ["CREATE UNIQUE INDEX one_each ON seats(ifnull(place, 0))"];
+    let place = |row| ("places", row, Some(vec![("name", t("p"))]));
+    let seat = |row, place| ("seats", row, Some(vec![("place", at(place))]));
+    let (mut site, mut alice, mut bob) = Site::new(&[(places, &[]), (seats, &index)]);
+    site.push(&mut alice, &[place(1), place(2), seat(3, 1)]);
+    site.push(&mut bob, &[seat(4, 2), seat(5, 1)]);
+    assert_eq!(site.rows(), [1, 2, 3, 4]);
+}
+
+#[test]
+fn a_reference_is_by_the_key_that_it_names() {
+    let parent = "CREATE TABLE p(id INTEGER PRIMARY KEY, a TEXT, b TEXT, gone, UNIQUE(a, b))";
+    let index = [
+        "CREATE UNIQUE INDEX each_a ON p(a)",
+        "CREATE UNIQUE INDEX each_b ON p(b)",
+        "CREATE UNIQUE INDEX some ON p(b) WHERE gone IS NULL",
+    ];
+    let by_a = "CREATE TABLE by_a(id INTEGER PRIMARY KEY, p TEXT REFERENCES p(a))";
+    let by_b = "CREATE TABLE by_b(id INTEGER PRIMARY KEY, p TEXT REFERENCES p(b))";
+    let by_both = "CREATE TABLE by_both(id INTEGER PRIMARY KEY, p, q, FOREIGN KEY(p, q) REFERENCES p(a, b))";
+    let tables: [(&str, &[&str]); 4] = [(parent, &index), (by_a, &[]), (by_b, &[]), (by_both, &[])];
+    let (mut site, mut alice, mut bob) = Site::new(&tables);
+    site.push(&mut alice, &[("p", 1, Some(vec![("a", t("a")), ("b", t("b"))]))]);
+    site.pull(&mut alice);
+    site.pull(&mut bob);
+    site.push(&mut alice, &[("p", 1, Some(vec![("a", t("new a")), ("b", t("new b"))]))]);
+    let child = |table, row, value| (table, row, Some(vec![("p", t(value))]));
+    site.push(&mut bob, &[child("by_a", 2, "a"), child("by_b", 3, "b")]);
+    site.push(&mut bob, &[("by_both", 4, Some(vec![("p", t("a")), ("q", t("b"))]))]);
+    let view = site.view();
+    assert_eq!((cell(&view, 2, "p"), cell(&view, 3, "p")), (Some(t("new a")), Some(t("new b"))));
+    assert_eq!((cell(&view, 4, "p"), cell(&view, 4, "q")), (Some(t("new a")), Some(t("new b"))));
+}

@@ -1,0 +1,63 @@
+//! Unique keys of every kind, among few rows and few values.
+
+use proptest::prelude::*;
+
+use crate::pushes::{Step, config, play};
+
+/// The numbers of the rows that each replica makes. An identity is seldom given twice.
+const NUMBERS: usize = 60;
+
+/// Definitions with two columns, `a` and `b`, of which something is unique.
+fn keys() -> impl Strategy<Value = Vec<String>> {
+    prop_oneof![
+        4 => Just(vec!["t(id INTEGER PRIMARY KEY, a UNIQUE, b, n)"]),
+        3 => Just(vec!["t(id INTEGER PRIMARY KEY, a UNIQUE, b UNIQUE, n)"]),
+        3 => Just(vec!["t(id INTEGER PRIMARY KEY, a, b, n, UNIQUE(a, b))"]),
+        2 => Just(vec!["t(id INTEGER PRIMARY KEY, a TEXT COLLATE NOCASE UNIQUE, b, n)"]),
+        1 => Just(vec!["t(id INTEGER PRIMARY KEY, a, b, n)", "UNIQUE INDEX i ON t(lower(a))"]),
+        2 => Just(vec!["t(id INTEGER PRIMARY KEY, a, b UNIQUE, n)", "UNIQUE INDEX i ON t(a) WHERE n > 1"]),
+    ]
+    .prop_map(|parts| {
+        let kind = ["TABLE", ""];
+        parts.iter().zip(kind).map(|(part, kind)| format!("CREATE {kind} {part}")).collect()
+    })
+}
+
+/// A statement about one of few rows. A replica makes rows of its own, and changes any.
+fn statement(who: usize) -> impl Strategy<Value = (u64, String)> {
+    let value = || prop_oneof![1 => Just("NULL"), 4 => Just("'x'"), 4 => Just("'y'"), 3 => Just("'X'"), 2 => Just("'z'")];
+    (0..12_u8, 0..NUMBERS, 0..4_usize, value(), value(), 0..4_i64, 1..4_u64).prop_map(
+        move |(kind, at, any, a, b, n, later)| {
+            let new = NUMBERS * who + at + 1;
+            let any = format!("(SELECT id FROM t ORDER BY id LIMIT 1 OFFSET {any})");
+            let statement = match kind {
+                0..2 => format!("DELETE FROM t WHERE id = {any}"),
+                2..4 => format!("UPDATE t SET a = {a} WHERE id = {any}"),
+                4..5 => format!("UPDATE t SET b = {b} WHERE id = {any}"),
+                5..6 => format!("UPDATE t SET n = {n} WHERE id = {any}"),
+                6..7 => format!("UPDATE t SET a = {a}, b = {b} WHERE id = {any}"),
+                7..8 => format!("UPDATE OR REPLACE t SET a = {a} WHERE a = {b}"),
+                8..9 => format!("INSERT OR REPLACE INTO t VALUES({new}, {a}, {b}, {n})"),
+                _ => format!("INSERT INTO t VALUES({new}, {a}, {b}, {n})"),
+            };
+            (later, statement)
+        },
+    )
+}
+
+fn case() -> impl Strategy<Value = (Vec<String>, Vec<Step>)> {
+    let push = (0..4_usize).prop_flat_map(|who| {
+        prop::collection::vec(statement(who), 1..5).prop_map(move |statements| Step::Push(who, statements))
+    });
+    let step = prop_oneof![6 => push, 4 => (0..4_usize).prop_map(Step::Pull), 1 => (0..4_usize).prop_map(Step::BreakOff)];
+    (keys(), prop::collection::vec(step, 1..20))
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn who_has_which_unique_key_follows_from_the_rules((schema, steps) in case()) {
+        prop_assert_eq!(play(&schema, &steps), Ok(()));
+    }
+}
