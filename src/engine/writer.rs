@@ -4,6 +4,8 @@
 //! makes them durable, and only then are they answered (I13), followed by the group's reads. While a commit
 //! is under way the next group gathers, so that the more agents push, the more of them share an fsync.
 
+mod operator;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +14,7 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
+use self::operator::RevocationJob;
 use super::clock::wall_now_ms;
 use super::hub_time::{HubTime, KEEP_TIME_MS};
 use crate::model::ReplicaId;
@@ -23,7 +26,6 @@ use crate::protocol::message::{Ack, Attached, Incarnation};
 use crate::storage::hub_store::{
     Checked, HubStore, Snapshot, StoreError, StoreStats, Upkeep, Welcomed, hub_time_ms,
 };
-use crate::storage::revocation::{Revocation, Revoked};
 
 /// Jobs that wait for the thread; whoever asks more waits as well.
 const MAX_WAITING: usize = 1024;
@@ -86,14 +88,6 @@ pub struct UpkeepJob {
     pub agent_ttl_ms: i64,
     /// Tenants' replicas that are connected.
     pub connected: HashSet<(String, ReplicaId)>,
-}
-
-/// What is done to revocations.
-enum RevocationJob {
-    Add(Revocation, oneshot::Sender<Answer<()>>),
-    Remove(Revoked, oneshot::Sender<Answer<bool>>),
-    /// Those that hold at a time of the wall clock, as tokens do, in ms since the epoch.
-    List(i64, oneshot::Sender<Answer<Vec<Revocation>>>),
 }
 
 /// Something that a store is to do, with where its answer goes.
@@ -237,30 +231,6 @@ impl Writer {
         answer.await.unwrap_or(false)
     }
 
-    /// Remembers a revocation.
-    pub async fn revoke(&self, revocation: Revocation) -> Answer<()> {
-        self.ask_operator(|reply| RevocationJob::Add(revocation, reply)).await
-    }
-
-    /// Forgets a revocation. Says whether there was one.
-    pub async fn reinstate(&self, whom: Revoked) -> Answer<bool> {
-        self.ask_operator(|reply| RevocationJob::Remove(whom, reply)).await
-    }
-
-    /// All revocations that hold.
-    pub async fn revocations(&self) -> Answer<Vec<Revocation>> {
-        self.ask_operator(|reply| RevocationJob::List(wall_now_ms(), reply)).await
-    }
-
-    async fn ask_operator<T>(
-        &self,
-        job: impl FnOnce(oneshot::Sender<Answer<T>>) -> RevocationJob,
-    ) -> Answer<T> {
-        let (reply, answer) = oneshot::channel();
-        self.submit(Job(Task::Revocation(job(reply)))).await;
-        answer.await.unwrap_or_else(|_| Err(closed()))
-    }
-
     async fn submit(&self, job: Job) {
         // A thread that is gone drops the job, and with it the reply: the asker learns it there.
         let _ = self.jobs.send(job).await;
@@ -297,13 +267,10 @@ pub fn run_group(store: &mut dyn HubStore, group: &mut Vec<Job>, now_ms: i64) {
             Task::Asked(caller, Work::Write(write)) => answers.push(run_write(store, &caller, write, now_ms)),
             Task::Asked(caller, Work::Read(read)) => reads.push((caller, read)),
             Task::Upkeep(job, reply) => answers.push(run_upkeep(store, &job, reply, now_ms)),
-            Task::Revocation(RevocationJob::Add(revocation, reply)) => {
-                answers.push(Uncommitted::Revoked(reply, store.revoke(&revocation)));
-            }
-            Task::Revocation(RevocationJob::Remove(whom, reply)) => {
-                answers.push(Uncommitted::Reinstated(reply, store.reinstate(&whom)));
-            }
-            Task::Revocation(RevocationJob::List(at_ms, reply)) => lists.push((at_ms, reply)),
+            Task::Revocation(job) => match job.run(store) {
+                Ok(answer) => answers.push(answer),
+                Err(list) => lists.push(list),
+            },
         }
     }
     if is_time_told && now_ms.saturating_sub(store.kept_time_ms()) >= KEEP_TIME_MS {
@@ -316,8 +283,8 @@ pub fn run_group(store: &mut dyn HubStore, group: &mut Vec<Job>, now_ms: i64) {
     for answer in answers {
         answer.send(&committed);
     }
-    for (at_ms, reply) in lists {
-        let _ = reply.send(store.revocations(at_ms));
+    for list in lists {
+        list.read(store);
     }
     for (caller, read) in reads {
         run_read(store, &caller, read, now_ms);

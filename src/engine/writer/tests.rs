@@ -3,6 +3,7 @@ use std::sync::{Mutex, PoisonError};
 use super::*;
 use crate::model::{Digest, Hlc};
 use crate::protocol::message::{BatchBody, Done, Rows, Standing};
+use crate::storage::revocation::{Revocation, Revoked};
 
 /// Writes down what it is asked. Batch 13 fails, and commits do as long as `disk_full` says so.
 #[derive(Clone, Default)]

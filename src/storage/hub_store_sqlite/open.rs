@@ -14,7 +14,7 @@ use crate::storage::hub_store::StoreStats;
 const APPLICATION_ID: u32 = 0x4645_4448;
 
 /// The layout that this library writes, in `PRAGMA user_version`.
-const LAYOUT: u32 = 3;
+const LAYOUT: u32 = 4;
 
 /// Statements kept prepared on each connection.
 pub const STATEMENT_CACHE: usize = 64;
