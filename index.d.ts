@@ -441,7 +441,7 @@ export interface FederationHubServerOptions {
   jwksPath?: string
   /**
    * The only algorithm that tokens may be signed with. Unless given, the key says: HS256 for a secret, RS256 for
-   * RSA, ES256 for P-256, EdDSA for Ed25519, and in a key set each key's own `alg`. A token never says.
+   * RSA, ES256 for P-256, `EdDSA` for Ed25519, and in a key set each key's own `alg`. A token never says.
    */
   jwtAlgorithm?: 'HS256' | 'HS384' | 'HS512' | 'RS256' | 'PS256' | 'ES256' | 'EdDSA'
   /** What a token's `iss` must be. Anything, unless given. */
