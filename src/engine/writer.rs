@@ -246,13 +246,23 @@ fn run(mut store: Box<dyn HubStore>, mut waiting: mpsc::Receiver<Job>, counts: &
     let mut group = Vec::with_capacity(MAX_GROUP);
     let (began, mut time) = (Instant::now(), HubTime::new(store.kept_time_ms()));
     while waiting.blocking_recv_many(&mut group, MAX_GROUP) > 0 {
-        run_group(store.as_mut(), &mut group, time.read(wall_now_ms(), began.elapsed()));
-        counts.set(store.stats());
+        let now_ms = time.read(wall_now_ms(), began.elapsed());
+        run_and_count(store.as_mut(), &mut group, now_ms, &mut |stats| counts.set(stats));
     }
 }
 
 /// Runs a group, and leaves it empty. `now_ms` is the hub's time, in ms since the epoch.
 pub fn run_group(store: &mut dyn HubStore, group: &mut Vec<Job>, now_ms: i64) {
+    run_and_count(store, group, now_ms, &mut |_| {});
+}
+
+/// As [`run_group`]; `count` is told how much there is before anybody gets an answer.
+fn run_and_count(
+    store: &mut dyn HubStore,
+    group: &mut Vec<Job>,
+    now_ms: i64,
+    count: &mut dyn FnMut(StoreStats),
+) {
     let mut reads = Vec::new();
     let mut lists = Vec::new();
     let mut answers = Vec::new();
@@ -280,6 +290,7 @@ pub fn run_group(store: &mut dyn HubStore, group: &mut Vec<Job>, now_ms: i64) {
     if let Err(error) = &committed {
         tracing::error!(%error, "a group of {} writes was not committed", answers.len());
     }
+    count(store.stats());
     for answer in answers {
         answer.send(&committed);
     }
