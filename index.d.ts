@@ -7,10 +7,12 @@ export type FederationErrorCode =
   | 'ERR_FEDERATION_UNREACHABLE'
   | 'ERR_FEDERATION_TLS'
   | 'ERR_FEDERATION_UNAUTHENTICATED'
+  | 'ERR_FEDERATION_FORBIDDEN'
   | 'ERR_FEDERATION_TIMEOUT'
   | 'ERR_FEDERATION_DATABASE'
   | 'ERR_FEDERATION_PROTOCOL'
   | 'ERR_FEDERATION_BUSY'
+  | 'ERR_FEDERATION_NOT_RUNNING'
   | 'ERR_FEDERATION_HUB_START'
   | 'ERR_FEDERATION_INTERNAL'
 
@@ -275,6 +277,15 @@ export declare class FederationHubServer {
   get endpoint(): string
   /** What the hub is busy with; all zeros when it is not running. */
   getStats(): HubStats
+  /**
+   * Lets somebody in no more: a tenant, one of its agents, or whoever has a token. Sessions that are open end at
+   * once. It is remembered in the hub's store until `reinstate()`, or until `expiresAt`.
+   */
+  revoke(target: RevocationTarget): Promise<void>
+  /** Takes a revocation back. Resolves to whether there was one. */
+  reinstate(target: RevocationTarget): Promise<boolean>
+  /** The revocations that hold; none when the hub is not running. */
+  revocations(): Array<HubRevocation>
   /** Stops listening, closes every connection and then the store. Does nothing when the hub is not running. */
   stop(): Promise<void>
   /**
@@ -286,7 +297,7 @@ export declare class FederationHubServer {
    * Issues a certificate and a token for an agent: a complete `FederationHubConfig`, plain data that can be
    * sent to another process. Only a hub that was made with `credentials` can, as `ephemeral()` ones are.
    */
-  agentConfig(options: AgentConfigOptions): FederationHubConfig
+  agentConfig(options: AgentConfigOptions): FederationHubConfig & { token: string }
 }
 
 /** For whom `agentConfig()` issues a certificate and a token. */
@@ -297,6 +308,12 @@ export interface AgentConfigOptions {
   tenantId: string
   /** How long the token is valid, in milliseconds. A day unless given; negative makes one that has expired. */
   expiresInMs?: number
+  /** What the token permits. Both unless given; without `'read'` it lets nobody in. */
+  permissions?: readonly ('read' | 'write')[]
+  /** The token's own name (`jti`), by which it can be revoked. None unless given. */
+  tokenId?: string
+  /** The token, where the hub verifies tokens that somebody else signs. Issued unless given. */
+  token?: string
 }
 
 /** How an agent reaches its hub, and as whom. */
@@ -310,8 +327,12 @@ export interface FederationHubConfig {
   agentId: string
   /** The tenant whose rows the agent shares, which must be the `tenantId` claim of the token. */
   tenantId: string
-  /** The JWT that the hub's operator issued for this agent. It is never logged. */
-  token: string
+  /**
+   * The JWT that the hub's operator issued for this agent, or a function that gives one, which is called for each
+   * connection: at `connect()`, and whenever a sync has to restore it, as after the token before has expired. It
+   * has `connectTimeoutMs` to answer. No token is ever logged.
+   */
+  token: string | (() => string | Promise<string>)
   /**
    * Whether the agent shows a certificate of its own (mutual TLS). True unless given. The hub's certificate
    * is verified in any case; there is no way to turn that off.
@@ -368,7 +389,10 @@ export interface FederationHubServerOptions {
   listen: string
   /** The hub's SQLite file, created unless it exists; or `:memory:`, which forgets everything on `stop()`. */
   dataPath: string
-  /** The file with the hub's certificate, PEM. */
+  /**
+   * The file with the hub's certificate, PEM. This one, `keyPath`, `clientCaPath` and `crlPath` are read again when
+   * they change, for agents that connect then.
+   */
   certPath?: string
   /** The hub's certificate as PEM text, instead of `certPath`. */
   certPem?: string
@@ -383,12 +407,58 @@ export interface FederationHubServerOptions {
   clientCaPath?: string
   /** The CA that signs agents' certificates as PEM text, instead of `clientCaPath`. */
   clientCaPem?: string
-  /** The secret that tokens are signed with (JWT, HS256). */
+  /**
+   * The file with the lists of certificates that were revoked, PEM. A CA without a list has revoked none. It
+   * keeps revoked certificates from connecting; `revoke()` ends sessions.
+   */
+  crlPath?: string
+  /** Those lists as PEM text, instead of `crlPath`. */
+  crlPem?: string
+  /**
+   * The trust domain of agents' certificates: a certificate that names a tenant, with the URI
+   * `spiffe://<trust domain>/tenant/<tenantId>[/agent/<agentId>]`, must be of this one. Any, unless given.
+   */
+  trustDomain?: string
+  /**
+   * Whether every agent's certificate must name its tenant so. False unless given: then one that does must
+   * match the token all the same.
+   */
+  requireCertificateIdentity?: boolean
+  /**
+   * The secret that tokens are signed with: HS256, or as `jwtAlgorithm` says. One of `jwtSecret`,
+   * `jwtPublicKeyPath`, `jwtPublicKeyPem` and `jwksPath` is needed.
+   */
   jwtSecret?: string
+  /**
+   * The file with the public key that tokens are verified with, PEM: RSA, P-256 or Ed25519. Read again when it
+   * changes.
+   */
+  jwtPublicKeyPath?: string
+  /** That key as PEM text, instead of `jwtPublicKeyPath`. */
+  jwtPublicKeyPem?: string
+  /**
+   * The file with the public keys that tokens are verified with, a JSON Web Key Set, in which tokens name theirs
+   * by `kid`. Read again when it changes.
+   */
+  jwksPath?: string
+  /**
+   * The only algorithm that tokens may be signed with. Unless given, the key says: HS256 for a secret, RS256 for
+   * RSA, ES256 for P-256, `EdDSA` for Ed25519, and in a key set each key's own `alg`. A token never says.
+   */
+  jwtAlgorithm?: 'HS256' | 'HS384' | 'HS512' | 'RS256' | 'PS256' | 'ES256' | 'EdDSA'
+  /** What a token's `iss` must be. Anything, unless given. */
+  jwtIssuer?: string
+  /** What a token's `aud` must be, or have among others. Anything, unless given. */
+  jwtAudience?: string
+  /**
+   * How far the issuer's clock may be off, in milliseconds: so long before its `nbf` and `iat`, and after its
+   * `exp`, a token is taken. Unless given, 60,000 before and 0 after.
+   */
+  jwtLeewayMs?: number
   /**
    * How long an agent may be silent before the hub retires it, in ms; a week unless given. One that comes back
    * later loses nothing of its own, and gets a fresh snapshot. An agent that says goodbye with `disconnect()`
-   * retires at once, and one whose token has expired when it is not connected.
+   * retires at once, and one that is not connected five minutes after its token has expired.
    */
   agentTtl?: number
   /**
@@ -415,6 +485,20 @@ export interface HubCredentials {
   jwtSecret: string
 }
 
+/** A revocation that holds. */
+export interface HubRevocation {
+  /** The tenant, unless it is about a token. */
+  tenantId?: string
+  /** The agent, if it is about one. */
+  agentId?: string
+  /** The token's `jti`, if it is about one. */
+  tokenId?: string
+  /** When it was made, in milliseconds since the epoch. */
+  revokedAt: number
+  /** When it ends, in milliseconds since the epoch, if it does. */
+  expiresAt?: number
+}
+
 /** What a hub is busy with. */
 export interface HubStats {
   /** Agents with a live connection. */
@@ -431,6 +515,21 @@ export interface HubStats {
   bytesSent: number
   /** Bytes received from agents since `start()`. */
   bytesReceived: number
+}
+
+/** Whom a revocation is about: a tenant, one of its agents, or whoever has a token. */
+export interface RevocationTarget {
+  /** All agents of this tenant, unless `agentId` names one. */
+  tenantId?: string
+  /** Only this agent of the tenant. */
+  agentId?: string
+  /** Whoever has the token whose `jti` this is, instead of a tenant. */
+  tokenId?: string
+  /**
+   * When the revocation need not be remembered any more, in milliseconds since the epoch, since the token has
+   * expired by then. Never, unless given.
+   */
+  expiresAt?: number
 }
 
 /** What one sync did. */

@@ -69,7 +69,18 @@ const SERVER_OPTIONS = {
   keyPem: 'string?',
   clientCaPath: 'string?',
   clientCaPem: 'string?',
+  crlPath: 'string?',
+  crlPem: 'string?',
+  trustDomain: 'string?',
+  requireCertificateIdentity: 'boolean?',
   jwtSecret: 'string?',
+  jwtPublicKeyPath: 'string?',
+  jwtPublicKeyPem: 'string?',
+  jwksPath: 'string?',
+  jwtAlgorithm: 'string?',
+  jwtIssuer: 'string?',
+  jwtAudience: 'string?',
+  jwtLeewayMs: 'number?',
   agentTtl: 'number?',
   credentials: 'object?',
 };
@@ -86,6 +97,16 @@ const AGENT_CONFIG_OPTIONS = {
   agentId: 'string',
   tenantId: 'string',
   expiresInMs: 'number?',
+  permissions: 'object?',
+  tokenId: 'string?',
+  token: 'string?',
+};
+
+const REVOCATION_TARGET = {
+  tenantId: 'string?',
+  agentId: 'string?',
+  tokenId: 'string?',
+  expiresAt: 'number?',
 };
 
 /** A plain copy of the options that are known, or an error that names the first that is missing or wrong. */
@@ -127,6 +148,23 @@ function withEnvironment(config) {
   };
 }
 
+/** Answers an agent's questions for a token, by their numbers, with what the application's function gives. */
+function tokensOf(giveToken, agent) {
+  return {
+    async ask(question) {
+      try {
+        // Not within the native call that asks.
+        const token = await Promise.resolve().then(giveToken);
+        if (typeof token === 'string' && token !== '') agent.giveToken(question, token);
+        else agent.refuseToken(question, `it gave no token, but ${described(token)}`);
+      } catch (error) {
+        const why = typeof error?.message === 'string' ? error.message : 'it threw something that is no error';
+        agent.refuseToken(question, why);
+      }
+    },
+  };
+}
+
 /** Knows from inside of which handle's migration something is called; made when it is first needed. */
 let migrations = null;
 
@@ -134,6 +172,7 @@ class FederationHub {
   #config;
   #agent = null;
   #resolver = {};
+  #tokens = {};
 
   constructor(config) {
     this.#config = { ...config };
@@ -145,7 +184,7 @@ class FederationHub {
     this.#log('info', 'Connecting to federation hub', { endpoint, agentId, mTLS: enableMTLS ?? true });
     try {
       this.#agent ??= this.#makeAgent();
-      await this.#agent.connect();
+      await this.#agent.connect(this.#tokens);
     } catch (cause) {
       // An agent that has never connected knows nothing that is worth keeping, and the environment may change.
       if (this.getSyncStats().lastSyncTime === 0) this.#agent = null;
@@ -167,7 +206,7 @@ class FederationHub {
       if (statements === migrations?.getStore()) {
         throw new FederationError('ERR_FEDERATION_DATABASE', 'inside migrate() its database cannot be synced');
       }
-      const report = await this.#agent.sync(surface, statements, this.#resolver);
+      const report = await this.#agent.sync(surface, statements, this.#resolver, this.#tokens);
       this.#logSync(report);
       return report;
     } catch (cause) {
@@ -236,11 +275,16 @@ class FederationHub {
   }
 
   #makeAgent() {
-    const config = withEnvironment(checked(this.#config, CONFIG, 'config'));
+    const { token } = this.#config;
+    const isFunction = typeof token === 'function';
+    const config = withEnvironment(checked({ ...this.#config, ...(isFunction && { token: 'asked for' }) }, CONFIG, 'config'));
+    if (isFunction) config.token = '';
     try {
       const { choice, resolver } = choiceOf(this.#config);
       this.#resolver = resolver;
-      return new native.FederationHub(config, choice);
+      const agent = new native.FederationHub(config, choice);
+      this.#tokens = isFunction ? tokensOf(token, agent) : {};
+      return agent;
     } catch (error) {
       throw error instanceof Mistake ? new FederationError('ERR_FEDERATION_CONFIG', error.message) : error;
     }
@@ -321,6 +365,28 @@ class FederationHubServer {
 
   getStats() {
     return this.#hub.getStats();
+  }
+
+  async revoke(target) {
+    const site = callSite();
+    try {
+      await this.#hub.revoke(checked(target, REVOCATION_TARGET, 'target'));
+    } catch (cause) {
+      throw failure(cause, site);
+    }
+  }
+
+  async reinstate(target) {
+    const site = callSite();
+    try {
+      return await this.#hub.reinstate(checked(target, REVOCATION_TARGET, 'target'));
+    } catch (cause) {
+      throw failure(cause, site);
+    }
+  }
+
+  revocations() {
+    return this.#hub.revocations();
   }
 
   agentConfig(options) {

@@ -35,3 +35,11 @@ test('a synced handle can be collected', async () => {
 test('worker threads can be terminated in mid-sync', async () => {
   expect(await start('terminated_workers.js').ended).toEqual({ code: 0, signal: null, output: 'survived\n' })
 }, 60_000)
+
+test('a function for tokens keeps no process alive', async () => {
+  expect(await start('token_function.js').ended).toEqual({ code: 0, signal: null, output: '100\n' })
+})
+
+test('worker threads can be terminated while a token is waited for', async () => {
+  expect(await start('waiting_for_token.js').ended).toEqual({ code: 0, signal: null, output: 'survived\n' })
+}, 60_000)

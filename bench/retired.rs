@@ -18,7 +18,9 @@ use std::time::Instant;
 use federation_hub::engine::agent::{Agent, AgentOptions};
 use federation_hub::engine::clock::wall_now_ms;
 use federation_hub::engine::hub::{DEFAULT_AGENT_TTL_MS, Hub, HubOptions};
-use federation_hub::engine::token;
+use federation_hub::engine::identity::IdentityPolicy;
+use federation_hub::engine::token::keys::KeySource;
+use federation_hub::engine::token::{self, TokenOptions};
 use federation_hub::model::{
     Agreement, CellValue, Digest, Hlc, KeyKind, Op, ReplicaId, RowChange, Stamp, TableHeader, TableSchema,
     Value, Write,
@@ -80,7 +82,10 @@ fn live_and_die(path: &Path, agents: u64) -> Outcome<()> {
         let attach = AttachRequest { replica, cursor: n, is_new: true, token_until_ms: i64::MAX };
         let epoch = store.attach(&caller, &attach, now_ms)?.epoch;
         if n == 0 {
-            store.register(&caller, &RegisterRequest { replica, epoch, schema: vec![schema()] })?;
+            store.register(
+                &caller,
+                &RegisterRequest { replica, epoch, schema: vec![schema()], may_define: true },
+            )?;
         }
         let push = push(replica, epoch, n, now_ms);
         let ack = store.push(&caller, push, now_ms)?;
@@ -255,12 +260,14 @@ async fn hub_on(data_path: &str) -> Outcome<(Credentials, Hub)> {
         cert: PemSource::Text(credentials.hub_cert_pem.clone()),
         key: PemSource::Text(credentials.hub_key_pem.clone()),
         client_ca: Some(PemSource::Text(credentials.ca_cert_pem.clone())),
+        crl: None,
     };
     let hub = Hub::start(HubOptions {
         listen: "127.0.0.1:0".into(),
         data_path: data_path.into(),
         tls,
-        jwt_secret: credentials.jwt_secret.clone(),
+        identity: IdentityPolicy::default(),
+        tokens: TokenOptions::of(KeySource::Secret(credentials.jwt_secret.clone())),
         agent_ttl_ms: DEFAULT_AGENT_TTL_MS,
     })
     .await?;

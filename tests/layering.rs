@@ -18,14 +18,16 @@ const LAYERS: [(&str, &[&str]); 6] = [
 ];
 
 /// Crates that belong in one place, as prefixes of paths below `src`.
-const PLACES: [(&str, &[&str]); 8] = [
+const PLACES: [(&str, &[&str]); 10] = [
     ("napi", &["node/"]),
     ("napi_derive", &["node/"]),
     ("rusqlite", &["storage/sqlite_driver.rs", "storage/scratch.rs", "storage/hub_store_sqlite"]),
     ("quinn", &["transport/"]),
     ("rustls", &["transport/"]),
     ("rcgen", &["transport/"]),
-    ("jsonwebtoken", &["engine/token.rs"]),
+    ("jsonwebtoken", &["engine/token.rs", "engine/token/"]),
+    ("aws_lc_rs", &["engine/token/", "transport/"]),
+    ("webpki", &["transport/"]),
     ("getrandom", &["engine/", "node/"]),
 ];
 

@@ -13,6 +13,7 @@ use super::clock::wall_now_ms;
 use super::link::{Door, Session};
 use super::resolve::ConflictResolver;
 use super::sync::{AttachedDatabase, ClockNews, SharedMint, SyncJob, SyncReport, run};
+use super::token_source::{self, TokenSource};
 use super::turn::turn;
 use crate::model::{ReplicaId, VectorClock};
 use crate::protocol::close_code::{CLOSED, GOODBYE};
@@ -39,7 +40,7 @@ pub struct AgentOptions {
     pub agent_id: String,
     /// The tenant that the agent believes it belongs to; the token decides.
     pub tenant_id: String,
-    /// A JWT.
+    /// A JWT, for agents without a [`TokenSource`].
     pub token: String,
     /// Whether the agent shows a certificate of its own.
     pub enable_mtls: bool,
@@ -99,6 +100,7 @@ struct Link {
 pub struct SyncTicket {
     counter: u64,
     resolver: Option<Arc<dyn ConflictResolver>>,
+    tokens: Option<Arc<dyn TokenSource>>,
 }
 
 impl std::fmt::Debug for SyncTicket {
@@ -113,6 +115,12 @@ impl SyncTicket {
     pub fn resolved_by(self, resolver: Arc<dyn ConflictResolver>) -> Self {
         Self { resolver: Some(resolver), ..self }
     }
+
+    /// Has a connection that must be restored authenticated by a new token.
+    #[must_use]
+    pub fn authenticated_by(self, tokens: Option<Arc<dyn TokenSource>>) -> Self {
+        Self { tokens, ..self }
+    }
 }
 
 impl Agent {
@@ -125,13 +133,18 @@ impl Agent {
         self.0.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Connects, unless it is connected.
+    /// Connects, unless it is connected, with the token of the options.
     pub async fn connect(&self) -> Result<(), AgentError> {
+        self.connect_with(None).await
+    }
+
+    /// Connects, unless it is connected, with a token that is asked for now.
+    pub async fn connect_with(&self, tokens: Option<Arc<dyn TokenSource>>) -> Result<(), AgentError> {
         let mut link = self.0.link.lock().await;
         if self.is_connected() {
             return Ok(());
         }
-        let session = self.open_session(&link.endpoint).await?;
+        let session = self.open_session(&link.endpoint, tokens.as_ref()).await?;
         link.databases.clear();
         let mut shared = self.shared();
         shared.is_connected = true;
@@ -151,7 +164,7 @@ impl Agent {
             return Err(AgentError::not_connected());
         }
         let counter = shared.stats.vector_clock.increment(&self.0.options.agent_id);
-        Ok(SyncTicket { counter, resolver: None })
+        Ok(SyncTicket { counter, resolver: None, tokens: None })
     }
 
     /// Runs a sync, after those that were asked for before. Whatever fails, nothing is lost: the next sync
@@ -182,7 +195,7 @@ impl Agent {
         shared.stats.last_sync_time_ms = wall_now_ms();
         let own = &self.0.options.agent_id;
         shared.stats.vector_clock.follow(&clock.entries, clock.retired.as_deref(), own);
-        Ok(report)
+        if report.is_held_back { Err(AgentError::held_back()) } else { Ok(report) }
     }
 
     /// Ends the connection, after the syncs that were asked for before. Quiet when not connected.
@@ -219,16 +232,23 @@ impl Agent {
         self.shared().stats.clone()
     }
 
-    async fn open_session(&self, endpoint: &AgentEndpoint) -> Result<Session, AgentError> {
+    async fn open_session(
+        &self,
+        endpoint: &AgentEndpoint,
+        tokens: Option<&Arc<dyn TokenSource>>,
+    ) -> Result<Session, AgentError> {
         let options = &self.0.options;
         let address = EndpointAddress::parse(&options.endpoint)?;
         let tls = AgentTls { identity: identity(options)?, ca: options.ca.clone() };
-        let hello = Hello {
-            tenant: options.tenant_id.clone(),
-            agent: options.agent_id.clone(),
-            token: options.token.clone(),
+        let limit = Duration::from_millis(options.connect_timeout_ms);
+        let started = Instant::now();
+        let token = match tokens {
+            Some(tokens) => token_source::ask(tokens, limit).await?,
+            None => options.token.clone(),
         };
-        let door = Door { address: &address, tls: &tls, hello, timeout_ms: options.connect_timeout_ms };
+        let hello = Hello { tenant: options.tenant_id.clone(), agent: options.agent_id.clone(), token };
+        let door =
+            Door { address: &address, tls: &tls, hello, limit: limit.saturating_sub(started.elapsed()) };
         Session::open(endpoint, door).await
     }
 
@@ -242,7 +262,7 @@ impl Agent {
             session
         } else {
             link.databases.clear();
-            self.open_session(&link.endpoint).await?
+            self.open_session(&link.endpoint, ticket.tokens.as_ref()).await?
         };
         link.session = Some(session.clone());
         let (mint, holder) = link.mint()?;

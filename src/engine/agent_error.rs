@@ -4,6 +4,7 @@ use thiserror::Error;
 
 use super::runtime::RuntimeError;
 use crate::protocol::agent_session::ExchangeError;
+use crate::protocol::close_code::{EXPIRED, REVOKED};
 use crate::protocol::message::{Refusal, Refused};
 use crate::storage::attach::TurnError;
 use crate::storage::driver::{DriverGone, SqlError, SqlErrorKind};
@@ -22,6 +23,8 @@ pub enum ErrorCode {
     Tls,
     /// The hub refuses the token.
     Unauthenticated,
+    /// The token does not permit it.
+    Forbidden,
     /// The hub answered, and then stayed silent for too long.
     Timeout,
     /// The agent's database cannot be read or written.
@@ -66,6 +69,15 @@ impl AgentError {
     /// `sync` before `connect`: the text that callers of the former class compare with.
     pub fn not_connected() -> Self {
         Self::new(ErrorCode::NotConnected, "Not connected to federation hub")
+    }
+
+    /// Something was written here under a token that permits no writing.
+    pub fn held_back() -> Self {
+        Self::new(
+            ErrorCode::Forbidden,
+            "this agent's token permits no writing: what was written here is not sent, and waits for a token that \
+             does. What others wrote has been applied",
+        )
     }
 
     /// The hub stayed silent, or took nothing, for too long.
@@ -117,11 +129,19 @@ impl From<ConnectionLost> for AgentError {
         match lost {
             ConnectionLost::Tls(_) => Self::new(ErrorCode::Tls, lost.to_string()),
             ConnectionLost::Protocol(_) => Self::new(ErrorCode::Protocol, lost.to_string()),
+            ConnectionLost::Closed { code, ref reason } if ends_a_token(code) => {
+                Self::reconnect(ErrorCode::Unauthenticated, format!("the hub ended the session: {reason}"))
+            }
             _ => {
                 Self::reconnect(ErrorCode::Unreachable, format!("the connection to the hub was lost: {lost}"))
             }
         }
     }
+}
+
+/// Whether a connection was closed because of its token: another one may do.
+fn ends_a_token(code: u64) -> bool {
+    code == u64::from(EXPIRED) || code == u64::from(REVOKED)
 }
 
 impl From<SendError> for AgentError {
@@ -157,6 +177,7 @@ impl From<Refused> for AgentError {
     fn from(refused: Refused) -> Self {
         let (code, remedy) = match refused.reason {
             Refusal::Unauthenticated => (ErrorCode::Unauthenticated, Remedy::None),
+            Refusal::Forbidden => (ErrorCode::Forbidden, Remedy::None),
             Refusal::Protocol | Refusal::Clock => (ErrorCode::Protocol, Remedy::None),
             Refusal::Stale => (ErrorCode::Protocol, Remedy::Attach),
             Refusal::Store => (ErrorCode::Busy, Remedy::None),

@@ -5,8 +5,8 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
@@ -15,11 +15,16 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::hub_connection::{self, Deadlines};
+use super::identity::IdentityPolicy;
+use super::reload::{Reloader, reload};
 use super::retirement::{self, AttachedReplicas};
-use super::token::{EmptySecret, TokenVerifier};
+use super::revocations::Revocations;
+use super::token::keys::KeyError;
+use super::token::{TokenOptions, TokenVerifier};
 use super::writer::{StoreCounts, Writer};
 use crate::model::ReplicaId;
 use crate::protocol::message::Refusal;
+use crate::storage::hub_store::StoreError;
 use crate::storage::hub_store_sqlite::{OpenStoreError, SqliteHubStore};
 use crate::transport::{BindError, DEFAULT_PORT, HubEndpoint, HubTls};
 
@@ -45,8 +50,10 @@ pub struct HubOptions {
     pub data_path: String,
     /// Certificates.
     pub tls: HubTls,
-    /// The secret that agents' tokens are signed with.
-    pub jwt_secret: String,
+    /// Which tokens let agents in.
+    pub tokens: TokenOptions,
+    /// What agents' certificates have to name.
+    pub identity: IdentityPolicy,
     /// How long an agent may be silent before it is retired, in ms; [`DEFAULT_AGENT_TTL_MS`] unless there is a
     /// reason.
     pub agent_ttl_ms: u64,
@@ -63,12 +70,18 @@ pub enum HubStartError {
         /// What the resolver said.
         cause: io::Error,
     },
-    /// There is no secret: pass one.
+    /// The keys that tokens are verified with cannot be used.
     #[error(transparent)]
-    Secret(#[from] EmptySecret),
+    Keys(#[from] KeyError),
+    /// Certificates are required to name tenants, and none is asked for: pass the CA that signs them.
+    #[error("requireCertificateIdentity needs clientCaPath: without it no agent shows a certificate")]
+    NoClientCa,
     /// The store could not be opened.
     #[error(transparent)]
     Store(#[from] OpenStoreError),
+    /// The store was opened, and cannot be read.
+    #[error(transparent)]
+    Read(StoreError),
     /// The address is in use, or the certificates are no good.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -99,11 +112,13 @@ pub struct HubStats {
 /// What all connections of a hub share.
 pub(super) struct Shared {
     pub(super) writer: Writer,
-    pub(super) tokens: TokenVerifier,
+    pub(super) tokens: Arc<TokenVerifier>,
+    pub(super) identity: IdentityPolicy,
     pub(super) counts: Arc<Counts>,
     pub(super) deadlines: Deadlines,
     /// The replicas of those that are connected.
     pub(super) attached: Arc<AttachedReplicas>,
+    pub(super) revocations: Revocations,
 }
 
 /// What is counted while agents come and go.
@@ -153,6 +168,8 @@ pub struct Hub {
     store_counts: Arc<StoreCounts>,
     stopping: watch::Sender<bool>,
     ended: watch::Receiver<bool>,
+    /// Not kept alive by this handle: the hub's thread waits until nobody uses the store.
+    shared: Weak<Shared>,
 }
 
 /// What the hub's thread reports once it listens.
@@ -160,6 +177,7 @@ struct Started {
     local_addr: SocketAddr,
     counts: Arc<Counts>,
     store_counts: Arc<StoreCounts>,
+    shared: Weak<Shared>,
 }
 
 impl Hub {
@@ -179,8 +197,13 @@ impl Hub {
             end.send_replace(true);
         })?;
         let gone = || io::Error::other("the hub's thread ended");
-        let Started { local_addr, counts, store_counts } = started.await.map_err(|_| gone())??;
-        Ok(Self { local_addr, started: Instant::now(), counts, store_counts, stopping, ended })
+        let Started { local_addr, counts, store_counts, shared } = started.await.map_err(|_| gone())??;
+        Ok(Self { local_addr, started: Instant::now(), counts, store_counts, stopping, ended, shared })
+    }
+
+    /// What all connections share, while the hub runs.
+    pub(super) fn shared(&self) -> Option<Arc<Shared>> {
+        self.shared.upgrade()
     }
 
     /// The address listened on, with the real port.
@@ -221,6 +244,7 @@ fn run(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     let mut store_thread = None;
     runtime.block_on(async {
+        let reloader = Reloader::new(options);
         let opened = open(options, deadlines).await;
         let (endpoint, local_addr, shared) = match opened {
             Ok((endpoint, local_addr, shared, thread)) => {
@@ -233,12 +257,15 @@ fn run(
             }
         };
         let (counts, store_counts) = (Arc::clone(&shared.counts), shared.writer.counts());
-        // Nobody waits any more: the caller has given the hub up already, and `stop` says so.
-        let _ = report.send(Ok(Started { local_addr, counts, store_counts }));
         let shared = Arc::new(shared);
+        let started = Started { local_addr, counts, store_counts, shared: Arc::downgrade(&shared) };
+        // Nobody waits any more: the caller has given the hub up already, and `stop` says so.
+        let _ = report.send(Ok(started));
         let upkeep = tokio::spawn(retirement::upkeep(Arc::downgrade(&shared), options.agent_ttl_ms));
+        let reloading = tokio::spawn(reload(reloader, Arc::clone(&shared.tokens), Arc::downgrade(&endpoint)));
         accept(&endpoint, &shared, stop).await;
         upkeep.abort();
+        reloading.abort();
     });
     // Ends the tasks that are left, and with them the last handles to the store.
     runtime.shutdown_timeout(GOODBYE_LIMIT);
@@ -250,20 +277,25 @@ fn run(
     Ok(())
 }
 
-type Opened = (HubEndpoint, SocketAddr, Shared, std::thread::JoinHandle<()>);
+type Opened = (Arc<HubEndpoint>, SocketAddr, Shared, std::thread::JoinHandle<()>);
 
 async fn open(options: &HubOptions, deadlines: Deadlines) -> Result<Opened, HubStartError> {
-    let tokens = TokenVerifier::new(&options.jwt_secret)?;
+    if options.identity.is_required && options.tls.client_ca.is_none() {
+        return Err(HubStartError::NoClientCa);
+    }
+    let tokens = Arc::new(TokenVerifier::new(options.tokens.clone())?);
     let listen = resolve(&options.listen).await?;
     // Bound before the store is opened: a hub that cannot listen leaves no file behind.
-    let endpoint = HubEndpoint::bind(listen, &options.tls)?;
+    let endpoint = Arc::new(HubEndpoint::bind(listen, &options.tls)?);
     let local_addr = endpoint.local_addr()?;
     let mut incarnation = [0; 16];
     getrandom::fill(&mut incarnation).map_err(io::Error::from)?;
     let store = SqliteHubStore::open(&options.data_path, ReplicaId(incarnation))?;
     let (writer, thread) = Writer::start(Box::new(store))?;
+    let revocations = Revocations::new(writer.revocations().await.map_err(HubStartError::Read)?);
     let (counts, attached) = (Arc::default(), Arc::default());
-    let shared = Shared { writer, tokens, counts, deadlines, attached };
+    let identity = options.identity.clone();
+    let shared = Shared { writer, tokens, identity, counts, deadlines, attached, revocations };
     Ok((endpoint, local_addr, shared, thread))
 }
 

@@ -13,16 +13,18 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::admission::{Admitted, admit};
+use super::audit;
 use super::clock::wall_now_ms;
 use super::hub::Shared;
 use super::retirement::OwnReplicas;
-use super::writer::{Greeting, Reply};
-use crate::protocol::close_code::{CLOSED, GOODBYE};
-use crate::protocol::frame::{self, FrameError, MAX_FRAME_BYTES};
+use super::token::Claims;
+use super::writer::Reply;
+use crate::protocol::close_code::{CLOSED, EXPIRED, GOODBYE, REVOKED};
+use crate::protocol::frame;
 use crate::protocol::hub_request::{Caller, PullRequest, StoreRequest};
-use crate::protocol::hub_session::{HubExchange, HubSession, Input, Output, SessionInput, SessionOutput};
-use crate::protocol::limits::MAX_HELLO_BYTES;
-use crate::protocol::message::{Refusal, Refused, Standing, ToAgent, Welcome};
+use crate::protocol::hub_session::{HubExchange, Input, Output};
+use crate::protocol::message::{Refusal, Refused, Standing, ToAgent};
 use crate::storage::hub_store::{Checked, RowSource, Snapshot, StoreError};
 use crate::transport::{
     Connection, ConnectionLost, FrameReceiver, FrameSender, Handshake, ReceiveError, SendError,
@@ -46,8 +48,12 @@ impl Default for Deadlines {
     }
 }
 
-/// For a last word to arrive before a connection is closed.
-const LAST_WORD_LIMIT: Duration = Duration::from_secs(1);
+/// How long an agent whose token has expired may take to come back with another one, in ms, before it retires: its next
+/// sync asks for it.
+const COMEBACK_MS: i64 = 300_000;
+
+/// The longest time without a look at the wall clock.
+const LONGEST_LOOK_AWAY: Duration = Duration::from_secs(30);
 
 /// An agent that reads a frame slower than this, in bytes per second, after [`Deadlines::idle`], is given up.
 const MIN_BYTES_PER_SECOND: usize = 16 << 10;
@@ -63,7 +69,7 @@ const BUSY_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::f
 
 /// Why a stream ended before its time.
 #[derive(Debug, Error)]
-enum StreamError {
+pub(super) enum StreamError {
     #[error(transparent)]
     Receive(#[from] ReceiveError),
     #[error(transparent)]
@@ -74,7 +80,7 @@ enum StreamError {
 
 impl StreamError {
     /// Whether the agent itself is to blame, so that its connection must go.
-    fn costs_the_connection(&self) -> bool {
+    pub(super) fn costs_the_connection(&self) -> bool {
         match self {
             Self::Receive(ReceiveError::Frame(_) | ReceiveError::TooSlow) | Self::SlowReader => true,
             Self::Receive(_) | Self::Send(_) => false,
@@ -82,25 +88,49 @@ impl StreamError {
     }
 }
 
+/// Why a session ends.
+enum Ending {
+    /// The connection is over.
+    Lost(ConnectionLost),
+    /// The hub stops.
+    Stopping,
+    /// The agent's token has expired.
+    Expired,
+    /// The operator has revoked the agent.
+    Revoked,
+}
+
+impl Ending {
+    /// For the audit trail.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Lost(ConnectionLost::Closed { code, .. }) if *code == u64::from(GOODBYE) => "goodbye",
+            Self::Lost(_) => "lost",
+            Self::Stopping => "the hub stops",
+            Self::Expired => "the token has expired",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
 /// Serves a connection from its handshake to its end.
 pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake, mut stopping: watch::Receiver<bool>) {
-    let address = handshake.remote_address();
-    let let_in = tokio::select! {
-        let_in = let_in(&shared, handshake) => let_in,
+    let admitted = tokio::select! {
+        admitted = admit(&shared, handshake) => admitted,
         _ = stopping.wait_for(|stop| *stop) => return,
     };
-    let Some((connection, caller, token_until_ms)) = let_in else { return };
+    let Some(Admitted { connection, caller, claims, mut revocations }) = admitted else { return };
     let _connected = shared.counts.enter();
-    tracing::debug!(%address, tenant = caller.tenant, agent = caller.agent, "agent connected");
-
     let session = Arc::new(AgentSession {
         replicas: OwnReplicas::new(Arc::clone(&shared.attached), &caller),
         caller,
-        token_until_ms,
+        claims,
         highest_counter: AtomicU64::new(0),
     });
     let mut streams = JoinSet::new();
-    let lost = loop {
+    let expiry = wall_clock_reaches(session.claims.expires_at_ms);
+    tokio::pin!(expiry);
+    let ending = loop {
         tokio::select! {
             stream = connection.accept() => match stream {
                 Ok((sender, receiver)) => {
@@ -108,112 +138,64 @@ pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake, mut stoppin
                     let (stream, connection) = (Stream { shared, session, sender, receiver }, connection.clone());
                     streams.spawn(async move { serve_stream(stream, &connection).await });
                 }
-                Err(lost) => break Some(lost),
+                Err(lost) => break Ending::Lost(lost),
             },
             Some(_) = streams.join_next() => {}
-            _ = stopping.wait_for(|stop| *stop) => break None,
+            _ = stopping.wait_for(|stop| *stop) => break Ending::Stopping,
+            () = &mut expiry => break Ending::Expired,
+            // Fails only together with the hub.
+            _ = revocations.changed() => if shared.revocations.hold(&session.claims, wall_now_ms()) {
+                break Ending::Revoked;
+            },
         }
     };
     // A hub that stops finishes what has begun; an agent that is gone has nothing to wait for, and what it
     // has pushed is on its way in any case.
-    while lost.is_none() && streams.join_next().await.is_some() {}
+    while matches!(ending, Ending::Stopping) && streams.join_next().await.is_some() {}
     drop(streams);
-    connection.close(Refusal::Stopping.close_code(), "the hub is stopping");
+    match &ending {
+        Ending::Lost(_) => {}
+        Ending::Stopping => connection.close(Refusal::Stopping.close_code(), "the hub is stopping"),
+        Ending::Expired => connection.close(EXPIRED, "the token has expired"),
+        Ending::Revoked => {
+            connection.close(REVOKED, "the hub's operator has revoked the agent, or its token");
+        }
+    }
+    audit::ended(connection.remote_address(), &session.claims, ending.reason());
     let counter = session.highest_counter.load(Ordering::Relaxed);
-    if matches!(lost, Some(ConnectionLost::Closed { code, .. }) if code == u64::from(GOODBYE)) {
+    if matches!(ending, Ending::Lost(ConnectionLost::Closed { code, .. }) if code == u64::from(GOODBYE)) {
         shared.writer.retire(&session.caller, session.replicas.list()).await;
     } else if counter > 0 {
         shared.writer.end_session(&session.caller, counter).await;
     }
 }
 
+/// Waits until the wall clock says so. It is looked at now and then, because it may be put forward.
+async fn wall_clock_reaches(at_ms: i64) {
+    loop {
+        let left_ms = at_ms.saturating_sub(wall_now_ms());
+        if left_ms <= 0 {
+            return;
+        }
+        sleep(LONGEST_LOOK_AWAY.min(Duration::from_millis(left_ms.unsigned_abs()))).await;
+    }
+}
+
 /// What the streams of one connection share.
 struct AgentSession {
     caller: Arc<Caller>,
-    /// When the agent's token expires, in ms since the epoch.
-    token_until_ms: i64,
+    /// What the agent's token said.
+    claims: Claims,
     highest_counter: AtomicU64,
     replicas: OwnReplicas,
 }
 
-/// Lets the agent in, or closes the connection. Comes with the end of the agent's token, in ms since the epoch.
-async fn let_in(shared: &Shared, handshake: Handshake) -> Option<(Connection, Arc<Caller>, i64)> {
-    let address = handshake.remote_address();
-    let connection = match handshake.complete(shared.deadlines.handshake).await {
-        Ok(connection) => connection,
-        Err(error) => {
-            tracing::debug!(%address, %error, "handshake failed");
-            return None;
-        }
-    };
-    let refused = match timeout(shared.deadlines.hello, greet(shared, &connection)).await {
-        Ok(Ok(Ok((caller, until_ms)))) => return Some((connection, caller, until_ms)),
-        Ok(Ok(Err(reason))) => (reason, "refused: see the stream".to_owned()),
-        Ok(Err(error)) if !error.costs_the_connection() => return None,
-        Ok(Err(error)) => (Refusal::Protocol, error.to_string()),
-        Err(_) => (Refusal::Protocol, "no Hello in time".to_owned()),
-    };
-    tracing::debug!(%address, reason = refused.1, "agent refused");
-    connection.close(refused.0.close_code(), &refused.1);
-    None
-}
-
-/// The first stream: `Hello` and its answer.
-async fn greet(
-    shared: &Shared,
-    connection: &Connection,
-) -> Result<Result<(Arc<Caller>, i64), Refusal>, StreamError> {
-    let (mut sender, mut receiver) = connection.accept().await.map_err(ReceiveError::from)?;
-    receiver.limit_frames(MAX_HELLO_BYTES);
-    let Some(hello) = receiver.next().await? else {
-        return Err(ReceiveError::from(FrameError::Truncated).into());
-    };
-    let mut session = HubSession::default();
-    session.handle(SessionInput::Message(hello));
-    let mut ready = Ok(None);
-    let mut until_ms = 0;
-    while let Some(output) = session.poll() {
-        match output {
-            SessionOutput::Verify { token } => {
-                let verified = shared.tokens.verify(&token, wall_now_ms());
-                let proved = verified.map(|claims| {
-                    until_ms = claims.expires_at_ms;
-                    Caller { tenant: claims.tenant_id, agent: claims.agent_id }
-                });
-                session.handle(SessionInput::Verified(proved.map_err(|error| error.to_string())));
-            }
-            SessionOutput::Welcome(caller) => {
-                session.handle(SessionInput::Welcomed(welcome(shared, caller).await));
-            }
-            SessionOutput::Send(message) => send(shared, &mut sender, &message).await?,
-            SessionOutput::Ready(caller) => ready = Ok(Some(Arc::new(caller))),
-            SessionOutput::Close(reason) => ready = Err(reason),
-        }
-    }
-    sender.finish()?;
-    match ready {
-        Ok(Some(caller)) => Ok(Ok((caller, until_ms))),
-        Ok(None) => Ok(Err(Refusal::Protocol)),
-        Err(reason) => {
-            // Closing drops what is still under way, and the reason should arrive.
-            let _ = timeout(LAST_WORD_LIMIT, sender.delivered()).await;
-            Ok(Err(reason))
-        }
-    }
-}
-
-async fn welcome(shared: &Shared, caller: Caller) -> Result<Welcome, Refused> {
-    let Greeting { hub_now_ms, counter } = shared.writer.welcome(&Arc::new(caller)).await?;
-    Ok(Welcome {
-        hub_now_ms,
-        incarnation: shared.writer.incarnation(),
-        counter,
-        max_frame_bytes: u32::try_from(MAX_FRAME_BYTES).unwrap_or(u32::MAX),
-    })
-}
-
 /// Sends a message to an agent that has to read it at an acceptable pace.
-async fn send(shared: &Shared, sender: &mut FrameSender, message: &ToAgent) -> Result<(), StreamError> {
+pub(super) async fn send(
+    shared: &Shared,
+    sender: &mut FrameSender,
+    message: &ToAgent,
+) -> Result<(), StreamError> {
     let frame = frame::encode(message).map_err(SendError::from)?;
     let pace = Duration::from_secs((frame.len() / MIN_BYTES_PER_SECOND) as u64);
     let sent = timeout(shared.deadlines.idle + pace, sender.send_encoded(frame)).await;
@@ -232,7 +214,7 @@ struct Stream {
 
 /// Serves a stream; closes the connection if the agent misbehaves on it.
 async fn serve_stream(mut stream: Stream, connection: &Connection) {
-    let mut exchange = HubExchange::default();
+    let mut exchange = HubExchange::new(stream.session.claims.may_write);
     let outcome = stream.run(&mut exchange).await;
     stream.session.highest_counter.fetch_max(exchange.counter(), Ordering::Relaxed);
     stream.shared.counts.add_received(stream.receiver.bytes_received());
@@ -259,7 +241,8 @@ impl Stream {
                         match &mut request {
                             StoreRequest::Pull(request) => pull = Some(request.clone()),
                             StoreRequest::Attach(request) => {
-                                request.token_until_ms = self.session.token_until_ms;
+                                request.token_until_ms =
+                                    self.session.claims.expires_at_ms.saturating_add(COMEBACK_MS);
                                 attaching = Some(request.replica);
                             }
                             StoreRequest::Register(_) | StoreRequest::Push(_) | StoreRequest::Check(_) => {}

@@ -19,8 +19,8 @@ pub struct Door<'a> {
     pub tls: &'a AgentTls,
     /// Who calls.
     pub hello: Hello,
-    /// How long the whole may take, in ms.
-    pub timeout_ms: u64,
+    /// How long the whole may take.
+    pub limit: Duration,
 }
 
 /// A connection on which the hub has said welcome.
@@ -37,9 +37,8 @@ pub struct Session {
 impl Session {
     /// Connects and greets.
     pub async fn open(endpoint: &AgentEndpoint, door: Door<'_>) -> Result<Self, AgentError> {
-        let limit = Duration::from_millis(door.timeout_ms);
-        let deadline = Instant::now() + limit;
-        let connection = endpoint.connect(door.address, door.tls, limit).await?;
+        let deadline = Instant::now() + door.limit;
+        let connection = endpoint.connect(door.address, door.tls, door.limit).await?;
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         let greeting = timeout(left, greet(&connection, door.hello)).await;
         let (welcome, asked_at) = greeting.map_err(|_| {
@@ -47,7 +46,8 @@ impl Session {
                 ErrorCode::Timeout,
                 format!(
                     "the hub at {} did not answer the greeting within {} ms",
-                    door.address, door.timeout_ms
+                    door.address,
+                    door.limit.as_millis()
                 ),
             )
         })??;

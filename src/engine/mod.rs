@@ -2,19 +2,26 @@
 //!
 //! They join storage and transport through the protocol's state machines, and read the clock for all three.
 
+mod admission;
 pub mod agent;
 pub mod agent_error;
+pub mod audit;
 pub mod clock;
 pub mod hub;
 mod hub_connection;
 pub mod hub_time;
+pub mod identity;
 pub mod link;
+mod read_only;
+mod reload;
 pub mod resolve;
 mod retirement;
+pub mod revocations;
 pub mod runtime;
 mod self_check;
 pub mod sync;
 pub mod token;
+pub mod token_source;
 mod turn;
 pub mod upkeep;
 pub mod writer;

@@ -19,6 +19,7 @@ use crate::storage::bookkeeping::SentBatch;
 use crate::storage::choice::SyncOptions;
 use crate::storage::collect::TurnLimits;
 use crate::storage::driver::SqlDriver;
+use crate::storage::held_back;
 use crate::storage::lease::{Claim, Holder};
 use crate::storage::look::Slice;
 use crate::storage::replica::{
@@ -50,6 +51,8 @@ pub struct SyncReport {
     /// Rows that were not as the hub has them, though nobody had written them as far as capture saw, and that were
     /// restored, or offered to the hub.
     pub healed: u64,
+    /// Whether something was written here that is not sent, because the token permits no writing.
+    pub is_held_back: bool,
     /// How long the sync took, in ms.
     pub duration_ms: f64,
     /// Bytes of frames sent.
@@ -136,14 +139,16 @@ pub async fn run(mut job: SyncJob<'_>) -> Result<(SyncReport, ClockNews), AgentE
     let state = first.state.clone();
     let mut arrived = Arrived::default();
     arrived.extras.refreshed.clone_from(&first.refresh);
-    arrived.extras.schema_digest = first.schema.as_ref().map(|(_, digest)| *digest);
+    let (schema, schema_digest) = job.declare(first.schema.as_ref());
+    arrived.extras.schema_digest = schema_digest;
+    let holds_changes = !job.may_write() && first.collected.more;
     let mut begin = SyncBegin {
         replica: state.replica,
         epoch: job.database.epoch,
         cursor: state.cursor,
         resume: state.resume,
         counter: job.counter,
-        schema: first.schema.as_ref().map(|(schema, _)| schema.clone()).unwrap_or_default(),
+        schema,
         refresh: first.refresh.clone(),
     };
     let (mut sender, mut receiver) = job.session.connection.open().await?;
@@ -188,6 +193,7 @@ pub async fn run(mut job: SyncJob<'_>) -> Result<(SyncReport, ClockNews), AgentE
     };
     begin.schema.clear();
     job.heal(search, begin, &mut report).await?;
+    report.is_held_back = holds_changes && job.is_held_back().await?;
     job.resolve(contests).await?.into_iter().for_each(|notice| note(&mut report.notices, notice));
     report.bytes_sent = sender.bytes_sent();
     report.bytes_received = receiver.bytes_received();
@@ -303,7 +309,7 @@ impl SyncJob<'_> {
                 self.send(sender, &ToHub::Batch(batch)).await?;
                 under_way.push(UnderWay { sent, n, rows: collected.rows });
             }
-            if !collected.more {
+            if !collected.more || !self.may_write() {
                 break;
             }
             CollectTurn { collected, look, .. } = self.collect(report).await?;
@@ -338,11 +344,12 @@ impl SyncJob<'_> {
         let cached = self.database.catalog.clone();
         let (clock, mint, holder) = (self.session.clock(), self.mint.clone(), self.holder);
         let options = Arc::clone(&self.options);
+        let limits = if self.may_write() { TurnLimits::default() } else { held_back::NOTHING };
         let found = turn(self.driver, self.patience, move |sql| {
             let mut mint = mint.lock().unwrap_or_else(PoisonError::into_inner);
             let claim = Claim { holder, now_ms: wall_now_ms() };
             let setting = Setting { clock, claim, options: &options };
-            collect_turn(sql, cached.clone(), setting, TurnLimits::default(), &mut mint)
+            collect_turn(sql, cached.clone(), setting, limits, &mut mint)
         });
         let mut found = found.await?;
         found.notices.drain(..).for_each(|notice| note(&mut report.notices, notice));

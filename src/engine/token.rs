@@ -1,30 +1,63 @@
-//! Tokens: what says which tenant an agent belongs to (invariant I16).
+//! Tokens: what says which tenant an agent belongs to, and what it may do there (invariant I16).
 //!
-//! A JWT signed with HS256 over a secret that the hub shares with whoever issues tokens:
+//! A JWT that whoever issues tokens has signed, and the hub verifies:
 //!
 //! ```json
-//! { "tenantId": "acme", "agentId": "eph-acme-1700000000000", "exp": 1700000900 }
+//! { "tenantId": "acme", "agentId": "eph-acme-1700000000000", "exp": 1700000900, "permissions": ["read"] }
 //! ```
 //!
-//! The algorithm is the hub's choice and never the token's: `alg` in a header is attacker's text.
+//! The algorithm is the hub's choice and never the token's: `alg` in a header is attacker's text. Each key
+//! ([`keys`]) has one algorithm, and verifies nothing that claims another.
+
+mod jwks;
+pub mod keys;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, Validation};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use thiserror::Error;
 
+use self::keys::{KeyError, KeySource, Keys};
 use crate::protocol::limits::MAX_ID_BYTES;
 
 /// The longest token that is looked at, in bytes.
 const MAX_TOKEN_BYTES: usize = 8 << 10;
 
-/// An `exp` or `nbf` above this is in milliseconds, below in seconds: as seconds it is the year 5138, as
-/// milliseconds 1973.
+/// A time above this is in milliseconds, below in seconds: as seconds it is the year 5138, as milliseconds 1973.
 const MILLISECONDS_ABOVE: f64 = 1e11;
 
-/// How far the issuer's clock may be ahead of the hub's, in ms, before `nbf` makes a token invalid.
-const NOT_BEFORE_LEEWAY_MS: i64 = 60_000;
+/// What tokens are signed with unless the operator says otherwise.
+const DEFAULT_ALGORITHM: &str = "HS256";
+
+/// How far the issuer's clock may be ahead of the hub's unless the operator says otherwise, in ms.
+const DEFAULT_LEEWAY_MS: i64 = 60_000;
+
+/// Which tokens a hub takes.
+#[derive(Clone, Debug)]
+pub struct TokenOptions {
+    /// What their signatures are verified with.
+    pub keys: KeySource,
+    /// The algorithm's name, as in `alg`: where the key leaves a choice, and to insist on one.
+    pub algorithm: Option<String>,
+    /// What `iss` must be, if anything.
+    pub issuer: Option<String>,
+    /// What `aud` must be, or have among others, if anything.
+    pub audience: Option<String>,
+    /// How long before its `nbf` and `iat`, and after its `exp`, a token is taken, in ms. Without it, 60,000
+    /// before and 0 after.
+    pub leeway_ms: Option<i64>,
+}
+
+impl TokenOptions {
+    /// Tokens that are signed by one of these keys, and nothing more asked.
+    pub fn of(keys: KeySource) -> Self {
+        Self { keys, algorithm: None, issuer: None, audience: None, leeway_ms: None }
+    }
+}
 
 /// What a verified token says. Only [`TokenVerifier::verify`] makes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,8 +66,12 @@ pub struct Claims {
     pub tenant_id: String,
     /// The agent's name, for people.
     pub agent_id: String,
-    /// When the token ends, in ms since the epoch.
+    /// When the token ends, in ms since the epoch, the leeway included.
     pub expires_at_ms: i64,
+    /// The token's own name (`jti`), by which it can be revoked.
+    pub token_id: Option<String>,
+    /// Whether the agent may change its tenant's rows.
+    pub may_write: bool,
 }
 
 /// A token that lets nobody in. No message repeats any part of the token.
@@ -47,20 +84,32 @@ pub enum TokenError {
     #[error("the token is longer than {MAX_TOKEN_BYTES} bytes")]
     TooLong,
     /// Not a JWT at all, or one that is not signed (`alg: none`), or that demands extensions.
-    #[error("the token is no JWT that is signed with HS256")]
+    #[error("the token is no JWT that is signed")]
     Malformed,
+    /// Signed by a key that the hub does not have (`kid`): issue it with a present one, or give the hub the key.
+    #[error("the token does not name a key that this hub has (kid): its key set is older, or the token is")]
+    UnknownKey,
     /// Signed some other way.
-    #[error("the token is not signed with HS256, the only algorithm accepted")]
+    #[error("the token is not signed with the algorithm that this hub's key is for")]
     Algorithm,
-    /// Signed with another secret, or altered.
-    #[error("the token's signature is wrong: it was signed with another secret than this hub's, or altered")]
+    /// Signed with another key, or altered.
+    #[error("the token's signature is wrong: it was signed with another key than this hub's, or altered")]
     Signature,
     /// Its time is over: issue a new one.
     #[error("the token has expired: issue a new one, and compare the clocks of issuer and hub")]
     Expired,
     /// Its time has not come: compare the clocks.
-    #[error("the token is not valid yet (nbf): compare the clocks of issuer and hub")]
+    #[error("the token is not valid yet (nbf, iat): compare the clocks of issuer and hub")]
     NotYetValid,
+    /// Issued by somebody else than the hub trusts.
+    #[error("the token is not of the issuer that this hub accepts (iss)")]
+    Issuer,
+    /// Issued for something else than this hub.
+    #[error("the token was not issued for this hub (aud)")]
+    Audience,
+    /// It gives no right to read, without which there is no sync.
+    #[error("the token's `permissions` do not include \"read\", which every sync needs")]
+    MayNotRead,
     /// A claim that is required is absent, or not what it has to be.
     #[error(
         "the token's claim `{0}` is missing or malformed: tenantId and agentId are non-empty texts, exp a number"
@@ -68,23 +117,10 @@ pub enum TokenError {
     Claim(&'static str),
 }
 
-/// A secret that anybody could guess.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("the secret for tokens (jwtSecret) is empty: anybody could sign a token")]
-pub struct EmptySecret;
-
-/// Verifies tokens against one secret.
-#[derive(Clone)]
+/// Verifies tokens. Its keys can be loaded anew at any time.
 pub struct TokenVerifier {
-    key: DecodingKey,
-    validation: Validation,
-}
-
-/// Shows nothing of the secret.
-impl std::fmt::Debug for TokenVerifier {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TokenVerifier").finish_non_exhaustive()
-    }
+    options: TokenOptions,
+    keys: RwLock<Arc<Keys>>,
 }
 
 /// The claims as they come, so that each can be refused by name.
@@ -92,6 +128,11 @@ impl std::fmt::Debug for TokenVerifier {
 struct RawClaims {
     exp: Option<Value>,
     nbf: Option<Value>,
+    iat: Option<Value>,
+    iss: Option<Value>,
+    aud: Option<Value>,
+    jti: Option<Value>,
+    permissions: Option<Value>,
     #[serde(rename = "tenantId")]
     tenant_id: Option<Value>,
     #[serde(rename = "agentId")]
@@ -99,23 +140,21 @@ struct RawClaims {
 }
 
 impl TokenVerifier {
-    /// A verifier for tokens signed with `secret`.
-    pub fn new(secret: &str) -> Result<Self, EmptySecret> {
-        if secret.is_empty() {
-            return Err(EmptySecret);
-        }
-        let mut validation = Validation::new(Algorithm::HS256);
-        // The library checks the signature. Times are checked here, because it would read the wall clock
-        // (I3), and knows seconds only; `aud` is for the issuer's other uses of the token.
-        validation.required_spec_claims.clear();
-        validation.validate_exp = false;
-        validation.validate_nbf = false;
-        validation.validate_aud = false;
-        Ok(Self { key: DecodingKey::from_secret(secret.as_bytes()), validation })
+    /// Loads the keys.
+    pub fn new(options: TokenOptions) -> Result<Self, KeyError> {
+        let keys = RwLock::new(Arc::new(Keys::load(&options)?));
+        Ok(Self { options, keys })
     }
 
-    /// Verifies a token at `now_ms` (ms since the epoch, by the hub's clock). Nothing of the token counts
-    /// before its signature is verified.
+    /// Loads the keys anew. After an error those from before are good still.
+    pub fn reload(&self) -> Result<(), KeyError> {
+        let keys = Arc::new(Keys::load(&self.options)?);
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        Ok(())
+    }
+
+    /// Verifies a token at `now_ms` (ms since the epoch, by the hub's clock). Nothing of the token but the
+    /// name of its key counts before its signature is verified.
     pub fn verify(&self, token: &str, now_ms: i64) -> Result<Claims, TokenError> {
         if token.is_empty() {
             return Err(TokenError::Missing);
@@ -123,47 +162,136 @@ impl TokenVerifier {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::TooLong);
         }
-        let decoded = jsonwebtoken::decode::<RawClaims>(token, &self.key, &self.validation);
-        let decoded = decoded.map_err(|error| explain(error.kind()))?;
-        if decoded.header.crit.is_some() {
+        let header = jsonwebtoken::decode_header(token).map_err(|error| explain(error.kind()))?;
+        if header.crit.is_some() {
             // Extensions that whoever does not know them must not ignore (RFC 7515, 4.1.11).
             return Err(TokenError::Malformed);
         }
-        let claims = decoded.claims;
-        let expires_at_ms = time_ms(claims.exp.as_ref()).ok_or(TokenError::Claim("exp"))?;
+        let keys = Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner));
+        let key = keys.find(header.kid.as_deref()).ok_or(TokenError::UnknownKey)?;
+        let decoded =
+            jsonwebtoken::decode::<RawClaims>(token, &key.verifying, &signature_only(key.algorithm));
+        let claims = decoded.map_err(|error| explain(error.kind()))?.claims;
+        self.check(claims, now_ms)
+    }
+
+    /// What the claims of a token say whose signature is good.
+    fn check(&self, claims: RawClaims, now_ms: i64) -> Result<Claims, TokenError> {
+        let before_ms = self.options.leeway_ms.unwrap_or(DEFAULT_LEEWAY_MS);
+        let after_ms = self.options.leeway_ms.unwrap_or(0);
+        let exp_ms = time_ms(claims.exp.as_ref()).ok_or(TokenError::Claim("exp"))?;
+        let expires_at_ms = exp_ms.saturating_add(after_ms);
         if expires_at_ms <= now_ms {
             return Err(TokenError::Expired);
         }
-        if claims.nbf.is_some() {
-            let not_before_ms = time_ms(claims.nbf.as_ref()).ok_or(TokenError::Claim("nbf"))?;
-            if not_before_ms > now_ms.saturating_add(NOT_BEFORE_LEEWAY_MS) {
+        for (name, claim) in [("nbf", &claims.nbf), ("iat", &claims.iat)] {
+            let Some(claim) = claim else { continue };
+            let from_ms = time_ms(Some(claim)).ok_or(TokenError::Claim(name))?;
+            if from_ms > now_ms.saturating_add(before_ms) {
                 return Err(TokenError::NotYetValid);
             }
         }
+        if let Some(issuer) = &self.options.issuer
+            && claims.iss.as_ref().and_then(Value::as_str) != Some(issuer)
+        {
+            return Err(TokenError::Issuer);
+        }
+        if let Some(audience) = &self.options.audience
+            && !names(claims.aud.as_ref(), audience)
+        {
+            return Err(TokenError::Audience);
+        }
+        let (may_read, may_write) = match &claims.permissions {
+            None => (true, true),
+            Some(Value::Array(all)) => (all.contains(&json!("read")), all.contains(&json!("write"))),
+            Some(_) => return Err(TokenError::Claim("permissions")),
+        };
+        if !may_read {
+            return Err(TokenError::MayNotRead);
+        }
+        let token_id = match claims.jti {
+            None => None,
+            jti => Some(id(jti).ok_or(TokenError::Claim("jti"))?),
+        };
         Ok(Claims {
             tenant_id: id(claims.tenant_id).ok_or(TokenError::Claim("tenantId"))?,
             agent_id: id(claims.agent_id).ok_or(TokenError::Claim("agentId"))?,
             expires_at_ms,
+            token_id,
+            may_write,
         })
     }
 }
 
-/// Signs a token, as an ephemeral hub does for its agents. `exp` is written in whole seconds, rounded down.
+/// The library checks signatures. Claims are checked here, because it would read the wall clock (I3), and knows
+/// seconds only.
+fn signature_only(algorithm: Algorithm) -> Validation {
+    let mut validation = Validation::new(algorithm);
+    validation.required_spec_claims.clear();
+    validation.validate_exp = false;
+    validation.validate_nbf = false;
+    validation.validate_aud = false;
+    validation
+}
+
+/// What an issued token says besides whose it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// What the agent may do: `read`, `write`; both unless given.
+    pub permissions: Option<Vec<String>>,
+    /// The token's own name (`jti`), by which it can be revoked.
+    pub token_id: Option<String>,
+}
+
+impl TokenOptions {
+    /// Signs a token that they would take, as an ephemeral hub does for its agents. `exp` is written in whole
+    /// seconds, rounded down.
+    pub fn issue(
+        &self,
+        tenant_id: &str,
+        agent_id: &str,
+        expires_at_ms: i64,
+        grant: &Grant,
+    ) -> Result<String, IssueError> {
+        let KeySource::Secret(secret) = &self.keys else { return Err(IssueError::NoSecret) };
+        let exp = expires_at_ms.div_euclid(1000);
+        let claims = json!({
+            "tenantId": tenant_id, "agentId": agent_id, "exp": exp, "iss": self.issuer, "aud": self.audience,
+            "jti": grant.token_id, "permissions": grant.permissions,
+        });
+        let given = |(_, claim): &(&String, &Value)| !claim.is_null();
+        let claims: BTreeMap<&String, &Value> =
+            claims.as_object().into_iter().flatten().filter(given).collect();
+        let algorithm = keys::algorithm_of(self.algorithm.as_deref().unwrap_or(DEFAULT_ALGORITHM))?;
+        let key = EncodingKey::from_secret(secret.as_bytes());
+        Ok(jsonwebtoken::encode(&Header::new(algorithm), &claims, &key)?)
+    }
+}
+
+/// Signs a token with HS256 that says no more than it has to.
 pub fn issue(
     secret: &str,
     tenant_id: &str,
     agent_id: &str,
     expires_at_ms: i64,
 ) -> Result<String, IssueError> {
-    let claims = json!({ "tenantId": tenant_id, "agentId": agent_id, "exp": expires_at_ms.div_euclid(1000) });
-    let key = EncodingKey::from_secret(secret.as_bytes());
-    Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)?)
+    let options = TokenOptions::of(KeySource::Secret(secret.to_owned()));
+    options.issue(tenant_id, agent_id, expires_at_ms, &Grant::default())
 }
 
-/// A token that could not be signed; a fault of this library.
+/// A token that could not be signed.
 #[derive(Debug, Error)]
-#[error("cannot sign a token: {0}")]
-pub struct IssueError(#[from] jsonwebtoken::errors::Error);
+pub enum IssueError {
+    /// The hub verifies with public keys: whoever has the private one signs.
+    #[error("this hub has no secret to sign tokens with: pass a token that was signed for the agent")]
+    NoSecret,
+    /// The options name no algorithm that there is.
+    #[error(transparent)]
+    Options(#[from] KeyError),
+    /// A fault of this library.
+    #[error("cannot sign a token: {0}")]
+    Signing(#[from] jsonwebtoken::errors::Error),
+}
 
 fn explain(kind: &ErrorKind) -> TokenError {
     match kind {
@@ -182,6 +310,15 @@ fn time_ms(claim: Option<&Value>) -> Option<i64> {
     Some(ms)
 }
 
+/// Whether a claim is this text, or a list with it.
+fn names(claim: Option<&Value>, text: &str) -> bool {
+    match claim {
+        Some(Value::String(one)) => one == text,
+        Some(Value::Array(several)) => several.iter().any(|one| one.as_str() == Some(text)),
+        _ => false,
+    }
+}
+
 fn id(claim: Option<Value>) -> Option<String> {
     match claim? {
         Value::String(id) if !id.is_empty() && id.len() <= MAX_ID_BYTES => Some(id),
@@ -190,161 +327,4 @@ fn id(claim: Option<Value>) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const SECRET: &str = "a secret";
-    const NOW_MS: i64 = 1_700_000_000_000;
-
-    fn sign(header: &Header, claims: &Value, secret: &str) -> String {
-        jsonwebtoken::encode(header, claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
-    }
-
-    fn token(claims: &Value) -> String {
-        sign(&Header::new(Algorithm::HS256), claims, SECRET)
-    }
-
-    fn verify(token: &str) -> Result<Claims, TokenError> {
-        TokenVerifier::new(SECRET).unwrap().verify(token, NOW_MS)
-    }
-
-    fn claims_with(name: &str, value: Value) -> Value {
-        let mut claims = json!({ "tenantId": "acme", "agentId": "a1", "exp": NOW_MS / 1000 + 60 });
-        claims[name] = value;
-        claims
-    }
-
-    #[test]
-    fn an_issued_token_is_valid_until_it_expires() {
-        let token = issue(SECRET, "acme", "a1", NOW_MS + 60_999).unwrap();
-        let claims = verify(&token).unwrap();
-        assert_eq!((claims.tenant_id.as_str(), claims.agent_id.as_str()), ("acme", "a1"));
-        assert_eq!(claims.expires_at_ms, NOW_MS + 60_000);
-        let verifier = TokenVerifier::new(SECRET).unwrap();
-        assert!(verifier.verify(&token, NOW_MS + 59_999).is_ok());
-        assert_eq!(verifier.verify(&token, NOW_MS + 60_000), Err(TokenError::Expired));
-    }
-
-    #[test]
-    fn the_end_may_be_given_in_seconds_or_milliseconds_whole_or_not() {
-        let seconds = NOW_MS / 1000;
-        for (exp, expected) in [
-            (json!(seconds + 1), Ok(NOW_MS + 1000)),
-            (json!(NOW_MS + 1000), Ok(NOW_MS + 1000)),
-            (json!(1_700_000_000.5), Ok(NOW_MS + 500)),
-            (json!(1_700_000_000_500.5), Ok(NOW_MS + 500)),
-            (json!(99_999_999_999_i64), Ok(99_999_999_999_000)),
-            (json!(u64::MAX), Ok(i64::MAX)),
-            (json!(seconds), Err(TokenError::Expired)),
-            (json!(NOW_MS), Err(TokenError::Expired)),
-            (json!(0), Err(TokenError::Expired)),
-            (json!(-1e300), Err(TokenError::Expired)),
-            (json!("1900000000"), Err(TokenError::Claim("exp"))),
-            (json!(null), Err(TokenError::Claim("exp"))),
-            (json!(true), Err(TokenError::Claim("exp"))),
-        ] {
-            let claims = verify(&token(&claims_with("exp", exp.clone())));
-            assert_eq!(claims.map(|claims| claims.expires_at_ms), expected, "{exp}");
-        }
-        let without = json!({ "tenantId": "acme", "agentId": "a1" });
-        assert_eq!(verify(&token(&without)), Err(TokenError::Claim("exp")));
-    }
-
-    #[test]
-    fn a_token_from_the_future_is_refused_unless_the_clocks_are_merely_skewed() {
-        let soon = claims_with("nbf", json!(NOW_MS / 1000 + 59));
-        assert!(verify(&token(&soon)).is_ok());
-        let later = claims_with("nbf", json!(NOW_MS / 1000 + 61));
-        assert_eq!(verify(&token(&later)), Err(TokenError::NotYetValid));
-        assert_eq!(verify(&token(&claims_with("nbf", json!("now")))), Err(TokenError::Claim("nbf")));
-    }
-
-    #[test]
-    fn both_ids_are_required() {
-        for name in ["tenantId", "agentId"] {
-            for value in [json!(null), json!(""), json!(7), json!("x".repeat(MAX_ID_BYTES + 1))] {
-                let error = verify(&token(&claims_with(name, value))).unwrap_err();
-                assert_eq!(error, TokenError::Claim(name));
-            }
-        }
-    }
-
-    #[test]
-    fn further_claims_do_not_matter() {
-        for (name, value) in [("aud", json!("someone")), ("iss", json!(["x"])), ("sub", json!("a1"))] {
-            assert!(verify(&token(&claims_with(name, value))).is_ok(), "{name}");
-        }
-    }
-
-    #[test]
-    fn the_token_does_not_choose_its_algorithm() {
-        let valid = token(&claims_with("x", json!(1)));
-        let (_, rest) = valid.split_once('.').unwrap();
-        let (payload, signature) = rest.split_once('.').unwrap();
-        // {"alg":"none"}, {"alg":"None","typ":"JWT"}, {"typ":"JWT"}
-        for header in ["eyJhbGciOiJub25lIn0", "eyJhbGciOiJOb25lIiwidHlwIjoiSldUIn0", "eyJ0eXAiOiJKV1QifQ"] {
-            for signature in ["", signature] {
-                assert_eq!(verify(&format!("{header}.{payload}.{signature}")), Err(TokenError::Malformed));
-            }
-        }
-        // {"alg":"RS256"}: the secret must not be taken for a public key.
-        let forged = format!("eyJhbGciOiJSUzI1NiJ9.{payload}.{signature}");
-        assert_eq!(verify(&forged), Err(TokenError::Algorithm));
-        let stronger = sign(&Header::new(Algorithm::HS512), &claims_with("x", json!(1)), SECRET);
-        assert_eq!(verify(&stronger), Err(TokenError::Algorithm));
-    }
-
-    #[test]
-    fn a_token_that_demands_extensions_is_refused() {
-        let header = Header { crit: Some(vec!["b64".into()]), ..Header::new(Algorithm::HS256) };
-        let token = sign(&header, &claims_with("x", json!(1)), SECRET);
-        assert_eq!(verify(&token), Err(TokenError::Malformed));
-    }
-
-    #[test]
-    fn another_secret_or_an_altered_payload_is_refused() {
-        let claims = claims_with("x", json!(1));
-        let foreign = sign(&Header::new(Algorithm::HS256), &claims, "another secret");
-        assert_eq!(verify(&foreign), Err(TokenError::Signature));
-        let (mine, other) = (token(&claims), token(&claims_with("tenantId", json!("other"))));
-        let parts = |token: &str| token.split('.').map(str::to_owned).collect::<Vec<_>>();
-        let (mine, other) = (parts(&mine), parts(&other));
-        assert_eq!(verify(&format!("{}.{}.{}", mine[0], other[1], mine[2])), Err(TokenError::Signature));
-    }
-
-    #[test]
-    fn an_expired_token_with_a_bad_signature_tells_nothing_of_its_claims() {
-        let expired = sign(&Header::new(Algorithm::HS256), &claims_with("exp", json!(1)), "another secret");
-        assert_eq!(verify(&expired), Err(TokenError::Signature));
-    }
-
-    #[test]
-    fn garbage_and_huge_tokens_are_refused() {
-        assert_eq!(verify(""), Err(TokenError::Missing));
-        for garbage in ["x", ".", "..", "...", "a.b.c", "eyJhbGciOiJIUzI1NiJ9..", "\u{0}", "🦀.🦀.🦀"] {
-            assert!(
-                matches!(verify(garbage), Err(TokenError::Malformed | TokenError::Signature)),
-                "{garbage}"
-            );
-        }
-        assert_eq!(verify(&"a".repeat(MAX_TOKEN_BYTES + 1)), Err(TokenError::TooLong));
-        let huge = token(&claims_with("x", json!("x".repeat(MAX_TOKEN_BYTES))));
-        assert_eq!(verify(&huge), Err(TokenError::TooLong));
-    }
-
-    #[test]
-    fn an_empty_secret_is_no_secret() {
-        assert_eq!(TokenVerifier::new("").err(), Some(EmptySecret));
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_makes_it_panic_or_pass(text in any::<String>(), header in "[A-Za-z0-9_-]{0,40}") {
-            prop_assert!(verify(&text).is_err());
-            let in_three_parts = format!("{header}.{text}.{header}");
-            prop_assert!(verify(&in_three_parts).is_err());
-        }
-    }
-}
+mod tests;

@@ -4,6 +4,8 @@
 //! makes them durable, and only then are they answered (I13), followed by the group's reads. While a commit
 //! is under way the next group gathers, so that the more agents push, the more of them share an fsync.
 
+mod operator;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +14,7 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
+use self::operator::RevocationJob;
 use super::clock::wall_now_ms;
 use super::hub_time::{HubTime, KEEP_TIME_MS};
 use crate::model::ReplicaId;
@@ -93,6 +96,8 @@ pub struct Job(Task);
 enum Task {
     /// What an agent asks.
     Asked(Arc<Caller>, Work),
+    /// What the operator asks.
+    Revocation(RevocationJob),
     /// What nobody asks; the answer says whether there is more to do now.
     Upkeep(UpkeepJob, oneshot::Sender<bool>),
 }
@@ -200,7 +205,7 @@ impl Writer {
     pub async fn welcome(&self, caller: &Arc<Caller>) -> Answer<Greeting> {
         let (job, answer) = Job::welcome(caller);
         self.submit(job).await;
-        answer.await.unwrap_or_else(|_| Err(StoreError::Failed("it is closed".to_owned())))
+        answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
     /// Remembers an agent's clock entry at the end of its session.
@@ -232,23 +237,39 @@ impl Writer {
     }
 }
 
+fn closed() -> StoreError {
+    StoreError::Failed("it is closed".to_owned())
+}
+
 /// The thread: one group after the other until nobody can ask any more.
 fn run(mut store: Box<dyn HubStore>, mut waiting: mpsc::Receiver<Job>, counts: &StoreCounts) {
     let mut group = Vec::with_capacity(MAX_GROUP);
     let (began, mut time) = (Instant::now(), HubTime::new(store.kept_time_ms()));
     while waiting.blocking_recv_many(&mut group, MAX_GROUP) > 0 {
-        run_group(store.as_mut(), &mut group, time.read(wall_now_ms(), began.elapsed()));
-        counts.set(store.stats());
+        let now_ms = time.read(wall_now_ms(), began.elapsed());
+        run_and_count(store.as_mut(), &mut group, now_ms, &mut |stats| counts.set(stats));
     }
 }
 
 /// Runs a group, and leaves it empty. `now_ms` is the hub's time, in ms since the epoch.
 pub fn run_group(store: &mut dyn HubStore, group: &mut Vec<Job>, now_ms: i64) {
+    run_and_count(store, group, now_ms, &mut |_| {});
+}
+
+/// As [`run_group`]; `count` is told how much there is before anybody gets an answer.
+fn run_and_count(
+    store: &mut dyn HubStore,
+    group: &mut Vec<Job>,
+    now_ms: i64,
+    count: &mut dyn FnMut(StoreStats),
+) {
     let mut reads = Vec::new();
+    let mut lists = Vec::new();
     let mut answers = Vec::new();
     // While no agent is there, nobody goes by it.
     let is_time_told = group.iter().any(|job| match &job.0 {
         Task::Asked(..) => true,
+        Task::Revocation(_) => false,
         Task::Upkeep(job, _) => !job.connected.is_empty(),
     });
     for Job(task) in group.drain(..) {
@@ -256,6 +277,10 @@ pub fn run_group(store: &mut dyn HubStore, group: &mut Vec<Job>, now_ms: i64) {
             Task::Asked(caller, Work::Write(write)) => answers.push(run_write(store, &caller, write, now_ms)),
             Task::Asked(caller, Work::Read(read)) => reads.push((caller, read)),
             Task::Upkeep(job, reply) => answers.push(run_upkeep(store, &job, reply, now_ms)),
+            Task::Revocation(job) => match job.run(store) {
+                Ok(answer) => answers.push(answer),
+                Err(list) => lists.push(list),
+            },
         }
     }
     if is_time_told && now_ms.saturating_sub(store.kept_time_ms()) >= KEEP_TIME_MS {
@@ -265,8 +290,12 @@ pub fn run_group(store: &mut dyn HubStore, group: &mut Vec<Job>, now_ms: i64) {
     if let Err(error) = &committed {
         tracing::error!(%error, "a group of {} writes was not committed", answers.len());
     }
+    count(store.stats());
     for answer in answers {
         answer.send(&committed);
+    }
+    for list in lists {
+        list.read(store);
     }
     for (caller, read) in reads {
         run_read(store, &caller, read, now_ms);
@@ -285,6 +314,8 @@ enum Uncommitted {
     /// Nobody is left to be told of a failure.
     Done(oneshot::Sender<()>),
     Upkeep(oneshot::Sender<bool>, bool),
+    Revoked(oneshot::Sender<Answer<()>>, Answer<()>),
+    Reinstated(oneshot::Sender<Answer<bool>>, Answer<bool>),
 }
 
 impl Uncommitted {
@@ -305,6 +336,12 @@ impl Uncommitted {
             }
             Self::Done(asker) => {
                 let _ = asker.send(());
+            }
+            Self::Revoked(asker, answer) => {
+                let _ = asker.send(answer.and(committed.clone()));
+            }
+            Self::Reinstated(asker, answer) => {
+                let _ = asker.send(answer.and_then(|was| committed.clone().map(|()| was)));
             }
             Self::Upkeep(asker, more) => {
                 let _ = asker.send(more && committed.is_ok());

@@ -2,6 +2,7 @@
 
 use crate::engine::agent_error::{AgentError, ErrorCode};
 use crate::engine::hub::HubStartError;
+use crate::engine::revocations::RevokeError;
 
 /// A failure on its way to a rejected promise: the code that programs branch on, and the message that people
 /// read.
@@ -39,10 +40,23 @@ impl From<AgentError> for CodedError {
 impl From<HubStartError> for CodedError {
     fn from(error: HubStartError) -> Self {
         let code = match error {
-            HubStartError::Address { .. } | HubStartError::Secret(_) => code(ErrorCode::Config),
-            HubStartError::Store(_) | HubStartError::Bind(_) | HubStartError::System(_) => {
-                "ERR_FEDERATION_HUB_START"
+            HubStartError::Address { .. } | HubStartError::Keys(_) | HubStartError::NoClientCa => {
+                code(ErrorCode::Config)
             }
+            HubStartError::Store(_)
+            | HubStartError::Read(_)
+            | HubStartError::Bind(_)
+            | HubStartError::System(_) => "ERR_FEDERATION_HUB_START",
+        };
+        Self { code, message: error.to_string() }
+    }
+}
+
+impl From<RevokeError> for CodedError {
+    fn from(error: RevokeError) -> Self {
+        let code = match error {
+            RevokeError::NotRunning => "ERR_FEDERATION_NOT_RUNNING",
+            RevokeError::NotStored(_) | RevokeError::Store(_) => code(ErrorCode::Busy),
         };
         Self { code, message: error.to_string() }
     }
@@ -64,6 +78,7 @@ fn code(code: ErrorCode) -> &'static str {
         ErrorCode::Unreachable => "ERR_FEDERATION_UNREACHABLE",
         ErrorCode::Tls => "ERR_FEDERATION_TLS",
         ErrorCode::Unauthenticated => "ERR_FEDERATION_UNAUTHENTICATED",
+        ErrorCode::Forbidden => "ERR_FEDERATION_FORBIDDEN",
         ErrorCode::Timeout => "ERR_FEDERATION_TIMEOUT",
         ErrorCode::Database => "ERR_FEDERATION_DATABASE",
         ErrorCode::Protocol => "ERR_FEDERATION_PROTOCOL",

@@ -14,9 +14,11 @@ use super::error::CodedError;
 use super::js_driver::{HandleInfo, JsDriver};
 use super::js_resolver::JsResolver;
 use super::js_thread::{self, JsThread};
+use super::js_tokens::{JsTokens, OpenQuestions};
 use super::migration;
 use super::options::{FederationHubConfig, agent_options};
 use crate::engine::agent::{Agent, SyncTicket};
+use crate::engine::token_source::TokenSource;
 use crate::engine::{runtime, sync, upkeep};
 use crate::storage::sqlite_driver::SqliteDriver;
 
@@ -70,6 +72,8 @@ pub struct SyncStats {
 #[napi]
 pub struct FederationHub {
     agent: Result<Agent, CodedError>,
+    /// Those for tokens, if a function gives them.
+    questions: Option<Arc<OpenQuestions>>,
 }
 
 #[napi]
@@ -77,16 +81,35 @@ impl FederationHub {
     /// Remembers the configuration; reads no file and opens no socket. What is wrong with it, `connect()` tells.
     #[napi(constructor, ts_args_type = "config: FederationHubConfig")]
     pub fn new(config: FederationHubConfig<'_>, choice: String) -> Self {
+        let questions = config.token.is_empty().then(Arc::default);
         let options = sync_options(&choice.into_bytes()).and_then(|sync| agent_options(config, sync));
-        Self { agent: options.map(Agent::new) }
+        Self { agent: options.map(Agent::new), questions }
     }
 
     /// Connects to the hub: QUIC, TLS 1.3, the token. Certificate paths that the configuration does not give
     /// are taken from the environment now.
-    #[napi(ts_return_type = "Promise<void>")]
-    pub fn connect<'env>(&self, env: &'env Env) -> napi::Result<PromiseRaw<'env, ()>> {
-        let agent = self.agent.clone();
-        js_thread::promise(env, &[], |_| async move { Ok(agent?.connect().await?) })
+    #[napi(ts_args_type = "", ts_return_type = "Promise<void>")]
+    pub fn connect<'env>(&self, env: &'env Env, tokens: Object<'_>) -> napi::Result<PromiseRaw<'env, ()>> {
+        let (agent, questions) = (self.agent.clone(), self.questions.clone());
+        js_thread::promise(env, &[&tokens], |thread| async move {
+            Ok(agent?.connect_with(token_source(&thread, 0, questions)).await?)
+        })
+    }
+
+    /// Answers a question for a token.
+    #[napi(skip_typescript)]
+    pub fn give_token(&self, question: u32, token: String) {
+        if let Some(questions) = &self.questions {
+            questions.answer(question, Ok(token));
+        }
+    }
+
+    /// Says why there is no token.
+    #[napi(skip_typescript)]
+    pub fn refuse_token(&self, question: u32, why: String) {
+        if let Some(questions) = &self.questions {
+            questions.answer(question, Err(why));
+        }
     }
 
     /// Exchanges changes with the hub: pulls, merges, pushes, in one round trip. The first sync of a database
@@ -103,7 +126,9 @@ impl FederationHub {
         database: Either<Object<'_>, String>,
         statements: Object<'_>,
         resolver: Object<'_>,
+        tokens: Object<'_>,
     ) -> napi::Result<PromiseRaw<'env, SyncReport>> {
+        let questions = self.questions.clone();
         let begun = self.agent.clone().and_then(|agent| {
             let ticket = agent.begin_sync()?;
             Ok((agent, ticket))
@@ -111,8 +136,9 @@ impl FederationHub {
         let handle = match database {
             Either::A(handle) => handle,
             Either::B(path) => {
-                return js_thread::promise(env, &[&resolver], |thread| async move {
+                return js_thread::promise(env, &[&resolver, &tokens], |thread| async move {
                     let (agent, ticket) = begun?;
+                    let ticket = ticket.authenticated_by(token_source(&thread, 1, questions));
                     let ticket = ticket.resolved_by(Arc::new(JsResolver::new(thread, 0)));
                     sync_file(&agent, ticket, Path::new(&path)).await
                 });
@@ -122,11 +148,12 @@ impl FederationHub {
         let is_warm = begun.as_ref().is_ok_and(|(agent, _)| agent.is_warm(database_id));
         let work = |thread: JsThread| async move {
             let (agent, ticket) = begun?;
+            let ticket = ticket.authenticated_by(token_source(&thread, 3, questions));
             let ticket = ticket.resolved_by(Arc::new(JsResolver::new(thread.clone(), 2)));
             let _turn = turn.lock().await;
             Ok(agent.sync(ticket, Arc::new(JsDriver::new(thread, database_id))).await?.into())
         };
-        let keep = [&handle, &statements, &resolver];
+        let keep = [&handle, &statements, &resolver, &tokens];
         if is_warm {
             js_thread::promise_begun_here(env, &keep, work)
         } else {
@@ -229,6 +256,16 @@ impl Drop for FederationHub {
             let _ = runtime::spawn(async move { agent.disconnect().await });
         }
     }
+}
+
+/// What to ask for tokens, if there is a function for them.
+fn token_source(
+    thread: &JsThread,
+    place: usize,
+    questions: Option<Arc<OpenQuestions>>,
+) -> Option<Arc<dyn TokenSource>> {
+    questions
+        .map(|questions| Arc::new(JsTokens::new(thread.clone(), place, questions)) as Arc<dyn TokenSource>)
 }
 
 /// Syncs a file that nothing in this process has open, and has it closed again before it returns.

@@ -10,13 +10,15 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use super::error::{CodedError, Thrown};
 use super::federation_hub::number;
+use super::hub_options::{AgentConfigOptions, FederationHubServerOptions, HubCredentials, hub_options};
 use super::js_thread;
-use super::options::{
-    AgentConfigOptions, FederationHubConfig, FederationHubServerOptions, HubCredentials, hub_options,
-};
+use super::options::FederationHubConfig;
+use super::revocation::{HubRevocation, RevocationTarget, revoked};
 use crate::engine::clock::wall_now_ms;
 use crate::engine::hub::{Hub, HubOptions};
-use crate::engine::token;
+use crate::engine::revocations::RevokeError;
+use crate::engine::token::keys::KeySource;
+use crate::engine::token::{Grant, TokenOptions};
 use crate::transport::Credentials;
 
 const DEFAULT_TOKEN_LIFE_MS: f64 = 86_400_000.0;
@@ -68,11 +70,12 @@ impl FederationHubServer {
     pub fn new(options: FederationHubServerOptions) -> Self {
         let options_credentials = options.credentials.clone();
         let options = hub_options(options);
-        let secret = options.as_ref().ok().map(|options| options.jwt_secret.clone());
         // The secret that tokens are verified with, which may have been given beside the credentials.
-        let credentials = options_credentials.map(|own| HubCredentials {
-            jwt_secret: secret.unwrap_or_else(|| own.jwt_secret.clone()),
-            ..own
+        let credentials = options_credentials.map(|own| match &options {
+            Ok(HubOptions { tokens: TokenOptions { keys: KeySource::Secret(secret), .. }, .. }) => {
+                HubCredentials { jwt_secret: secret.clone(), ..own }
+            }
+            _ => own,
         });
         Self { options, credentials, lifecycle: Arc::default(), running: Arc::default() }
     }
@@ -130,6 +133,42 @@ impl FederationHubServer {
         }
     }
 
+    /// Lets somebody in no more: a tenant, one of its agents, or whoever has a token. Sessions that are open end at
+    /// once. It is remembered in the hub's store until `reinstate()`, or until `expiresAt`.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn revoke<'env>(
+        &self,
+        env: &'env Env,
+        target: RevocationTarget,
+    ) -> napi::Result<PromiseRaw<'env, ()>> {
+        let hub = current(&self.running);
+        js_thread::promise(env, &[], |_| async move {
+            let (whom, until_ms) = revoked(target)?;
+            Ok(hub.ok_or(RevokeError::NotRunning)?.revoke(whom, until_ms).await?)
+        })
+    }
+
+    /// Takes a revocation back. Resolves to whether there was one.
+    #[napi(ts_return_type = "Promise<boolean>")]
+    pub fn reinstate<'env>(
+        &self,
+        env: &'env Env,
+        target: RevocationTarget,
+    ) -> napi::Result<PromiseRaw<'env, bool>> {
+        let hub = current(&self.running);
+        js_thread::promise(env, &[], |_| async move {
+            let (whom, _) = revoked(target)?;
+            Ok(hub.ok_or(RevokeError::NotRunning)?.reinstate(whom).await?)
+        })
+    }
+
+    /// The revocations that hold; none when the hub is not running.
+    #[napi]
+    pub fn revocations(&self) -> Vec<HubRevocation> {
+        let all = current(&self.running).map(|hub| hub.revocations());
+        all.into_iter().flatten().map(HubRevocation::from).collect()
+    }
+
     /// Stops listening, closes every connection and then the store. Does nothing when the hub is not running.
     #[napi(ts_return_type = "Promise<void>")]
     pub fn stop<'env>(&self, env: &'env Env) -> napi::Result<PromiseRaw<'env, ()>> {
@@ -153,7 +192,7 @@ impl FederationHubServer {
 
     /// Issues a certificate and a token for an agent: a complete `FederationHubConfig`, plain data that can be
     /// sent to another process. Only a hub that was made with `credentials` can, as `ephemeral()` ones are.
-    #[napi]
+    #[napi(ts_return_type = "FederationHubConfig & { token: string }")]
     pub fn agent_config(&self, options: AgentConfigOptions) -> Result<FederationHubConfig<'static>, Thrown> {
         let Some(own) = self.credentials.clone() else {
             return Err(CodedError::config(
@@ -161,12 +200,19 @@ impl FederationHubServer {
             )
             .into());
         };
-        let AgentConfigOptions { agent_id, tenant_id, expires_in_ms } = options;
+        let AgentConfigOptions { agent_id, tenant_id, expires_in_ms, permissions, token_id, token } = options;
         #[expect(clippy::cast_possible_truncation, reason = "a cast saturates: too far away is far away")]
         let life_ms = expires_in_ms.unwrap_or(DEFAULT_TOKEN_LIFE_MS) as i64;
         let expires_at_ms = wall_now_ms().saturating_add(life_ms);
-        let token = token::issue(&own.jwt_secret, &tenant_id, &agent_id, expires_at_ms)
-            .map_err(|error| CodedError::internal(error.to_string()))?;
+        let token = match token {
+            Some(token) => token,
+            None => self
+                .options
+                .clone()?
+                .tokens
+                .issue(&tenant_id, &agent_id, expires_at_ms, &Grant { permissions, token_id })
+                .map_err(|error| CodedError::config(error.to_string()))?,
+        };
         let ca_pem = own.ca_cert_pem.clone();
         let (cert_pem, key_pem) = Credentials::from(own)
             .issue_agent(&agent_id, &tenant_id)

@@ -1,5 +1,6 @@
-//! What callers pass, and what the engine takes.
+//! What an agent's callers pass, and what the engine takes.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use napi::bindgen_prelude::Unknown;
@@ -7,18 +8,14 @@ use napi_derive::napi;
 
 use super::error::CodedError;
 use crate::engine::agent::AgentOptions;
-use crate::engine::hub::{DEFAULT_AGENT_TTL_MS, HubOptions};
 use crate::storage::choice::SyncOptions;
-use crate::transport::{Credentials, HubTls, PemSource};
+use crate::transport::PemSource;
 
 const DEFAULT_CONNECT_TIMEOUT_MS: u64 = 5_000;
 const DEFAULT_REQUEST_TIMEOUT_MS: u64 = 30_000;
 
 /// The longest timeout: a day. More is a mistake in the unit.
 const MAX_TIMEOUT_MS: f64 = 86_400_000.0;
-
-/// The longest time that an agent may be silent: ten years.
-const MAX_AGENT_TTL_MS: f64 = 10.0 * 365.0 * 86_400_000.0;
 
 /// How an agent reaches its hub, and as whom.
 #[napi(object)]
@@ -31,7 +28,10 @@ pub struct FederationHubConfig<'a> {
     pub agent_id: String,
     /// The tenant whose rows the agent shares, which must be the `tenantId` claim of the token.
     pub tenant_id: String,
-    /// The JWT that the hub's operator issued for this agent. It is never logged.
+    /// The JWT that the hub's operator issued for this agent, or a function that gives one, which is called for each
+    /// connection: at `connect()`, and whenever a sync has to restore it, as after the token before has expired. It
+    /// has `connectTimeoutMs` to answer. No token is ever logged.
+    #[napi(ts_type = "string | (() => string | Promise<string>)")]
     pub token: String,
     /// Whether the agent shows a certificate of its own (mutual TLS). True unless given. The hub's certificate
     /// is verified in any case; there is no way to turn that off.
@@ -75,80 +75,6 @@ pub struct FederationHubConfig<'a> {
     pub logger: Option<Unknown<'a>>,
 }
 
-/// Where a hub listens, where it keeps its rows, and whom it lets in.
-#[napi(object, object_to_js = false)]
-pub struct FederationHubServerOptions {
-    /// The UDP address to listen on, `host:port`, such as `0.0.0.0:4433` or `[::]:4433`. With port 0 the system
-    /// chooses one, which `endpoint` tells.
-    pub listen: String,
-    /// The hub's SQLite file, created unless it exists; or `:memory:`, which forgets everything on `stop()`.
-    pub data_path: String,
-    /// The file with the hub's certificate, PEM.
-    pub cert_path: Option<String>,
-    /// The hub's certificate as PEM text, instead of `certPath`.
-    pub cert_pem: Option<String>,
-    /// The file with the hub's private key, PEM.
-    pub key_path: Option<String>,
-    /// The hub's private key as PEM text, instead of `keyPath`.
-    pub key_pem: Option<String>,
-    /// The file with the CA that signs agents' certificates, PEM. Without one, agents need no certificate, and
-    /// their token alone lets them in.
-    pub client_ca_path: Option<String>,
-    /// The CA that signs agents' certificates as PEM text, instead of `clientCaPath`.
-    pub client_ca_pem: Option<String>,
-    /// The secret that tokens are signed with (JWT, HS256).
-    pub jwt_secret: Option<String>,
-    /// How long an agent may be silent before the hub retires it, in ms; a week unless given. One that comes back
-    /// later loses nothing of its own, and gets a fresh snapshot. An agent that says goodbye with `disconnect()`
-    /// retires at once, and one whose token has expired when it is not connected.
-    pub agent_ttl: Option<f64>,
-    /// Credentials from `FederationHubServer.generateCredentials()`: they stand in for whichever of
-    /// certificate, key, CA and secret is not given, and let `agentConfig()` issue certificates and tokens.
-    pub credentials: Option<HubCredentials>,
-}
-
-/// All that a throwaway hub proves itself with, and issues certificates and tokens from. Plain texts: store
-/// them, and start the hub again with the same ones. Whoever has them can pose as any agent.
-#[napi(object)]
-#[derive(Clone)]
-pub struct HubCredentials {
-    /// The certificate of the CA that signs both sides' certificates, PEM.
-    pub ca_cert_pem: String,
-    /// The CA's private key, PEM.
-    pub ca_key_pem: String,
-    /// The hub's certificate, for `localhost`, `127.0.0.1` and `::1`, PEM.
-    pub hub_cert_pem: String,
-    /// The hub's private key, PEM.
-    pub hub_key_pem: String,
-    /// The secret that tokens are signed with.
-    pub jwt_secret: String,
-}
-
-impl From<Credentials> for HubCredentials {
-    fn from(credentials: Credentials) -> Self {
-        let Credentials { ca_cert_pem, ca_key_pem, hub_cert_pem, hub_key_pem, jwt_secret } = credentials;
-        Self { ca_cert_pem, ca_key_pem, hub_cert_pem, hub_key_pem, jwt_secret }
-    }
-}
-
-impl From<HubCredentials> for Credentials {
-    fn from(credentials: HubCredentials) -> Self {
-        let HubCredentials { ca_cert_pem, ca_key_pem, hub_cert_pem, hub_key_pem, jwt_secret } = credentials;
-        Self { ca_cert_pem, ca_key_pem, hub_cert_pem, hub_key_pem, jwt_secret }
-    }
-}
-
-/// For whom `agentConfig()` issues a certificate and a token.
-#[napi(object, object_to_js = false)]
-pub struct AgentConfigOptions {
-    /// The agent's name.
-    pub agent_id: String,
-    /// The tenant whose rows it shares.
-    pub tenant_id: String,
-    /// How long the token is valid, in milliseconds. A day unless given; negative makes one that has expired.
-    pub expires_in_ms: Option<f64>,
-}
-
 /// Reads an agent's configuration. The environment has been merged into the paths by then.
 pub fn agent_options(config: FederationHubConfig<'_>, sync: SyncOptions) -> Result<AgentOptions, CodedError> {
     Ok(AgentOptions {
@@ -174,60 +100,29 @@ pub fn agent_options(config: FederationHubConfig<'_>, sync: SyncOptions) -> Resu
     })
 }
 
-/// Reads a hub's options.
-pub fn hub_options(options: FederationHubServerOptions) -> Result<HubOptions, CodedError> {
-    let own = options.credentials;
-    let text =
-        |field: fn(&HubCredentials) -> &String| own.as_ref().map(|own| PemSource::Text(field(own).clone()));
-    let cert = pem_source(options.cert_pem, options.cert_path).or_else(|| text(|own| &own.hub_cert_pem));
-    let key = pem_source(options.key_pem, options.key_path).or_else(|| text(|own| &own.hub_key_pem));
-    let client_ca =
-        pem_source(options.client_ca_pem, options.client_ca_path).or_else(|| text(|own| &own.ca_cert_pem));
-    let jwt_secret = options.jwt_secret.or_else(|| own.as_ref().map(|own| own.jwt_secret.clone()));
-    Ok(HubOptions {
-        listen: options.listen,
-        data_path: options.data_path,
-        tls: HubTls {
-            cert: cert
-                .ok_or_else(|| CodedError::config("the hub has no certificate: pass certPath or certPem"))?,
-            key: key
-                .ok_or_else(|| CodedError::config("the hub has no private key: pass keyPath or keyPem"))?,
-            client_ca,
-        },
-        jwt_secret: jwt_secret
-            .ok_or_else(|| CodedError::config("the hub cannot verify tokens: pass jwtSecret"))?,
-        agent_ttl_ms: agent_ttl_ms(options.agent_ttl)?,
-    })
-}
-
-fn pem_source(text: Option<String>, path: Option<String>) -> Option<PemSource> {
+/// Where a certificate or a key comes from: its text, or else its file.
+pub fn pem_source(text: Option<String>, path: Option<String>) -> Option<PemSource> {
     text.map(PemSource::Text).or_else(|| path.map(|path| PemSource::Path(path.into())))
 }
 
-fn agent_ttl_ms(given: Option<f64>) -> Result<u64, CodedError> {
-    match given {
-        None => Ok(DEFAULT_AGENT_TTL_MS),
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "within 1 and the maximum"
-        )]
-        Some(given) if (1.0..=MAX_AGENT_TTL_MS).contains(&given) => Ok(given as u64),
-        Some(given) => Err(CodedError::config(format!(
-            "agentTtl is {given}: it must be a number of milliseconds between 1 and {MAX_AGENT_TTL_MS}"
-        ))),
-    }
+fn timeout_ms(name: &str, given: Option<f64>, default: u64) -> Result<u64, CodedError> {
+    given.map_or(Ok(default), |given| milliseconds(name, given, 1.0..=MAX_TIMEOUT_MS))
 }
 
-fn timeout_ms(name: &str, given: Option<f64>, default: u64) -> Result<u64, CodedError> {
-    match given {
-        None => Ok(default),
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within 1 and a day")]
-        Some(given) if (1.0..=MAX_TIMEOUT_MS).contains(&given) => Ok(given as u64),
-        Some(given) => Err(CodedError::config(format!(
-            "{name} is {given}: it must be a number of milliseconds between 1 and {MAX_TIMEOUT_MS}"
-        ))),
+/// A number of milliseconds within bounds.
+pub fn milliseconds(name: &str, given: f64, bounds: RangeInclusive<f64>) -> Result<u64, CodedError> {
+    if !bounds.contains(&given) {
+        let (least, most) = (bounds.start(), bounds.end());
+        return Err(CodedError::config(format!(
+            "{name} is {given}: it must be a number of milliseconds between {least} and {most}"
+        )));
     }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "bounded, and never negative"
+    )]
+    Ok(given as u64)
 }
 
 #[cfg(test)]

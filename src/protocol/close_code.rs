@@ -11,6 +11,12 @@ pub const CLOSED: u32 = 0;
 /// The agent is done, and waits for no answer: its replicas may be retired.
 pub const GOODBYE: u32 = 7;
 
+/// The token that the agent was let in with has expired: it may come back with a new one.
+pub const EXPIRED: u32 = 8;
+
+/// The tenant, the agent, or its token was revoked.
+pub const REVOKED: u32 = 9;
+
 impl Refusal {
     /// The code of a connection that is closed for this reason.
     pub fn close_code(self) -> u32 {
@@ -21,13 +27,21 @@ impl Refusal {
             Self::Clock => 4,
             Self::Store => 5,
             Self::Stopping => 6,
+            Self::Forbidden => 10,
         }
     }
 
     /// The reason behind a code, if this version knows it.
     pub fn from_close_code(code: u64) -> Option<Self> {
-        let all =
-            [Self::Unauthenticated, Self::Protocol, Self::Stale, Self::Clock, Self::Store, Self::Stopping];
+        let all = [
+            Self::Unauthenticated,
+            Self::Protocol,
+            Self::Stale,
+            Self::Clock,
+            Self::Store,
+            Self::Stopping,
+            Self::Forbidden,
+        ];
         all.into_iter().find(|reason| u64::from(reason.close_code()) == code)
     }
 }
@@ -38,9 +52,10 @@ mod tests {
 
     #[test]
     fn a_code_leads_back_to_its_reason() {
-        assert_eq!(Refusal::from_close_code(u64::from(CLOSED)), None);
-        assert_eq!(Refusal::from_close_code(u64::from(GOODBYE)), None);
-        for code in 1..=6 {
+        for code in [CLOSED, GOODBYE, EXPIRED, REVOKED] {
+            assert_eq!(Refusal::from_close_code(u64::from(code)), None);
+        }
+        for code in (1..=6).chain([10]) {
             assert_eq!(Refusal::from_close_code(code).map(Refusal::close_code), u32::try_from(code).ok());
         }
     }

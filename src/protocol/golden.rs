@@ -131,10 +131,11 @@ fn what_a_hub_says() {
         incarnation: ReplicaId([2; 16]),
         counter: 0,
         max_frame_bytes: 17 << 20,
+        may_write: true,
     };
     check(
         &ToAgent::Welcome(welcome),
-        "81a757656c636f6d6594cf0000018bcfe56800c4100202020202020202020202020202020200ce01100000",
+        "81a757656c636f6d6595cf0000018bcfe56800c4100202020202020202020202020202020200ce01100000c3",
     );
     check(
         &ToAgent::Attached(Attached {

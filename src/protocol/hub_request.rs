@@ -38,7 +38,7 @@ pub struct AttachRequest {
     pub cursor: Seq,
     /// Whether its id was minted just now, so that it may be unknown here.
     pub is_new: bool,
-    /// When the token that it was proved by expires, in ms since the epoch.
+    /// Until when the token that it was proved by keeps it from retiring, in ms since the epoch.
     pub token_until_ms: i64,
 }
 
@@ -51,6 +51,8 @@ pub struct RegisterRequest {
     pub epoch: u64,
     /// The tables.
     pub schema: Vec<TableSchema>,
+    /// Whether what is new in them becomes the tenant's; if not, only what contradicts it is noted.
+    pub may_define: bool,
 }
 
 /// A batch, decoded.

@@ -17,14 +17,14 @@ use super::check::{CheckRequest, Prints, Range};
 use super::frame;
 use super::hub_request::{AttachRequest, Caller, PullRequest, PushRequest, RegisterRequest, StoreRequest};
 use super::limits::{
-    MAX_BATCHES_IN_FLIGHT, MAX_BYTES_IN_FLIGHT, MAX_CHECK_RANGES, MAX_CHECK_ROWS, MAX_COLLISIONS,
-    MAX_COLUMNS, MAX_ID_BYTES, MAX_TABLES,
+    MAX_BATCHES_IN_FLIGHT, MAX_BYTES_IN_FLIGHT, MAX_CHECK_RANGES, MAX_CHECK_ROWS, MAX_COLUMNS, MAX_ID_BYTES,
+    MAX_TABLES,
 };
 use super::message::{
     Ack, Attach, Attached, Batch, BatchBody, Done, Hello, Refusal, Refused, Rows, SyncBegin, ToAgent, ToHub,
     Welcome,
 };
-use crate::model::{Op, ReplicaId, TableSchema};
+use crate::model::{ReplicaId, TableSchema};
 
 fn refused(reason: Refusal, message: impl Into<String>) -> Refused {
     Refused { reason, message: message.into() }
@@ -183,6 +183,7 @@ enum State {
 /// One stream of a connection whose agent was let in: an attach, or a sync.
 pub struct HubExchange {
     state: State,
+    may_write: bool,
     counter: u64,
     /// Tables are being declared: a batch that overtook their failure would have its rows rejected for good.
     is_registering: bool,
@@ -197,6 +198,7 @@ impl Default for HubExchange {
     fn default() -> Self {
         Self {
             state: State::Start,
+            may_write: true,
             counter: 0,
             is_registering: false,
             in_flight: VecDeque::new(),
@@ -207,6 +209,11 @@ impl Default for HubExchange {
 }
 
 impl HubExchange {
+    /// An exchange with an agent that may write, or may not.
+    pub fn new(may_write: bool) -> Self {
+        Self { may_write, ..Self::default() }
+    }
+
     /// What to do next; nothing while the exchange waits.
     pub fn poll(&mut self) -> Option<Output> {
         self.outputs.pop_front()
@@ -347,7 +354,8 @@ impl HubExchange {
         self.counter = counter;
         if !schema.is_empty() {
             self.is_registering = true;
-            self.ask(StoreRequest::Register(RegisterRequest { replica, epoch, schema }));
+            let may_define = self.may_write;
+            self.ask(StoreRequest::Register(RegisterRequest { replica, epoch, schema, may_define }));
         }
         self.state = State::Pushing(PullRequest { replica, epoch, cursor, resume, refresh });
         Ok(())
@@ -366,9 +374,12 @@ impl HubExchange {
     }
 
     fn batch(&mut self, origin: Origin, batch: &Batch) -> Result<(), Refused> {
+        if !self.may_write {
+            return Err(refused(Refusal::Forbidden, "the token permits no writing"));
+        }
         let body: BatchBody = frame::decode_payload(&batch.body)
             .map_err(|error| refused(Refusal::Protocol, format!("batch {}: {error}", batch.n)))?;
-        if batch.n == 0 || i64::try_from(batch.n).is_err() || !is_consistent(&body) {
+        if batch.n == 0 || i64::try_from(batch.n).is_err() || !body.is_consistent() {
             return Err(refused(
                 Refusal::Protocol,
                 format!(
@@ -390,22 +401,6 @@ impl HubExchange {
         self.ask(StoreRequest::Push(push));
         Ok(())
     }
-}
-
-/// Whether the headers hold every table and column that is named, and there are not too many collisions.
-fn is_consistent(body: &BatchBody) -> bool {
-    let is_named = |table: u16| body.tables.get(usize::from(table)).is_some();
-    if body.collisions.len() > MAX_COLLISIONS || !body.collisions.iter().all(|it| is_named(it.table)) {
-        return false;
-    }
-    body.rows.iter().all(|row| {
-        let Some(header) = body.tables.get(usize::from(row.table)) else { return false };
-        row.writes.iter().all(|write| match &write.op {
-            Op::Set(cells) => cells.iter().all(|(column, _)| usize::from(*column) < header.columns.len()),
-            Op::Adjust(cells) => cells.iter().all(|(column, _)| usize::from(*column) < header.columns.len()),
-            Op::Delete => true,
-        })
-    })
 }
 
 #[cfg(test)]

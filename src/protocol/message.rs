@@ -13,8 +13,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::check::{Check, Prints};
+use super::limits::MAX_COLLISIONS;
 use crate::model::{
-    CellValue, Digest, Hlc, ReplicaId, RowChange, RowId, RowUpdate, Seq, Stamp, TableHeader, TableSchema,
+    CellValue, ColumnIndex, Digest, Hlc, Op, ReplicaId, RowChange, RowId, RowUpdate, Seq, Stamp, TableHeader,
+    TableSchema,
 };
 
 /// The ALPN name of this version of the protocol. A change that older peers would misread takes a new one.
@@ -129,6 +131,25 @@ pub struct Collision {
     pub base: Seq,
 }
 
+impl BatchBody {
+    /// Whether the headers hold every table and column that is named, and there are not too many collisions.
+    pub fn is_consistent(&self) -> bool {
+        let is_named = |table: u16| self.tables.get(usize::from(table)).is_some();
+        if self.collisions.len() > MAX_COLLISIONS || !self.collisions.iter().all(|it| is_named(it.table)) {
+            return false;
+        }
+        self.rows.iter().all(|row| {
+            let Some(header) = self.tables.get(usize::from(row.table)) else { return false };
+            let named = |column: &ColumnIndex| usize::from(*column) < header.columns.len();
+            row.writes.iter().all(|write| match &write.op {
+                Op::Set(cells) => cells.iter().all(|(column, _)| named(column)),
+                Op::Adjust(cells) => cells.iter().all(|(column, _)| named(column)),
+                Op::Delete => true,
+            })
+        })
+    }
+}
+
 impl Batch {
     /// The digest that identifies this batch: over the replica, `n`, the predecessor, and the body.
     pub fn digest(&self, replica: ReplicaId) -> Digest {
@@ -170,6 +191,8 @@ pub struct Welcome {
     pub counter: u64,
     /// The largest frame that the hub reads, in bytes.
     pub max_frame_bytes: u32,
+    /// Whether the agent's token permits it to write: if not, its batches are refused.
+    pub may_write: bool,
 }
 
 /// What the hub knows of a replica.
@@ -286,4 +309,6 @@ pub enum Refusal {
     Store,
     /// The hub is stopping.
     Stopping,
+    /// The token does not permit it.
+    Forbidden,
 }

@@ -6,15 +6,16 @@
 //!
 //! ```text
 //! attach | register | push | end_session
-//!        | retire | upkeep                 ×n      pending; each whole or not at all
+//!        | retire | upkeep | revoke | reinstate   ×n      pending; each whole or not at all
 //! commit                                           one fsync for all of them; none if nothing was written
-//! welcome | check | snapshot               ×m      see what is durable
+//! welcome | check | snapshot | revocations  ×m      see what is durable
 //! ```
 
 use std::collections::HashSet;
 
 use thiserror::Error;
 
+use super::revocation::{Revocation, Revoked};
 use crate::model::{Hlc, ReplicaId, TableSchema};
 use crate::protocol::check::{CheckRequest, Prints};
 use crate::protocol::hub_request::{AttachRequest, Caller, PullRequest, PushRequest, RegisterRequest};
@@ -138,6 +139,12 @@ pub trait HubStore: Send {
     /// every live one has seen. Says whether there is more to do now.
     fn upkeep(&mut self, upkeep: &Upkeep<'_>) -> Result<bool, StoreError>;
 
+    /// Remembers a revocation, in place of an earlier one of the same.
+    fn revoke(&mut self, revocation: &Revocation) -> Result<(), StoreError>;
+
+    /// Forgets a revocation. Says whether there was one.
+    fn reinstate(&mut self, whom: &Revoked) -> Result<bool, StoreError>;
+
     /// The latest time that any of the store's hubs has had kept, in ms since the epoch; 0 if none has, and after
     /// writes that were taken back. Cheap.
     fn kept_time_ms(&self) -> i64;
@@ -147,6 +154,9 @@ pub trait HubStore: Send {
 
     /// Makes all pending writes durable. After an error none of them has happened.
     fn commit(&mut self) -> Result<(), StoreError>;
+
+    /// All revocations that are remembered, whose end has not come by `now_ms` (ms since the epoch).
+    fn revocations(&mut self, now_ms: i64) -> Result<Vec<Revocation>, StoreError>;
 
     /// What the store knows of a caller.
     fn welcome(&mut self, caller: &Caller) -> Result<Welcomed, StoreError>;

@@ -19,6 +19,7 @@ mod open;
 mod presence;
 mod push;
 mod refusals;
+mod revocations;
 mod rows;
 mod rules;
 mod snapshot;
@@ -39,6 +40,7 @@ use self::rules::TenantRules;
 use self::snapshot::ReaderPool;
 use self::tombstones::Sweep;
 use super::hub_store::{Checked, HubStore, Snapshot, StoreError, StoreStats, Upkeep, Welcomed};
+use super::revocation::{Revocation, Revoked};
 use crate::model::{Digest, Hlc, ReplicaId, Seq};
 use crate::protocol::check::CheckRequest;
 use crate::protocol::hub_request::{AttachRequest, Caller, PullRequest, PushRequest, RegisterRequest};
@@ -225,6 +227,14 @@ impl HubStore for SqliteHubStore {
         outcome
     }
 
+    fn revoke(&mut self, revocation: &Revocation) -> Result<(), StoreError> {
+        self.write(|conn, _| revocations::revoke(conn, revocation))
+    }
+
+    fn reinstate(&mut self, whom: &Revoked) -> Result<bool, StoreError> {
+        self.write(|conn, _| revocations::reinstate(conn, whom))
+    }
+
     fn kept_time_ms(&self) -> i64 {
         self.kept_time_ms
     }
@@ -250,6 +260,10 @@ impl HubStore for SqliteHubStore {
             Err(_) => self.give_up(),
         }
         outcome
+    }
+
+    fn revocations(&mut self, now_ms: i64) -> Result<Vec<Revocation>, StoreError> {
+        revocations::all(&self.conn, now_ms)
     }
 
     fn welcome(&mut self, caller: &Caller) -> Result<Welcomed, StoreError> {

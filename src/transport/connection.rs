@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use quinn::VarInt;
 use quinn::rustls::pki_types::CertificateDer;
 
+use super::certificate_identity::{CertificateIdentity, CertificateIdentityError};
 use super::connection_lost::ConnectionLost;
 use super::stream::{FrameReceiver, FrameSender};
 
@@ -51,6 +52,15 @@ impl Connection {
     /// The other side's address as seen here; it can change while the connection lives.
     pub fn remote_address(&self) -> SocketAddr {
         self.0.remote_address()
+    }
+
+    /// Whom the certificate names that the other side proved to hold the key of; none without a certificate, or
+    /// without such a name in it.
+    pub fn certificate_identity(&self) -> Result<Option<CertificateIdentity>, CertificateIdentityError> {
+        match self.peer_certificate() {
+            None => Ok(None),
+            Some(certificate) => CertificateIdentity::of(&CertificateDer::from(certificate)),
+        }
     }
 
     /// The certificate (DER) that the other side proved to hold the key of.

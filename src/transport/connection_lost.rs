@@ -66,6 +66,7 @@ pub struct TlsFailure {
 mod alert {
     pub const BAD_CERTIFICATE: u8 = 42;
     pub const UNSUPPORTED_CERTIFICATE: u8 = 43;
+    pub const CERTIFICATE_REVOKED: u8 = 44;
     pub const CERTIFICATE_EXPIRED: u8 = 45;
     pub const CERTIFICATE_UNKNOWN: u8 = 46;
     pub const UNKNOWN_CA: u8 = 48;
@@ -90,6 +91,7 @@ impl TlsFailure {
             (Judge::Here, alert::CERTIFICATE_REQUIRED) => {
                 "the agent came without a certificate, which this hub requires: give it certPath and keyPath"
             }
+            (_, alert::CERTIFICATE_REVOKED) => "the certificate has been revoked: get a new one",
             (_, alert::CERTIFICATE_EXPIRED) => {
                 "the certificate is expired, or not yet valid: renew it, and compare the two clocks"
             }

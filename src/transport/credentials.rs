@@ -11,6 +11,11 @@ use rcgen::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::certificate_identity::uri_of;
+
+/// Who answers for the names in throwaway certificates.
+const TRUST_DOMAIN: &str = "federation-hub";
+
 /// A CA of its own, a hub's certificate for this machine, and a secret for tokens. Keep it, and a hub can be
 /// started again that the same agents trust.
 ///
@@ -69,13 +74,14 @@ impl Credentials {
         })
     }
 
-    /// A certificate and its key (both PEM) for an agent, named in the certificate for people. What the agent
-    /// may do depends on its token alone (I16).
+    /// A certificate and its key (both PEM) for an agent, which its token has to be of as well. What the agent may
+    /// do depends on the token alone (I16).
     pub fn issue_agent(&self, agent_id: &str, tenant_id: &str) -> Result<(String, String), CredentialsError> {
         // The CA's name and constraints are always the same, so the key is all that has to be kept.
         let issuer = Issuer::new(ca_params(), KeyPair::from_pem(&self.ca_key_pem)?);
         let mut params = leaf_params(agent_id, ExtendedKeyUsagePurpose::ClientAuth);
         params.distinguished_name.push(DnType::OrganizationName, tenant_id);
+        params.subject_alt_names = vec![SanType::URI(uri_of(TRUST_DOMAIN, tenant_id, agent_id).try_into()?)];
         let key = new_key()?;
         let cert = params.signed_by(&key, &issuer)?;
         Ok((cert.pem(), key.serialize_pem()))

@@ -1,11 +1,14 @@
 //! A hub's end: lets agents connect.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::hkdf;
 use quinn::VarInt;
+use quinn::crypto::HandshakeTokenKey;
 use thiserror::Error;
 use tokio::time::timeout;
 
@@ -23,9 +26,10 @@ const RETRY_FROM_HANDSHAKES: usize = 256;
 const MAX_HANDSHAKES: usize = 4096;
 
 /// Where a hub listens.
-#[derive(Debug)]
 pub struct HubEndpoint {
     endpoint: quinn::Endpoint,
+    /// What Retry packets are signed with; it outlives certificates, so that nobody is sent back twice.
+    token_key: Arc<dyn HandshakeTokenKey>,
     /// One reference, and another for each [`Handshake`].
     handshakes: Arc<()>,
 }
@@ -69,10 +73,20 @@ pub enum HandshakeError {
     Lost(#[from] ConnectionLost),
 }
 
+/// Shows nothing of the key.
+impl fmt::Debug for HubEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HubEndpoint").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
 impl HubEndpoint {
     /// Listens on a UDP address; must run inside a tokio runtime. Port 0 finds a free one.
     pub fn bind(listen: SocketAddr, tls: &HubTls) -> Result<Self, BindError> {
-        let config = tls.server_config()?;
+        let token_key: Arc<dyn HandshakeTokenKey> =
+            Arc::new(hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&random_seed()?));
+        let mut config = tls.server_config()?;
+        config.token_key(Arc::clone(&token_key));
         let reset_key = ResetKey::derive(&tls.key.load_key().map_err(TlsConfigError::from)?);
         let socket = std::net::UdpSocket::bind(listen).map_err(|cause| match cause.kind() {
             io::ErrorKind::AddrInUse => BindError::InUse(listen),
@@ -84,7 +98,16 @@ impl HubEndpoint {
         let runtime = Arc::new(quinn::TokioRuntime);
         let endpoint = quinn::Endpoint::new(endpoint_config, Some(config), socket, runtime)
             .map_err(|cause| BindError::Socket { address: listen, cause })?;
-        Ok(Self { endpoint, handshakes: Arc::new(()) })
+        Ok(Self { endpoint, token_key, handshakes: Arc::new(()) })
+    }
+
+    /// Loads certificates, keys and revocation lists anew, for connections that are made from now on. After an
+    /// error everything is as before. Nobody who is connected notices.
+    pub fn reload(&self, tls: &HubTls) -> Result<(), TlsConfigError> {
+        let mut config = tls.server_config()?;
+        config.token_key(Arc::clone(&self.token_key));
+        self.endpoint.set_server_config(Some(config));
+        Ok(())
     }
 
     /// The address listened on, with the real port.

@@ -13,6 +13,7 @@
 //! takes. Both sides always verify: there is no way to turn certificate verification off.
 
 mod agent_endpoint;
+mod certificate_identity;
 mod connection;
 mod connection_ids;
 mod connection_lost;
@@ -28,6 +29,7 @@ mod stream;
 mod tls;
 
 pub use agent_endpoint::{AgentEndpoint, ConnectError};
+pub use certificate_identity::{CertificateIdentity, CertificateIdentityError};
 pub use connection::Connection;
 pub use connection_lost::{ConnectionLost, Judge, TlsFailure};
 pub use credentials::{Credentials, CredentialsError};

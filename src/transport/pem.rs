@@ -5,7 +5,9 @@ use std::fmt;
 use std::path::PathBuf;
 
 use quinn::rustls::pki_types::pem::PemObject;
-use quinn::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
+use quinn::rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, SubjectPublicKeyInfoDer, pem,
+};
 use thiserror::Error;
 
 /// Where a certificate or a key comes from, in PEM form.
@@ -36,7 +38,7 @@ impl fmt::Display for PemSource {
     }
 }
 
-/// Which of the three things a PEM source was to hold.
+/// What a PEM source was to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PemRole {
     /// The certificate that this side shows, followed by any intermediate ones.
@@ -45,6 +47,10 @@ pub enum PemRole {
     Key,
     /// The CA, or several, that the other side's certificate is checked against.
     Ca,
+    /// The public key that tokens are verified with.
+    PublicKey,
+    /// Certificates that are not to be trusted any more.
+    Crl,
 }
 
 impl fmt::Display for PemRole {
@@ -53,6 +59,8 @@ impl fmt::Display for PemRole {
             Self::Certificate => "certificate",
             Self::Key => "private key",
             Self::Ca => "CA certificate",
+            Self::PublicKey => "public key",
+            Self::Crl => "revocation list",
         })
     }
 }
@@ -95,21 +103,40 @@ pub enum PemError {
 impl PemSource {
     /// The certificates, at least one.
     pub fn load_certificates(&self, role: PemRole) -> Result<Vec<CertificateDer<'static>>, PemError> {
-        let text = self.read(role)?;
-        let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-        match found {
-            Ok(certificates) if certificates.is_empty() => Err(self.missing(role, "CERTIFICATE")),
-            Ok(certificates) => Ok(certificates),
-            Err(error) => Err(self.damaged(role, &error)),
-        }
+        self.load_all(role, "CERTIFICATE")
+    }
+
+    /// The lists of revoked certificates, at least one.
+    pub fn load_crls(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, PemError> {
+        self.load_all(PemRole::Crl, "X509 CRL")
     }
 
     /// The first private key: PKCS#8, PKCS#1 or SEC1, not encrypted.
     pub fn load_key(&self) -> Result<PrivateKeyDer<'static>, PemError> {
-        let text = self.read(PemRole::Key)?;
-        PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
-            pem::Error::NoItemsFound => self.missing(PemRole::Key, "PRIVATE KEY"),
-            error => self.damaged(PemRole::Key, &error),
+        self.load_one(PemRole::Key, "PRIVATE KEY")
+    }
+
+    /// The first public key, as DER (`SubjectPublicKeyInfo`).
+    pub fn load_public_key(&self) -> Result<Vec<u8>, PemError> {
+        let key: SubjectPublicKeyInfoDer<'static> = self.load_one(PemRole::PublicKey, "PUBLIC KEY")?;
+        Ok(key.to_vec())
+    }
+
+    fn load_all<T: PemObject>(&self, role: PemRole, section: &'static str) -> Result<Vec<T>, PemError> {
+        let text = self.read(role)?;
+        let found: Result<Vec<_>, _> = T::pem_slice_iter(&text).collect();
+        match found {
+            Ok(found) if found.is_empty() => Err(self.missing(role, section)),
+            Ok(found) => Ok(found),
+            Err(error) => Err(self.damaged(role, &error)),
+        }
+    }
+
+    fn load_one<T: PemObject>(&self, role: PemRole, section: &'static str) -> Result<T, PemError> {
+        let text = self.read(role)?;
+        T::from_pem_slice(&text).map_err(|error| match error {
+            pem::Error::NoItemsFound => self.missing(role, section),
+            error => self.damaged(role, &error),
         })
     }
 

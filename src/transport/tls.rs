@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use quinn::rustls::crypto::{CryptoProvider, aws_lc_rs};
-use quinn::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use quinn::rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use quinn::rustls::version::TLS13;
 use quinn::rustls::{self, RootCertStore};
 use thiserror::Error;
@@ -35,6 +35,8 @@ pub struct HubTls {
     pub key: PemSource,
     /// The CA that agents' certificates must be signed by; without one the hub asks for no certificate.
     pub client_ca: Option<PemSource>,
+    /// Which of their certificates have been revoked. A CA without a list has revoked none.
+    pub crl: Option<PemSource>,
 }
 
 /// Certificates and keys that make no TLS configuration.
@@ -53,8 +55,8 @@ pub enum TlsConfigError {
         /// What the TLS library said.
         cause: rustls::Error,
     },
-    /// A CA certificate that is none.
-    #[error("the CA certificate in {source_name} cannot be used: {cause}")]
+    /// A CA certificate, or a revocation list, that is none.
+    #[error("the CA certificate or revocation list in {source_name} cannot be used: {cause}")]
     Ca {
         /// Where it came from.
         source_name: String,
@@ -112,8 +114,15 @@ impl HubTls {
             None => builder.with_no_client_auth(),
             Some(ca) => {
                 let roots = Arc::new(root_store(ca)?);
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
-                builder.with_client_cert_verifier(verifier.map_err(|error| ca_error(ca, &error))?)
+                let mut verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+                if let Some(crl) = &self.crl {
+                    verifier = verifier.with_crls(crl.load_crls()?).allow_unknown_revocation_status();
+                }
+                let verifier = verifier.build().map_err(|error| match (&error, &self.crl) {
+                    (VerifierBuilderError::InvalidCrl(_), Some(crl)) => ca_error(crl, &error),
+                    _ => ca_error(ca, &error),
+                });
+                builder.with_client_cert_verifier(verifier?)
             }
         };
         let mut config = builder
@@ -203,7 +212,12 @@ mod tests {
     fn a_key_of_another_certificate_is_refused() {
         let (mine, other) =
             (Credentials::generate([1; 32]).unwrap(), Credentials::generate([2; 32]).unwrap());
-        let tls = HubTls { cert: text(&mine.hub_cert_pem), key: text(&other.hub_key_pem), client_ca: None };
+        let tls = HubTls {
+            cert: text(&mine.hub_cert_pem),
+            key: text(&other.hub_key_pem),
+            client_ca: None,
+            crl: None,
+        };
         assert!(matches!(tls.server_config(), Err(TlsConfigError::Identity { .. })));
         let tls = AgentTls {
             identity: Some((text(&mine.hub_cert_pem), text(&other.hub_key_pem))),

@@ -2,7 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod attacks;
+mod ca;
 mod hostile;
+mod mint;
+mod permissions;
+mod reload;
+mod renewal;
 mod retirement;
+mod revocation;
 mod sharing;
 mod site;

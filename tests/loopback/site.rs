@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use federation_hub::engine::agent::{Agent, AgentOptions};
+use federation_hub::engine::agent_error::AgentError;
 use federation_hub::engine::clock::wall_now_ms;
 use federation_hub::engine::hub::{DEFAULT_AGENT_TTL_MS, Hub, HubOptions};
+use federation_hub::engine::identity::IdentityPolicy;
 use federation_hub::engine::sync::SyncReport;
-use federation_hub::engine::token;
+use federation_hub::engine::token::keys::KeySource;
+use federation_hub::engine::token::{Grant, TokenOptions};
 use federation_hub::model::Value;
 use federation_hub::storage::driver::{SqlDriver, batch};
 use federation_hub::storage::sqlite_driver::SqliteDriver;
@@ -16,37 +19,65 @@ use rusqlite::Connection;
 pub struct Site {
     pub credentials: Credentials,
     pub hub: Hub,
-    data_path: String,
-    agent_ttl_ms: u64,
+    options: HubOptions,
 }
 
 impl Site {
     pub async fn start(data_path: &str) -> Self {
-        Self::forgetting(data_path, DEFAULT_AGENT_TTL_MS).await
+        Self::with(data_path, |_| {}).await
     }
 
     /// A hub that retires agents which are silent for so long.
     pub async fn forgetting(data_path: &str, agent_ttl_ms: u64) -> Self {
-        let credentials = Credentials::generate([7; 32]).unwrap();
-        let hub = start_hub(&credentials, data_path, "127.0.0.1:0", agent_ttl_ms).await;
-        Self { credentials, hub, data_path: data_path.into(), agent_ttl_ms }
+        Self::with(data_path, |options| options.agent_ttl_ms = agent_ttl_ms).await
+    }
+
+    /// A hub with other options than usual.
+    pub async fn with(data_path: &str, change: impl FnOnce(&mut HubOptions)) -> Self {
+        Self::of(Credentials::generate([7; 32]).unwrap(), data_path, change).await
+    }
+
+    /// A hub of this CA, with other options than usual.
+    pub async fn of(credentials: Credentials, data_path: &str, change: impl FnOnce(&mut HubOptions)) -> Self {
+        let tls = HubTls {
+            cert: PemSource::Text(credentials.hub_cert_pem.clone()),
+            key: PemSource::Text(credentials.hub_key_pem.clone()),
+            client_ca: Some(PemSource::Text(credentials.ca_cert_pem.clone())),
+            crl: None,
+        };
+        let mut options = HubOptions {
+            listen: "127.0.0.1:0".into(),
+            data_path: data_path.into(),
+            tls,
+            tokens: TokenOptions::of(KeySource::Secret(credentials.jwt_secret.clone())),
+            identity: IdentityPolicy::default(),
+            agent_ttl_ms: DEFAULT_AGENT_TTL_MS,
+        };
+        change(&mut options);
+        let hub = Hub::start(options.clone()).await.unwrap();
+        Self { credentials, hub, options }
     }
 
     /// Stops the hub, and starts it again on the same port and file.
     pub async fn restart(&mut self) {
-        let address = self.hub.local_addr().to_string();
+        self.options.listen = self.hub.local_addr().to_string();
         self.hub.stop().await;
-        self.hub = start_hub(&self.credentials, &self.data_path, &address, self.agent_ttl_ms).await;
+        self.hub = Hub::start(self.options.clone()).await.unwrap();
     }
 
     pub fn options(&self, tenant: &str, agent: &str) -> AgentOptions {
+        let token = self.token(tenant, agent, &Grant::default());
+        AgentOptions { token, ..self.options_without_token(tenant, agent) }
+    }
+
+    /// For agents whose token somebody else signs.
+    pub fn options_without_token(&self, tenant: &str, agent: &str) -> AgentOptions {
         let (cert, key) = self.credentials.issue_agent(agent, tenant).unwrap();
-        let hour = wall_now_ms() + 3_600_000;
         AgentOptions {
             endpoint: format!("quic://{}", self.hub.local_addr()),
             agent_id: agent.into(),
             tenant_id: tenant.into(),
-            token: token::issue(&self.credentials.jwt_secret, tenant, agent, hour).unwrap(),
+            token: String::new(),
             enable_mtls: true,
             cert: Some(PemSource::Text(cert)),
             key: Some(PemSource::Text(key)),
@@ -58,26 +89,13 @@ impl Site {
     }
 
     pub async fn agent(&self, tenant: &str, name: &str) -> Member {
-        let agent = Agent::new(self.options(tenant, name));
-        agent.connect().await.unwrap();
-        Member { agent, database: memory() }
+        Member::connect(self.options(tenant, name)).await
     }
-}
 
-async fn start_hub(credentials: &Credentials, data_path: &str, listen: &str, agent_ttl_ms: u64) -> Hub {
-    let tls = HubTls {
-        cert: PemSource::Text(credentials.hub_cert_pem.clone()),
-        key: PemSource::Text(credentials.hub_key_pem.clone()),
-        client_ca: Some(PemSource::Text(credentials.ca_cert_pem.clone())),
-    };
-    let options = HubOptions {
-        listen: listen.into(),
-        data_path: data_path.into(),
-        tls,
-        jwt_secret: credentials.jwt_secret.clone(),
-        agent_ttl_ms,
-    };
-    Hub::start(options).await.unwrap()
+    /// A token of this hub's for an hour, with what it says besides.
+    pub fn token(&self, tenant: &str, agent: &str, grant: &Grant) -> String {
+        self.options.tokens.issue(tenant, agent, wall_now_ms() + 3_600_000, grant).unwrap()
+    }
 }
 
 pub fn memory() -> Arc<dyn SqlDriver> {
@@ -91,6 +109,12 @@ pub struct Member {
 }
 
 impl Member {
+    pub async fn connect(options: AgentOptions) -> Self {
+        let agent = Agent::new(options);
+        agent.connect().await.unwrap();
+        Self { agent, database: memory() }
+    }
+
     pub async fn run(&self, statements: &str) {
         let statements = statements.to_owned();
         batch(&*self.database, move |sql| sql.run(&statements)).await.unwrap().unwrap();
@@ -110,7 +134,11 @@ impl Member {
     }
 
     pub async fn sync(&self) -> SyncReport {
+        self.try_sync().await.unwrap()
+    }
+
+    pub async fn try_sync(&self) -> Result<SyncReport, AgentError> {
         let ticket = self.agent.begin_sync().unwrap();
-        self.agent.sync(ticket, self.database.clone()).await.unwrap()
+        self.agent.sync(ticket, self.database.clone()).await
     }
 }

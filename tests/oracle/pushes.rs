@@ -110,7 +110,8 @@ impl Replica {
         let epoch = hub.store.attach(&caller, &request, 0).unwrap().epoch;
         hub.store.commit().unwrap();
         let (request, local) = (schema.to_vec(), Local::new(statements, schema));
-        hub.register(&caller, &RegisterRequest { replica: id, epoch, schema: request }).unwrap();
+        hub.register(&caller, &RegisterRequest { replica: id, epoch, schema: request, may_define: true })
+            .unwrap();
         let (n, previous, syncs, cursor, hlc, told) = (0, Digest::ZERO, 1, 0, 0, Vec::new());
         Self { caller, id, epoch, n, previous, syncs, cursor, hlc, local, told }
     }

@@ -9,6 +9,7 @@ use federation_hub::protocol::message::{Ack, Attached, Incarnation};
 use federation_hub::storage::hub_store::{
     Checked, HubStore, Snapshot, StoreError, StoreStats, Upkeep, Welcomed,
 };
+use federation_hub::storage::revocation::{Revocation, Revoked};
 
 /// A batch that has become durable for the first time.
 pub struct Accepted {
@@ -101,6 +102,18 @@ impl<S: HubStore> HubStore for Mortal<S> {
 
     fn upkeep(&mut self, upkeep: &Upkeep<'_>) -> Result<bool, StoreError> {
         self.work()?.upkeep(upkeep)
+    }
+
+    fn revoke(&mut self, revocation: &Revocation) -> Result<(), StoreError> {
+        self.work()?.revoke(revocation)
+    }
+
+    fn reinstate(&mut self, whom: &Revoked) -> Result<bool, StoreError> {
+        self.work()?.reinstate(whom)
+    }
+
+    fn revocations(&mut self, now_ms: i64) -> Result<Vec<Revocation>, StoreError> {
+        self.work()?.revocations(now_ms)
     }
 
     fn register(&mut self, caller: &Caller, request: &RegisterRequest) -> Result<(), StoreError> {

@@ -191,7 +191,7 @@ fn refused(refused: &Refused) -> Flow {
         Refusal::Stale => Flow::Failed(Remedy::Attach),
         Refusal::Stopping => Flow::Failed(Remedy::Reconnect),
         Refusal::Store | Refusal::Clock => Flow::Failed(Remedy::None),
-        Refusal::Unauthenticated | Refusal::Protocol => {
+        Refusal::Unauthenticated | Refusal::Forbidden | Refusal::Protocol => {
             Flow::Broken(format!("the hub refused: {}", refused.message))
         }
     }

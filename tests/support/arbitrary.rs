@@ -274,14 +274,15 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         Refusal::Clock,
         Refusal::Store,
         Refusal::Stopping,
+        Refusal::Forbidden,
     ])
 }
 
 /// Anything a hub can say.
 pub fn to_agent() -> impl Strategy<Value = ToAgent> {
-    let welcome = (any::<i64>(), replica_id(), any::<u64>(), any::<u32>()).prop_map(
-        |(hub_now_ms, incarnation, counter, max_frame_bytes)| {
-            ToAgent::Welcome(Welcome { hub_now_ms, incarnation, counter, max_frame_bytes })
+    let welcome = (any::<i64>(), replica_id(), any::<u64>(), any::<u32>(), any::<bool>()).prop_map(
+        |(hub_now_ms, incarnation, counter, max_frame_bytes, may_write)| {
+            ToAgent::Welcome(Welcome { hub_now_ms, incarnation, counter, max_frame_bytes, may_write })
         },
     );
     let past = vec((replica_id(), any::<u64>()), 0..3);

@@ -5,6 +5,7 @@ mod lifecycle;
 mod sharing;
 
 use super::*;
+use crate::engine::token::keys::KeySource;
 use crate::model::{
     Agreement, Digest, Hlc, KeyKind, Op, RowChange, RowId, RowUpdate, Seq, Stamp, TableHeader, TableSchema,
     Value, Write,
@@ -37,12 +38,14 @@ fn options(credentials: &Credentials, data_path: &str) -> HubOptions {
         cert: pem(&credentials.hub_cert_pem),
         key: pem(&credentials.hub_key_pem),
         client_ca: Some(pem(&credentials.ca_cert_pem)),
+        crl: None,
     };
     HubOptions {
         listen: "127.0.0.1:0".into(),
         data_path: data_path.into(),
         tls,
-        jwt_secret: credentials.jwt_secret.clone(),
+        tokens: TokenOptions::of(KeySource::Secret(credentials.jwt_secret.clone())),
+        identity: IdentityPolicy::default(),
         agent_ttl_ms: DEFAULT_AGENT_TTL_MS,
     }
 }
@@ -59,7 +62,11 @@ impl TestHub {
     }
 
     async fn connect(&self) -> Connection {
-        let (cert, key) = self.credentials.issue_agent("agent", "tenant").unwrap();
+        self.connect_as("tenant", "agent").await
+    }
+
+    async fn connect_as(&self, tenant: &str, agent: &str) -> Connection {
+        let (cert, key) = self.credentials.issue_agent(agent, tenant).unwrap();
         let tls = AgentTls {
             identity: Some((pem(&cert), pem(&key))),
             ca: Some(pem(&self.credentials.ca_cert_pem)),
@@ -70,7 +77,7 @@ impl TestHub {
 
     /// Connects and says hello; returns the answer.
     async fn greet(&self, tenant: &str, agent: &str, token: String) -> (Connection, ToAgent) {
-        let connection = self.connect().await;
+        let connection = self.connect_as(tenant, agent).await;
         let hello = ToHub::Hello(Hello { tenant: tenant.into(), agent: agent.into(), token });
         let (mut sender, mut receiver) = connection.open().await.unwrap();
         sender.send(&hello).await.unwrap();
@@ -80,7 +87,11 @@ impl TestHub {
 
     /// An agent with one replica, attached.
     async fn agent(&self, tenant: &str, agent: &str, replica: u8) -> Agent {
-        let (connection, answer) = self.greet(tenant, agent, self.token(tenant, agent)).await;
+        self.agent_with(tenant, agent, self.token(tenant, agent), replica).await
+    }
+
+    async fn agent_with(&self, tenant: &str, agent: &str, token: String, replica: u8) -> Agent {
+        let (connection, answer) = self.greet(tenant, agent, token).await;
         let ToAgent::Welcome(welcome) = answer else { panic!("{answer:?}") };
         let replica = ReplicaId([replica; 16]);
         let (mut sender, mut receiver) = connection.open().await.unwrap();

@@ -3,6 +3,7 @@ use std::sync::{Mutex, PoisonError};
 use super::*;
 use crate::model::{Digest, Hlc};
 use crate::protocol::message::{BatchBody, Done, Rows, Standing};
+use crate::storage::revocation::{Revocation, Revoked};
 
 /// Writes down what it is asked. Batch 13 fails, and commits do as long as `disk_full` says so.
 #[derive(Clone, Default)]
@@ -53,6 +54,21 @@ impl HubStore for Notebook {
         }
         self.with(|notes| notes.pending += 1);
         Ok(Ack { n: request.n, conflicts: 0, rejected: vec![], notices: vec![], contests: vec![] })
+    }
+
+    fn revoke(&mut self, _: &Revocation) -> Answer<()> {
+        self.note("revoke");
+        Ok(())
+    }
+
+    fn reinstate(&mut self, _: &Revoked) -> Answer<bool> {
+        self.note("reinstate");
+        Ok(true)
+    }
+
+    fn revocations(&mut self, _: i64) -> Answer<Vec<Revocation>> {
+        self.note("revocations");
+        Ok(vec![])
     }
 
     fn end_session(&mut self, _: &Caller, counter: u64) -> Answer<()> {

@@ -1,8 +1,10 @@
 use super::*;
 use crate::model::{
-    Adjustment, Agreement, Digest, Hlc, KeyKind, Number, RowChange, RowId, Stamp, TableHeader, Value, Write,
+    Adjustment, Agreement, Digest, Hlc, KeyKind, Number, Op, RowChange, RowId, Stamp, TableHeader, Value,
+    Write,
 };
 use crate::protocol::check::Check;
+use crate::protocol::limits::MAX_COLLISIONS;
 use crate::protocol::message::{Collision, Standing};
 
 fn caller(agent: &str) -> Caller {
@@ -43,7 +45,13 @@ fn an_agent_is_let_in_by_its_own_token_only() {
     assert_eq!(session.poll(), Some(SessionOutput::Verify { token: "jwt".into() }));
     session.handle(SessionInput::Verified(Ok(caller("a"))));
     assert_eq!(session.poll(), Some(SessionOutput::Welcome(caller("a"))));
-    let welcome = Welcome { hub_now_ms: 1, incarnation: ReplicaId([1; 16]), counter: 0, max_frame_bytes: 9 };
+    let welcome = Welcome {
+        hub_now_ms: 1,
+        incarnation: ReplicaId([1; 16]),
+        counter: 0,
+        max_frame_bytes: 9,
+        may_write: true,
+    };
     session.handle(SessionInput::Welcomed(Ok(welcome.clone())));
     assert_eq!(session.poll(), Some(SessionOutput::Send(ToAgent::Welcome(welcome))));
     assert_eq!(session.poll(), Some(SessionOutput::Ready(caller("a"))));
@@ -355,4 +363,32 @@ fn checks_that_wait_for_the_store_hold_the_agent_back() {
     assert!(!exchange.wants_message());
     exchange.handle(Input::Checked(Ok((Rows::default(), vec![]))));
     assert!(exchange.wants_message());
+}
+
+#[test]
+fn whoever_may_not_write_declares_without_effect_and_has_no_batch_taken() {
+    let table = TableSchema {
+        name: "t".into(),
+        key: KeyKind::Natural,
+        columns: vec![],
+        ddl: String::new(),
+        indexes: vec![],
+        agreed: Agreement::default(),
+    };
+    for may_write in [true, false] {
+        let mut exchange = HubExchange::new(may_write);
+        let begin = SyncBegin { schema: vec![table.clone()], ..begin() };
+        exchange.handle(Input::Message(ToHub::Sync(begin)));
+        let Some(Output::Store(StoreRequest::Register(register))) = exchange.poll() else {
+            panic!("not asked")
+        };
+        assert_eq!(register.may_define, may_write);
+        exchange.handle(Input::Registered(Ok(())));
+        exchange.handle(Input::Message(batch(1, &BatchBody::default())));
+        if may_write {
+            assert!(matches!(exchange.poll(), Some(Output::Store(StoreRequest::Push(_)))));
+        } else {
+            assert_eq!(refusal(&mut exchange), Refusal::Forbidden);
+        }
+    }
 }

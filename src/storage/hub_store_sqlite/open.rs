@@ -14,7 +14,7 @@ use crate::storage::hub_store::StoreStats;
 const APPLICATION_ID: u32 = 0x4645_4448;
 
 /// The layout that this library writes, in `PRAGMA user_version`.
-const LAYOUT: u32 = 3;
+const LAYOUT: u32 = 4;
 
 /// Statements kept prepared on each connection.
 pub const STATEMENT_CACHE: usize = 64;
@@ -162,6 +162,14 @@ const SCHEMA: &str = "
         PRIMARY KEY (tenant, target, row)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX link_by_row ON link (row);
+    CREATE TABLE revocation (
+        kind INTEGER NOT NULL,
+        tenant TEXT NOT NULL,
+        name TEXT NOT NULL,
+        at_ms INTEGER NOT NULL,
+        until_ms INTEGER,
+        PRIMARY KEY (kind, tenant, name)
+    ) STRICT, WITHOUT ROWID;
     CREATE TABLE table_rules (
         tenant INTEGER NOT NULL,
         tbl INTEGER NOT NULL,

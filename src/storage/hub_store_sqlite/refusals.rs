@@ -32,7 +32,12 @@ pub fn register(
     let before = tenant.seq;
     let mut refused = Vec::new();
     for schema in &request.schema {
-        if let Err(reason) = tables::declare(conn, tenant, schema, request.replica.tie_break())? {
+        let declared = if request.may_define {
+            tables::declare(conn, tenant, schema, request.replica.tie_break())?
+        } else {
+            tables::compare(conn, tenant, schema)?
+        };
+        if let Err(reason) = declared {
             let table = tables::id_of(conn, tenant, &schema.name)?.unwrap_or(0);
             refused.push(RefusedTable { table, name: schema.name.clone(), reason });
         }

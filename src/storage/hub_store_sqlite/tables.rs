@@ -249,6 +249,16 @@ pub fn declare(
     Ok(Ok(()))
 }
 
+/// As [`declare`], without effect in any case.
+pub fn compare(
+    conn: &Connection,
+    tenant: &Tenant,
+    declared: &TableSchema,
+) -> Result<Result<(), String>, StoreError> {
+    let found = Table::find(conn, tenant.id, &declared.name)?;
+    Ok(found.and_then(|table| declared.contradiction(&table.schema)).map_or(Ok(()), Err))
+}
+
 /// A table without columns yet, or why there is no room for one more, or its name may not be taken.
 fn new_table(
     conn: &Connection,

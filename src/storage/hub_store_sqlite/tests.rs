@@ -61,7 +61,7 @@ impl Pusher {
     }
 
     fn register(&self, store: &mut SqliteHubStore, schema: Vec<TableSchema>) {
-        let request = RegisterRequest { replica: self.replica, epoch: self.epoch, schema };
+        let request = RegisterRequest { replica: self.replica, epoch: self.epoch, schema, may_define: true };
         store.register(&self.caller, &request).unwrap();
         store.commit().unwrap();
     }

@@ -37,7 +37,7 @@ async fn a_handshake_that_is_never_finished_keeps_nobody_out() {
 async fn a_handshake_has_a_deadline() {
     let credentials = Credentials::generate([7; 32]).unwrap();
     let (cert, key) = (text(&credentials.hub_cert_pem), text(&credentials.hub_key_pem));
-    let tls = HubTls { cert, key, client_ca: None };
+    let tls = HubTls { cert, key, client_ca: None, crl: None };
     let hub = HubEndpoint::bind((Ipv4Addr::LOCALHOST, 0).into(), &tls).unwrap();
     let endpoint = AgentEndpoint::new();
     let agent = AgentTls { identity: None, ca: Some(text(&credentials.ca_cert_pem)) };

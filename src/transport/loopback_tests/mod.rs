@@ -45,6 +45,7 @@ impl TestHub {
             cert: text(&credentials.hub_cert_pem),
             key: text(&credentials.hub_key_pem),
             client_ca: mutual.then(|| text(&credentials.ca_cert_pem)),
+            crl: None,
         };
         let endpoint = HubEndpoint::bind((listen.into(), 0).into(), &tls)?;
         let socket = endpoint.local_addr().unwrap();
@@ -146,7 +147,8 @@ async fn pair(
     let ca = Some(text(&credentials.ca_cert_pem));
     let (cert, key) = (text(&credentials.hub_cert_pem), text(&credentials.hub_key_pem));
     let client_ca = identity.is_some().then(|| text(&credentials.ca_cert_pem));
-    let hub = HubEndpoint::bind((Ipv4Addr::LOCALHOST, 0).into(), &HubTls { cert, key, client_ca }).unwrap();
+    let hub = HubEndpoint::bind((Ipv4Addr::LOCALHOST, 0).into(), &HubTls { cert, key, client_ca, crl: None })
+        .unwrap();
     let address = hub.local_addr().unwrap().into();
     let endpoint = AgentEndpoint::new();
     let tls = AgentTls { identity, ca };

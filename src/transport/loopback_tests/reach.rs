@@ -54,6 +54,6 @@ async fn ipv6_where_there_is_any() {
 async fn an_address_in_use_is_named() {
     let hub = TestHub::mutual();
     let (cert, key) = (text(&hub.credentials.hub_cert_pem), text(&hub.credentials.hub_key_pem));
-    let error = HubEndpoint::bind(hub.socket, &HubTls { cert, key, client_ca: None }).unwrap_err();
+    let error = HubEndpoint::bind(hub.socket, &HubTls { cert, key, client_ca: None, crl: None }).unwrap_err();
     assert!(matches!(error, BindError::InUse(address) if address == hub.socket), "{error:?}");
 }

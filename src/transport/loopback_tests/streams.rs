@@ -81,6 +81,7 @@ fn an_agent_says_goodbye_even_if_its_runtime_ends_at_once() {
         cert: text(&credentials.hub_cert_pem),
         key: text(&credentials.hub_key_pem),
         client_ca: None,
+        crl: None,
     };
     let listening = hub_runtime.block_on(async { HubEndpoint::bind((Ipv4Addr::LOCALHOST, 0).into(), &tls) });
     let hub = listening.unwrap();
@@ -111,7 +112,7 @@ fn a_hub_that_was_killed_and_started_again_resets_the_connections_it_forgot() {
     let (hub_runtime, agent_runtime) = (runtime(), runtime());
     let (hub, agent, accepted) = hub_runtime.block_on(async {
         let (cert, key) = (text(&credentials.hub_cert_pem), text(&credentials.hub_key_pem));
-        let tls = HubTls { cert, key, client_ca: None };
+        let tls = HubTls { cert, key, client_ca: None, crl: None };
         let hub = HubEndpoint::bind((Ipv4Addr::LOCALHOST, 0).into(), &tls).unwrap();
         let address = hub.local_addr().unwrap().into();
         let ca = Some(text(&credentials.ca_cert_pem));
@@ -132,7 +133,7 @@ fn a_hub_that_was_killed_and_started_again_resets_the_connections_it_forgot() {
     drop((hub, accepted));
     let hub_runtime = runtime();
     let (cert, key) = (text(&credentials.hub_cert_pem), text(&credentials.hub_key_pem));
-    let tls = HubTls { cert, key, client_ca: None };
+    let tls = HubTls { cert, key, client_ca: None, crl: None };
     let again = hub_runtime.block_on(async { HubEndpoint::bind(socket, &tls) }).unwrap();
     std::thread::spawn(move || hub_runtime.block_on(async { again.accept().await.is_none() }));
     let lost = agent_runtime.block_on(async {

@@ -107,3 +107,22 @@ async fn another_alpn_is_an_incompatible_version() {
     }
     assert_echo(&good, &message(1)).await;
 }
+
+/// Breaks if the hub resumes sessions: an agent could then send early data, which anybody who has recorded it could
+/// send again.
+#[tokio::test]
+async fn no_early_data_can_be_replayed_because_none_is_taken() {
+    let hub = TestHub::mutual();
+    let mut config = hub.agent_tls().rustls_config().unwrap();
+    config.resumption = rustls::client::Resumption::in_memory_sessions(8);
+    config.enable_early_data = true;
+    let config = quic_client_config(config).unwrap();
+    let endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    for _ in 0..3 {
+        let connecting = endpoint.connect_with(config.clone(), hub.socket, "localhost").unwrap();
+        let Err(connecting) = connecting.into_0rtt() else {
+            panic!("the hub has given a ticket for early data")
+        };
+        assert_echo(&Connection::new(connecting.await.unwrap()), &message(1)).await;
+    }
+}

@@ -68,6 +68,7 @@ impl HubSide {
             incarnation: store.incarnation(),
             counter,
             max_frame_bytes: u32::try_from(MAX_FRAME_BYTES).unwrap(),
+            may_write: true,
         });
         connection.session.handle(SessionInput::Welcomed(welcome.map_err(Refused::from)));
         self.pump_session(id);

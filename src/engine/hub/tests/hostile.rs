@@ -1,6 +1,7 @@
 //! Agents that are wrong, slow, or gone (I17).
 
 use super::*;
+use crate::engine::token::Grant;
 
 #[test]
 fn who_cannot_prove_who_he_is_is_refused_before_anything_else() {
@@ -121,5 +122,28 @@ fn an_agent_that_vanishes_is_forgotten() {
             tokio::task::yield_now().await;
         }
         hub.hub.stop().await;
+    });
+}
+
+#[test]
+fn who_may_only_read_pulls_and_whatever_it_pushes_is_refused() {
+    block_on(async {
+        let hub = TestHub::start(":memory:").await;
+        let mut writer = hub.agent("acme", "writer", 1).await;
+        let batch = writer.batch([(1, text("for all"))]);
+        writer.sync(vec![batch]).await;
+
+        let tokens = TokenOptions::of(KeySource::Secret(hub.credentials.jwt_secret.clone()));
+        let grant = Grant { permissions: Some(vec!["read".into()]), token_id: None };
+        let token = tokens.issue("acme", "reader", EXPIRY_MS, &grant).unwrap();
+        let mut reader = hub.agent_with("acme", "reader", token, 2).await;
+        assert!(writer.welcome.may_write && !reader.welcome.may_write);
+        let batch = reader.batch([(1, text("not for him to say")), (2, text("nor this"))]);
+        let synced = reader.sync(vec![batch]).await;
+        assert_eq!(synced.refused.unwrap().reason, Refusal::Forbidden);
+        assert!(synced.acks.is_empty());
+        assert_eq!(reader.sync(vec![]).await.rows.len(), 1, "it reads as before");
+        assert_eq!(hub.hub.stats().rows, 1);
+        assert!(writer.sync(vec![]).await.rows.is_empty());
     });
 }

@@ -1,6 +1,8 @@
 //! Start, stop, and what survives.
 
 use super::*;
+use crate::engine::clock::wall_now_ms;
+use crate::protocol::close_code::EXPIRED;
 
 #[test]
 fn what_was_acknowledged_survives_a_restart() {
@@ -88,8 +90,9 @@ fn a_hub_that_cannot_start_says_why() {
         assert!(matches!(locked, Err(HubStartError::Store(OpenStoreError::Locked(_)))), "{locked:?}");
         let nowhere = Hub::start(HubOptions { listen: "not a host:1".into(), ..good.clone() }).await;
         assert!(matches!(nowhere, Err(HubStartError::Address { .. })), "{nowhere:?}");
-        let open = Hub::start(HubOptions { jwt_secret: String::new(), ..good }).await;
-        assert!(matches!(open, Err(HubStartError::Secret(_))), "{open:?}");
+        let tokens = TokenOptions::of(KeySource::Secret(String::new()));
+        let open = Hub::start(HubOptions { tokens, ..good }).await;
+        assert!(matches!(open, Err(HubStartError::Keys(_))), "{open:?}");
     });
 }
 
@@ -102,5 +105,21 @@ fn a_hub_stops_although_a_stranger_is_silent() {
         // Refused, if the stranger was not even through its handshake.
         let lost = silent.closed().await;
         assert!(matches!(lost, ConnectionLost::Closed { .. } | ConnectionLost::Refused), "{lost:?}");
+    });
+}
+
+#[test]
+fn a_session_ends_with_its_token_under_a_code_of_its_own() {
+    block_on(async {
+        let hub = TestHub::start(":memory:").await;
+        let soon = wall_now_ms() + 1_000;
+        let token =
+            crate::engine::token::issue(&hub.credentials.jwt_secret, "acme", "alice", soon + 1_000).unwrap();
+        let (connection, answer) = hub.greet("acme", "alice", token).await;
+        assert!(matches!(answer, ToAgent::Welcome(_)), "{answer:?}");
+        let lost = connection.closed().await;
+        let ConnectionLost::Closed { code, .. } = lost else { panic!("{lost:?}") };
+        assert_eq!(code, u64::from(EXPIRED));
+        assert!(wall_now_ms() >= soon, "not before its time");
     });
 }

@@ -22,8 +22,10 @@ fn parent(row: u8, name: &str) -> Edit<'_> {
     ("p", row, Some(vec![("name", t(name))]))
 }
 
-/// A batch that does several things to one row each, at these times in milliseconds.
-fn batch(who: &Pusher, rows: &[(&str, u8, &[(i64, Op)])]) -> BatchBody {
+/// Several things that are done to one row: its table, the row, and each with its time in milliseconds.
+type Deeds<'a> = (&'a str, u8, &'a [(i64, Op)]);
+
+fn batch(who: &Pusher, rows: &[Deeds<'_>]) -> BatchBody {
     let mut body = BatchBody::default();
     for (table, (name, row, ops)) in (0..).zip(rows) {
         body.tables.push(TableHeader { name: (*name).into(), columns: vec!["name".into()] });

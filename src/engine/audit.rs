@@ -1,0 +1,71 @@
+//! The audit trail: who was let in, who was refused and why, whom the operator has revoked.
+//!
+//! Events of the tracing target `audit`, one line for each, whatever else is logged. They carry names and reasons,
+//! never a token, a key or a row; what a stranger says of itself is cut short, and escaped, so that it can neither
+//! flood the trail nor forge a line of it.
+
+use std::net::SocketAddr;
+
+use super::token::Claims;
+use crate::protocol::limits::MAX_ID_BYTES;
+use crate::storage::revocation::Revoked;
+
+/// The target of all events.
+pub const TARGET: &str = "audit";
+
+/// An agent was let in.
+pub(super) fn admitted(address: SocketAddr, claims: &Claims) {
+    let Claims { tenant_id, agent_id, token_id, may_write, expires_at_ms } = claims;
+    tracing::info!(
+        target: TARGET,
+        event = "admitted",
+        %address,
+        tenant = ?tenant_id,
+        agent = ?agent_id,
+        token_id = ?token_id,
+        may_write,
+        expires_at_ms,
+    );
+}
+
+/// Somebody was refused, who claimed to be an agent of this name.
+pub(super) fn refused(address: SocketAddr, claimed: Option<(&str, &str)>, reason: &str) {
+    let (tenant, agent) = claimed.unwrap_or_default();
+    let (claimed_tenant, claimed_agent) = (shorten(tenant), shorten(agent));
+    tracing::info!(target: TARGET, event = "refused", %address, ?claimed_tenant, ?claimed_agent, ?reason);
+}
+
+/// The session of an agent that was let in has ended.
+pub(super) fn ended(address: SocketAddr, claims: &Claims, reason: &str) {
+    let Claims { tenant_id, agent_id, token_id, .. } = claims;
+    tracing::info!(
+        target: TARGET,
+        event = "ended",
+        %address,
+        tenant = ?tenant_id,
+        agent = ?agent_id,
+        token_id = ?token_id,
+        reason,
+    );
+}
+
+/// The operator has revoked somebody.
+pub(super) fn revoked(whom: &Revoked) {
+    tracing::info!(target: TARGET, event = "revoked", ?whom);
+}
+
+/// The operator has taken a revocation back.
+pub(super) fn reinstated(whom: &Revoked) {
+    tracing::info!(target: TARGET, event = "reinstated", ?whom);
+}
+
+/// Certificates or keys were loaded anew.
+pub(super) fn reloaded(what: &str) {
+    tracing::info!(target: TARGET, event = "reloaded", what);
+}
+
+/// As much of a name as any agent's may have.
+fn shorten(name: &str) -> &str {
+    let ends = name.char_indices().map(|(at, c)| at + c.len_utf8());
+    &name[..ends.take_while(|end| *end <= MAX_ID_BYTES).last().unwrap_or(0)]
+}

@@ -1,0 +1,63 @@
+//! What the hub's operator asks of the store: revocations.
+
+use tokio::sync::oneshot;
+
+use super::{Answer, Job, Task, Uncommitted, Writer, closed};
+use crate::engine::clock::wall_now_ms;
+use crate::storage::hub_store::HubStore;
+use crate::storage::revocation::{Revocation, Revoked};
+
+/// What is done to revocations.
+pub(super) enum RevocationJob {
+    Add(Revocation, oneshot::Sender<Answer<()>>),
+    Remove(Revoked, oneshot::Sender<Answer<bool>>),
+    List(List),
+}
+
+/// Those that hold at a time of the wall clock, as tokens do, in ms since the epoch.
+pub(super) struct List(i64, oneshot::Sender<Answer<Vec<Revocation>>>);
+
+impl RevocationJob {
+    /// Runs a write; hands a reading back, which waits for the commit.
+    pub(super) fn run(self, store: &mut dyn HubStore) -> Result<Uncommitted, List> {
+        match self {
+            Self::Add(revocation, reply) => Ok(Uncommitted::Revoked(reply, store.revoke(&revocation))),
+            Self::Remove(whom, reply) => Ok(Uncommitted::Reinstated(reply, store.reinstate(&whom))),
+            Self::List(list) => Err(list),
+        }
+    }
+}
+
+impl List {
+    /// Reads it. Whoever asked may be gone.
+    pub(super) fn read(self, store: &mut dyn HubStore) {
+        let Self(at_ms, reply) = self;
+        let _ = reply.send(store.revocations(at_ms));
+    }
+}
+
+impl Writer {
+    /// Remembers a revocation.
+    pub async fn revoke(&self, revocation: Revocation) -> Answer<()> {
+        self.ask_operator(|reply| RevocationJob::Add(revocation, reply)).await
+    }
+
+    /// Forgets a revocation. Says whether there was one.
+    pub async fn reinstate(&self, whom: Revoked) -> Answer<bool> {
+        self.ask_operator(|reply| RevocationJob::Remove(whom, reply)).await
+    }
+
+    /// All revocations that hold.
+    pub async fn revocations(&self) -> Answer<Vec<Revocation>> {
+        self.ask_operator(|reply| RevocationJob::List(List(wall_now_ms(), reply))).await
+    }
+
+    async fn ask_operator<T>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Answer<T>>) -> RevocationJob,
+    ) -> Answer<T> {
+        let (reply, answer) = oneshot::channel();
+        self.submit(Job(Task::Revocation(job(reply)))).await;
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+}

@@ -1,0 +1,4 @@
+//! The attack list: one test for each, by its name. Every attack is tried on a hub that others use meanwhile.
+
+mod certificates;
+mod tokens;
