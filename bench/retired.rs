@@ -17,10 +17,8 @@ use std::time::Instant;
 
 use federation_hub::engine::agent::{Agent, AgentOptions};
 use federation_hub::engine::clock::wall_now_ms;
-use federation_hub::engine::hub::{DEFAULT_AGENT_TTL_MS, Hub, HubOptions};
-use federation_hub::engine::identity::IdentityPolicy;
-use federation_hub::engine::token::keys::KeySource;
-use federation_hub::engine::token::{self, TokenOptions};
+use federation_hub::engine::hub::{Hub, HubOptions};
+use federation_hub::engine::token;
 use federation_hub::model::{
     Agreement, CellValue, Digest, Hlc, KeyKind, Op, ReplicaId, RowChange, Stamp, TableHeader, TableSchema,
     Value, Write,
@@ -32,7 +30,7 @@ use federation_hub::storage::hub_store::HubStore;
 use federation_hub::storage::hub_store_sqlite::SqliteHubStore;
 use federation_hub::storage::identity::natural_row_id;
 use federation_hub::storage::sqlite_driver::SqliteDriver;
-use federation_hub::transport::{Credentials, HubTls, PemSource};
+use federation_hub::transport::{Credentials, PemSource};
 use rusqlite::Connection;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -256,21 +254,7 @@ async fn compare(sites: &mut [Site]) -> Outcome<()> {
 /// A hub on a store, and what agents connect to it with.
 async fn hub_on(data_path: &str) -> Outcome<(Credentials, Hub)> {
     let credentials = Credentials::generate([7; 32])?;
-    let tls = HubTls {
-        cert: PemSource::Text(credentials.hub_cert_pem.clone()),
-        key: PemSource::Text(credentials.hub_key_pem.clone()),
-        client_ca: Some(PemSource::Text(credentials.ca_cert_pem.clone())),
-        crl: None,
-    };
-    let hub = Hub::start(HubOptions {
-        listen: "127.0.0.1:0".into(),
-        data_path: data_path.into(),
-        tls,
-        identity: IdentityPolicy::default(),
-        tokens: TokenOptions::of(KeySource::Secret(credentials.jwt_secret.clone())),
-        agent_ttl_ms: DEFAULT_AGENT_TTL_MS,
-    })
-    .await?;
+    let hub = Hub::start(HubOptions::local(&credentials, data_path)).await?;
     Ok((credentials, hub))
 }
 

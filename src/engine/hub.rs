@@ -19,14 +19,14 @@ use super::identity::IdentityPolicy;
 use super::reload::{Reloader, reload};
 use super::retirement::{self, AttachedReplicas};
 use super::revocations::Revocations;
-use super::token::keys::KeyError;
+use super::token::keys::{KeyError, KeySource};
 use super::token::{TokenOptions, TokenVerifier};
 use super::writer::{StoreCounts, Writer};
 use crate::model::ReplicaId;
 use crate::protocol::message::Refusal;
 use crate::storage::hub_store::StoreError;
 use crate::storage::hub_store_sqlite::{OpenStoreError, SqliteHubStore};
-use crate::transport::{BindError, DEFAULT_PORT, HubEndpoint, HubTls};
+use crate::transport::{BindError, Credentials, DEFAULT_PORT, HubEndpoint, HubTls, PemSource};
 
 /// How long [`Hub::stop`] lets syncs finish.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -57,6 +57,28 @@ pub struct HubOptions {
     /// How long an agent may be silent before it is retired, in ms; [`DEFAULT_AGENT_TTL_MS`] unless there is a
     /// reason.
     pub agent_ttl_ms: u64,
+}
+
+impl HubOptions {
+    /// A hub with these credentials, on a free port of this machine that nobody else reaches, and nothing else
+    /// than usual: for tests and measurements.
+    pub fn local(credentials: &Credentials, data_path: &str) -> Self {
+        let pem = |text: &str| PemSource::Text(text.to_owned());
+        let tls = HubTls {
+            cert: pem(&credentials.hub_cert_pem),
+            key: pem(&credentials.hub_key_pem),
+            client_ca: Some(pem(&credentials.ca_cert_pem)),
+            crl: None,
+        };
+        Self {
+            listen: "127.0.0.1:0".to_owned(),
+            data_path: data_path.to_owned(),
+            tls,
+            tokens: TokenOptions::of(KeySource::Secret(credentials.jwt_secret.clone())),
+            identity: IdentityPolicy::default(),
+            agent_ttl_ms: DEFAULT_AGENT_TTL_MS,
+        }
+    }
 }
 
 /// Why a hub did not start.

@@ -42,6 +42,31 @@ pub struct KeyPart {
     pub collation: String,
 }
 
+/// How SQLite compares texts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Collation {
+    /// By their bytes.
+    Binary,
+    /// Without regard to the case of ASCII letters.
+    NoCase,
+    /// Without regard to spaces at the end.
+    RTrim,
+    /// The application's own way: what has the same bytes is the same, and perhaps more.
+    Own,
+}
+
+impl Collation {
+    /// The collation of this name.
+    pub fn of(name: &str) -> Self {
+        match name.to_ascii_uppercase().as_str() {
+            "BINARY" => Self::Binary,
+            "NOCASE" => Self::NoCase,
+            "RTRIM" => Self::RTrim,
+            _ => Self::Own,
+        }
+    }
+}
+
 /// What a part of a key compares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyTerm {
@@ -55,9 +80,7 @@ impl UniqueKey {
     /// Whether it compares columns of all rows, and as any SQLite does.
     pub fn is_plain(&self) -> bool {
         let is_plain = |part: &KeyPart| {
-            let collation = part.collation.to_ascii_uppercase();
-            matches!(part.term, KeyTerm::Column(_))
-                && matches!(collation.as_str(), "BINARY" | "NOCASE" | "RTRIM")
+            matches!(part.term, KeyTerm::Column(_)) && Collation::of(&part.collation) != Collation::Own
         };
         self.filter.is_none() && self.parts.iter().all(is_plain)
     }

@@ -5,15 +5,13 @@ use std::sync::Arc;
 use federation_hub::engine::agent::{Agent, AgentOptions};
 use federation_hub::engine::agent_error::AgentError;
 use federation_hub::engine::clock::wall_now_ms;
-use federation_hub::engine::hub::{DEFAULT_AGENT_TTL_MS, Hub, HubOptions};
-use federation_hub::engine::identity::IdentityPolicy;
+use federation_hub::engine::hub::{Hub, HubOptions};
 use federation_hub::engine::sync::SyncReport;
-use federation_hub::engine::token::keys::KeySource;
-use federation_hub::engine::token::{Grant, TokenOptions};
+use federation_hub::engine::token::Grant;
 use federation_hub::model::Value;
 use federation_hub::storage::driver::{SqlDriver, batch};
 use federation_hub::storage::sqlite_driver::SqliteDriver;
-use federation_hub::transport::{Credentials, HubTls, PemSource};
+use federation_hub::transport::{Credentials, PemSource};
 use rusqlite::Connection;
 
 pub struct Site {
@@ -39,20 +37,7 @@ impl Site {
 
     /// A hub of this CA, with other options than usual.
     pub async fn of(credentials: Credentials, data_path: &str, change: impl FnOnce(&mut HubOptions)) -> Self {
-        let tls = HubTls {
-            cert: PemSource::Text(credentials.hub_cert_pem.clone()),
-            key: PemSource::Text(credentials.hub_key_pem.clone()),
-            client_ca: Some(PemSource::Text(credentials.ca_cert_pem.clone())),
-            crl: None,
-        };
-        let mut options = HubOptions {
-            listen: "127.0.0.1:0".into(),
-            data_path: data_path.into(),
-            tls,
-            tokens: TokenOptions::of(KeySource::Secret(credentials.jwt_secret.clone())),
-            identity: IdentityPolicy::default(),
-            agent_ttl_ms: DEFAULT_AGENT_TTL_MS,
-        };
+        let mut options = HubOptions::local(&credentials, data_path);
         change(&mut options);
         let hub = Hub::start(options.clone()).await.unwrap();
         Self { credentials, hub, options }

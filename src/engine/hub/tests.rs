@@ -33,27 +33,10 @@ fn pem(text: &str) -> PemSource {
     PemSource::Text(text.to_owned())
 }
 
-fn options(credentials: &Credentials, data_path: &str) -> HubOptions {
-    let tls = HubTls {
-        cert: pem(&credentials.hub_cert_pem),
-        key: pem(&credentials.hub_key_pem),
-        client_ca: Some(pem(&credentials.ca_cert_pem)),
-        crl: None,
-    };
-    HubOptions {
-        listen: "127.0.0.1:0".into(),
-        data_path: data_path.into(),
-        tls,
-        tokens: TokenOptions::of(KeySource::Secret(credentials.jwt_secret.clone())),
-        identity: IdentityPolicy::default(),
-        agent_ttl_ms: DEFAULT_AGENT_TTL_MS,
-    }
-}
-
 impl TestHub {
     async fn start(data_path: &str) -> Self {
         let credentials = Credentials::generate([7; 32]).unwrap();
-        let hub = Hub::start(options(&credentials, data_path)).await.unwrap();
+        let hub = Hub::start(HubOptions::local(&credentials, data_path)).await.unwrap();
         Self { hub, credentials }
     }
 

@@ -26,6 +26,17 @@ fn reason_of(session: &mut HubSession) -> Refusal {
     why.reason
 }
 
+fn table() -> TableSchema {
+    TableSchema {
+        name: "t".into(),
+        key: KeyKind::Natural,
+        columns: vec![],
+        ddl: String::new(),
+        indexes: vec![],
+        agreed: Agreement::default(),
+    }
+}
+
 fn done() -> Done {
     Done {
         cursor: 9,
@@ -138,14 +149,7 @@ fn after(messages: impl IntoIterator<Item = ToHub>) -> HubExchange {
 
 #[test]
 fn a_sync_asks_the_store_in_order_and_ends_with_done() {
-    let table = TableSchema {
-        name: "t".into(),
-        key: KeyKind::Natural,
-        columns: vec![],
-        ddl: String::new(),
-        indexes: vec![],
-        agreed: Agreement::default(),
-    };
+    let table = table();
     let begin = SyncBegin { schema: vec![table.clone()], ..begin() };
     let mut exchange = after([ToHub::Sync(begin)]);
     assert!(matches!(exchange.poll(), Some(Output::Store(StoreRequest::Register(_)))));
@@ -260,14 +264,7 @@ fn numbers_and_lists_have_bounds() {
     for begin in begins {
         assert_eq!(refusal(&mut after([ToHub::Sync(begin)])), Refusal::Protocol);
     }
-    let table = TableSchema {
-        name: "t".into(),
-        key: KeyKind::Natural,
-        columns: vec![],
-        ddl: String::new(),
-        indexes: vec![],
-        agreed: Agreement::default(),
-    };
+    let table = table();
     let many = SyncBegin { schema: vec![table.clone(); MAX_TABLES + 1], ..begin() };
     assert_eq!(refusal(&mut after([ToHub::Sync(many)])), Refusal::Protocol);
     let most = SyncBegin {
@@ -367,14 +364,7 @@ fn checks_that_wait_for_the_store_hold_the_agent_back() {
 
 #[test]
 fn whoever_may_not_write_declares_without_effect_and_has_no_batch_taken() {
-    let table = TableSchema {
-        name: "t".into(),
-        key: KeyKind::Natural,
-        columns: vec![],
-        ddl: String::new(),
-        indexes: vec![],
-        agreed: Agreement::default(),
-    };
+    let table = table();
     for may_write in [true, false] {
         let mut exchange = HubExchange::new(may_write);
         let begin = SyncBegin { schema: vec![table.clone()], ..begin() };

@@ -6,7 +6,7 @@ use crate::storage::catalog::quote;
 use crate::storage::driver::{Sql, SqlError, ValueRef};
 use crate::storage::scratch::Scratch;
 use crate::storage::sqlite_driver::RusqliteSql;
-use crate::storage::unique_index::{KeyTerm, UniqueKey};
+use crate::storage::unique_index::{Collation, KeyTerm, UniqueKey};
 
 /// A key that must be unique, by the store's numbers.
 pub struct UniqueRule {
@@ -25,15 +25,6 @@ struct Part {
     /// The column; none for an expression.
     column: Option<ColumnIndex>,
     collation: Collation,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Collation {
-    Binary,
-    NoCase,
-    RTrim,
-    /// The application's own: what has the same bytes is the same, and perhaps more.
-    Own,
 }
 
 /// A hash of a key: equal for two rows exactly if they would collide.
@@ -62,12 +53,7 @@ impl UniqueRule {
         let mut hash = blake3::Hasher::new();
         hash.update(table.name.to_lowercase().as_bytes());
         for part in &key.parts {
-            let collation = match part.collation.to_ascii_uppercase().as_str() {
-                "BINARY" => Collation::Binary,
-                "NOCASE" => Collation::NoCase,
-                "RTRIM" => Collation::RTrim,
-                _ => Collation::Own,
-            };
+            let collation = Collation::of(&part.collation);
             hash.update(b"\0").update(part.collation.to_ascii_uppercase().as_bytes()).update(b"\0");
             let column = match &part.term {
                 KeyTerm::Column(name) => {

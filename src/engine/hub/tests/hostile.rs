@@ -97,7 +97,7 @@ fn who_says_nothing_loses_the_connection() {
         let credentials = Credentials::generate([7; 32]).unwrap();
         let short = Duration::from_secs(1);
         let deadlines = Deadlines { hello: short, idle: short, ..Deadlines::default() };
-        let hub = Hub::start_with(options(&credentials, ":memory:"), deadlines).await.unwrap();
+        let hub = Hub::start_with(HubOptions::local(&credentials, ":memory:"), deadlines).await.unwrap();
         let hub = TestHub { hub, credentials };
         let silent = hub.connect().await;
         let mut alice = hub.agent("acme", "alice", 1).await;

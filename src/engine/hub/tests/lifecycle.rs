@@ -82,7 +82,7 @@ fn a_hub_that_cannot_start_says_why() {
     let path = path.to_str().unwrap();
     block_on(async {
         let hub = TestHub::start(path).await;
-        let good = options(&hub.credentials, ":memory:");
+        let good = HubOptions::local(&hub.credentials, ":memory:");
         let port = hub.hub.local_addr().to_string();
         let taken = Hub::start(HubOptions { listen: port, ..good.clone() }).await;
         assert!(matches!(taken, Err(HubStartError::Bind(BindError::InUse(_)))), "{taken:?}");
