@@ -103,7 +103,8 @@ fn same_part(table: &Table, unique: &UniqueKey, part: &KeyPart) -> String {
 
 /// An expression over the columns of the row that is about to be written.
 fn of_new_row(table: &Table, unique: &UniqueKey, expression: &str) -> String {
-    let columns = unique.columns.iter().map(|name| format!("{} AS {}", new_value(table, name), quote(name)));
+    let read = unique.columns.iter().chain(unique.generated.iter().map(|(name, _)| name));
+    let columns = read.map(|name| format!("{} AS {}", new_value(table, name), quote(name)));
     format!("(SELECT {expression} FROM (SELECT {}))", columns.collect::<Vec<_>>().join(", "))
 }
 
