@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::agent_error::{AgentError, ErrorCode, Remedy};
 use super::clock::wall_now_ms;
 use super::link::{Door, Session};
+use super::pause::Pause;
 use super::resolve::ConflictResolver;
 use super::sync::{AttachedDatabase, ClockNews, SharedMint, SyncJob, SyncReport, run};
 use super::token_source::{self, TokenSource};
@@ -74,6 +75,7 @@ pub struct Agent(Arc<Inner>);
 struct Inner {
     options: AgentOptions,
     shared: Mutex<Shared>,
+    pause: Pause,
     /// Held by whoever talks to the hub, so that one sync runs at a time.
     link: tokio::sync::Mutex<Link>,
 }
@@ -126,7 +128,12 @@ impl SyncTicket {
 impl Agent {
     /// An agent that is not connected yet. No I/O.
     pub fn new(options: AgentOptions) -> Self {
-        Self(Arc::new(Inner { options, shared: Mutex::default(), link: tokio::sync::Mutex::default() }))
+        Self(Arc::new(Inner {
+            options,
+            shared: Mutex::default(),
+            pause: Pause::default(),
+            link: tokio::sync::Mutex::default(),
+        }))
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
@@ -140,11 +147,16 @@ impl Agent {
 
     /// Connects, unless it is connected, with a token that is asked for now.
     pub async fn connect_with(&self, tokens: Option<Arc<dyn TokenSource>>) -> Result<(), AgentError> {
+        if self.is_connected() {
+            return Ok(());
+        }
+        self.0.pause.keep(Duration::from_millis(self.0.options.connect_timeout_ms)).await?;
         let mut link = self.0.link.lock().await;
         if self.is_connected() {
             return Ok(());
         }
-        let session = self.open_session(&link.endpoint, tokens.as_ref()).await?;
+        let session = self.open_session(&link.endpoint, tokens.as_ref()).await;
+        let session = session.inspect_err(|error| self.note(error))?;
         link.databases.clear();
         let mut shared = self.shared();
         shared.is_connected = true;
@@ -174,19 +186,39 @@ impl Agent {
         ticket: SyncTicket,
         database: Arc<dyn SqlDriver>,
     ) -> Result<SyncReport, AgentError> {
+        // Before its turn: whoever disconnects does not wait for it.
+        self.0.pause.keep(self.patience()).await?;
         let mut link = self.0.link.lock().await;
         if !self.is_connected() {
             return Err(AgentError::not_connected());
         }
+        self.sync_in_turn(&mut link, &ticket, &*database).await.inspect_err(|error| self.note(error))
+    }
+
+    /// Takes note of a hub that wants to be left alone.
+    fn note(&self, error: &AgentError) {
+        let mut random = [0; 4];
+        // A system without random numbers gives no jitter.
+        let _ = getrandom::fill(&mut random);
+        self.0.pause.note(error, Instant::now(), u32::from_ne_bytes(random));
+    }
+
+    /// One sync, with what mends a failure at once.
+    async fn sync_in_turn(
+        &self,
+        link: &mut Link,
+        ticket: &SyncTicket,
+        database: &dyn SqlDriver,
+    ) -> Result<SyncReport, AgentError> {
         let started = Instant::now();
-        let (mut report, clock) = match self.sync_once(&mut link, &ticket, &*database).await {
+        let (mut report, clock) = match self.sync_once(link, ticket, database).await {
             Err(AgentError { remedy: Remedy::Reconnect, .. }) => {
                 link.session = None;
-                self.sync_once(&mut link, &ticket, &*database).await?
+                self.sync_once(link, ticket, database).await?
             }
             Err(AgentError { remedy: Remedy::Attach, .. }) => {
                 link.databases.remove(&database.database_id());
-                self.sync_once(&mut link, &ticket, &*database).await?
+                self.sync_once(link, ticket, database).await?
             }
             outcome => outcome?,
         };

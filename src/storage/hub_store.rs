@@ -38,8 +38,8 @@ pub enum StoreError {
 impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Refused(reason, message) => Self { reason, message },
-            other => Self { reason: Refusal::Store, message: other.to_string() },
+            StoreError::Refused(reason, message) => Self::new(reason, message),
+            other => Self::new(Refusal::Store, other.to_string()),
         }
     }
 }
