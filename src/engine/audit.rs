@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 
 use super::token::Claims;
+use crate::protocol::hub_request::Caller;
 use crate::protocol::limits::MAX_ID_BYTES;
 use crate::storage::revocation::Revoked;
 use crate::transport::TooMany;
@@ -44,6 +45,12 @@ pub(super) fn crowded_out(address: SocketAddr, why: TooMany) {
         TooMany::FromAddress => "too many connections from this address (maxConnectionsPerAddress)",
     };
     refused(address, None, reason);
+}
+
+/// An agent that was let in wanted more than its tenant may have.
+pub(super) fn over_quota(address: SocketAddr, caller: &Caller, reason: &str) {
+    let Caller { tenant, agent } = caller;
+    tracing::info!(target: TARGET, event = "over quota", %address, ?tenant, ?agent, reason);
 }
 
 /// The session of an agent that was let in has ended.

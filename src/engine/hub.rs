@@ -312,7 +312,7 @@ async fn open(options: &HubOptions) -> Result<Opened, HubStartError> {
     let local_addr = endpoint.local_addr()?;
     let mut incarnation = [0; 16];
     getrandom::fill(&mut incarnation).map_err(io::Error::from)?;
-    let store = SqliteHubStore::open(&options.data_path, ReplicaId(incarnation))?;
+    let store = SqliteHubStore::open(&options.data_path, ReplicaId(incarnation))?.within(limits.store());
     let (writer, thread) = Writer::start(Box::new(store))?;
     let revocations = Revocations::new(writer.revocations().await.map_err(HubStartError::Read)?);
     let (counts, attached) = (Arc::default(), Arc::default());

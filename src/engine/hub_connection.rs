@@ -4,6 +4,7 @@
 //! connection and nobody anything else (I17).
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -108,6 +109,7 @@ pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake, mut stoppin
     let session = Arc::new(AgentSession {
         replicas: OwnReplicas::new(Arc::clone(&shared.attached), &caller),
         caller,
+        address: connection.remote_address(),
         claims,
         highest_counter: AtomicU64::new(0),
     });
@@ -168,6 +170,8 @@ async fn wall_clock_reaches(at_ms: i64) {
 /// What the streams of one connection share.
 struct AgentSession {
     caller: Arc<Caller>,
+    /// Where it came from.
+    address: SocketAddr,
     /// What the agent's token said.
     claims: Claims,
     highest_counter: AtomicU64,
@@ -255,7 +259,12 @@ impl Stream {
                     Ok(Reply::Registered(answer)) => {
                         exchange.handle(Input::Registered(answer.map_err(Refused::from)));
                     }
-                    Ok(Reply::Pushed(answer)) => exchange.handle(Input::Pushed(answer.map_err(Refused::from))),
+                    Ok(Reply::Pushed(answer)) => {
+                        if let Err(StoreError::Refused(Refusal::Full, reason)) = &answer {
+                            audit::over_quota(self.session.address, &self.session.caller, reason);
+                        }
+                        exchange.handle(Input::Pushed(answer.map_err(Refused::from)));
+                    }
                     Ok(Reply::Checked(answer)) => {
                         let answer = answer.map(|Checked { rows, prints }| (rows, prints));
                         exchange.handle(Input::Checked(answer.map_err(Refused::from)));

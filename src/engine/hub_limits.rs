@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::storage::hub_store_sqlite::StoreLimits;
 use crate::transport::EndpointLimits;
 
 /// Connections beyond [`HubLimits::max_agents`]: room for those that are about to be told that there is none.
@@ -17,6 +18,9 @@ pub struct HubLimits {
     pub max_agents_per_tenant: u64,
     /// Connections at once from one address, or from one IPv6 network of 64 bits.
     pub max_connections_per_address: u64,
+    /// Bytes of the store that a tenant's rows may take. Deleted ones that wait until every agent has heard of it do
+    /// not count, and may take as many again.
+    pub max_stored_bytes_per_tenant: u64,
     /// How long a connection may be silent, in ms. Never longer than an agent's own 30 s; agents show every 5 s
     /// that they live.
     pub idle_timeout_ms: u64,
@@ -33,6 +37,7 @@ impl Default for HubLimits {
             max_agents: 16_384,
             max_agents_per_tenant: 4_096,
             max_connections_per_address: 4_096,
+            max_stored_bytes_per_tenant: StoreLimits::default().tenant_bytes,
             idle_timeout_ms: 30_000,
             handshake_timeout_ms: 5_000,
             frame_timeout_ms: 30_000,
@@ -48,6 +53,11 @@ impl HubLimits {
             connections_per_address: self.max_connections_per_address,
             idle_timeout_ms: u32::try_from(self.idle_timeout_ms).unwrap_or(u32::MAX),
         }
+    }
+
+    /// The store's part.
+    pub(super) fn store(&self) -> StoreLimits {
+        StoreLimits { tenant_bytes: self.max_stored_bytes_per_tenant }
     }
 
     /// See [`Self::handshake_timeout_ms`].

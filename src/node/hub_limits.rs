@@ -19,6 +19,9 @@ pub struct FederationHubLimits {
     /// Connections at once from one address, or from one IPv6 network of 64 bits; agents behind a NAT share theirs.
     /// 4,096 unless given. From half of them on, newcomers first prove that the address is theirs.
     pub max_connections_per_address: Option<f64>,
+    /// Bytes of the store that a tenant's rows may take. 10 GiB unless given. Deleted rows that wait until every agent has
+    /// heard of it do not count, and may take as many again.
+    pub max_stored_bytes_per_tenant: Option<f64>,
     /// How long a connection may be silent before it is dead, in ms: 6,000 to 30,000, and 30,000 unless given. Agents
     /// show every 5 s that they live.
     pub idle_timeout_ms: Option<f64>,
@@ -31,6 +34,9 @@ pub struct FederationHubLimits {
 
 /// The most of anything that is counted.
 const MAX_COUNT: u64 = 1_000_000;
+
+/// The most bytes: a pebibyte.
+const MAX_BYTES: u64 = 1 << 50;
 
 /// The longest deadline: ten minutes.
 const MAX_DEADLINE_MS: u64 = 600_000;
@@ -48,6 +54,12 @@ pub fn hub_limits(given: Option<FederationHubLimits>) -> Result<HubLimits, Coded
             given.max_connections_per_address,
             &mut limits.max_connections_per_address,
             &count,
+        ),
+        (
+            "maxStoredBytesPerTenant",
+            given.max_stored_bytes_per_tenant,
+            &mut limits.max_stored_bytes_per_tenant,
+            &(1..=MAX_BYTES),
         ),
         ("idleTimeoutMs", given.idle_timeout_ms, &mut limits.idle_timeout_ms, &(6_000..=30_000)),
         ("handshakeTimeoutMs", given.handshake_timeout_ms, &mut limits.handshake_timeout_ms, &deadline),

@@ -7,6 +7,7 @@ use federation_hub::engine::hub_limits::HubLimits;
 use crate::site::{Member, Site};
 
 mod places;
+mod stored_bytes;
 
 const NOTES: &str = "CREATE TABLE IF NOT EXISTS notes(id TEXT PRIMARY KEY, title TEXT)";
 
