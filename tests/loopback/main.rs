@@ -5,6 +5,7 @@
 mod attacks;
 mod ca;
 mod hostile;
+mod limits;
 mod mint;
 mod permissions;
 mod reload;
