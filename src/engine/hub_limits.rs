@@ -21,6 +21,11 @@ pub struct HubLimits {
     /// Bytes of the store that a tenant's rows may take. Deleted ones that wait until every agent has heard of it do
     /// not count, and may take as many again.
     pub max_stored_bytes_per_tenant: u64,
+    /// Rows that a tenant's agents may push and pull per second, twice as many at once after a rest. Faster ones are
+    /// held back for up to 5 s, then refused.
+    pub max_rows_per_second: u64,
+    /// Bytes that they may, likewise, as they travel.
+    pub max_bytes_per_second: u64,
     /// How long a connection may be silent, in ms. Never longer than an agent's own 30 s; agents show every 5 s
     /// that they live.
     pub idle_timeout_ms: u64,
@@ -38,6 +43,8 @@ impl Default for HubLimits {
             max_agents_per_tenant: 4_096,
             max_connections_per_address: 4_096,
             max_stored_bytes_per_tenant: StoreLimits::default().tenant_bytes,
+            max_rows_per_second: 200_000,
+            max_bytes_per_second: 128 << 20,
             idle_timeout_ms: 30_000,
             handshake_timeout_ms: 5_000,
             frame_timeout_ms: 30_000,

@@ -22,6 +22,11 @@ pub struct FederationHubLimits {
     /// Bytes of the store that a tenant's rows may take. 10 GiB unless given. Deleted rows that wait until every agent has
     /// heard of it do not count, and may take as many again.
     pub max_stored_bytes_per_tenant: Option<f64>,
+    /// Rows that a tenant's agents may push and pull per second, twice as many at once after a rest. 200,000 unless given.
+    /// Faster ones are held back for up to 5 s, and then refused.
+    pub max_rows_per_second: Option<f64>,
+    /// Bytes that they may push and pull per second, likewise, as they travel. 134,217,728 (128 MiB) unless given.
+    pub max_bytes_per_second: Option<f64>,
     /// How long a connection may be silent before it is dead, in ms: 6,000 to 30,000, and 30,000 unless given. Agents
     /// show every 5 s that they live.
     pub idle_timeout_ms: Option<f64>,
@@ -61,6 +66,8 @@ pub fn hub_limits(given: Option<FederationHubLimits>) -> Result<HubLimits, Coded
             &mut limits.max_stored_bytes_per_tenant,
             &(1..=MAX_BYTES),
         ),
+        ("maxRowsPerSecond", given.max_rows_per_second, &mut limits.max_rows_per_second, &(1..=MAX_BYTES)),
+        ("maxBytesPerSecond", given.max_bytes_per_second, &mut limits.max_bytes_per_second, &(1..=MAX_BYTES)),
         ("idleTimeoutMs", given.idle_timeout_ms, &mut limits.idle_timeout_ms, &(6_000..=30_000)),
         ("handshakeTimeoutMs", given.handshake_timeout_ms, &mut limits.handshake_timeout_ms, &deadline),
         ("frameTimeoutMs", given.frame_timeout_ms, &mut limits.frame_timeout_ms, &deadline),
