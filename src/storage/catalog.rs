@@ -137,6 +137,7 @@ impl Table {
             parts: columns.iter().map(part).collect(),
             filter: None,
             columns,
+            generated: Vec::new(),
         })
     }
 

@@ -20,6 +20,7 @@ pub mod driver;
 pub mod fields;
 mod follow;
 pub mod foreign_keys;
+mod generated;
 pub mod heal;
 pub mod held_back;
 pub mod hub_store;

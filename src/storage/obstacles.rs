@@ -14,7 +14,7 @@ pub fn obstacles<'t>(
 ) -> Result<Vec<(&'t UniqueKey, Vec<Value>)>, SqlError> {
     let mut found = Vec::new();
     for unique in table.unique_keys.iter().filter(|unique| counts(unique)) {
-        // A generated column has no value before the row is written; SQLite's refusal then stands.
+        // What a column is made of may be unreadable; SQLite's refusal then stands.
         let Some(values) = values_of(table, unique, row) else { continue };
         let mut conditions: Vec<String> = unique.parts.iter().map(equal).collect();
         if let Some(filter) = &unique.filter {
@@ -25,9 +25,10 @@ pub fn obstacles<'t>(
         let mut bound: Vec<String> =
             unique.columns.iter().map(|name| format!("? AS {}", quote(name))).collect();
         bound.push("NULL".to_owned());
+        // A generated column has no value before the row is written.
+        let own = unique.with_generated(format!("SELECT {}", bound.join(", ")));
         let statement = format!(
-            "WITH _federation_row AS (SELECT {}) SELECT {} FROM main.{} WHERE {}",
-            bound.join(", "),
+            "WITH _federation_row AS ({own}) SELECT {} FROM main.{} WHERE {}",
             quote_list(table.key_columns()),
             quote(&table.name),
             conditions.join(" AND ")

@@ -77,6 +77,43 @@ pub fn tokens(text: &str) -> Option<Vec<Token<'_>>> {
     Some(tokens)
 }
 
+/// The parts of the first list in parentheses, and what follows it. None if there is none, or if it is not closed.
+pub fn first_list<'t, 'a>(tokens: &'t [Token<'a>]) -> Option<(Vec<&'t [Token<'a>]>, &'t [Token<'a>])> {
+    let open = tokens.iter().position(|token| token.is("("))?;
+    let (mut depth, mut from, mut parts) = (0_usize, open + 1, Vec::new());
+    for (at, token) in tokens.iter().enumerate().skip(open) {
+        if token.is("(") {
+            depth += 1;
+        } else if token.is(")") {
+            depth -= 1;
+        }
+        if depth == 0 || (depth == 1 && token.is(",")) {
+            parts.push(&tokens[from..at]);
+            from = at + 1;
+        }
+        if depth == 0 {
+            return Some((parts, &tokens[from..]));
+        }
+    }
+    None
+}
+
+/// The text from the first token to the last.
+pub fn span<'a>(text: &'a str, tokens: &[Token<'_>]) -> Option<&'a str> {
+    Some(&text[tokens.first()?.start..tokens.last()?.end()])
+}
+
+/// The names in an expression that can be columns.
+pub fn names(expression: &str) -> Vec<String> {
+    let tokens = tokens(expression).unwrap_or_default();
+    let is_called = |at: usize| tokens.get(at + 1).is_some_and(|next| next.is("("));
+    let columns = tokens.iter().enumerate().filter(|(at, token)| {
+        let can_be = matches!(token.kind, TokenKind::Word | TokenKind::QuotedName);
+        can_be && !is_called(*at)
+    });
+    columns.filter_map(|(_, token)| token.name()).collect()
+}
+
 fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '$') || !c.is_ascii()
 }

@@ -3,9 +3,11 @@
 
 use std::collections::HashMap;
 
+use super::catalog::quote;
 use super::driver::{Sql, SqlError};
 use super::fields::Fields;
-use super::sql_text::{Token, TokenKind, tokens};
+use super::generated::TableColumns;
+use super::sql_text::{Token, first_list, names, span, tokens};
 
 /// A key that SQLite keeps unique, by an index. (A rowid has none: [`read_unique_keys`] does not find it.)
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,8 +20,10 @@ pub struct UniqueKey {
     pub parts: Vec<KeyPart>,
     /// The condition of a partial index: only rows for which it is true can collide.
     pub filter: Option<String>,
-    /// The columns that parts and filter read.
+    /// The columns that decide it: those that parts, filter and generated columns read.
     pub columns: Vec<String>,
+    /// The generated columns that it reads, with what each is made of; one that reads another comes after it.
+    pub generated: Vec<(String, String)>,
 }
 
 /// What a unique index is there for.
@@ -77,12 +81,19 @@ pub enum KeyTerm {
 }
 
 impl UniqueKey {
-    /// Whether it compares columns of all rows, and as any SQLite does.
+    /// Whether it compares columns that are written, of all rows, and as any SQLite does.
     pub fn is_plain(&self) -> bool {
         let is_plain = |part: &KeyPart| {
             matches!(part.term, KeyTerm::Column(_)) && Collation::of(&part.collation) != Collation::Own
         };
-        self.filter.is_none() && self.parts.iter().all(is_plain)
+        self.filter.is_none() && self.generated.is_empty() && self.parts.iter().all(is_plain)
+    }
+
+    /// A SELECT of the columns that decide the key, with the generated ones that are made of them.
+    pub fn with_generated(&self, select: String) -> String {
+        self.generated.iter().fold(select, |row, (name, expression)| {
+            format!("SELECT *, ({expression}) AS {} FROM ({row})", quote(name))
+        })
     }
 
     /// Whether a REPLACE may take away another row by it than the one whose PRIMARY KEY has the same bytes.
@@ -97,7 +108,7 @@ impl UniqueKey {
 pub fn read_unique_keys(sql: &mut dyn Sql) -> Result<HashMap<String, Vec<UniqueKey>>, SqlError> {
     let mut keys: HashMap<String, Vec<UniqueKey>> = HashMap::new();
     // Which columns an expression reads, and its text, no pragma tells.
-    let mut worded: Vec<(String, usize, String)> = Vec::new();
+    let mut texts: HashMap<String, String> = HashMap::new();
     sql.query(
         "SELECT m.name, i.name, i.origin, x.name, x.coll, d.sql FROM main.sqlite_master AS m, \
          pragma_index_list(m.name) AS i, pragma_index_xinfo(i.name) AS x \
@@ -108,15 +119,22 @@ pub fn read_unique_keys(sql: &mut dyn Sql) -> Result<HashMap<String, Vec<UniqueK
             let mut fields = Fields::of(row);
             let (table, index, origin) = (fields.text()?, fields.text()?, fields.text()?);
             let (column, collation, text) = (fields.optional_text(), fields.text()?, fields.optional_text());
-            let own = keys.entry(table.clone()).or_default();
+            let own = keys.entry(table).or_default();
             if own.last().is_none_or(|key| key.index != index) {
-                worded.extend(text.map(|text| (table, own.len(), text)));
+                texts.extend(text.map(|text| (index.clone(), text)));
                 let origin = match origin.as_str() {
                     "pk" => KeyOrigin::PrimaryKey,
                     "u" => KeyOrigin::Constraint,
                     _ => KeyOrigin::Index,
                 };
-                own.push(UniqueKey { index, origin, parts: Vec::new(), filter: None, columns: Vec::new() });
+                own.push(UniqueKey {
+                    index,
+                    origin,
+                    parts: Vec::new(),
+                    filter: None,
+                    columns: Vec::new(),
+                    generated: Vec::new(),
+                });
             }
             if let Some(key) = own.last_mut() {
                 key.columns.extend(column.clone());
@@ -126,60 +144,34 @@ pub fn read_unique_keys(sql: &mut dyn Sql) -> Result<HashMap<String, Vec<UniqueK
             Ok(())
         },
     )?;
-    // From behind, so that leaving one out moves none that is still to come.
-    for (table, at, text) in worded.into_iter().rev() {
-        let Some(own) = keys.get_mut(&table) else { continue };
-        let is_read = match Definition::read(&text) {
-            Some(definition) if definition.parts.len() == own[at].parts.len() => {
-                complete(sql, &table, &mut own[at], &definition)?;
-                true
-            }
-            _ => false,
-        };
-        if !is_read {
-            own.remove(at);
-        }
+    let columns = TableColumns::read(sql)?;
+    for (table, own) in &mut keys {
+        let Some(columns) = columns.get(table) else { continue };
+        own.retain_mut(|key| complete(key, texts.remove(&key.index).as_deref(), columns));
     }
     Ok(keys)
 }
 
-/// Adds what the definition alone tells.
-fn complete(
-    sql: &mut dyn Sql,
-    table: &str,
-    key: &mut UniqueKey,
-    definition: &Definition<'_>,
-) -> Result<(), SqlError> {
-    let mut read: Vec<String> = definition.filter.iter().flat_map(|filter| names(filter)).collect();
-    key.filter = definition.filter.map(str::to_owned);
-    for (part, text) in key.parts.iter_mut().zip(&definition.parts) {
-        if let KeyTerm::Expression(expression) = &mut part.term {
-            (*text).clone_into(expression);
-            read.extend(names(text));
+/// Adds what the definition of the index, if it has one, and those of generated columns tell. Returns whether the
+/// index could be read.
+fn complete(key: &mut UniqueKey, text: Option<&str>, columns: &TableColumns) -> bool {
+    let mut read: Vec<String> = std::mem::take(&mut key.columns);
+    if let Some(text) = text {
+        let Some(definition) = Definition::read(text) else { return false };
+        if definition.parts.len() != key.parts.len() {
+            return false;
         }
-    }
-    if read.is_empty() {
-        return Ok(());
-    }
-    sql.query("SELECT name FROM pragma_table_xinfo(?)", &[table.into()], &mut |row| {
-        let column = Fields::of(row).text()?;
-        let is_read = read.iter().any(|name| name.eq_ignore_ascii_case(&column));
-        if is_read && !key.columns.contains(&column) {
-            key.columns.push(column);
+        for (part, text) in key.parts.iter_mut().zip(&definition.parts) {
+            if let KeyTerm::Expression(expression) = &mut part.term {
+                (*text).clone_into(expression);
+                read.extend(names(text));
+            }
         }
-        Ok(())
-    })
-}
-
-/// The names in an expression that can be columns.
-fn names(expression: &str) -> Vec<String> {
-    let tokens = tokens(expression).unwrap_or_default();
-    let is_called = |at: usize| tokens.get(at + 1).is_some_and(|next| next.is("("));
-    let columns = tokens.iter().enumerate().filter(|(at, token)| {
-        let can_be = matches!(token.kind, TokenKind::Word | TokenKind::QuotedName);
-        can_be && !is_called(*at)
-    });
-    columns.filter_map(|(_, token)| token.name()).collect()
+        read.extend(definition.filter.iter().flat_map(|filter| names(filter)));
+        key.filter = definition.filter.map(str::to_owned);
+    }
+    (key.columns, key.generated) = columns.behind(&read);
+    true
 }
 
 /// The part of a `CREATE UNIQUE INDEX` that says what is unique.
@@ -195,27 +187,8 @@ impl<'a> Definition<'a> {
         let tokens = tokens(text)?;
         // `CREATE UNIQUE INDEX name ON table (`: SQLite keeps no schema and no IF NOT EXISTS, but both names
         // can be words that mean something elsewhere.
-        let open = tokens.iter().position(|token| token.is("("))?;
-        let mut depth = 0_usize;
-        let mut from = open + 1;
-        let mut parts = Vec::new();
-        let mut close = None;
-        for (at, token) in tokens.iter().enumerate().skip(open) {
-            if token.is("(") {
-                depth += 1;
-            } else if token.is(")") {
-                depth -= 1;
-            }
-            if depth == 0 || (depth == 1 && token.is(",")) {
-                parts.push(part(text, &tokens[from..at])?);
-                from = at + 1;
-            }
-            if depth == 0 {
-                close = Some(at);
-                break;
-            }
-        }
-        let rest = &tokens[close? + 1..];
+        let (parts, rest) = first_list(&tokens)?;
+        let parts = parts.into_iter().map(|tokens| part(text, tokens)).collect::<Option<_>>()?;
         let filter = match rest {
             [] => None,
             [word, condition @ ..] if word.is("WHERE") => Some(span(text, condition)?),
@@ -231,11 +204,6 @@ fn part<'a>(text: &'a str, tokens: &[Token<'_>]) -> Option<&'a str> {
         [expression @ .., order] if order.is("ASC") || order.is("DESC") => span(text, expression),
         expression => span(text, expression),
     }
-}
-
-/// The text from the first token to the last.
-fn span<'a>(text: &'a str, tokens: &[Token<'_>]) -> Option<&'a str> {
-    Some(&text[tokens.first()?.start..tokens.last()?.end()])
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod convergence;
 #[expect(dead_code, reason = "shared with other tests, which need more of it")]
 #[path = "../support/database.rs"]
 mod database;
+mod generated_keys;
 mod hostile;
 #[expect(dead_code, reason = "shared with other tests, which need more of it")]
 #[path = "../support/hub.rs"]

@@ -158,3 +158,21 @@ fn of_two_rows_here_that_are_one_the_survivor_gets_what_references_the_other_and
     b.sync(&mut hub);
     assert_eq!(b.rows("SELECT body FROM notes WHERE title = 'kept'"), vec![vec![text("unsent")]]);
 }
+
+#[test]
+fn a_table_that_may_have_one_row_only_has_one_everywhere() {
+    let schema =
+        "CREATE TABLE settings(id INTEGER PRIMARY KEY, a, b); CREATE UNIQUE INDEX one ON settings((1))";
+    let (mut hub, mut a, mut b) = shifted(schema, "SELECT 1");
+    a.run("INSERT INTO settings(a) VALUES('of a')");
+    b.run("INSERT INTO settings(id, b) VALUES(7, 'of b')");
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    let all = "SELECT a, b FROM settings";
+    assert_eq!(agree(&mut [&mut a, &mut b], all).len(), 1);
+    b.run("INSERT OR REPLACE INTO settings(a) VALUES('new')");
+    settle(&mut hub, &mut [&mut b, &mut a]);
+    assert_eq!(agree(&mut [&mut a, &mut b], all), vec![vec![text("new"), Value::Null]]);
+    a.run("UPDATE settings SET b = 'later'");
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    assert_eq!(agree(&mut [&mut a, &mut b], all), vec![vec![text("new"), text("later")]]);
+}

@@ -1,0 +1,121 @@
+//! Generated columns: what they are made of, which no pragma tells.
+
+use std::collections::HashMap;
+
+use super::driver::{Sql, SqlError};
+use super::fields::Fields;
+use super::sql_text::{Token, first_list, names, span, tokens};
+
+/// The columns of a table, as far as one can be made of others.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct TableColumns {
+    names: Vec<String>,
+    /// The generated ones, with the expression that makes them.
+    generated: Vec<(String, String)>,
+}
+
+impl TableColumns {
+    /// The columns of each table of `main`, by the table's name.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn read(sql: &mut dyn Sql) -> Result<HashMap<String, Self>, SqlError> {
+        let mut tables: HashMap<String, Self> = HashMap::new();
+        sql.query(
+            "SELECT m.name, x.name, x.hidden IN (2, 3), m.sql \
+             FROM main.sqlite_master AS m, pragma_table_xinfo(m.name) AS x WHERE m.type = 'table'",
+            &[],
+            &mut |row| {
+                let mut fields = Fields::of(row);
+                let table = tables.entry(fields.text()?).or_default();
+                table.names.push(fields.text()?);
+                let is_generated = fields.integer()? != 0;
+                if is_generated && table.generated.is_empty() {
+                    table.generated = expressions(&fields.text()?);
+                }
+                Ok(())
+            },
+        )?;
+        Ok(tables)
+    }
+
+    /// What columns of these names hold in the end: columns that are written, and the generated ones among them
+    /// or that those are made of, with their expressions; one that reads another comes after it. Names that are
+    /// no columns are left out.
+    pub fn behind(&self, read: &[String]) -> (Vec<String>, Vec<(String, String)>) {
+        let (mut seen, mut generated) = (Vec::new(), Vec::new());
+        for name in read {
+            self.follow(name, &mut seen, &mut generated);
+        }
+        let is_written = |name: &String| generated.iter().all(|(made, _)| made != name);
+        (seen.into_iter().filter(is_written).collect(), generated)
+    }
+
+    /// `seen` is what has been followed already.
+    fn follow(&self, name: &str, seen: &mut Vec<String>, generated: &mut Vec<(String, String)>) {
+        let Some(column) = self.names.iter().find(|column| column.eq_ignore_ascii_case(name)) else { return };
+        if seen.contains(column) {
+            return;
+        }
+        seen.push(column.clone());
+        if let Some((_, expression)) = self.generated.iter().find(|(made, _)| made.eq_ignore_ascii_case(name))
+        {
+            for read in names(expression) {
+                self.follow(&read, seen, generated);
+            }
+            generated.push((column.clone(), expression.clone()));
+        }
+    }
+}
+
+/// The generated columns of a `CREATE TABLE`, with their expressions.
+fn expressions(ddl: &str) -> Vec<(String, String)> {
+    let tokens = tokens(ddl).unwrap_or_default();
+    let (columns, _) = first_list(&tokens).unwrap_or_default();
+    columns.into_iter().filter_map(|column| expression(ddl, column)).collect()
+}
+
+fn expression(ddl: &str, column: &[Token<'_>]) -> Option<(String, String)> {
+    let name = column.first()?.name()?;
+    let mut depth = 0_usize;
+    let at = column.iter().position(|token| {
+        if token.is("(") {
+            depth += 1;
+        } else if token.is(")") {
+            depth -= 1;
+        }
+        depth == 0 && token.is("AS")
+    })?;
+    let (_, rest) = first_list(&column[at..])?;
+    let inner = column.get(at + 2..column.len() - rest.len() - 1)?;
+    Some((name, span(ddl, inner)?.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::storage::sqlite_driver::RusqliteSql;
+
+    fn behind(ddl: &str, read: &[&str]) -> (Vec<String>, Vec<(String, String)>) {
+        let mut sql = RusqliteSql::new(Connection::open_in_memory().unwrap());
+        sql.run(ddl).unwrap();
+        let read: Vec<String> = read.iter().map(|&name| name.to_owned()).collect();
+        TableColumns::read(&mut sql).unwrap()["t"].behind(&read)
+    }
+
+    #[test]
+    fn a_generated_column_is_followed_to_what_is_written() {
+        let ddl = "CREATE TABLE t(a TEXT CHECK(CAST(a AS INT) > 0), \"b,c\" DEFAULT (lower('x')),
+             d TEXT COLLATE NOCASE GENERATED ALWAYS AS (replace(E, ')', \"b,c\") /* ) */) STORED,
+             e AS (lower(A)) UNIQUE, f AS(1), UNIQUE(a, d));
+             ALTER TABLE t ADD COLUMN g INT AS (f + (2))";
+        let made = |name: &str, expression: &str| (name.to_owned(), expression.to_owned());
+        let (written, generated) = behind(ddl, &["D", "nothing", "a"]);
+        assert_eq!(written, ["a", "b,c"]);
+        assert_eq!(generated, [made("e", "lower(A)"), made("d", "replace(E, ')', \"b,c\")")]);
+        assert_eq!(behind(ddl, &["g"]), (vec![], vec![made("f", "1"), made("g", "f + (2)")]));
+        assert_eq!(behind(ddl, &["b,c"]), (vec!["b,c".to_owned()], vec![]));
+    }
+}
