@@ -121,7 +121,8 @@ pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake, mut stoppin
     let ending = loop {
         tokio::select! {
             stream = connection.accept() => match stream {
-                Ok((sender, receiver)) => {
+                Ok((sender, mut receiver)) => {
+                    receiver.limit_frames(shared.limits.frame_bytes() as usize);
                     let (shared, session) = (Arc::clone(&shared), Arc::clone(&session));
                     let (stream, connection) = (Stream { shared, session, sender, receiver, charged: 0 }, connection.clone());
                     streams.spawn(async move { serve_stream(stream, &connection).await });

@@ -9,6 +9,7 @@ use crate::site::{Member, Site};
 
 mod places;
 mod rates;
+mod sizes;
 mod stored_bytes;
 
 const NOTES: &str = "CREATE TABLE IF NOT EXISTS notes(id TEXT PRIMARY KEY, title TEXT)";
