@@ -14,6 +14,7 @@ pub mod hub_time;
 pub mod identity;
 pub mod link;
 mod pause;
+mod rate;
 mod read_only;
 mod reload;
 pub mod resolve;
