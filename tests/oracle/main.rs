@@ -14,4 +14,5 @@ mod local;
 #[path = "../support/model/mod.rs"]
 mod model;
 mod pushes;
+mod ruled;
 mod unique;

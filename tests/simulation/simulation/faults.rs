@@ -92,7 +92,9 @@ impl Simulation {
         self.note("deaths of the hub");
         self.trace.push(format!("{} the hub dies", self.since_beginning()));
         self.take_note();
-        self.hub.crash();
+        if self.hub.crash() > 0 {
+            self.note("deaths of the hub that took unsynced writes along");
+        }
         let pause_ms = i64::try_from(self.dice.below(5_000)).unwrap();
         self.network.queue.after(pause_ms, Event::RestartHub(self.hub.life));
     }
