@@ -138,7 +138,8 @@ impl Simulation {
         self.hub.fail_after(None);
         for process in &mut self.processes {
             process.agent.sql.busy_after = None;
-            (process.agent.sql.dies_after, process.dies_applying) = (None, None);
+            (process.agent.sql.dies_after, process.agent.sql.dies_after_rows) = (None, None);
+            process.dies_applying = None;
         }
         // Nothing waits for longer than this, but for what arrives very late.
         while let Some(next_ms) = self.network.queue.next_ms() {
