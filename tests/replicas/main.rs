@@ -27,6 +27,7 @@ mod schema_change;
 mod self_check;
 mod sharing;
 mod triggers;
+mod two_are_one;
 mod unions;
 #[path = "../support/world.rs"]
 mod world;
