@@ -389,6 +389,18 @@ class FederationHubServer {
     return this.#hub.revocations();
   }
 
+  async backup(path) {
+    const site = callSite();
+    try {
+      if (typeof path !== 'string' || path === '') {
+        throw new FederationError('ERR_FEDERATION_CONFIG', `path must be a non-empty string, not ${described(path)}`);
+      }
+      await this.#hub.backup(path);
+    } catch (cause) {
+      throw failure(cause, site);
+    }
+  }
+
   agentConfig(options) {
     const copy = checked(options, AGENT_CONFIG_OPTIONS, 'options');
     const site = callSite();

@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
+use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -141,6 +142,8 @@ pub(super) struct Shared {
     /// The replicas of those that are connected.
     pub(super) attached: Arc<AttachedReplicas>,
     pub(super) revocations: Revocations,
+    /// The hub's own, for what others begin.
+    pub(super) runtime: Handle,
 }
 
 /// What is counted while agents come and go.
@@ -188,7 +191,7 @@ pub struct Hub {
     started: Instant,
     counts: Arc<Counts>,
     store_counts: Arc<StoreCounts>,
-    stopping: watch::Sender<bool>,
+    pub(super) stopping: watch::Sender<bool>,
     ended: watch::Receiver<bool>,
     /// Not kept alive by this handle: the hub's thread waits until nobody uses the store.
     shared: Weak<Shared>,
@@ -317,7 +320,16 @@ async fn open(options: &HubOptions, deadlines: Deadlines) -> Result<Opened, HubS
     let revocations = Revocations::new(writer.revocations().await.map_err(HubStartError::Read)?);
     let (counts, attached) = (Arc::default(), Arc::default());
     let identity = options.identity.clone();
-    let shared = Shared { writer, tokens, identity, counts, deadlines, attached, revocations };
+    let shared = Shared {
+        writer,
+        tokens,
+        identity,
+        counts,
+        deadlines,
+        attached,
+        revocations,
+        runtime: Handle::current(),
+    };
     Ok((endpoint, local_addr, shared, thread))
 }
 

@@ -6,6 +6,7 @@ mod admission;
 pub mod agent;
 pub mod agent_error;
 pub mod audit;
+pub mod backup;
 pub mod clock;
 pub mod hub;
 mod hub_connection;

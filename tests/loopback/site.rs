@@ -43,6 +43,12 @@ impl Site {
         Self { credentials, hub, options }
     }
 
+    /// Stops the hub, and starts it again on the same port with another file, as whoever restores a backup does.
+    pub async fn restore(&mut self, data_path: &str) {
+        data_path.clone_into(&mut self.options.data_path);
+        self.restart().await;
+    }
+
     /// Stops the hub, and starts it again on the same port and file.
     pub async fn restart(&mut self) {
         self.options.listen = self.hub.local_addr().to_string();
