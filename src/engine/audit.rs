@@ -8,8 +8,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use super::token::Claims;
+use crate::protocol::hub_request::Caller;
 use crate::protocol::limits::MAX_ID_BYTES;
 use crate::storage::revocation::Revoked;
+use crate::transport::TooMany;
 
 /// The target of all events.
 pub const TARGET: &str = "audit";
@@ -34,6 +36,22 @@ pub(super) fn refused(address: SocketAddr, claimed: Option<(&str, &str)>, reason
     let (tenant, agent) = claimed.unwrap_or_default();
     let (claimed_tenant, claimed_agent) = (shorten(tenant), shorten(agent));
     tracing::info!(target: TARGET, event = "refused", %address, ?claimed_tenant, ?claimed_agent, ?reason);
+}
+
+/// A connection was refused before anything of it was read, for lack of room: told once for each time that the limit
+/// is reached.
+pub(super) fn crowded_out(address: SocketAddr, why: TooMany) {
+    let reason = match why {
+        TooMany::InAll => "too many connections",
+        TooMany::FromAddress => "too many connections from this address (maxConnectionsPerAddress)",
+    };
+    refused(address, None, reason);
+}
+
+/// An agent that was let in wanted more than its tenant may have.
+pub(super) fn over_quota(address: SocketAddr, caller: &Caller, reason: &str) {
+    let Caller { tenant, agent } = caller;
+    tracing::info!(target: TARGET, event = "over quota", %address, ?tenant, ?agent, reason);
 }
 
 /// The session of an agent that was let in has ended.

@@ -15,11 +15,14 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::hub_connection::{self, Deadlines};
+use super::audit;
+use super::hub_connection;
+use super::hub_limits::HubLimits;
 use super::identity::IdentityPolicy;
 use super::reload::{Reloader, reload};
 use super::retirement::{self, AttachedReplicas};
 use super::revocations::Revocations;
+use super::tenants::Tenants;
 use super::token::keys::{KeyError, KeySource};
 use super::token::{TokenOptions, TokenVerifier};
 use super::writer::{StoreCounts, Writer};
@@ -34,9 +37,6 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long the hub waits for agents to hear of its end.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
-
-/// Agents at once, those that are still in their handshake included. Further ones wait for a place.
-const MAX_CONNECTIONS: usize = 16_384;
 
 /// How long an agent may be silent before it is retired, in ms: a week. One that comes back later starts from a
 /// fresh snapshot, and loses nothing of its own.
@@ -58,6 +58,8 @@ pub struct HubOptions {
     /// How long an agent may be silent before it is retired, in ms; [`DEFAULT_AGENT_TTL_MS`] unless there is a
     /// reason.
     pub agent_ttl_ms: u64,
+    /// What agents can cost.
+    pub limits: HubLimits,
 }
 
 impl HubOptions {
@@ -78,6 +80,7 @@ impl HubOptions {
             tokens: TokenOptions::of(KeySource::Secret(credentials.jwt_secret.clone())),
             identity: IdentityPolicy::default(),
             agent_ttl_ms: DEFAULT_AGENT_TTL_MS,
+            limits: HubLimits::default(),
         }
     }
 }
@@ -138,7 +141,8 @@ pub(super) struct Shared {
     pub(super) tokens: Arc<TokenVerifier>,
     pub(super) identity: IdentityPolicy,
     pub(super) counts: Arc<Counts>,
-    pub(super) deadlines: Deadlines,
+    pub(super) limits: HubLimits,
+    pub(super) tenants: Arc<Tenants>,
     /// The replicas of those that are connected.
     pub(super) attached: Arc<AttachedReplicas>,
     pub(super) revocations: Revocations,
@@ -208,15 +212,11 @@ struct Started {
 impl Hub {
     /// Opens the store and listens. The future may run on any runtime.
     pub async fn start(options: HubOptions) -> Result<Self, HubStartError> {
-        Self::start_with(options, Deadlines::default()).await
-    }
-
-    async fn start_with(options: HubOptions, deadlines: Deadlines) -> Result<Self, HubStartError> {
         let (stopping, stop) = watch::channel(false);
         let (end, ended) = watch::channel(false);
         let (report, started) = oneshot::channel();
         std::thread::Builder::new().name("federation-hub".to_owned()).spawn(move || {
-            if let Err(error) = run(&options, deadlines, report, stop) {
+            if let Err(error) = run(&options, report, stop) {
                 tracing::error!(%error, "the hub ended");
             }
             end.send_replace(true);
@@ -262,7 +262,6 @@ impl Hub {
 /// The hub's thread.
 fn run(
     options: &HubOptions,
-    deadlines: Deadlines,
     report: oneshot::Sender<Result<Started, HubStartError>>,
     stop: watch::Receiver<bool>,
 ) -> Result<(), io::Error> {
@@ -270,7 +269,7 @@ fn run(
     let mut store_thread = None;
     runtime.block_on(async {
         let reloader = Reloader::new(options);
-        let opened = open(options, deadlines).await;
+        let opened = open(options).await;
         let (endpoint, local_addr, shared) = match opened {
             Ok((endpoint, local_addr, shared, thread)) => {
                 store_thread = Some(thread);
@@ -304,28 +303,31 @@ fn run(
 
 type Opened = (Arc<HubEndpoint>, SocketAddr, Shared, std::thread::JoinHandle<()>);
 
-async fn open(options: &HubOptions, deadlines: Deadlines) -> Result<Opened, HubStartError> {
+async fn open(options: &HubOptions) -> Result<Opened, HubStartError> {
     if options.identity.is_required && options.tls.client_ca.is_none() {
         return Err(HubStartError::NoClientCa);
     }
     let tokens = Arc::new(TokenVerifier::new(options.tokens.clone())?);
     let listen = resolve(&options.listen).await?;
     // Bound before the store is opened: a hub that cannot listen leaves no file behind.
-    let endpoint = Arc::new(HubEndpoint::bind(listen, &options.tls)?);
+    let (limits, on_refused) = (options.limits, Box::new(audit::crowded_out));
+    let endpoint = Arc::new(HubEndpoint::bind_within(listen, &options.tls, limits.endpoint(), on_refused)?);
     let local_addr = endpoint.local_addr()?;
     let mut incarnation = [0; 16];
     getrandom::fill(&mut incarnation).map_err(io::Error::from)?;
-    let store = SqliteHubStore::open(&options.data_path, ReplicaId(incarnation))?;
+    let store = SqliteHubStore::open(&options.data_path, ReplicaId(incarnation))?.within(limits.store());
     let (writer, thread) = Writer::start(Box::new(store))?;
     let revocations = Revocations::new(writer.revocations().await.map_err(HubStartError::Read)?);
     let (counts, attached) = (Arc::default(), Arc::default());
     let identity = options.identity.clone();
+    let tenants = Tenants::new(limits);
     let shared = Shared {
         writer,
         tokens,
         identity,
         counts,
-        deadlines,
+        limits,
+        tenants,
         attached,
         revocations,
         runtime: Handle::current(),
@@ -351,7 +353,7 @@ async fn accept(endpoint: &HubEndpoint, shared: &Arc<Shared>, mut stop: watch::R
     let stopping = stop.clone();
     let is_asked = loop {
         tokio::select! {
-            handshake = endpoint.accept(), if connections.len() < MAX_CONNECTIONS => match handshake {
+            handshake = endpoint.accept() => match handshake {
                 Some(handshake) => {
                     connections.spawn(hub_connection::serve(Arc::clone(shared), handshake, stopping.clone()));
                 }

@@ -4,6 +4,7 @@
 //! connection and nobody anything else (I17).
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -30,24 +31,6 @@ use crate::transport::{
     Connection, ConnectionLost, FrameReceiver, FrameSender, Handshake, ReceiveError, SendError,
 };
 
-/// How long an agent may keep the hub waiting.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Deadlines {
-    /// For a stranger to finish the TLS handshake.
-    pub(super) handshake: Duration,
-    /// For an agent that is through TLS to say who it is, and for the hub to answer.
-    pub(super) hello: Duration,
-    /// For a stream to stay silent when a message is due, or not to be read when one was sent.
-    pub(super) idle: Duration,
-}
-
-impl Default for Deadlines {
-    fn default() -> Self {
-        let seconds = Duration::from_secs;
-        Self { handshake: seconds(5), hello: seconds(5), idle: seconds(30) }
-    }
-}
-
 /// How long an agent whose token has expired may take to come back with another one, in ms, before it retires: its next
 /// sync asks for it.
 const COMEBACK_MS: i64 = 300_000;
@@ -55,7 +38,7 @@ const COMEBACK_MS: i64 = 300_000;
 /// The longest time without a look at the wall clock.
 const LONGEST_LOOK_AWAY: Duration = Duration::from_secs(30);
 
-/// An agent that reads a frame slower than this, in bytes per second, after [`Deadlines::idle`], is given up.
+/// An agent that reads a frame slower than this, in bytes per second, after `frame_timeout_ms`, is given up.
 const MIN_BYTES_PER_SECOND: usize = 16 << 10;
 
 /// How long one pull may take: it keeps the store from recycling its log. The agent goes on where it was.
@@ -119,11 +102,14 @@ pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake, mut stoppin
         admitted = admit(&shared, handshake) => admitted,
         _ = stopping.wait_for(|stop| *stop) => return,
     };
-    let Some(Admitted { connection, caller, claims, mut revocations }) = admitted else { return };
+    let Some(Admitted { connection, caller, claims, mut revocations, seat: _seat }) = admitted else {
+        return;
+    };
     let _connected = shared.counts.enter();
     let session = Arc::new(AgentSession {
         replicas: OwnReplicas::new(Arc::clone(&shared.attached), &caller),
         caller,
+        address: connection.remote_address(),
         claims,
         highest_counter: AtomicU64::new(0),
     });
@@ -184,6 +170,8 @@ async fn wall_clock_reaches(at_ms: i64) {
 /// What the streams of one connection share.
 struct AgentSession {
     caller: Arc<Caller>,
+    /// Where it came from.
+    address: SocketAddr,
     /// What the agent's token said.
     claims: Claims,
     highest_counter: AtomicU64,
@@ -198,7 +186,7 @@ pub(super) async fn send(
 ) -> Result<(), StreamError> {
     let frame = frame::encode(message).map_err(SendError::from)?;
     let pace = Duration::from_secs((frame.len() / MIN_BYTES_PER_SECOND) as u64);
-    let sent = timeout(shared.deadlines.idle + pace, sender.send_encoded(frame)).await;
+    let sent = timeout(shared.limits.frame() + pace, sender.send_encoded(frame)).await;
     let bytes = sent.map_err(|_| StreamError::SlowReader)??;
     shared.counts.add_sent(bytes as u64);
     Ok(())
@@ -271,7 +259,12 @@ impl Stream {
                     Ok(Reply::Registered(answer)) => {
                         exchange.handle(Input::Registered(answer.map_err(Refused::from)));
                     }
-                    Ok(Reply::Pushed(answer)) => exchange.handle(Input::Pushed(answer.map_err(Refused::from))),
+                    Ok(Reply::Pushed(answer)) => {
+                        if let Err(StoreError::Refused(Refusal::Full, reason)) = &answer {
+                            audit::over_quota(self.session.address, &self.session.caller, reason);
+                        }
+                        exchange.handle(Input::Pushed(answer.map_err(Refused::from)));
+                    }
                     Ok(Reply::Checked(answer)) => {
                         let answer = answer.map(|Checked { rows, prints }| (rows, prints));
                         exchange.handle(Input::Checked(answer.map_err(Refused::from)));
@@ -279,7 +272,7 @@ impl Stream {
                     Ok(Reply::Pulled(answer)) => self.pulled(exchange, pull.take(), answer).await?,
                     Err(_) => exchange.handle(Input::Pulled(Err(stopping()))),
                 },
-                message = self.receiver.next_within(self.shared.deadlines.idle), if exchange.wants_message() => {
+                message = self.receiver.next_within(self.shared.limits.frame()), if exchange.wants_message() => {
                     exchange.handle(message?.map_or(Input::Finished, Input::Message));
                 }
             }
@@ -364,8 +357,8 @@ impl Stream {
                 Err(error) => return Ok(Err(error.into())),
             }
         }
-        let message = "the pull takes too long: sync again, it goes on where it was".to_owned();
-        Ok(Err(Refused { reason: Refusal::Store, message }))
+        let message = "the pull takes too long: sync again, it goes on where it was";
+        Ok(Err(Refused::new(Refusal::Store, message)))
     }
 }
 
@@ -384,5 +377,5 @@ async fn next_answer(
 }
 
 fn stopping() -> Refused {
-    Refused { reason: Refusal::Stopping, message: "the hub is stopping: sync again later".to_owned() }
+    Refused::new(Refusal::Stopping, "the hub is stopping: sync again later")
 }

@@ -98,6 +98,7 @@ fn code(code: ErrorCode) -> &'static str {
         ErrorCode::Database => "ERR_FEDERATION_DATABASE",
         ErrorCode::Protocol => "ERR_FEDERATION_PROTOCOL",
         ErrorCode::Busy => "ERR_FEDERATION_BUSY",
+        ErrorCode::Quota => "ERR_FEDERATION_QUOTA",
         ErrorCode::Internal => "ERR_FEDERATION_INTERNAL",
     }
 }

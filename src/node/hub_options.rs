@@ -3,6 +3,7 @@
 use napi_derive::napi;
 
 use super::error::CodedError;
+use super::hub_limits::{FederationHubLimits, hub_limits};
 use super::options::{milliseconds, pem_source};
 use crate::engine::hub::{DEFAULT_AGENT_TTL_MS, HubOptions};
 use crate::engine::identity::IdentityPolicy;
@@ -75,6 +76,8 @@ pub struct FederationHubServerOptions {
     /// later loses nothing of its own, and gets a fresh snapshot. An agent that says goodbye with `disconnect()`
     /// retires at once, and one that is not connected five minutes after its token has expired.
     pub agent_ttl: Option<f64>,
+    /// What agents can cost the hub. The defaults, unless given.
+    pub limits: Option<FederationHubLimits>,
     /// Credentials from `FederationHubServer.generateCredentials()`: they stand in for whichever of
     /// certificate, key, CA and secret is not given, and let `agentConfig()` issue certificates and tokens.
     pub credentials: Option<HubCredentials>,
@@ -159,6 +162,7 @@ pub fn hub_options(options: FederationHubServerOptions) -> Result<HubOptions, Co
         agent_ttl_ms: options.agent_ttl.map_or(Ok(DEFAULT_AGENT_TTL_MS), |given| {
             milliseconds("agentTtl", given, 1.0..=MAX_AGENT_TTL_MS)
         })?,
+        limits: hub_limits(options.limits)?,
     })
 }
 

@@ -7,6 +7,7 @@ mod choice;
 mod error;
 mod federation_hub;
 mod federation_hub_server;
+mod hub_limits;
 mod hub_options;
 mod js_driver;
 mod js_resolver;

@@ -36,11 +36,17 @@ pub enum StoreError {
     Busy,
 }
 
+/// When an agent for whose rows there was no room may offer them again, in ms.
+const RETRY_FULL_MS: u32 = 10_000;
+
 impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Refused(reason, message) => Self { reason, message },
-            other => Self { reason: Refusal::Store, message: other.to_string() },
+            StoreError::Refused(Refusal::Full, message) => {
+                Self::new(Refusal::Full, message).for_ms(RETRY_FULL_MS)
+            }
+            StoreError::Refused(reason, message) => Self::new(reason, message),
+            other => Self::new(Refusal::Store, other.to_string()),
         }
     }
 }

@@ -7,8 +7,9 @@ use super::derive::Deriver;
 use super::merger::Merger;
 use super::rules::TenantRules;
 use super::tables::{Table, merge_rules};
+use super::weight::StoreLimits;
 use super::{Replica, Tenant, refused, session};
-use crate::model::{ColumnIndex, Hlc, KeyKind, RowChange, RowState, Rule, TableHeader};
+use crate::model::{ColumnIndex, Hlc, KeyKind, Op, RowChange, RowState, Rule, TableHeader};
 use crate::protocol::hub_request::{Caller, PushRequest};
 use crate::protocol::limits::{MAX_CLOCK_LEAD_MS, MAX_ROW_BYTES};
 use crate::protocol::message::{Ack, Refusal};
@@ -20,7 +21,7 @@ pub fn push(
     stats: &mut StoreStats,
     caller: &Caller,
     request: PushRequest,
-    now_ms: i64,
+    (now_ms, limits): (i64, StoreLimits),
     rules: &mut Option<TenantRules>,
 ) -> Result<Ack, StoreError> {
     let (mut tenant, replica) = session(conn, caller, request.replica, request.epoch)?;
@@ -31,7 +32,8 @@ pub fn push(
     }
     check_clock(&request, tenant.highest, now_ms)?;
 
-    let rows_before = tenant.rows;
+    let (rows_before, weight_before) = (tenant.rows, tenant.weight);
+    let only_deletes = only_deletes(&request.body.rows);
     let push_from = replica.push_from(conn, &tenant, request.replica, request.counter)?;
     let tables = resolve(conn, &mut tenant, &replica, &request.body.tables)?;
     let mut current = TenantRules::of(conn, tenant.id, rules.take())?;
@@ -56,6 +58,7 @@ pub fn push(
         }
     }
     (ack.conflicts, ack.notices, ack.contests) = merger.finish()?;
+    tenant.weight.check(weight_before, limits, only_deletes)?;
     *rules = Some(current);
 
     tenant.save(conn)?;
@@ -74,6 +77,10 @@ pub fn push(
     ])?;
     stats.rows = stats.rows.saturating_sub(rows_before).saturating_add(tenant.rows);
     Ok(ack)
+}
+
+fn only_deletes(rows: &[RowChange]) -> bool {
+    rows.iter().flat_map(|row| &row.writes).all(|write| write.op == Op::Delete)
 }
 
 /// Whether the batch is the replica's next one. The last one, sent again, is acknowledged again without
