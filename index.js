@@ -82,6 +82,7 @@ const SERVER_OPTIONS = {
   jwtAudience: 'string?',
   jwtLeewayMs: 'number?',
   agentTtl: 'number?',
+  drainTimeoutMs: 'number?',
   credentials: 'object?',
 };
 

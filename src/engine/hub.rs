@@ -32,8 +32,8 @@ use crate::storage::hub_store::StoreError;
 use crate::storage::hub_store_sqlite::{OpenStoreError, SqliteHubStore};
 use crate::transport::{BindError, Credentials, DEFAULT_PORT, HubEndpoint, HubTls, PemSource};
 
-/// How long [`Hub::stop`] lets syncs finish.
-const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// How long [`Hub::stop`] lets syncs finish, in ms: shorter than whoever sends SIGTERM waits before SIGKILL.
+pub const DEFAULT_DRAIN_TIMEOUT_MS: u64 = 5_000;
 
 /// How long the hub waits for agents to hear of its end.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
@@ -60,6 +60,8 @@ pub struct HubOptions {
     pub agent_ttl_ms: u64,
     /// What agents can cost.
     pub limits: HubLimits,
+    /// How long [`Hub::stop`] lets syncs finish, in ms; [`DEFAULT_DRAIN_TIMEOUT_MS`] unless there is a reason.
+    pub drain_timeout_ms: u64,
 }
 
 impl HubOptions {
@@ -81,6 +83,7 @@ impl HubOptions {
             identity: IdentityPolicy::default(),
             agent_ttl_ms: DEFAULT_AGENT_TTL_MS,
             limits: HubLimits::default(),
+            drain_timeout_ms: DEFAULT_DRAIN_TIMEOUT_MS,
         }
     }
 }
@@ -250,7 +253,7 @@ impl Hub {
         }
     }
 
-    /// Lets no one in any more, lets syncs that are under way finish for up to 5 s, closes all connections
+    /// Lets no one in any more, lets syncs that are under way finish for a while, closes all connections
     /// and the store. Returns when the store's file is free again; at once if the hub has ended.
     pub async fn stop(&self) {
         self.stopping.send_replace(true);
@@ -287,7 +290,7 @@ fn run(
         let _ = report.send(Ok(started));
         let upkeep = tokio::spawn(retirement::upkeep(Arc::downgrade(&shared), options.agent_ttl_ms));
         let reloading = tokio::spawn(reload(reloader, Arc::clone(&shared.tokens), Arc::downgrade(&endpoint)));
-        accept(&endpoint, &shared, stop).await;
+        accept(&endpoint, &shared, stop, Duration::from_millis(options.drain_timeout_ms)).await;
         upkeep.abort();
         reloading.abort();
     });
@@ -348,7 +351,12 @@ async fn resolve(listen: &str) -> Result<SocketAddr, HubStartError> {
 }
 
 /// Lets agents in until the hub is to stop; then lets them finish.
-async fn accept(endpoint: &HubEndpoint, shared: &Arc<Shared>, mut stop: watch::Receiver<bool>) {
+async fn accept(
+    endpoint: &HubEndpoint,
+    shared: &Arc<Shared>,
+    mut stop: watch::Receiver<bool>,
+    drain_limit: Duration,
+) {
     let mut connections = JoinSet::new();
     let stopping = stop.clone();
     let is_asked = loop {
@@ -365,7 +373,7 @@ async fn accept(endpoint: &HubEndpoint, shared: &Arc<Shared>, mut stop: watch::R
     };
     if is_asked {
         // Past the limit they are cut off; what they had pushed whole is stored or was never acknowledged.
-        let _ = timeout(STOP_LIMIT, async { while connections.join_next().await.is_some() {} }).await;
+        let _ = timeout(drain_limit, async { while connections.join_next().await.is_some() {} }).await;
     }
     endpoint.close(Refusal::Stopping.close_code(), "the hub is stopping");
     let _ = timeout(GOODBYE_LIMIT, endpoint.wait_idle()).await;

@@ -8,6 +8,7 @@ pub mod agent_error;
 pub mod audit;
 pub mod backup;
 pub mod clock;
+mod comeback;
 pub mod hub;
 mod hub_connection;
 pub mod hub_limits;

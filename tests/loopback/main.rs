@@ -11,6 +11,7 @@ mod mint;
 mod permissions;
 mod reload;
 mod renewal;
+mod restart;
 mod retirement;
 mod revocation;
 mod sharing;
