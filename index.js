@@ -83,6 +83,9 @@ const SERVER_OPTIONS = {
   jwtLeewayMs: 'number?',
   agentTtl: 'number?',
   drainTimeoutMs: 'number?',
+  log: 'string?',
+  logLevel: 'string?',
+  metricsListen: 'string?',
   credentials: 'object?',
 };
 

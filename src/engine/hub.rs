@@ -19,6 +19,7 @@ use super::audit;
 use super::hub_connection;
 use super::hub_limits::HubLimits;
 use super::identity::IdentityPolicy;
+use super::log::{LogError, LogOptions};
 use super::reload::{Reloader, reload};
 use super::retirement::{self, AttachedReplicas};
 use super::revocations::Revocations;
@@ -60,6 +61,8 @@ pub struct HubOptions {
     pub agent_ttl_ms: u64,
     /// What agents can cost.
     pub limits: HubLimits,
+    /// The process's log; none, unless given.
+    pub log: Option<LogOptions>,
     /// How long [`Hub::stop`] lets syncs finish, in ms; [`DEFAULT_DRAIN_TIMEOUT_MS`] unless there is a reason.
     pub drain_timeout_ms: u64,
 }
@@ -83,6 +86,7 @@ impl HubOptions {
             identity: IdentityPolicy::default(),
             agent_ttl_ms: DEFAULT_AGENT_TTL_MS,
             limits: HubLimits::default(),
+            log: None,
             drain_timeout_ms: DEFAULT_DRAIN_TIMEOUT_MS,
         }
     }
@@ -105,6 +109,9 @@ pub enum HubStartError {
     /// Certificates are required to name tenants, and none is asked for: pass the CA that signs them.
     #[error("requireCertificateIdentity needs clientCaPath: without it no agent shows a certificate")]
     NoClientCa,
+    /// The process has another log.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// The store could not be opened.
     #[error(transparent)]
     Store(#[from] OpenStoreError),
@@ -288,6 +295,7 @@ fn run(
         let started = Started { local_addr, counts, store_counts, shared: Arc::downgrade(&shared) };
         // Nobody waits any more: the caller has given the hub up already, and `stop` says so.
         let _ = report.send(Ok(started));
+        tracing::info!(%local_addr, data_path = options.data_path, "the hub listens");
         let upkeep = tokio::spawn(retirement::upkeep(Arc::downgrade(&shared), options.agent_ttl_ms));
         let reloading = tokio::spawn(reload(reloader, Arc::clone(&shared.tokens), Arc::downgrade(&endpoint)));
         accept(&endpoint, &shared, stop, Duration::from_millis(options.drain_timeout_ms)).await;
@@ -301,6 +309,7 @@ fn run(
     {
         tracing::error!("the store's thread panicked");
     }
+    tracing::info!("the hub has stopped");
     Ok(())
 }
 
@@ -309,6 +318,9 @@ type Opened = (Arc<HubEndpoint>, SocketAddr, Shared, std::thread::JoinHandle<()>
 async fn open(options: &HubOptions) -> Result<Opened, HubStartError> {
     if options.identity.is_required && options.tls.client_ca.is_none() {
         return Err(HubStartError::NoClientCa);
+    }
+    if let Some(log) = options.log {
+        super::log::begin(log)?;
     }
     let tokens = Arc::new(TokenVerifier::new(options.tokens.clone())?);
     let listen = resolve(&options.listen).await?;

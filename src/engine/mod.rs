@@ -15,6 +15,7 @@ pub mod hub_limits;
 pub mod hub_time;
 pub mod identity;
 pub mod link;
+pub mod log;
 mod pause;
 mod read_only;
 mod reload;

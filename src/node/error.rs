@@ -44,9 +44,10 @@ impl From<AgentError> for CodedError {
 impl From<HubStartError> for CodedError {
     fn from(error: HubStartError) -> Self {
         let code = match error {
-            HubStartError::Address { .. } | HubStartError::Keys(_) | HubStartError::NoClientCa => {
-                code(ErrorCode::Config)
-            }
+            HubStartError::Address { .. }
+            | HubStartError::Keys(_)
+            | HubStartError::NoClientCa
+            | HubStartError::Log(_) => code(ErrorCode::Config),
             HubStartError::Store(_)
             | HubStartError::Read(_)
             | HubStartError::Bind(_)
