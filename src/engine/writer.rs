@@ -28,6 +28,7 @@ use crate::protocol::hub_request::{
     AttachRequest, Caller, PullRequest, PushRequest, RegisterRequest, StoreRequest,
 };
 use crate::protocol::message::{Ack, Attached, Incarnation};
+use crate::storage::backup::BackupSource;
 use crate::storage::hub_store::{
     Checked, HubStore, Snapshot, StoreError, StoreStats, Upkeep, Welcomed, hub_time_ms,
 };
@@ -112,6 +113,7 @@ enum Task {
     Asked(Arc<Caller>, Work),
     /// What the operator asks.
     Revocation(RevocationJob),
+    Backup(oneshot::Sender<Option<Box<dyn BackupSource>>>),
     /// What nobody asks; the answer says whether there is more to do now.
     Upkeep(UpkeepJob, oneshot::Sender<bool>),
 }
@@ -345,7 +347,7 @@ fn run_and_count(
     // While no agent is there, nobody goes by it.
     let is_time_told = group.iter().any(|job| match &job.0 {
         Task::Asked(..) => true,
-        Task::Revocation(_) => false,
+        Task::Revocation(_) | Task::Backup(_) => false,
         Task::Upkeep(job, _) => !job.connected.is_empty(),
     });
     for Job(task) in group.drain(..) {
@@ -353,6 +355,10 @@ fn run_and_count(
             Task::Asked(caller, Work::Write(write)) => answers.push(run_write(store, &caller, write, now_ms)),
             Task::Asked(caller, Work::Read(read)) => reads.push((caller, read)),
             Task::Upkeep(job, reply) => answers.push(run_upkeep(store, &job, reply, now_ms)),
+            // It reads what is committed by then, and so nothing of this group that might be taken back.
+            Task::Backup(reply) => {
+                let _ = reply.send(store.backup_source());
+            }
             Task::Revocation(job) => match job.run(store) {
                 Ok(answer) => answers.push(answer),
                 Err(list) => lists.push(list),

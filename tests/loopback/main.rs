@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod attacks;
+mod backup;
 mod ca;
 mod hostile;
 mod limits;
@@ -10,6 +11,7 @@ mod mint;
 mod permissions;
 mod reload;
 mod renewal;
+mod restart;
 mod retirement;
 mod revocation;
 mod sharing;
