@@ -123,7 +123,7 @@ impl Job {
     fn lane(&self) -> Option<String> {
         match &self.0 {
             Task::Asked(caller, _) => Some(caller.tenant.clone()),
-            Task::Revocation(_) | Task::Upkeep(..) => None,
+            Task::Revocation(_) | Task::Backup(_) | Task::Upkeep(..) => None,
         }
     }
 
@@ -278,7 +278,7 @@ impl Writer {
     async fn submit(&self, job: Job) {
         let share = match &job.0 {
             Task::Asked(caller, _) => self.shares.enter(&caller.tenant).await,
-            Task::Revocation(_) | Task::Upkeep(..) => None,
+            Task::Revocation(_) | Task::Backup(_) | Task::Upkeep(..) => None,
         };
         // A thread that is gone drops the job, and with it the reply: the asker learns it there.
         let _ = self.jobs.send(Waiting { job, share }).await;
