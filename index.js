@@ -363,6 +363,10 @@ class FederationHubServer {
     return this.#hub.endpoint;
   }
 
+  get metricsEndpoint() {
+    return this.#hub.metricsEndpoint;
+  }
+
   get credentials() {
     return this.#hub.credentials;
   }

@@ -233,11 +233,15 @@ impl Stream {
                                     self.session.claims.expires_at_ms.saturating_add(COMEBACK_MS);
                                 attaching = Some(request.replica);
                             }
-                            StoreRequest::Register(_) | StoreRequest::Push(_) | StoreRequest::Check(_) => {}
+                            StoreRequest::Push(request) => {
+                                let rows = request.body.rows.len();
+                                self.shared.metrics.pushed(&self.session.caller.tenant, rows);
+                            }
+                            StoreRequest::Register(_) | StoreRequest::Check(_) => {}
                         }
                         answers.push_back(self.shared.writer.ask(&self.session.caller, request).await);
                     }
-                    Output::Send(message) => send(&self.shared, &mut self.sender, &message).await?,
+                    Output::Send(message) => self.tell(&message).await?,
                     Output::Finish => {
                         // Fails only if the agent no longer listens.
                         let _ = self.sender.finish();
@@ -279,6 +283,11 @@ impl Stream {
         }
     }
 
+    async fn tell(&mut self, message: &ToAgent) -> Result<(), StreamError> {
+        self.shared.metrics.told(&self.session.caller.tenant, message);
+        send(&self.shared, &mut self.sender, message).await
+    }
+
     /// Tells a snapshot, chunk by chunk, as fast as the agent takes it.
     async fn pulled(
         &mut self,
@@ -294,6 +303,7 @@ impl Stream {
             }
         };
         self.shared.counts.add_sync();
+        self.shared.metrics.synced(&self.session.caller.tenant);
         exchange.handle(Input::PulledTables(tables));
         exchange.handle(Input::PulledRows(first));
         let told = match rest {
@@ -341,7 +351,7 @@ impl Stream {
             });
             while let Some(output) = exchange.poll() {
                 if let Output::Send(message) = output {
-                    send(&self.shared, &mut self.sender, &message).await?;
+                    self.tell(&message).await?;
                 }
             }
             let chunk = match reading.await {

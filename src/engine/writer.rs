@@ -4,16 +4,18 @@
 //! makes them durable, and only then are they answered (I13), followed by the group's reads. While a commit
 //! is under way the next group gathers, so that the more agents push, the more of them share an fsync.
 
+mod commits;
 mod operator;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::commits::CommitMetrics;
 use self::operator::RevocationJob;
 use super::clock::wall_now_ms;
 use super::hub_time::{HubTime, KEEP_TIME_MS};
@@ -158,6 +160,8 @@ pub struct Writer {
 pub struct StoreCounts {
     tenants: AtomicU64,
     rows: AtomicU64,
+    /// What commits cost.
+    pub commits: CommitMetrics,
 }
 
 impl StoreCounts {
@@ -183,6 +187,11 @@ impl Writer {
             .name("federation-store".to_owned())
             .spawn(move || run(store, waiting, &counts))?;
         Ok((writer, thread))
+    }
+
+    /// Jobs that wait for the thread.
+    pub fn waiting(&self) -> usize {
+        self.jobs.max_capacity() - self.jobs.capacity()
     }
 
     /// Which store this is.
@@ -249,21 +258,25 @@ fn run(mut store: Box<dyn HubStore>, mut waiting: mpsc::Receiver<Job>, counts: &
     let (began, mut time) = (Instant::now(), HubTime::new(store.kept_time_ms()));
     while waiting.blocking_recv_many(&mut group, MAX_GROUP) > 0 {
         let now_ms = time.read(wall_now_ms(), began.elapsed());
-        run_and_count(store.as_mut(), &mut group, now_ms, &mut |stats| counts.set(stats));
+        run_and_count(store.as_mut(), &mut group, now_ms, &mut |stats, writes, took| {
+            counts.set(stats);
+            counts.commits.add(writes, took);
+        });
     }
 }
 
 /// Runs a group, and leaves it empty. `now_ms` is the hub's time, in ms since the epoch.
 pub fn run_group(store: &mut dyn HubStore, group: &mut Vec<Job>, now_ms: i64) {
-    run_and_count(store, group, now_ms, &mut |_| {});
+    run_and_count(store, group, now_ms, &mut |_, _, _| {});
 }
 
-/// As [`run_group`]; `count` is told how much there is before anybody gets an answer.
+/// As [`run_group`]; `count` is told, before anybody gets an answer, how much there is, how many writes shared the
+/// commit, and how long that took.
 fn run_and_count(
     store: &mut dyn HubStore,
     group: &mut Vec<Job>,
     now_ms: i64,
-    count: &mut dyn FnMut(StoreStats),
+    count: &mut dyn FnMut(StoreStats, usize, Duration),
 ) {
     let mut reads = Vec::new();
     let mut lists = Vec::new();
@@ -292,11 +305,12 @@ fn run_and_count(
     if is_time_told && now_ms.saturating_sub(store.kept_time_ms()) >= KEEP_TIME_MS {
         keep_time(store, now_ms);
     }
+    let began = Instant::now();
     let committed = store.commit();
     if let Err(error) = &committed {
         tracing::error!(%error, "a group of {} writes was not committed", answers.len());
     }
-    count(store.stats());
+    count(store.stats(), answers.len(), began.elapsed());
     for answer in answers {
         answer.send(&committed);
     }
