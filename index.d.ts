@@ -276,6 +276,8 @@ export declare class FederationHubServer {
    * it was told to listen on. A hub that listens on all addresses shows the loopback one.
    */
   get endpoint(): string
+  /** Where metrics are read from, `http://host:port`; null unless the hub runs and has `metricsListen`. */
+  get metricsEndpoint(): string | null
   /** What the hub is busy with; all zeros when it is not running. */
   getStats(): HubStats
   /**
@@ -503,6 +505,12 @@ export interface FederationHubServerOptions {
   agentTtl?: number
   /** What agents can cost the hub. The defaults, unless given. */
   limits?: FederationHubLimits
+  /**
+   * A TCP address, `host:port`, on which the hub tells whoever asks, in plain HTTP, its `/metrics` in Prometheus'
+   * format, `/healthz` and `/readyz`: one that agents cannot reach. None unless given; with port 0 the system chooses
+   * one, which `metricsEndpoint` tells.
+   */
+  metricsListen?: string
   /**
    * Whether the process logs to standard error what happens in the hub, and the audit trail: who was let in, refused
    * or revoked. `'human'` for people, `'json'` for an object in each line; `'off'` unless given. A process has one log,
