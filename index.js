@@ -83,6 +83,7 @@ const SERVER_OPTIONS = {
   jwtLeewayMs: 'number?',
   agentTtl: 'number?',
   drainTimeoutMs: 'number?',
+  limits: 'object?',
   log: 'string?',
   logLevel: 'string?',
   metricsListen: 'string?',

@@ -15,7 +15,7 @@ use super::revocations::Changes;
 use super::tenants::Seat;
 use super::token::{Claims, TokenError};
 use super::writer::Greeting;
-use crate::protocol::frame::{FrameError, MAX_FRAME_BYTES};
+use crate::protocol::frame::FrameError;
 use crate::protocol::hub_request::Caller;
 use crate::protocol::hub_session::{HubSession, SessionInput, SessionOutput};
 use crate::protocol::limits::MAX_HELLO_BYTES;
@@ -162,7 +162,7 @@ async fn welcome(shared: &Shared, caller: Caller, may_write: bool) -> Result<Wel
         hub_now_ms,
         incarnation: shared.writer.incarnation(),
         counter,
-        max_frame_bytes: u32::try_from(MAX_FRAME_BYTES).unwrap_or(u32::MAX),
+        max_frame_bytes: shared.limits.frame_bytes(),
         may_write,
     })
 }

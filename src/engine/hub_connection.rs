@@ -19,6 +19,7 @@ use super::audit;
 use super::clock::wall_now_ms;
 use super::hub::Shared;
 use super::retirement::OwnReplicas;
+use super::tenants::{LONGEST_WAIT, Seat};
 use super::token::Claims;
 use super::writer::Reply;
 use crate::protocol::close_code::{CLOSED, EXPIRED, GOODBYE, REVOKED};
@@ -102,7 +103,7 @@ pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake, mut stoppin
         admitted = admit(&shared, handshake) => admitted,
         _ = stopping.wait_for(|stop| *stop) => return,
     };
-    let Some(Admitted { connection, caller, claims, mut revocations, seat: _seat }) = admitted else {
+    let Some(Admitted { connection, caller, claims, mut revocations, seat }) = admitted else {
         return;
     };
     let _connected = shared.counts.enter();
@@ -110,6 +111,7 @@ pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake, mut stoppin
         replicas: OwnReplicas::new(Arc::clone(&shared.attached), &caller),
         caller,
         address: connection.remote_address(),
+        seat,
         claims,
         highest_counter: AtomicU64::new(0),
     });
@@ -119,9 +121,10 @@ pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake, mut stoppin
     let ending = loop {
         tokio::select! {
             stream = connection.accept() => match stream {
-                Ok((sender, receiver)) => {
+                Ok((sender, mut receiver)) => {
+                    receiver.limit_frames(shared.limits.frame_bytes() as usize);
                     let (shared, session) = (Arc::clone(&shared), Arc::clone(&session));
-                    let (stream, connection) = (Stream { shared, session, sender, receiver }, connection.clone());
+                    let (stream, connection) = (Stream { shared, session, sender, receiver, charged: 0 }, connection.clone());
                     streams.spawn(async move { serve_stream(stream, &connection).await });
                 }
                 Err(lost) => break Ending::Lost(lost),
@@ -172,6 +175,7 @@ struct AgentSession {
     caller: Arc<Caller>,
     /// Where it came from.
     address: SocketAddr,
+    seat: Seat,
     /// What the agent's token said.
     claims: Claims,
     highest_counter: AtomicU64,
@@ -198,6 +202,8 @@ struct Stream {
     session: Arc<AgentSession>,
     sender: FrameSender,
     receiver: FrameReceiver,
+    /// Bytes received that count for the tenant's rate already.
+    charged: u64,
 }
 
 /// Serves a stream; closes the connection if the agent misbehaves on it.
@@ -238,6 +244,10 @@ impl Stream {
                                 self.shared.metrics.pushed(&self.session.caller.tenant, rows);
                             }
                             StoreRequest::Register(_) | StoreRequest::Check(_) => {}
+                        }
+                        if let Err(refused) = self.keep_rate(&request).await {
+                            exchange.handle(Input::Pushed(Err(refused)));
+                            continue;
                         }
                         answers.push_back(self.shared.writer.ask(&self.session.caller, request).await);
                     }
@@ -283,9 +293,35 @@ impl Stream {
         }
     }
 
+    /// Waits until the tenant's rate allows another request, and counts it. Only batches are refused: an agent hears
+    /// what became of those before, and large pulls wait for themselves.
+    async fn keep_rate(&mut self, request: &StoreRequest) -> Result<(), Refused> {
+        let (wait, rows) = match request {
+            StoreRequest::Push(push) => (self.due()?, push.body.rows.len() as u64),
+            _ => (self.session.seat.due().unwrap_or(LONGEST_WAIT), 0),
+        };
+        let received = self.receiver.bytes_received();
+        let bytes = received - std::mem::replace(&mut self.charged, received);
+        // No exchange is for nothing.
+        self.session.seat.charge(rows.max(1), bytes);
+        sleep(wait).await;
+        Ok(())
+    }
+
+    /// How long to wait for the tenant's rate; a refusal is written down.
+    fn due(&self) -> Result<Duration, Refused> {
+        let AgentSession { address, caller, seat, .. } = &*self.session;
+        seat.due().inspect_err(|refused| audit::over_quota(*address, caller, &refused.message))
+    }
+
+    /// Sends a message, and counts what it tells.
     async fn tell(&mut self, message: &ToAgent) -> Result<(), StreamError> {
         self.shared.metrics.told(&self.session.caller.tenant, message);
-        send(&self.shared, &mut self.sender, message).await
+        let before = self.sender.bytes_sent();
+        send(&self.shared, &mut self.sender, message).await?;
+        let rows = if let ToAgent::Rows(rows) = message { rows.rows.len() as u64 } else { 0 };
+        self.session.seat.charge(rows, self.sender.bytes_sent() - before);
+        Ok(())
     }
 
     /// Tells a snapshot, chunk by chunk, as fast as the agent takes it.
@@ -353,6 +389,10 @@ impl Stream {
                 if let Output::Send(message) = output {
                     self.tell(&message).await?;
                 }
+            }
+            match self.due() {
+                Ok(wait) => sleep(wait).await,
+                Err(refused) => return Ok(Err(refused)),
             }
             let chunk = match reading.await {
                 Ok((source, chunk)) => {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::protocol::frame::MAX_FRAME_BYTES;
+use crate::protocol::limits::MAX_ROW_BYTES;
 use crate::storage::hub_store_sqlite::StoreLimits;
 use crate::transport::EndpointLimits;
 
@@ -21,6 +23,16 @@ pub struct HubLimits {
     /// Bytes of the store that a tenant's rows may take. Deleted ones that wait until every agent has heard of it do
     /// not count, and may take as many again.
     pub max_stored_bytes_per_tenant: u64,
+    /// The largest row that is stored, in bytes of its values. Never beyond [`MAX_ROW_BYTES`], nor what leaves a batch
+    /// 1 MiB for the rest.
+    pub max_row_bytes: u64,
+    /// The largest message that is read from an agent, in bytes: a batch of rows. Never beyond [`MAX_FRAME_BYTES`].
+    pub max_batch_bytes: u64,
+    /// Rows that a tenant's agents may push and pull per second, twice as many at once after a rest. Faster ones are
+    /// held back for up to 5 s, then refused.
+    pub max_rows_per_second: u64,
+    /// Bytes that they may, likewise, as they travel.
+    pub max_bytes_per_second: u64,
     /// How long a connection may be silent, in ms. Never longer than an agent's own 30 s; agents show every 5 s
     /// that they live.
     pub idle_timeout_ms: u64,
@@ -38,6 +50,10 @@ impl Default for HubLimits {
             max_agents_per_tenant: 4_096,
             max_connections_per_address: 4_096,
             max_stored_bytes_per_tenant: StoreLimits::default().tenant_bytes,
+            max_row_bytes: MAX_ROW_BYTES as u64,
+            max_batch_bytes: MAX_FRAME_BYTES as u64,
+            max_rows_per_second: 200_000,
+            max_bytes_per_second: 128 << 20,
             idle_timeout_ms: 30_000,
             handshake_timeout_ms: 5_000,
             frame_timeout_ms: 30_000,
@@ -57,7 +73,17 @@ impl HubLimits {
 
     /// The store's part.
     pub(super) fn store(&self) -> StoreLimits {
-        StoreLimits { tenant_bytes: self.max_stored_bytes_per_tenant }
+        let in_batch = self.max_batch_bytes.saturating_sub(1 << 20);
+        let row_bytes = usize::try_from(self.max_row_bytes.min(in_batch)).unwrap_or(usize::MAX);
+        StoreLimits {
+            tenant_bytes: self.max_stored_bytes_per_tenant,
+            row_bytes: row_bytes.min(MAX_ROW_BYTES),
+        }
+    }
+
+    /// The largest frame that is read, in bytes.
+    pub(super) fn frame_bytes(&self) -> u32 {
+        u32::try_from(self.max_batch_bytes.min(MAX_FRAME_BYTES as u64)).unwrap_or(u32::MAX)
     }
 
     /// See [`Self::handshake_timeout_ms`].

@@ -19,6 +19,7 @@ pub mod log;
 mod metrics;
 mod metrics_server;
 mod pause;
+mod rate;
 mod read_only;
 mod reload;
 pub mod resolve;

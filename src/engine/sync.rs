@@ -347,7 +347,11 @@ impl SyncJob<'_> {
         let cached = self.database.catalog.clone();
         let (clock, mint, holder) = (self.session.clock(), self.mint.clone(), self.holder);
         let options = Arc::clone(&self.options);
-        let limits = if self.may_write() { TurnLimits::default() } else { held_back::NOTHING };
+        let limits = if self.may_write() {
+            TurnLimits::for_frames_of(self.session.welcome.max_frame_bytes)
+        } else {
+            held_back::NOTHING
+        };
         let found = turn(self.driver, self.patience, move |sql| {
             let mut mint = mint.lock().unwrap_or_else(PoisonError::into_inner);
             let claim = Claim { holder, now_ms: wall_now_ms() };

@@ -6,6 +6,8 @@ use napi_derive::napi;
 
 use super::error::CodedError;
 use crate::engine::hub_limits::HubLimits;
+use crate::protocol::frame::MAX_FRAME_BYTES;
+use crate::protocol::limits::MAX_ROW_BYTES;
 
 /// What agents can cost a hub. Over a limit an agent gets `ERR_FEDERATION_BUSY`, where it is the whole hub's, or
 /// `ERR_FEDERATION_QUOTA`, where it is its tenant's. Nothing is lost by it: what was not sent stays where it is.
@@ -22,6 +24,17 @@ pub struct FederationHubLimits {
     /// Bytes of the store that a tenant's rows may take. 10 GiB unless given. Deleted rows that wait until every agent has
     /// heard of it do not count, and may take as many again.
     pub max_stored_bytes_per_tenant: Option<f64>,
+    /// The largest row that is stored, in bytes of its values: 1,024 to 16,777,216 (16 MiB), which it is unless given. A
+    /// larger one stays with its agent, whose report says so (`rejected`).
+    pub max_row_bytes: Option<f64>,
+    /// The largest message that is read from an agent, which is a batch of rows, in bytes: 2 MiB to 17,825,792 (17 MiB),
+    /// which it is unless given. A row is at most 1 MiB smaller.
+    pub max_batch_bytes: Option<f64>,
+    /// Rows that a tenant's agents may push and pull per second, twice as many at once after a rest. 200,000 unless given.
+    /// Faster ones are held back for up to 5 s, and then refused.
+    pub max_rows_per_second: Option<f64>,
+    /// Bytes that they may push and pull per second, likewise, as they travel. 134,217,728 (128 MiB) unless given.
+    pub max_bytes_per_second: Option<f64>,
     /// How long a connection may be silent before it is dead, in ms: 6,000 to 30,000, and 30,000 unless given. Agents
     /// show every 5 s that they live.
     pub idle_timeout_ms: Option<f64>,
@@ -61,6 +74,15 @@ pub fn hub_limits(given: Option<FederationHubLimits>) -> Result<HubLimits, Coded
             &mut limits.max_stored_bytes_per_tenant,
             &(1..=MAX_BYTES),
         ),
+        ("maxRowBytes", given.max_row_bytes, &mut limits.max_row_bytes, &(1 << 10..=MAX_ROW_BYTES as u64)),
+        (
+            "maxBatchBytes",
+            given.max_batch_bytes,
+            &mut limits.max_batch_bytes,
+            &(2 << 20..=MAX_FRAME_BYTES as u64),
+        ),
+        ("maxRowsPerSecond", given.max_rows_per_second, &mut limits.max_rows_per_second, &(1..=MAX_BYTES)),
+        ("maxBytesPerSecond", given.max_bytes_per_second, &mut limits.max_bytes_per_second, &(1..=MAX_BYTES)),
         ("idleTimeoutMs", given.idle_timeout_ms, &mut limits.idle_timeout_ms, &(6_000..=30_000)),
         ("handshakeTimeoutMs", given.handshake_timeout_ms, &mut limits.handshake_timeout_ms, &deadline),
         ("frameTimeoutMs", given.frame_timeout_ms, &mut limits.frame_timeout_ms, &deadline),

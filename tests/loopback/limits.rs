@@ -3,10 +3,13 @@
 use federation_hub::engine::agent::{Agent, AgentOptions};
 use federation_hub::engine::agent_error::{AgentError, ErrorCode};
 use federation_hub::engine::hub_limits::HubLimits;
+use federation_hub::model::Value;
 
 use crate::site::{Member, Site};
 
 mod places;
+mod rates;
+mod sizes;
 mod stored_bytes;
 
 const NOTES: &str = "CREATE TABLE IF NOT EXISTS notes(id TEXT PRIMARY KEY, title TEXT)";

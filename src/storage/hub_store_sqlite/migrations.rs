@@ -8,15 +8,15 @@ use rusqlite::{Connection, TransactionBehavior};
 /// The layout of the first release; earlier ones are not led anywhere.
 pub const FIRST_LAYOUT: u32 = 5;
 
-/// What leads from each layout, beginning with the first, to the next one.
-const STEPS: &[&str] = &[];
-
 /// The layout that this library writes, in `PRAGMA user_version`.
-pub const LAYOUT: u32 = FIRST_LAYOUT + STEPS.len() as u32;
+pub const LAYOUT: u32 = 5;
+
+/// What leads from each layout, beginning with the first, to the next one.
+const STEPS: [&str; (LAYOUT - FIRST_LAYOUT) as usize] = [];
 
 /// Leads a store from an earlier layout to the present one, wholly or not at all.
 pub fn migrate(conn: &mut Connection, found: u32) -> Result<(), rusqlite::Error> {
-    lead(conn, found, FIRST_LAYOUT, STEPS)
+    lead(conn, found, FIRST_LAYOUT, &STEPS)
 }
 
 fn lead(conn: &mut Connection, found: u32, first: u32, steps: &[&str]) -> Result<(), rusqlite::Error> {

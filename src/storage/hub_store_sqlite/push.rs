@@ -11,7 +11,7 @@ use super::weight::StoreLimits;
 use super::{Replica, Tenant, refused, session};
 use crate::model::{ColumnIndex, Hlc, KeyKind, Op, RowChange, RowState, Rule, TableHeader};
 use crate::protocol::hub_request::{Caller, PushRequest};
-use crate::protocol::limits::{MAX_CLOCK_LEAD_MS, MAX_ROW_BYTES};
+use crate::protocol::limits::MAX_CLOCK_LEAD_MS;
 use crate::protocol::message::{Ack, Refusal};
 use crate::storage::hub_store::{StoreError, StoreStats, hub_time_ms};
 
@@ -41,7 +41,8 @@ pub fn push(
     let writer = request.replica.tie_break();
     let contests = Contests::new(conn, tenant.id);
     let deriver = Deriver::new(conn, &mut tenant, &mut current)?;
-    let mut merger = Merger { deriver, writer, push_from, touched: changed_rules, contests };
+    let max_row_bytes = limits.row_bytes;
+    let mut merger = Merger { deriver, writer, push_from, max_row_bytes, touched: changed_rules, contests };
     for (position, change) in (0_u32..).zip(request.body.rows) {
         let outcome = match tables.get(usize::from(change.table)) {
             Some(Ok(table)) => merger.merge(table, change)?,
@@ -179,7 +180,12 @@ pub fn renumber(change: &mut RowChange, columns: &[ColumnIndex]) -> bool {
 }
 
 /// What a merged row must be to be kept.
-pub fn check_row(table: &Resolved, change: &RowChange, state: &RowState) -> Result<(), String> {
+pub fn check_row(
+    table: &Resolved,
+    change: &RowChange,
+    state: &RowState,
+    max_bytes: usize,
+) -> Result<(), String> {
     let numbered = match table.key {
         KeyKind::Number => state.number.is_some() || !state.is_alive(),
         KeyKind::Natural => change.number.is_none(),
@@ -195,8 +201,11 @@ pub fn check_row(table: &Resolved, change: &RowChange, state: &RowState) -> Resu
         ));
     }
     let bytes = state.cells.values().map(|cell| 48 + cell.value.heap_bytes()).sum::<usize>();
-    if bytes > MAX_ROW_BYTES {
-        return Err(format!("the row has {bytes} bytes, and the hub takes at most {MAX_ROW_BYTES}"));
+    if bytes > max_bytes {
+        return Err(format!(
+            "a row of {} has {bytes} bytes, and the hub takes at most {max_bytes} (maxRowBytes)",
+            table.name
+        ));
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! How many bytes of the store a tenant's rows take, and whether there is room for more.
 
+use crate::protocol::limits::MAX_ROW_BYTES;
 use crate::protocol::message::Refusal;
 use crate::storage::hub_store::StoreError;
 
@@ -12,11 +13,13 @@ pub struct StoreLimits {
     /// Bytes of a tenant's rows. Rows that are deleted, and wait until everybody has heard of it, do not count; they may
     /// take as many again.
     pub tenant_bytes: u64,
+    /// The largest row, in bytes of its values.
+    pub row_bytes: usize,
 }
 
 impl Default for StoreLimits {
     fn default() -> Self {
-        Self { tenant_bytes: 10 << 30 }
+        Self { tenant_bytes: 10 << 30, row_bytes: MAX_ROW_BYTES }
     }
 }
 
@@ -51,7 +54,7 @@ impl Weight {
     /// Refuses a batch for which there is no room: one that made this of what there was before. What frees room is taken
     /// however full it is, and so is what only deletes.
     pub fn check(self, before: Self, limits: StoreLimits, only_deletes: bool) -> Result<(), StoreError> {
-        let StoreLimits { tenant_bytes } = limits;
+        let StoreLimits { tenant_bytes, .. } = limits;
         let is_full = self.live > tenant_bytes && self.live > before.live;
         let is_littered = self.in_all() > tenant_bytes.saturating_mul(2) && self.in_all() > before.in_all();
         if !is_full && (!is_littered || only_deletes) {
@@ -74,7 +77,9 @@ mod tests {
 
     fn check(before: (u64, u64), after: (u64, u64), only_deletes: bool) -> bool {
         let weight = |(live, dead)| Weight { live, dead };
-        weight(after).check(weight(before), StoreLimits { tenant_bytes: 100 }, only_deletes).is_ok()
+        weight(after)
+            .check(weight(before), StoreLimits { tenant_bytes: 100, ..StoreLimits::default() }, only_deletes)
+            .is_ok()
     }
 
     #[test]
