@@ -12,6 +12,7 @@ export type FederationErrorCode =
   | 'ERR_FEDERATION_DATABASE'
   | 'ERR_FEDERATION_PROTOCOL'
   | 'ERR_FEDERATION_BUSY'
+  | 'ERR_FEDERATION_QUOTA'
   | 'ERR_FEDERATION_NOT_RUNNING'
   | 'ERR_FEDERATION_HUB_START'
   | 'ERR_FEDERATION_INTERNAL'
@@ -275,6 +276,8 @@ export declare class FederationHubServer {
    * it was told to listen on. A hub that listens on all addresses shows the loopback one.
    */
   get endpoint(): string
+  /** Where metrics are read from, `http://host:port`; null unless the hub runs and has `metricsListen`. */
+  get metricsEndpoint(): string | null
   /** What the hub is busy with; all zeros when it is not running. */
   getStats(): HubStats
   /**
@@ -286,6 +289,12 @@ export declare class FederationHubServer {
   reinstate(target: RevocationTarget): Promise<boolean>
   /** The revocations that hold; none when the hub is not running. */
   revocations(): Array<HubRevocation>
+  /**
+   * Copies the hub's store to a file that does not exist yet, while agents go on. A hub that is started on it
+   * (`dataPath`) is this one as it was then, and agents offer it again what they hold. Rejects with
+   * `ERR_FEDERATION_BACKUP` if the file cannot be written; of a backup that is not complete nothing is left.
+   */
+  backup(path: string): Promise<void>
   /** Stops listening, closes every connection and then the store. Does nothing when the hub is not running. */
   stop(): Promise<void>
   /**
@@ -380,6 +389,39 @@ export interface FederationHubConfig {
   logger?: FederationLogger
 }
 
+/**
+ * What agents can cost a hub. Over a limit an agent gets `ERR_FEDERATION_BUSY`, where it is the whole hub's, or
+ * `ERR_FEDERATION_QUOTA`, where it is its tenant's. Nothing is lost by it: what was not sent stays where it is.
+ */
+export interface FederationHubLimits {
+  /** Agents that are connected at once. 16,384 unless given. */
+  maxAgents?: number
+  /** Agents of one tenant that are connected at once. 4,096 unless given. */
+  maxAgentsPerTenant?: number
+  /**
+   * Connections at once from one address, or from one IPv6 network of 64 bits; agents behind a NAT share theirs.
+   * 4,096 unless given. From half of them on, newcomers first prove that the address is theirs.
+   */
+  maxConnectionsPerAddress?: number
+  /**
+   * Bytes of the store that a tenant's rows may take. 10 GiB unless given. Deleted rows that wait until every agent has
+   * heard of it do not count, and may take as many again.
+   */
+  maxStoredBytesPerTenant?: number
+  /**
+   * How long a connection may be silent before it is dead, in ms: 6,000 to 30,000, and 30,000 unless given. Agents
+   * show every 5 s that they live.
+   */
+  idleTimeoutMs?: number
+  /** How long a TLS handshake may take, and from there to the agent's greeting, in ms each. 5,000 unless given. */
+  handshakeTimeoutMs?: number
+  /**
+   * How long a stream may be silent in the middle of a sync, or a frame not be taken, in ms. 30,000 unless given. A
+   * frame may take longer by a second for each 16 KiB.
+   */
+  frameTimeoutMs?: number
+}
+
 /** Where a hub listens, where it keeps its rows, and whom it lets in. */
 export interface FederationHubServerOptions {
   /**
@@ -461,6 +503,27 @@ export interface FederationHubServerOptions {
    * retires at once, and one that is not connected five minutes after its token has expired.
    */
   agentTtl?: number
+  /** What agents can cost the hub. The defaults, unless given. */
+  limits?: FederationHubLimits
+  /**
+   * A TCP address, `host:port`, on which the hub tells whoever asks, in plain HTTP, its `/metrics` in Prometheus'
+   * format, `/healthz` and `/readyz`: one that agents cannot reach. None unless given; with port 0 the system chooses
+   * one, which `metricsEndpoint` tells.
+   */
+  metricsListen?: string
+  /**
+   * Whether the process logs to standard error what happens in the hub, and the audit trail: who was let in, refused
+   * or revoked. `'human'` for people, `'json'` for an object in each line; `'off'` unless given. A process has one log,
+   * which goes on to its end. No token, key or row is ever logged.
+   */
+  log?: 'off' | 'human' | 'json'
+  /** The least important that is logged; the audit trail is in any case. `'info'` unless given. */
+  logLevel?: 'error' | 'warn' | 'info' | 'debug'
+  /**
+   * How long `stop()` lets syncs that are under way finish, in ms; 5,000 unless given. Agents that are cut off, or
+   * come while the hub is away, come back by themselves: their `sync()` waits for the hub for `requestTimeoutMs`.
+   */
+  drainTimeoutMs?: number
   /**
    * Credentials from `FederationHubServer.generateCredentials()`: they stand in for whichever of
    * certificate, key, CA and secret is not given, and let `agentConfig()` issue certificates and tokens.

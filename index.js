@@ -83,6 +83,7 @@ const SERVER_OPTIONS = {
   jwtLeewayMs: 'number?',
   agentTtl: 'number?',
   drainTimeoutMs: 'number?',
+  limits: 'object?',
   log: 'string?',
   logLevel: 'string?',
   metricsListen: 'string?',
@@ -361,6 +362,10 @@ class FederationHubServer {
 
   get endpoint() {
     return this.#hub.endpoint;
+  }
+
+  get metricsEndpoint() {
+    return this.#hub.metricsEndpoint;
   }
 
   get credentials() {

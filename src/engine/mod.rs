@@ -16,6 +16,8 @@ pub mod hub_time;
 pub mod identity;
 pub mod link;
 pub mod log;
+mod metrics;
+mod metrics_server;
 mod pause;
 mod rate;
 mod read_only;

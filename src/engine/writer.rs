@@ -5,18 +5,20 @@
 //! is under way the next group gathers, so that the more agents push, the more of them share an fsync. Of what waits,
 //! tenants get their turns evenly ([`fair_queue`]): who floods the store waits for itself.
 
+mod commits;
 mod fair_queue;
 mod operator;
 mod shares;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
+pub use self::commits::CommitMetrics;
 use self::fair_queue::FairQueue;
 use self::operator::RevocationJob;
 use self::shares::Shares;
@@ -178,6 +180,7 @@ impl Job {
 struct Waiting {
     job: Job,
     share: Option<OwnedSemaphorePermit>,
+    _queued: Queued,
 }
 
 /// A handle to the store's thread. The thread ends when the last handle is dropped and all that was asked is
@@ -195,6 +198,10 @@ pub struct Writer {
 pub struct StoreCounts {
     tenants: AtomicU64,
     rows: AtomicU64,
+    /// Jobs that wait.
+    queued: AtomicUsize,
+    /// What commits cost.
+    pub commits: CommitMetrics,
 }
 
 impl StoreCounts {
@@ -206,6 +213,22 @@ impl StoreCounts {
     fn set(&self, stats: StoreStats) {
         self.tenants.store(stats.tenants, Ordering::Relaxed);
         self.rows.store(stats.rows, Ordering::Relaxed);
+    }
+}
+
+/// A job that counts as waiting for as long as this lives.
+struct Queued(Arc<StoreCounts>);
+
+impl Queued {
+    fn enter(counts: &Arc<StoreCounts>) -> Self {
+        counts.queued.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(counts))
+    }
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.0.queued.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -225,6 +248,11 @@ impl Writer {
             .name("federation-store".to_owned())
             .spawn(move || run(store, waiting, &counts))?;
         Ok((writer, thread))
+    }
+
+    /// Jobs that wait for the thread.
+    pub fn waiting(&self) -> usize {
+        self.counts.queued.load(Ordering::Relaxed)
     }
 
     /// Which store this is.
@@ -281,7 +309,8 @@ impl Writer {
             Task::Revocation(_) | Task::Backup(_) | Task::Upkeep(..) => None,
         };
         // A thread that is gone drops the job, and with it the reply: the asker learns it there.
-        let _ = self.jobs.send(Waiting { job, share }).await;
+        let queued = Queued::enter(&self.counts);
+        let _ = self.jobs.send(Waiting { job, share, _queued: queued }).await;
     }
 }
 
@@ -297,7 +326,10 @@ fn run(mut store: Box<dyn HubStore>, mut waiting: mpsc::Receiver<Waiting>, count
     while gather(&mut queue, &mut waiting) {
         take_group(&mut queue, &mut group);
         let now_ms = time.read(wall_now_ms(), began.elapsed());
-        run_and_count(store.as_mut(), &mut group, now_ms, &mut |stats| counts.set(stats));
+        run_and_count(store.as_mut(), &mut group, now_ms, &mut |stats, writes, took| {
+            counts.set(stats);
+            counts.commits.add(writes, took);
+        });
     }
 }
 
@@ -321,7 +353,7 @@ fn gather(queue: &mut Queue, waiting: &mut mpsc::Receiver<Waiting>) -> bool {
 fn take_group(queue: &mut Queue, group: &mut Vec<Job>) {
     let mut cost = 0;
     while group.len() < MAX_GROUP && cost < MAX_GROUP_COST {
-        let Some((job_cost, Waiting { job, share })) = queue.pop() else { return };
+        let Some((job_cost, Waiting { job, share, .. })) = queue.pop() else { return };
         cost += job_cost;
         // Another one of its tenant may wait from now on.
         drop(share);
@@ -331,15 +363,16 @@ fn take_group(queue: &mut Queue, group: &mut Vec<Job>) {
 
 /// Runs a group, and leaves it empty. `now_ms` is the hub's time, in ms since the epoch.
 pub fn run_group(store: &mut dyn HubStore, group: &mut Vec<Job>, now_ms: i64) {
-    run_and_count(store, group, now_ms, &mut |_| {});
+    run_and_count(store, group, now_ms, &mut |_, _, _| {});
 }
 
-/// As [`run_group`]; `count` is told how much there is before anybody gets an answer.
+/// As [`run_group`]; `count` is told, before anybody gets an answer, how much there is, how many writes shared the
+/// commit, and how long that took.
 fn run_and_count(
     store: &mut dyn HubStore,
     group: &mut Vec<Job>,
     now_ms: i64,
-    count: &mut dyn FnMut(StoreStats),
+    count: &mut dyn FnMut(StoreStats, usize, Duration),
 ) {
     let mut reads = Vec::new();
     let mut lists = Vec::new();
@@ -368,11 +401,12 @@ fn run_and_count(
     if is_time_told && now_ms.saturating_sub(store.kept_time_ms()) >= KEEP_TIME_MS {
         keep_time(store, now_ms);
     }
+    let began = Instant::now();
     let committed = store.commit();
     if let Err(error) = &committed {
         tracing::error!(%error, "a group of {} writes was not committed", answers.len());
     }
-    count(store.stats());
+    count(store.stats(), answers.len(), began.elapsed());
     for answer in answers {
         answer.send(&committed);
     }

@@ -51,6 +51,7 @@ impl From<HubStartError> for CodedError {
             HubStartError::Store(_)
             | HubStartError::Read(_)
             | HubStartError::Bind(_)
+            | HubStartError::Metrics { .. }
             | HubStartError::System(_) => "ERR_FEDERATION_HUB_START",
         };
         Self { code, message: error.to_string() }

@@ -120,6 +120,13 @@ impl FederationHubServer {
         }
     }
 
+    /// Where metrics are read from, `http://host:port`; null unless the hub runs and has `metricsListen`.
+    #[napi(getter)]
+    pub fn metrics_endpoint(&self) -> Option<String> {
+        let address = current(&self.running)?.metrics_addr()?;
+        Some(format!("http://{}", reachable(address)))
+    }
+
     /// What the hub is busy with; all zeros when it is not running.
     #[napi]
     pub fn get_stats(&self) -> HubStats {

@@ -82,6 +82,10 @@ pub struct FederationHubServerOptions {
     pub agent_ttl: Option<f64>,
     /// What agents can cost the hub. The defaults, unless given.
     pub limits: Option<FederationHubLimits>,
+    /// A TCP address, `host:port`, on which the hub tells whoever asks, in plain HTTP, its `/metrics` in Prometheus'
+    /// format, `/healthz` and `/readyz`: one that agents cannot reach. None unless given; with port 0 the system chooses
+    /// one, which `metricsEndpoint` tells.
+    pub metrics_listen: Option<String>,
     /// Whether the process logs to standard error what happens in the hub, and the audit trail: who was let in, refused
     /// or revoked. `'human'` for people, `'json'` for an object in each line; `'off'` unless given. A process has one log,
     /// which goes on to its end. No token, key or row is ever logged.
@@ -178,6 +182,7 @@ pub fn hub_options(options: FederationHubServerOptions) -> Result<HubOptions, Co
             milliseconds("agentTtl", given, 1.0..=MAX_AGENT_TTL_MS)
         })?,
         limits: hub_limits(options.limits)?,
+        metrics_listen: options.metrics_listen,
         log: log_options(options.log.as_deref(), options.log_level.as_deref())?,
         drain_timeout_ms: options.drain_timeout_ms.map_or(Ok(DEFAULT_DRAIN_TIMEOUT_MS), |given| {
             milliseconds("drainTimeoutMs", given, 0.0..=MAX_DRAIN_MS)

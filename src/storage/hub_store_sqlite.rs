@@ -16,6 +16,7 @@ mod derive;
 mod incarnations;
 mod key;
 mod merger;
+mod migrations;
 mod open;
 mod presence;
 mod push;

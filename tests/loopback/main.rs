@@ -6,6 +6,7 @@ mod attacks;
 mod backup;
 mod ca;
 mod hostile;
+mod layouts;
 mod limits;
 mod mint;
 mod permissions;
