@@ -64,7 +64,7 @@ pub fn trigger_texts(table: &Table) -> Vec<(String, String)> {
 const ADVICE: &str = " (change the table inside FederationHub.migrate)";
 
 /// Triggers that note which rows a REPLACE would take away because of a unique key.
-fn replace_triggers(table: &Table, at: usize, unique: &UniqueKey) -> [(String, String); 2] {
+fn replace_triggers(table: &Table, at: usize, unique: &UniqueKey) -> Vec<(String, String)> {
     let on = quote(&table.name);
     let mut same: Vec<String> = unique.parts.iter().map(|part| same_part(table, unique, part)).collect();
     if let Some(filter) = &unique.filter {
@@ -76,26 +76,32 @@ fn replace_triggers(table: &Table, at: usize, unique: &UniqueKey) -> [(String, S
     let key = key_list(table, "");
     let columns = quote_list(unique.columns.iter().map(String::as_str));
     let advice = if unique.origin == KeyOrigin::Index { ADVICE } else { "" };
-    [
-        trigger(
-            table,
-            &format!("replace_{at}_insert{advice}"),
-            &format!("BEFORE INSERT ON {on}"),
-            &format!("{victims};"),
-        ),
-        trigger(
-            table,
-            &format!("replace_{at}_update{advice}"),
-            &format!("BEFORE UPDATE OF {columns} ON {on}"),
-            &format!("{victims} AND ({key}) IS NOT ({});", key_list(table, "OLD.")),
-        ),
-    ]
+    let insert = trigger(
+        table,
+        &format!("replace_{at}_insert{advice}"),
+        &format!("BEFORE INSERT ON {on}"),
+        &format!("{victims};"),
+    );
+    if columns.is_empty() {
+        // An index over a constant: no UPDATE changes that.
+        return vec![insert];
+    }
+    let update = trigger(
+        table,
+        &format!("replace_{at}_update{advice}"),
+        &format!("BEFORE UPDATE OF {columns} ON {on}"),
+        &format!("{victims} AND ({key}) IS NOT ({});", key_list(table, "OLD.")),
+    );
+    vec![insert, update]
 }
 
 /// Whether a row has this part of the key in common with the new row. Worded so that the index serves it.
 fn same_part(table: &Table, unique: &UniqueKey, part: &KeyPart) -> String {
     let (own, new) = match &part.term {
-        KeyTerm::Column(column) => (quote(column), new_value(table, column)),
+        KeyTerm::Column(column) if unique.columns.contains(column) => {
+            (quote(column), new_value(table, column))
+        }
+        KeyTerm::Column(column) => (quote(column), of_new_row(table, unique, &quote(column))),
         KeyTerm::Expression(expression) => (format!("({expression})"), of_new_row(table, unique, expression)),
     };
     format!("{own} = {new} COLLATE {}", quote(&part.collation))
@@ -103,9 +109,14 @@ fn same_part(table: &Table, unique: &UniqueKey, part: &KeyPart) -> String {
 
 /// An expression over the columns of the row that is about to be written.
 fn of_new_row(table: &Table, unique: &UniqueKey, expression: &str) -> String {
-    let read = unique.columns.iter().chain(unique.generated.iter().map(|(name, _)| name));
-    let columns = read.map(|name| format!("{} AS {}", new_value(table, name), quote(name)));
-    format!("(SELECT {expression} FROM (SELECT {}))", columns.collect::<Vec<_>>().join(", "))
+    let columns: Vec<String> = unique
+        .columns
+        .iter()
+        .map(|name| format!("{} AS {}", new_value(table, name), quote(name)))
+        .chain(["NULL".to_owned()])
+        .collect();
+    let row = unique.with_generated(format!("SELECT {}", columns.join(", ")));
+    format!("(SELECT {expression} FROM ({row}))")
 }
 
 /// What a column of the row that is about to be written will hold: BEFORE triggers still see the NULL that a

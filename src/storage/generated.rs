@@ -44,7 +44,9 @@ impl TableColumns {
     /// no columns are left out.
     pub fn behind(&self, read: &[String]) -> (Vec<String>, Vec<(String, String)>) {
         let (mut seen, mut generated) = (Vec::new(), Vec::new());
-        read.iter().for_each(|name| self.follow(name, &mut seen, &mut generated));
+        for name in read {
+            self.follow(name, &mut seen, &mut generated);
+        }
         let is_written = |name: &String| generated.iter().all(|(made, _)| made != name);
         (seen.into_iter().filter(is_written).collect(), generated)
     }
@@ -58,7 +60,9 @@ impl TableColumns {
         seen.push(column.clone());
         if let Some((_, expression)) = self.generated.iter().find(|(made, _)| made.eq_ignore_ascii_case(name))
         {
-            names(expression).iter().for_each(|read| self.follow(read, seen, generated));
+            for read in names(expression) {
+                self.follow(&read, seen, generated);
+            }
             generated.push((column.clone(), expression.clone()));
         }
     }

@@ -26,10 +26,7 @@ pub fn obstacles<'t>(
             unique.columns.iter().map(|name| format!("? AS {}", quote(name))).collect();
         bound.push("NULL".to_owned());
         // A generated column has no value before the row is written.
-        let made = |row: String, (name, expression): &(String, String)| {
-            format!("SELECT *, ({expression}) AS {} FROM ({row})", quote(name))
-        };
-        let own = unique.generated.iter().fold(format!("SELECT {}", bound.join(", ")), made);
+        let own = unique.with_generated(format!("SELECT {}", bound.join(", ")));
         let statement = format!(
             "WITH _federation_row AS ({own}) SELECT {} FROM main.{} WHERE {}",
             quote_list(table.key_columns()),

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use super::catalog::quote;
 use super::driver::{Sql, SqlError};
 use super::fields::Fields;
 use super::generated::TableColumns;
@@ -86,6 +87,13 @@ impl UniqueKey {
             matches!(part.term, KeyTerm::Column(_)) && Collation::of(&part.collation) != Collation::Own
         };
         self.filter.is_none() && self.generated.is_empty() && self.parts.iter().all(is_plain)
+    }
+
+    /// A SELECT of the columns that decide the key, with the generated ones that are made of them.
+    pub fn with_generated(&self, select: String) -> String {
+        self.generated.iter().fold(select, |row, (name, expression)| {
+            format!("SELECT *, ({expression}) AS {} FROM ({row})", quote(name))
+        })
     }
 
     /// Whether a REPLACE may take away another row by it than the one whose PRIMARY KEY has the same bytes.

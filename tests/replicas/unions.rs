@@ -1,11 +1,9 @@
 //! Two rows that turn out to be one.
 
-use crate::identity::{NO_ROWS, agree, settle, shifted};
+use crate::identity::{agree, settle, shifted};
 use crate::world::parts::text;
 use crate::world::{Agent, pair};
-use federation_hub::model::{RowId, RowUpdate, TableHeader, Value};
-use federation_hub::protocol::message::Rows;
-use federation_hub::storage::apply::Incoming;
+use federation_hub::model::Value;
 
 pub const SKILLS: &str = "
     CREATE TABLE skills(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, uses INTEGER DEFAULT 0, tip TEXT);
@@ -101,60 +99,20 @@ fn two_rows_that_were_one_are_two_again_where_their_author_meant_two() {
     assert_eq!(b.rows("SELECT id FROM skills WHERE name = 'plan'"), vec![vec![Value::Integer(2)]]);
 }
 
-/// Tells an agent that the row of `table` with the first title is the one with the second.
-fn unite(agent: &mut Agent, table: &str, lost: &str, survivor: &str) {
-    let mut id = |title: &str| {
-        let query = format!(
-            "SELECT r.id FROM _federation_row AS r JOIN {table} AS t ON r.k = t.id WHERE t.title = '{title}' \
-             AND r.tbl = (SELECT tbl FROM _federation_table WHERE name = '{table}')"
-        );
-        match &agent.rows(&query)[0][0] {
-            Value::Blob(id) => RowId::from_slice(id).unwrap(),
-            other => panic!("{other:?}"),
-        }
-    };
-    let (lost, survivor) = (id(lost), id(survivor));
-    let header = TableHeader { name: table.into(), columns: vec!["title".into()] };
-    let (seq, united, writes) = (1, Some(survivor), Vec::new());
-    let update = RowUpdate { table: 0, id: lost, number: None, seq, whole: false, united, writes };
-    let rows = Rows { tables: vec![header], rows: vec![update] };
-    agent.apply(&Incoming { rows, ..Incoming::default() });
-}
-
 #[test]
-fn of_two_rows_here_that_are_one_the_survivor_gets_what_references_the_other_and_its_unsent_edits() {
-    let schema = "
-        CREATE TABLE notes(id INTEGER PRIMARY KEY, title TEXT, body TEXT);
-        CREATE TABLE tags(id INTEGER PRIMARY KEY, note INTEGER REFERENCES notes, label TEXT);
-        CREATE TABLE bodies(note INTEGER PRIMARY KEY REFERENCES notes ON DELETE CASCADE, text TEXT);
-        CREATE TABLE bits(id INTEGER PRIMARY KEY, body INTEGER REFERENCES bodies(note));
-        CREATE TRIGGER watch AFTER UPDATE ON tags BEGIN UPDATE notes SET body = 'fired'; END;";
-    let (mut hub, mut a, mut b) = pair(schema);
-    a.run("INSERT INTO notes(title) VALUES('lost'), ('other'), ('kept')");
-    a.run("INSERT INTO tags(note, label) VALUES(1, 'x'), (2, 'y')")
-        .run("INSERT INTO bodies VALUES(1, 'long')");
-    a.run("INSERT INTO bits(body) VALUES(1)");
+fn a_table_that_may_have_one_row_only_has_one_everywhere() {
+    let schema =
+        "CREATE TABLE settings(id INTEGER PRIMARY KEY, a, b); CREATE UNIQUE INDEX one ON settings((1))";
+    let (mut hub, mut a, mut b) = shifted(schema, "SELECT 1");
+    a.run("INSERT INTO settings(a) VALUES('of a')");
+    b.run("INSERT INTO settings(id, b) VALUES(7, 'of b')");
     settle(&mut hub, &mut [&mut a, &mut b]);
-    a.run("UPDATE notes SET body = 'unsent' WHERE title = 'lost'");
-    unite(&mut a, "notes", "lost", "kept");
-    // The hub knows nothing of that.
-    a.bears_damage = true;
-    assert_eq!(
-        a.rows("SELECT id, title, body FROM notes"),
-        vec![
-            vec![Value::Integer(2), text("other"), Value::Null],
-            vec![Value::Integer(3), text("kept"), text("unsent")]
-        ]
-    );
-    assert_eq!(
-        a.rows("SELECT note FROM tags ORDER BY label"),
-        vec![vec![Value::Integer(3)], vec![Value::Integer(2)]]
-    );
-    assert_eq!(a.rows("SELECT note FROM bodies"), vec![vec![Value::Integer(3)]]);
-    assert_eq!(a.rows("SELECT body FROM bits"), vec![vec![Value::Integer(3)]]);
-    assert_eq!(a.rows("PRAGMA foreign_key_check"), NO_ROWS);
-    let counts = a.sync(&mut hub);
-    assert_eq!(counts.pushed, 1, "what was moved is no write; the edit is one, of the survivor");
-    b.sync(&mut hub);
-    assert_eq!(b.rows("SELECT body FROM notes WHERE title = 'kept'"), vec![vec![text("unsent")]]);
+    let all = "SELECT a, b FROM settings";
+    assert_eq!(agree(&mut [&mut a, &mut b], all).len(), 1);
+    b.run("INSERT OR REPLACE INTO settings(a) VALUES('new')");
+    settle(&mut hub, &mut [&mut b, &mut a]);
+    assert_eq!(agree(&mut [&mut a, &mut b], all), vec![vec![text("new"), Value::Null]]);
+    a.run("UPDATE settings SET b = 'later'");
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    assert_eq!(agree(&mut [&mut a, &mut b], all), vec![vec![text("new"), text("later")]]);
 }

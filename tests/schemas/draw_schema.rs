@@ -61,7 +61,7 @@ fn table(dice: &mut Dice, features: &Features, schema: &Schema, name: String) ->
             reference(dice, features, &mut table, parent, &format!("r{at}"), is_required);
         }
     }
-    if dice.chance(25) {
+    if dice.chance(if features.has(Feature::GeneratedKeys) { 80 } else { 25 }) {
         let of = table.columns.iter().find(|column| matches!(column.pool, Pool::Text | Pool::Integer));
         if let Some(of) = of.map(|column| quote(&column.name)) {
             let kind = dice.pick(&["STORED", "VIRTUAL"]);
@@ -239,13 +239,20 @@ fn close_cycles(dice: &mut Dice, features: &Features, schema: &mut Schema) {
 
 fn unique(dice: &mut Dice, features: &Features, table: &mut Table) {
     let is_candidate = |column: &&Column| {
-        !matches!(column.pool, Pool::Number | Pool::Clock | Pool::Generated)
-            && !table.key.contains(&column.name)
+        let is_of_use = match column.pool {
+            Pool::Number | Pool::Clock => false,
+            Pool::Generated => features.has(Feature::GeneratedKeys),
+            _ => true,
+        };
+        is_of_use && !table.key.contains(&column.name)
     };
-    let candidates: Vec<String> =
+    let mut candidates: Vec<String> =
         table.columns.iter().filter(is_candidate).map(|column| column.name.clone()).collect();
     if candidates.is_empty() {
         return;
+    }
+    if let Some(made) = candidates.iter().position(|name| name == "made").filter(|_| dice.chance(60)) {
+        candidates = vec![candidates.swap_remove(made)];
     }
     if features.has(Feature::Unique) && dice.chance(50) {
         let mut columns = vec![dice.pick(&candidates).clone()];
@@ -276,7 +283,11 @@ fn references_to_unique(dice: &mut Dice, features: &Features, schema: &mut Schem
     for at in 1..schema.tables.len() {
         let parent = schema.tables[dice.below(at)].clone();
         let is_unique = |column: &&Column| {
-            parent.unique.iter().any(|unique| unique.starts_with(&format!("UNIQUE({})", quote(&column.name))))
+            column.pool != Pool::Generated
+                && parent
+                    .unique
+                    .iter()
+                    .any(|unique| unique.starts_with(&format!("UNIQUE({})", quote(&column.name))))
         };
         let Some(to) = parent.columns.iter().find(is_unique).filter(|_| dice.chance(50)) else { continue };
         let kind = to.clauses.split(' ').next().filter(|kind| *kind != "NOT").unwrap_or("");

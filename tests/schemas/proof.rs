@@ -18,6 +18,9 @@ const SLICE: u64 = 150;
 /// How many of those that have every difficulty at once.
 const CROWDED_SLICE: u64 = 50;
 
+/// How many of those with generated columns that are unique.
+const GENERATED_SLICE: u64 = 50;
+
 /// A number from the environment.
 fn asked_for(variable: &str) -> Option<u64> {
     let value = std::env::var(variable).ok()?;
@@ -88,6 +91,12 @@ fn whatever_the_schema_all_replicas_end_alike() {
 fn with_every_difficulty_at_once_all_replicas_end_alike() {
     let crowded = [&ALL[..], &[Feature::Dense]].concat();
     assert_all_pass(CROWDED_SLICE, Kind { sure: &crowded, ..Kind::default() });
+}
+
+#[test]
+fn with_generated_columns_that_are_unique_all_replicas_end_alike() {
+    let sure = [Feature::GeneratedKeys, Feature::Unique, Feature::UniqueIndexes];
+    assert_all_pass(GENERATED_SLICE, Kind { sure: &sure, allowed: &features(&ALL), ..Kind::default() });
 }
 
 /// Runs so many cases, or those that the environment asks for. Makes the first one that fails smaller.

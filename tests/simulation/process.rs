@@ -112,7 +112,7 @@ impl Process {
         self.agent.sql = Faulty::new(self.disk.open(), &self.clock);
         self.agent.run("PRAGMA foreign_keys = ON");
         let turn = self.birth.turn;
-        (self.agent.limits, self.agent.slice) = (TurnLimits { rows: turn, bytes: 1 << 20 }, turn);
+        (self.agent.limits, self.agent.slice) = (TurnLimits { rows: turn, ..TurnLimits::default() }, turn);
         self.agent.options = self.birth.options.clone();
         self.mint = mint(self.birth.seed, self.life);
         self.agent.holder = Holder((self.mint)());
