@@ -3,22 +3,33 @@
 use std::collections::BTreeMap;
 
 use federation_hub::model::{
-    Adjustment, CellValue, ColumnIndex, RowId, Rule, TableHeader, TableSchema, Value,
+    Adjustment, CellValue, ColumnIndex, KeyKind, RowId, Rule, TableHeader, TableSchema, Value,
 };
 use rusqlite::{Connection, types};
 
 use crate::model::told::LivingRows;
 
-/// A database in which the number of a row is every byte of its identity.
+/// A database in which the number of a row is every byte of its identity, if its table gives rows numbers. Other
+/// rows have an identity that follows from the key with which they came.
 pub struct Local {
     sqlite: Connection,
     tables: Vec<TableSchema>,
+    /// The rows without a number of their own, by table and rowid.
+    ids: BTreeMap<Place, RowId>,
+    /// Whose it is, and how many identities it has made up.
+    name: u8,
+    minted: u64,
 }
+
+/// A table, and a rowid in it.
+type Place = (u16, i64);
 
 /// What a statement did to a row.
 pub struct Change {
     pub table: u16,
-    pub row: i64,
+    pub id: RowId,
+    /// Its number, if its table gives rows numbers.
+    pub number: Option<i64>,
     /// Whether the row was not there before.
     pub is_new: bool,
     /// Its new cells; none if it was deleted.
@@ -49,13 +60,13 @@ type Cells = Vec<types::Value>;
 
 impl Local {
     /// An empty database.
-    pub fn new(statements: &[String], tables: &[TableSchema]) -> Self {
+    pub fn new(name: u8, statements: &[String], tables: &[TableSchema]) -> Self {
         let sqlite = Connection::open_in_memory().unwrap();
         for statement in statements {
             sqlite.execute_batch(statement).unwrap();
         }
         sqlite.execute_batch("PRAGMA foreign_keys = ON").unwrap();
-        Self { sqlite, tables: tables.to_vec() }
+        Self { sqlite, tables: tables.to_vec(), ids: BTreeMap::new(), name, minted: 0 }
     }
 
     /// The tables and columns that changes name.
@@ -67,26 +78,83 @@ impl Local {
 
     /// Runs a statement, or not, if a constraint forbids it. Returns what it did.
     pub fn run(&mut self, statement: &str) -> Vec<Change> {
-        let before = self.rows();
+        let mut before = self.rows();
         let _ = self.sqlite.execute_batch(statement);
         let after = self.rows();
+        self.follow(&mut before, &after);
         let mut changes = Vec::new();
-        for ((table, row), cells) in &after {
-            let was = before.get(&(*table, *row));
+        for (place, cells) in &after {
+            let was = before.get(place);
             let is_news = |at: &usize| was.is_none_or(|was| was[*at] != cells[*at]);
             let news: Vec<NewCell> = (0..cells.len())
                 .filter(is_news)
-                .map(|at| self.written(*table, at, was.map(|was| &was[at]), &cells[at]))
+                .map(|at| self.written(place.0, at, was.map(|was| &was[at]), &cells[at]))
                 .collect();
             if !news.is_empty() {
-                let is_new = was.is_none();
-                changes.push(Change { table: *table, row: *row, is_new, cells: Some(news) });
+                changes.push(self.change(*place, was.is_none(), Some(news)));
             }
         }
-        for (table, row) in before.keys().filter(|key| !after.contains_key(key)) {
-            changes.push(Change { table: *table, row: *row, is_new: false, cells: None });
+        for place in before.keys().filter(|place| !after.contains_key(place)) {
+            changes.push(self.change(*place, false, None));
+            self.ids.remove(place);
         }
         changes
+    }
+
+    /// Finds rows that were replaced under their key, which are the same ones, and gives identities to new ones.
+    fn follow(&mut self, before: &mut BTreeMap<Place, Cells>, after: &BTreeMap<Place, Cells>) {
+        for (place, cells) in after {
+            if !self.is_natural(place.0) || before.contains_key(place) {
+                continue;
+            }
+            let key = self.key(place.0, cells);
+            let is_replaced = |(was, cells): &(&Place, &Cells)| {
+                was.0 == place.0 && !after.contains_key(was) && self.key(was.0, cells) == key
+            };
+            let replaced = before.iter().find(is_replaced).map(|(was, _)| *was);
+            let id = if let Some(was) = replaced {
+                let cells = before.remove(&was).unwrap();
+                before.insert(*place, cells);
+                self.ids.remove(&was).unwrap()
+            } else {
+                self.born(&format!("{} {key:?}", place.0))
+            };
+            self.ids.insert(*place, id);
+        }
+    }
+
+    /// The identity of a row that comes with a key: another one, if a row that has a new key by now has that.
+    fn born(&mut self, key: &str) -> RowId {
+        let hash = |text: &str| RowId::from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..16]).unwrap();
+        let id = hash(key);
+        if !self.ids.values().any(|other| *other == id) {
+            return id;
+        }
+        self.minted += 1;
+        hash(&format!("{key} {} {}", self.minted, self.name))
+    }
+
+    fn is_natural(&self, table: u16) -> bool {
+        self.tables[usize::from(table)].key == KeyKind::Natural
+    }
+
+    /// The values of a row's key.
+    fn key(&self, table: u16, cells: &Cells) -> Vec<types::Value> {
+        let table = &self.tables[usize::from(table)];
+        let columns = table.columns.iter().zip(cells);
+        columns
+            .filter(|(name, _)| table.agreed.key_columns.contains(name))
+            .map(|(_, it)| it.clone())
+            .collect()
+    }
+
+    fn change(&self, place: Place, is_new: bool, cells: Option<Vec<NewCell>>) -> Change {
+        let (table, row) = place;
+        if self.is_natural(table) {
+            return Change { table, id: self.ids[&place], number: None, is_new, cells };
+        }
+        let id = RowId([u8::try_from(row).unwrap(); 16]);
+        Change { table, id, number: Some(row), is_new, cells }
     }
 
     /// Shows these rows, and no others.
@@ -95,24 +163,31 @@ impl Local {
         for table in &self.tables {
             self.sqlite.execute_batch(&format!("DELETE FROM {}", table.name)).unwrap();
         }
-        for ((name, id), cells) in rows {
-            let Some(table) = self.tables.iter().find(|table| table.name == *name) else { continue };
-            let mut values = vec![types::Value::Integer(number(*id))];
+        self.ids.clear();
+        for (rowid, ((name, id), cells)) in (1..).zip(rows) {
+            let Some(table) = self.tables.iter().position(|table| table.name == *name) else { continue };
+            let at = u16::try_from(table).unwrap();
+            let number = if self.is_natural(at) { rowid } else { number(*id) };
+            if self.is_natural(at) {
+                self.ids.insert((at, number), *id);
+            }
+            let table = &self.tables[table];
+            let mut values = vec![types::Value::Integer(number)];
             for column in &table.columns {
                 values.push(cells.get(column).map_or(types::Value::Null, stored));
             }
             let places = vec!["?"; values.len()].join(", ");
             let columns = table.columns.join(", ");
-            let sql = format!("INSERT INTO {name}(id, {columns}) VALUES({places})");
+            let sql = format!("INSERT INTO {name}(rowid, {columns}) VALUES({places})");
             self.sqlite.execute(&sql, rusqlite::params_from_iter(values)).unwrap();
         }
         self.sqlite.execute_batch("PRAGMA foreign_keys = ON").unwrap();
     }
 
-    fn rows(&self) -> BTreeMap<(u16, i64), Cells> {
+    fn rows(&self) -> BTreeMap<Place, Cells> {
         let mut rows = BTreeMap::new();
         for (at, table) in (0_u16..).zip(&self.tables) {
-            let sql = format!("SELECT id, {} FROM {}", table.columns.join(", "), table.name);
+            let sql = format!("SELECT rowid, {} FROM {}", table.columns.join(", "), table.name);
             let mut statement = self.sqlite.prepare(&sql).unwrap();
             let read = |row: &rusqlite::Row<'_>| {
                 let cells = (1..=table.columns.len()).map(|at| row.get(at).unwrap()).collect();

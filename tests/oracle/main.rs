@@ -13,6 +13,7 @@ mod hub;
 mod local;
 #[path = "../support/model/mod.rs"]
 mod model;
+mod natural;
 mod pushes;
 mod ruled;
 mod unique;

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use federation_hub::model::{
-    Adjustment, ColumnIndex, Digest, Hlc, Op, ReplicaId, RowChange, RowId, Seq, Stamp, TableSchema, Write,
+    Adjustment, ColumnIndex, Digest, Hlc, Op, ReplicaId, RowChange, Seq, Stamp, TableSchema, Write,
 };
 use federation_hub::protocol::hub_request::{AttachRequest, Caller, PullRequest, RegisterRequest};
 use federation_hub::protocol::message::{Batch, BatchBody, Rows};
@@ -119,7 +119,7 @@ impl Replica {
         let request = AttachRequest { replica: id, cursor: 0, is_new: true, token_until_ms: i64::MAX };
         let epoch = hub.store.attach(&caller, &request, 0).unwrap().epoch;
         hub.store.commit().unwrap();
-        let (request, local) = (schema.to_vec(), Local::new(statements, schema));
+        let (request, local) = (schema.to_vec(), Local::new(at, statements, schema));
         hub.register(&caller, &RegisterRequest { replica: id, epoch, schema: request, may_define: true })
             .unwrap();
         let (n, previous, syncs, cursor, hlc, told) = (0, Digest::ZERO, 1, 0, 0, Vec::new());
@@ -167,12 +167,12 @@ impl Replica {
 
 /// Adds a write to a row's change. An agent sends the last write of each cell only, and the last delete.
 fn add(body: &mut BatchBody, done: &Change, stamp: Stamp, base: Seq) {
-    let (table, number, is_new) = (done.table, Some(done.row), done.is_new);
-    let id = RowId([u8::try_from(done.row).unwrap(); 16]);
-    let at = body.rows.iter().position(|change| change.id == id).unwrap_or_else(|| {
-        body.rows.push(RowChange { table, id, number, is_new, writes: Vec::new() });
-        body.rows.len() - 1
-    });
+    let (table, id, number, is_new) = (done.table, done.id, done.number, done.is_new);
+    let at =
+        body.rows.iter().position(|change| (change.table, change.id) == (table, id)).unwrap_or_else(|| {
+            body.rows.push(RowChange { table, id, number, is_new, writes: Vec::new() });
+            body.rows.len() - 1
+        });
     body.rows[at].is_new |= is_new;
     let writes = &mut body.rows[at].writes;
     let Some(cells) = &done.cells else {

@@ -1,0 +1,52 @@
+//! Keys that applications choose, and change: the same one chosen twice is one row, and to change it is an edit.
+
+use proptest::prelude::*;
+
+use crate::pushes::{Step, config, play};
+
+const SCHEMAS: [&str; 5] = [
+    "t(k TEXT NOT NULL PRIMARY KEY, a, n)",
+    "t(k TEXT NOT NULL PRIMARY KEY, a UNIQUE, n)",
+    "t(k TEXT NOT NULL COLLATE NOCASE PRIMARY KEY, a, n)",
+    "t(k TEXT NOT NULL, a NOT NULL, n, PRIMARY KEY(k, a))",
+    "t(k TEXT NOT NULL, a NOT NULL, n UNIQUE, PRIMARY KEY(k, a))",
+];
+
+fn statement() -> impl Strategy<Value = (u64, String)> {
+    let text = || prop_oneof![4 => Just("'x'"), 4 => Just("'y'"), 2 => Just("'X'"), 2 => Just("'z'")];
+    (0..12_u8, 0..4_usize, text(), text(), 0..4_i64, 1..4_u64).prop_map(|(kind, any, k, a, n, later)| {
+        let any = format!("rowid = (SELECT rowid FROM t ORDER BY k, a LIMIT 1 OFFSET {any})");
+        let statement = match kind {
+            0..2 => format!("DELETE FROM t WHERE {any}"),
+            2..4 => format!("UPDATE t SET k = {k} WHERE {any}"),
+            4 => format!("UPDATE t SET a = {a} WHERE {any}"),
+            5 => format!("UPDATE t SET n = {n} WHERE {any}"),
+            6 => format!("UPDATE OR REPLACE t SET k = {k}, n = {n} WHERE {any}"),
+            7 => format!("UPDATE t SET k = 'w' WHERE k = {k}; UPDATE t SET k = {k} WHERE {any}"),
+            8 => format!("INSERT OR REPLACE INTO t VALUES({k}, {a}, {n})"),
+            _ => format!("INSERT INTO t VALUES({k}, {a}, {n})"),
+        };
+        (later, statement)
+    })
+}
+
+fn case() -> impl Strategy<Value = (Vec<String>, Vec<Step>)> {
+    let push = (0..4_usize, prop::collection::vec(statement(), 1..5));
+    let step = prop_oneof![
+        6 => push.prop_map(|(who, statements)| Step::Push(who, statements)),
+        4 => (0..4_usize).prop_map(Step::Pull),
+        1 => (0..4_usize).prop_map(Step::BreakOff),
+    ];
+    let schema =
+        prop::sample::select(SCHEMAS.to_vec()).prop_map(|table| vec![format!("CREATE TABLE {table}")]);
+    (schema, prop::collection::vec(step, 1..20))
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn what_becomes_of_chosen_keys_follows_from_the_rules((schema, steps) in case()) {
+        prop_assert_eq!(play(&schema, &steps), Ok(()));
+    }
+}
