@@ -219,7 +219,8 @@ fn keys_that_cannot_be_exchanged_here_are_as_they_were() {
     a.sync(&mut hub);
     assert_eq!(b.sync(&mut hub).quarantined, 3);
     assert_eq!(b.rows(rows), before);
-    a.run("UPDATE t SET n = 3 WHERE n = 99");
+    a.run("UPDATE t SET n = 3 WHERE n = 99").sync(&mut hub);
+    assert_eq!(b.sync(&mut hub).pulled, 3);
     assert_eq!(settle(&mut hub, &mut a, &mut b, rows).len(), 3);
     assert_eq!(b.sync(&mut hub).pushed, 0);
 }
