@@ -232,7 +232,7 @@ mod tests {
         let catalog = Catalog::read(&mut sql, &choice).unwrap();
         let table = catalog.table("c").unwrap();
         let mut journal = Journal::default();
-        let mut note = |journal: &mut Journal, row: u8| {
+        let note = |journal: &mut Journal, row: u8| {
             let id = RowId([row; 16]);
             journal.note(usize::from(row), (table, id), None, LocalKey::dead(id));
         };
