@@ -82,6 +82,10 @@ const SERVER_OPTIONS = {
   jwtAudience: 'string?',
   jwtLeewayMs: 'number?',
   agentTtl: 'number?',
+  drainTimeoutMs: 'number?',
+  log: 'string?',
+  logLevel: 'string?',
+  metricsListen: 'string?',
   credentials: 'object?',
 };
 
@@ -387,6 +391,18 @@ class FederationHubServer {
 
   revocations() {
     return this.#hub.revocations();
+  }
+
+  async backup(path) {
+    const site = callSite();
+    try {
+      if (typeof path !== 'string' || path === '') {
+        throw new FederationError('ERR_FEDERATION_CONFIG', `path must be a non-empty string, not ${described(path)}`);
+      }
+      await this.#hub.backup(path);
+    } catch (cause) {
+      throw failure(cause, site);
+    }
   }
 
   agentConfig(options) {

@@ -12,9 +12,10 @@ use super::hub::Shared;
 use super::hub_connection::{StreamError, send};
 use super::identity::IdentityError;
 use super::revocations::Changes;
+use super::tenants::Seat;
 use super::token::{Claims, TokenError};
 use super::writer::Greeting;
-use crate::protocol::frame::{FrameError, MAX_FRAME_BYTES};
+use crate::protocol::frame::FrameError;
 use crate::protocol::hub_request::Caller;
 use crate::protocol::hub_session::{HubSession, SessionInput, SessionOutput};
 use crate::protocol::limits::MAX_HELLO_BYTES;
@@ -32,12 +33,14 @@ pub(super) struct Admitted {
     pub(super) claims: Claims,
     /// Hears of everything that was revoked since the token was verified.
     pub(super) revocations: Changes,
+    /// Its place among its tenant's agents.
+    pub(super) seat: Seat,
 }
 
 /// Lets an agent in, or closes its connection.
 pub(super) async fn admit(shared: &Shared, handshake: Handshake) -> Option<Admitted> {
     let address = handshake.remote_address();
-    let connection = match handshake.complete(shared.deadlines.handshake).await {
+    let connection = match handshake.complete(shared.limits.handshake()).await {
         Ok(connection) => connection,
         Err(error) => {
             audit::refused(address, None, &error.to_string());
@@ -46,13 +49,13 @@ pub(super) async fn admit(shared: &Shared, handshake: Handshake) -> Option<Admit
     };
     let revocations = shared.revocations.changes();
     let mut claimed = None;
-    let greeting = timeout(shared.deadlines.hello, greet(shared, &connection, &mut claimed)).await;
+    let greeting = timeout(shared.limits.handshake(), greet(shared, &connection, &mut claimed)).await;
     let (refusal, reason, sender) = match greeting {
-        Ok(Ok((Ok((caller, claims)), _))) => {
+        Ok(Ok((Ok((caller, claims, seat)), _))) => {
             audit::admitted(address, &claims);
-            return Some(Admitted { connection, caller, claims, revocations });
+            return Some(Admitted { connection, caller, claims, revocations, seat });
         }
-        Ok(Ok((Err(Refused { reason, message }), sender))) => (reason, message, Some(sender)),
+        Ok(Ok((Err(Refused { reason, message, .. }), sender))) => (reason, message, Some(sender)),
         Ok(Err(error)) if !error.costs_the_connection() => return None,
         Ok(Err(error)) => (Refusal::Protocol, error.to_string(), None),
         Err(_) => (Refusal::Protocol, "no Hello in time".to_owned(), None),
@@ -68,7 +71,7 @@ pub(super) async fn admit(shared: &Shared, handshake: Handshake) -> Option<Admit
 }
 
 /// Whether a stranger is let in, and as whom.
-type Judgement = Result<(Arc<Caller>, Claims), Refused>;
+type Judgement = Result<(Arc<Caller>, Claims, Seat), Refused>;
 
 /// The first stream: `Hello` and its answer, which is on its way. Notes who the agent claims to be.
 async fn greet(
@@ -86,8 +89,8 @@ async fn greet(
     }
     let mut session = HubSession::default();
     session.handle(SessionInput::Message(hello));
-    let mut proved = None;
-    let mut let_in = Err(Refused { reason: Refusal::Protocol, message: "it said nothing".to_owned() });
+    let (mut proved, mut seat) = (None, None);
+    let mut let_in = Err(Refused::new(Refusal::Protocol, "it said nothing"));
     while let Some(output) = session.poll() {
         match output {
             SessionOutput::Verify { token } => {
@@ -102,7 +105,14 @@ async fn greet(
             }
             SessionOutput::Welcome(caller) => {
                 let may_write = proved.as_ref().is_some_and(|claims| claims.may_write);
-                session.handle(SessionInput::Welcomed(welcome(shared, caller, may_write).await));
+                let welcomed = match shared.tenants.admit(&caller.tenant) {
+                    Ok(taken) => {
+                        seat = Some(taken);
+                        welcome(shared, caller, may_write).await
+                    }
+                    Err(refused) => Err(refused),
+                };
+                session.handle(SessionInput::Welcomed(welcomed));
             }
             SessionOutput::Send(message) => {
                 send(shared, &mut sender, &message).await?;
@@ -112,8 +122,8 @@ async fn greet(
             }
             // The session lets nobody in whose token was not verified.
             SessionOutput::Ready(caller) => {
-                if let Some(claims) = proved.take() {
-                    let_in = Ok((Arc::new(caller), claims));
+                if let (Some(claims), Some(seat)) = (proved.take(), seat.take()) {
+                    let_in = Ok((Arc::new(caller), claims, seat));
                 }
             }
             SessionOutput::Close(_) => {}
@@ -151,7 +161,7 @@ async fn welcome(shared: &Shared, caller: Caller, may_write: bool) -> Result<Wel
         hub_now_ms,
         incarnation: shared.writer.incarnation(),
         counter,
-        max_frame_bytes: u32::try_from(MAX_FRAME_BYTES).unwrap_or(u32::MAX),
+        max_frame_bytes: shared.limits.frame_bytes(),
         may_write,
     })
 }

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use super::agent_error::{AgentError, ErrorCode, Remedy};
 use super::clock::wall_now_ms;
+use super::comeback::Comeback;
 use super::link::{Door, Session};
+use super::pause::{Pause, with_jitter};
 use super::resolve::ConflictResolver;
 use super::sync::{AttachedDatabase, ClockNews, SharedMint, SyncJob, SyncReport, run};
 use super::token_source::{self, TokenSource};
@@ -74,6 +76,7 @@ pub struct Agent(Arc<Inner>);
 struct Inner {
     options: AgentOptions,
     shared: Mutex<Shared>,
+    pause: Pause,
     /// Held by whoever talks to the hub, so that one sync runs at a time.
     link: tokio::sync::Mutex<Link>,
 }
@@ -94,6 +97,8 @@ struct Link {
     /// Databases whose last sync has failed.
     unsettled: HashSet<u64>,
     mint: Option<(SharedMint, Holder)>,
+    /// Nothing is sent until then, because the hub has no room for more rows.
+    full: Option<(Instant, AgentError)>,
 }
 
 /// A sync that was asked for, and counted.
@@ -126,7 +131,12 @@ impl SyncTicket {
 impl Agent {
     /// An agent that is not connected yet. No I/O.
     pub fn new(options: AgentOptions) -> Self {
-        Self(Arc::new(Inner { options, shared: Mutex::default(), link: tokio::sync::Mutex::default() }))
+        Self(Arc::new(Inner {
+            options,
+            shared: Mutex::default(),
+            pause: Pause::default(),
+            link: tokio::sync::Mutex::default(),
+        }))
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
@@ -140,11 +150,17 @@ impl Agent {
 
     /// Connects, unless it is connected, with a token that is asked for now.
     pub async fn connect_with(&self, tokens: Option<Arc<dyn TokenSource>>) -> Result<(), AgentError> {
+        if self.is_connected() {
+            return Ok(());
+        }
+        self.0.pause.keep(Duration::from_millis(self.0.options.connect_timeout_ms)).await?;
         let mut link = self.0.link.lock().await;
         if self.is_connected() {
             return Ok(());
         }
-        let session = self.open_session(&link.endpoint, tokens.as_ref()).await?;
+        let limit = Duration::from_millis(self.0.options.connect_timeout_ms);
+        let session = self.open_session(&link.endpoint, tokens.as_ref(), limit).await;
+        let session = session.inspect_err(|error| self.note(error))?;
         link.databases.clear();
         let mut shared = self.shared();
         shared.is_connected = true;
@@ -174,19 +190,40 @@ impl Agent {
         ticket: SyncTicket,
         database: Arc<dyn SqlDriver>,
     ) -> Result<SyncReport, AgentError> {
+        // Before its turn: whoever disconnects does not wait for it.
+        self.0.pause.keep(self.patience()).await?;
         let mut link = self.0.link.lock().await;
         if !self.is_connected() {
             return Err(AgentError::not_connected());
         }
+        self.sync_in_turn(&mut link, &ticket, &*database).await.inspect_err(|error| self.note(error))
+    }
+
+    /// Takes note of a hub that wants to be left alone.
+    fn note(&self, error: &AgentError) {
+        self.0.pause.note(error, Instant::now(), random());
+    }
+
+    /// One sync, with what mends a failure at once.
+    async fn sync_in_turn(
+        &self,
+        link: &mut Link,
+        ticket: &SyncTicket,
+        database: &dyn SqlDriver,
+    ) -> Result<SyncReport, AgentError> {
         let started = Instant::now();
-        let (mut report, clock) = match self.sync_once(&mut link, &ticket, &*database).await {
-            Err(AgentError { remedy: Remedy::Reconnect, .. }) => {
-                link.session = None;
-                self.sync_once(&mut link, &ticket, &*database).await?
-            }
+        let is_lost = link.session.as_ref().is_none_or(Session::is_closed);
+        let mut comeback = Comeback::new(self.patience(), is_lost);
+        let first = self.sync_or_come_back(link, ticket, database, &mut comeback).await;
+        let (mut report, clock) = match first {
             Err(AgentError { remedy: Remedy::Attach, .. }) => {
                 link.databases.remove(&database.database_id());
-                self.sync_once(&mut link, &ticket, &*database).await?
+                self.sync_or_come_back(link, ticket, database, &mut comeback).await?
+            }
+            Err(error @ AgentError { remedy: Remedy::PullOnly, .. }) => {
+                link.full = Some((Instant::now() + with_jitter(error.retry_after_ms, random()), error));
+                // What others wrote is there for the asking all the same.
+                self.sync_or_come_back(link, ticket, database, &mut comeback).await?
             }
             outcome => outcome?,
         };
@@ -195,7 +232,29 @@ impl Agent {
         shared.stats.last_sync_time_ms = wall_now_ms();
         let own = &self.0.options.agent_id;
         shared.stats.vector_clock.follow(&clock.entries, clock.retired.as_deref(), own);
-        if report.is_held_back { Err(AgentError::held_back()) } else { Ok(report) }
+        match &link.full {
+            _ if !report.is_held_back => Ok(report),
+            Some((_, error)) => Err(error.clone()),
+            None => Err(AgentError::held_back()),
+        }
+    }
+
+    /// One sync, and as many further ones as it takes to restore a connection that was lost.
+    async fn sync_or_come_back(
+        &self,
+        link: &mut Link,
+        ticket: &SyncTicket,
+        database: &dyn SqlDriver,
+        comeback: &mut Comeback,
+    ) -> Result<(SyncReport, ClockNews), AgentError> {
+        loop {
+            let limit = comeback.limit(Duration::from_millis(self.0.options.connect_timeout_ms));
+            let outcome = self.sync_once(link, ticket, database, limit).await;
+            match outcome {
+                Err(error) if comeback.is_due(&error, random()).await => link.session = None,
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Ends the connection, after the syncs that were asked for before. Quiet when not connected.
@@ -203,6 +262,7 @@ impl Agent {
         let mut link = self.0.link.lock().await;
         self.shared().is_connected = false;
         link.databases.clear();
+        link.full = None;
         // Held until the goodbye is on its way: the last handle of a connection closes it without a word.
         let session = link.session.take();
         if session.is_some() {
@@ -236,11 +296,11 @@ impl Agent {
         &self,
         endpoint: &AgentEndpoint,
         tokens: Option<&Arc<dyn TokenSource>>,
+        limit: Duration,
     ) -> Result<Session, AgentError> {
         let options = &self.0.options;
         let address = EndpointAddress::parse(&options.endpoint)?;
         let tls = AgentTls { identity: identity(options)?, ca: options.ca.clone() };
-        let limit = Duration::from_millis(options.connect_timeout_ms);
         let started = Instant::now();
         let token = match tokens {
             Some(tokens) => token_source::ask(tokens, limit).await?,
@@ -257,12 +317,13 @@ impl Agent {
         link: &mut Link,
         ticket: &SyncTicket,
         driver: &dyn SqlDriver,
+        limit: Duration,
     ) -> Result<(SyncReport, ClockNews), AgentError> {
         let session = if let Some(session) = link.session.take().filter(|session| !session.is_closed()) {
             session
         } else {
             link.databases.clear();
-            self.open_session(&link.endpoint, ticket.tokens.as_ref()).await?
+            self.open_session(&link.endpoint, ticket.tokens.as_ref(), limit).await?
         };
         link.session = Some(session.clone());
         let (mint, holder) = link.mint()?;
@@ -271,6 +332,7 @@ impl Agent {
             Some(database) => database,
             None => self.attach(&session, driver, &mint, holder).await?,
         };
+        link.full.take_if(|(until, _)| *until <= Instant::now());
         let patience = self.patience();
         let job = SyncJob {
             session: &session,
@@ -283,6 +345,7 @@ impl Agent {
             options: Arc::clone(&self.0.options.sync),
             resolver: ticket.resolver.clone(),
             agent_id: self.0.options.agent_id.clone(),
+            is_hub_full: link.full.is_some(),
         };
         let outcome = run(job).await;
         if outcome.is_err() {
@@ -376,6 +439,13 @@ fn claim(holder: Holder) -> Claim {
 fn fresh_replica(mint: &SharedMint) -> ReplicaId {
     let mut mint = mint.lock().unwrap_or_else(PoisonError::into_inner);
     ReplicaId(mint())
+}
+
+/// For jitter; a system without random numbers gives none.
+fn random() -> u32 {
+    let mut random = [0; 4];
+    let _ = getrandom::fill(&mut random);
+    u32::from_ne_bytes(random)
 }
 
 /// The agent's certificate and key, or which of them is missing.

@@ -33,6 +33,8 @@ pub enum ErrorCode {
     Protocol,
     /// The hub cannot serve at present.
     Busy,
+    /// The agent's tenant has reached a limit of its own.
+    Quota,
     /// A fault of this library.
     Internal,
 }
@@ -45,6 +47,8 @@ pub struct AgentError {
     pub code: ErrorCode,
     /// What was wrong, and what to do.
     pub message: String,
+    /// How long the hub wants to be left alone, in ms; 0 if it said nothing of the kind.
+    pub retry_after_ms: u32,
     /// Whether a new connection may mend it at once.
     pub(super) remedy: Remedy,
 }
@@ -56,14 +60,29 @@ pub(super) enum Remedy {
     None,
     /// Connect anew.
     Reconnect,
+    /// Connect later, if there was a connection: the hub may be about to be started anew.
+    ConnectLater,
     /// Attach the database anew.
     Attach,
+    /// Pull, and send nothing for a while.
+    PullOnly,
 }
+
+/// How long an agent leaves a hub alone that had no place for it, in ms, if it did not hear how long it should.
+const UNTOLD_RETRY_MS: u32 = 2_000;
+
+/// How long an agent leaves a hub alone that stops, in ms: until it can have closed its file.
+const RESTART_MS: u32 = 200;
 
 impl AgentError {
     /// A failure that the agent itself cannot mend.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), remedy: Remedy::None }
+        Self { code, message: message.into(), retry_after_ms: 0, remedy: Remedy::None }
+    }
+
+    /// The hub had no place, and there was no time to say for how long.
+    fn crowded_out(code: ErrorCode, message: String) -> Self {
+        Self { retry_after_ms: UNTOLD_RETRY_MS, ..Self::new(code, message) }
     }
 
     /// `sync` before `connect`: the text that callers of the former class compare with.
@@ -86,11 +105,21 @@ impl AgentError {
             "the hub made no progress for {limit_ms} ms (requestTimeoutMs). Nothing is lost: the next sync \
              sends it again; if the network is slow, raise requestTimeoutMs"
         );
-        Self { code: ErrorCode::Timeout, message, remedy: Remedy::None }
+        Self::new(ErrorCode::Timeout, message)
+    }
+
+    /// The hub stops, probably to be started anew.
+    fn stopping(message: impl Into<String>) -> Self {
+        Self { retry_after_ms: RESTART_MS, ..Self::reconnect(ErrorCode::Busy, message) }
+    }
+
+    /// A hub that let the agent connect, and did not answer its greeting: it may be about to stop.
+    pub(super) fn silent_greeting(message: &str) -> Self {
+        Self { remedy: Remedy::ConnectLater, ..Self::new(ErrorCode::Timeout, message) }
     }
 
     fn reconnect(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), remedy: Remedy::Reconnect }
+        Self { remedy: Remedy::Reconnect, ..Self::new(code, message) }
     }
 }
 
@@ -108,6 +137,10 @@ impl From<EndpointAddressError> for AgentError {
 
 impl From<ConnectError> for AgentError {
     fn from(error: ConnectError) -> Self {
+        if matches!(error, ConnectError::Lost { lost: ConnectionLost::Refused, .. }) {
+            let refused = Self::crowded_out(ErrorCode::Busy, error.to_string());
+            return Self { remedy: Remedy::ConnectLater, ..refused };
+        }
         let code = match &error {
             ConnectError::Config(_) => ErrorCode::Config,
             ConnectError::Tls { .. } | ConnectError::Lost { lost: ConnectionLost::Tls(_), .. } => {
@@ -120,12 +153,22 @@ impl From<ConnectError> for AgentError {
             | ConnectError::NoRoute { .. }
             | ConnectError::Lost { .. } => ErrorCode::Unreachable,
         };
-        Self::new(code, error.to_string())
+        let remedy = if code == ErrorCode::Unreachable { Remedy::ConnectLater } else { Remedy::None };
+        Self { remedy, ..Self::new(code, error.to_string()) }
     }
 }
 
 impl From<ConnectionLost> for AgentError {
     fn from(lost: ConnectionLost) -> Self {
+        if let ConnectionLost::Closed { code, reason } = &lost
+            && let Some(code) = crowded_out(*code)
+        {
+            return Self::crowded_out(code, format!("the hub refused: {reason}"));
+        }
+        if matches!(&lost, ConnectionLost::Closed { code, .. } if *code == u64::from(Refusal::Stopping.close_code()))
+        {
+            return Self::stopping("the hub is stopping");
+        }
         match lost {
             ConnectionLost::Tls(_) => Self::new(ErrorCode::Tls, lost.to_string()),
             ConnectionLost::Protocol(_) => Self::new(ErrorCode::Protocol, lost.to_string()),
@@ -136,6 +179,15 @@ impl From<ConnectionLost> for AgentError {
                 Self::reconnect(ErrorCode::Unreachable, format!("the connection to the hub was lost: {lost}"))
             }
         }
+    }
+}
+
+/// What it is called if a connection was closed for lack of room.
+fn crowded_out(code: u64) -> Option<ErrorCode> {
+    match Refusal::from_close_code(code)? {
+        Refusal::Busy => Some(ErrorCode::Busy),
+        Refusal::Quota => Some(ErrorCode::Quota),
+        _ => None,
     }
 }
 
@@ -180,10 +232,16 @@ impl From<Refused> for AgentError {
             Refusal::Forbidden => (ErrorCode::Forbidden, Remedy::None),
             Refusal::Protocol | Refusal::Clock => (ErrorCode::Protocol, Remedy::None),
             Refusal::Stale => (ErrorCode::Protocol, Remedy::Attach),
-            Refusal::Store => (ErrorCode::Busy, Remedy::None),
+            Refusal::Store | Refusal::Busy => (ErrorCode::Busy, Remedy::None),
             Refusal::Stopping => (ErrorCode::Busy, Remedy::Reconnect),
+            Refusal::Quota => (ErrorCode::Quota, Remedy::None),
+            Refusal::Full => (ErrorCode::Quota, Remedy::PullOnly),
         };
-        Self { code, message: format!("the hub refused: {}", refused.message), remedy }
+        let Refused { message, retry_after_ms, .. } = refused;
+        if remedy == Remedy::Reconnect && retry_after_ms == 0 {
+            return Self::stopping(format!("the hub refused: {message}"));
+        }
+        Self { code, message: format!("the hub refused: {message}"), retry_after_ms, remedy }
     }
 }
 
@@ -199,11 +257,8 @@ impl From<ExchangeError> for AgentError {
 impl From<SqlError> for AgentError {
     fn from(error: SqlError) -> Self {
         if matches!(error.kind, SqlErrorKind::Detached | SqlErrorKind::Unsettled) {
-            return Self {
-                code: ErrorCode::Database,
-                message: format!("{error}; sync it again to attach it anew"),
-                remedy: Remedy::Attach,
-            };
+            let message = format!("{error}; sync it again to attach it anew");
+            return Self { remedy: Remedy::Attach, ..Self::new(ErrorCode::Database, message) };
         }
         let message = match error.kind {
             SqlErrorKind::Closed => format!(

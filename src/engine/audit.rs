@@ -5,10 +5,13 @@
 //! flood the trail nor forge a line of it.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use super::token::Claims;
+use crate::protocol::hub_request::Caller;
 use crate::protocol::limits::MAX_ID_BYTES;
 use crate::storage::revocation::Revoked;
+use crate::transport::TooMany;
 
 /// The target of all events.
 pub const TARGET: &str = "audit";
@@ -35,6 +38,22 @@ pub(super) fn refused(address: SocketAddr, claimed: Option<(&str, &str)>, reason
     tracing::info!(target: TARGET, event = "refused", %address, ?claimed_tenant, ?claimed_agent, ?reason);
 }
 
+/// A connection was refused before anything of it was read, for lack of room: told once for each time that the limit
+/// is reached.
+pub(super) fn crowded_out(address: SocketAddr, why: TooMany) {
+    let reason = match why {
+        TooMany::InAll => "too many connections",
+        TooMany::FromAddress => "too many connections from this address (maxConnectionsPerAddress)",
+    };
+    refused(address, None, reason);
+}
+
+/// An agent that was let in wanted more than its tenant may have.
+pub(super) fn over_quota(address: SocketAddr, caller: &Caller, reason: &str) {
+    let Caller { tenant, agent } = caller;
+    tracing::info!(target: TARGET, event = "over quota", %address, ?tenant, ?agent, reason);
+}
+
 /// The session of an agent that was let in has ended.
 pub(super) fn ended(address: SocketAddr, claims: &Claims, reason: &str) {
     let Claims { tenant_id, agent_id, token_id, .. } = claims;
@@ -57,6 +76,11 @@ pub(super) fn revoked(whom: &Revoked) {
 /// The operator has taken a revocation back.
 pub(super) fn reinstated(whom: &Revoked) {
     tracing::info!(target: TARGET, event = "reinstated", ?whom);
+}
+
+/// The operator has copied the store, which holds all tenants' rows.
+pub(super) fn backed_up(path: &Path) {
+    tracing::info!(target: TARGET, event = "backed up", ?path);
 }
 
 /// Certificates or keys were loaded anew.

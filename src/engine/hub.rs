@@ -10,15 +10,20 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
+use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::hub_connection::{self, Deadlines};
+use super::audit;
+use super::hub_connection;
+use super::hub_limits::HubLimits;
 use super::identity::IdentityPolicy;
+use super::log::{LogError, LogOptions};
 use super::reload::{Reloader, reload};
 use super::retirement::{self, AttachedReplicas};
 use super::revocations::Revocations;
+use super::tenants::Tenants;
 use super::token::keys::{KeyError, KeySource};
 use super::token::{TokenOptions, TokenVerifier};
 use super::writer::{StoreCounts, Writer};
@@ -28,14 +33,11 @@ use crate::storage::hub_store::StoreError;
 use crate::storage::hub_store_sqlite::{OpenStoreError, SqliteHubStore};
 use crate::transport::{BindError, Credentials, DEFAULT_PORT, HubEndpoint, HubTls, PemSource};
 
-/// How long [`Hub::stop`] lets syncs finish.
-const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// How long [`Hub::stop`] lets syncs finish, in ms: shorter than whoever sends SIGTERM waits before SIGKILL.
+pub const DEFAULT_DRAIN_TIMEOUT_MS: u64 = 5_000;
 
 /// How long the hub waits for agents to hear of its end.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
-
-/// Agents at once, those that are still in their handshake included. Further ones wait for a place.
-const MAX_CONNECTIONS: usize = 16_384;
 
 /// How long an agent may be silent before it is retired, in ms: a week. One that comes back later starts from a
 /// fresh snapshot, and loses nothing of its own.
@@ -57,6 +59,12 @@ pub struct HubOptions {
     /// How long an agent may be silent before it is retired, in ms; [`DEFAULT_AGENT_TTL_MS`] unless there is a
     /// reason.
     pub agent_ttl_ms: u64,
+    /// What agents can cost.
+    pub limits: HubLimits,
+    /// The process's log; none, unless given.
+    pub log: Option<LogOptions>,
+    /// How long [`Hub::stop`] lets syncs finish, in ms; [`DEFAULT_DRAIN_TIMEOUT_MS`] unless there is a reason.
+    pub drain_timeout_ms: u64,
 }
 
 impl HubOptions {
@@ -77,6 +85,9 @@ impl HubOptions {
             tokens: TokenOptions::of(KeySource::Secret(credentials.jwt_secret.clone())),
             identity: IdentityPolicy::default(),
             agent_ttl_ms: DEFAULT_AGENT_TTL_MS,
+            limits: HubLimits::default(),
+            log: None,
+            drain_timeout_ms: DEFAULT_DRAIN_TIMEOUT_MS,
         }
     }
 }
@@ -98,6 +109,9 @@ pub enum HubStartError {
     /// Certificates are required to name tenants, and none is asked for: pass the CA that signs them.
     #[error("requireCertificateIdentity needs clientCaPath: without it no agent shows a certificate")]
     NoClientCa,
+    /// The process has another log.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// The store could not be opened.
     #[error(transparent)]
     Store(#[from] OpenStoreError),
@@ -137,10 +151,13 @@ pub(super) struct Shared {
     pub(super) tokens: Arc<TokenVerifier>,
     pub(super) identity: IdentityPolicy,
     pub(super) counts: Arc<Counts>,
-    pub(super) deadlines: Deadlines,
+    pub(super) limits: HubLimits,
+    pub(super) tenants: Arc<Tenants>,
     /// The replicas of those that are connected.
     pub(super) attached: Arc<AttachedReplicas>,
     pub(super) revocations: Revocations,
+    /// The hub's own, for what others begin.
+    pub(super) runtime: Handle,
 }
 
 /// What is counted while agents come and go.
@@ -188,7 +205,7 @@ pub struct Hub {
     started: Instant,
     counts: Arc<Counts>,
     store_counts: Arc<StoreCounts>,
-    stopping: watch::Sender<bool>,
+    pub(super) stopping: watch::Sender<bool>,
     ended: watch::Receiver<bool>,
     /// Not kept alive by this handle: the hub's thread waits until nobody uses the store.
     shared: Weak<Shared>,
@@ -205,15 +222,11 @@ struct Started {
 impl Hub {
     /// Opens the store and listens. The future may run on any runtime.
     pub async fn start(options: HubOptions) -> Result<Self, HubStartError> {
-        Self::start_with(options, Deadlines::default()).await
-    }
-
-    async fn start_with(options: HubOptions, deadlines: Deadlines) -> Result<Self, HubStartError> {
         let (stopping, stop) = watch::channel(false);
         let (end, ended) = watch::channel(false);
         let (report, started) = oneshot::channel();
         std::thread::Builder::new().name("federation-hub".to_owned()).spawn(move || {
-            if let Err(error) = run(&options, deadlines, report, stop) {
+            if let Err(error) = run(&options, report, stop) {
                 tracing::error!(%error, "the hub ended");
             }
             end.send_replace(true);
@@ -247,7 +260,7 @@ impl Hub {
         }
     }
 
-    /// Lets no one in any more, lets syncs that are under way finish for up to 5 s, closes all connections
+    /// Lets no one in any more, lets syncs that are under way finish for a while, closes all connections
     /// and the store. Returns when the store's file is free again; at once if the hub has ended.
     pub async fn stop(&self) {
         self.stopping.send_replace(true);
@@ -259,7 +272,6 @@ impl Hub {
 /// The hub's thread.
 fn run(
     options: &HubOptions,
-    deadlines: Deadlines,
     report: oneshot::Sender<Result<Started, HubStartError>>,
     stop: watch::Receiver<bool>,
 ) -> Result<(), io::Error> {
@@ -267,7 +279,7 @@ fn run(
     let mut store_thread = None;
     runtime.block_on(async {
         let reloader = Reloader::new(options);
-        let opened = open(options, deadlines).await;
+        let opened = open(options).await;
         let (endpoint, local_addr, shared) = match opened {
             Ok((endpoint, local_addr, shared, thread)) => {
                 store_thread = Some(thread);
@@ -283,9 +295,10 @@ fn run(
         let started = Started { local_addr, counts, store_counts, shared: Arc::downgrade(&shared) };
         // Nobody waits any more: the caller has given the hub up already, and `stop` says so.
         let _ = report.send(Ok(started));
+        tracing::info!(%local_addr, data_path = options.data_path, "the hub listens");
         let upkeep = tokio::spawn(retirement::upkeep(Arc::downgrade(&shared), options.agent_ttl_ms));
         let reloading = tokio::spawn(reload(reloader, Arc::clone(&shared.tokens), Arc::downgrade(&endpoint)));
-        accept(&endpoint, &shared, stop).await;
+        accept(&endpoint, &shared, stop, Duration::from_millis(options.drain_timeout_ms)).await;
         upkeep.abort();
         reloading.abort();
     });
@@ -296,28 +309,44 @@ fn run(
     {
         tracing::error!("the store's thread panicked");
     }
+    tracing::info!("the hub has stopped");
     Ok(())
 }
 
 type Opened = (Arc<HubEndpoint>, SocketAddr, Shared, std::thread::JoinHandle<()>);
 
-async fn open(options: &HubOptions, deadlines: Deadlines) -> Result<Opened, HubStartError> {
+async fn open(options: &HubOptions) -> Result<Opened, HubStartError> {
     if options.identity.is_required && options.tls.client_ca.is_none() {
         return Err(HubStartError::NoClientCa);
+    }
+    if let Some(log) = options.log {
+        super::log::begin(log)?;
     }
     let tokens = Arc::new(TokenVerifier::new(options.tokens.clone())?);
     let listen = resolve(&options.listen).await?;
     // Bound before the store is opened: a hub that cannot listen leaves no file behind.
-    let endpoint = Arc::new(HubEndpoint::bind(listen, &options.tls)?);
+    let (limits, on_refused) = (options.limits, Box::new(audit::crowded_out));
+    let endpoint = Arc::new(HubEndpoint::bind_within(listen, &options.tls, limits.endpoint(), on_refused)?);
     let local_addr = endpoint.local_addr()?;
     let mut incarnation = [0; 16];
     getrandom::fill(&mut incarnation).map_err(io::Error::from)?;
-    let store = SqliteHubStore::open(&options.data_path, ReplicaId(incarnation))?;
+    let store = SqliteHubStore::open(&options.data_path, ReplicaId(incarnation))?.within(limits.store());
     let (writer, thread) = Writer::start(Box::new(store))?;
     let revocations = Revocations::new(writer.revocations().await.map_err(HubStartError::Read)?);
     let (counts, attached) = (Arc::default(), Arc::default());
     let identity = options.identity.clone();
-    let shared = Shared { writer, tokens, identity, counts, deadlines, attached, revocations };
+    let tenants = Tenants::new(limits);
+    let shared = Shared {
+        writer,
+        tokens,
+        identity,
+        counts,
+        limits,
+        tenants,
+        attached,
+        revocations,
+        runtime: Handle::current(),
+    };
     Ok((endpoint, local_addr, shared, thread))
 }
 
@@ -334,12 +363,17 @@ async fn resolve(listen: &str) -> Result<SocketAddr, HubStartError> {
 }
 
 /// Lets agents in until the hub is to stop; then lets them finish.
-async fn accept(endpoint: &HubEndpoint, shared: &Arc<Shared>, mut stop: watch::Receiver<bool>) {
+async fn accept(
+    endpoint: &HubEndpoint,
+    shared: &Arc<Shared>,
+    mut stop: watch::Receiver<bool>,
+    drain_limit: Duration,
+) {
     let mut connections = JoinSet::new();
     let stopping = stop.clone();
     let is_asked = loop {
         tokio::select! {
-            handshake = endpoint.accept(), if connections.len() < MAX_CONNECTIONS => match handshake {
+            handshake = endpoint.accept() => match handshake {
                 Some(handshake) => {
                     connections.spawn(hub_connection::serve(Arc::clone(shared), handshake, stopping.clone()));
                 }
@@ -351,7 +385,7 @@ async fn accept(endpoint: &HubEndpoint, shared: &Arc<Shared>, mut stop: watch::R
     };
     if is_asked {
         // Past the limit they are cut off; what they had pushed whole is stored or was never acknowledged.
-        let _ = timeout(STOP_LIMIT, async { while connections.join_next().await.is_some() {} }).await;
+        let _ = timeout(drain_limit, async { while connections.join_next().await.is_some() {} }).await;
     }
     endpoint.close(Refusal::Stopping.close_code(), "the hub is stopping");
     let _ = timeout(GOODBYE_LIMIT, endpoint.wait_idle()).await;

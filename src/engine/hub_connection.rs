@@ -4,6 +4,7 @@
 //! connection and nobody anything else (I17).
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,6 +19,7 @@ use super::audit;
 use super::clock::wall_now_ms;
 use super::hub::Shared;
 use super::retirement::OwnReplicas;
+use super::tenants::{LONGEST_WAIT, Seat};
 use super::token::Claims;
 use super::writer::Reply;
 use crate::protocol::close_code::{CLOSED, EXPIRED, GOODBYE, REVOKED};
@@ -30,24 +32,6 @@ use crate::transport::{
     Connection, ConnectionLost, FrameReceiver, FrameSender, Handshake, ReceiveError, SendError,
 };
 
-/// How long an agent may keep the hub waiting.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Deadlines {
-    /// For a stranger to finish the TLS handshake.
-    pub(super) handshake: Duration,
-    /// For an agent that is through TLS to say who it is, and for the hub to answer.
-    pub(super) hello: Duration,
-    /// For a stream to stay silent when a message is due, or not to be read when one was sent.
-    pub(super) idle: Duration,
-}
-
-impl Default for Deadlines {
-    fn default() -> Self {
-        let seconds = Duration::from_secs;
-        Self { handshake: seconds(5), hello: seconds(5), idle: seconds(30) }
-    }
-}
-
 /// How long an agent whose token has expired may take to come back with another one, in ms, before it retires: its next
 /// sync asks for it.
 const COMEBACK_MS: i64 = 300_000;
@@ -55,7 +39,7 @@ const COMEBACK_MS: i64 = 300_000;
 /// The longest time without a look at the wall clock.
 const LONGEST_LOOK_AWAY: Duration = Duration::from_secs(30);
 
-/// An agent that reads a frame slower than this, in bytes per second, after [`Deadlines::idle`], is given up.
+/// An agent that reads a frame slower than this, in bytes per second, after `frame_timeout_ms`, is given up.
 const MIN_BYTES_PER_SECOND: usize = 16 << 10;
 
 /// How long one pull may take: it keeps the store from recycling its log. The agent goes on where it was.
@@ -119,11 +103,15 @@ pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake, mut stoppin
         admitted = admit(&shared, handshake) => admitted,
         _ = stopping.wait_for(|stop| *stop) => return,
     };
-    let Some(Admitted { connection, caller, claims, mut revocations }) = admitted else { return };
+    let Some(Admitted { connection, caller, claims, mut revocations, seat }) = admitted else {
+        return;
+    };
     let _connected = shared.counts.enter();
     let session = Arc::new(AgentSession {
         replicas: OwnReplicas::new(Arc::clone(&shared.attached), &caller),
         caller,
+        address: connection.remote_address(),
+        seat,
         claims,
         highest_counter: AtomicU64::new(0),
     });
@@ -133,9 +121,10 @@ pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake, mut stoppin
     let ending = loop {
         tokio::select! {
             stream = connection.accept() => match stream {
-                Ok((sender, receiver)) => {
+                Ok((sender, mut receiver)) => {
+                    receiver.limit_frames(shared.limits.frame_bytes() as usize);
                     let (shared, session) = (Arc::clone(&shared), Arc::clone(&session));
-                    let (stream, connection) = (Stream { shared, session, sender, receiver }, connection.clone());
+                    let (stream, connection) = (Stream { shared, session, sender, receiver, charged: 0 }, connection.clone());
                     streams.spawn(async move { serve_stream(stream, &connection).await });
                 }
                 Err(lost) => break Ending::Lost(lost),
@@ -184,6 +173,9 @@ async fn wall_clock_reaches(at_ms: i64) {
 /// What the streams of one connection share.
 struct AgentSession {
     caller: Arc<Caller>,
+    /// Where it came from.
+    address: SocketAddr,
+    seat: Seat,
     /// What the agent's token said.
     claims: Claims,
     highest_counter: AtomicU64,
@@ -198,7 +190,7 @@ pub(super) async fn send(
 ) -> Result<(), StreamError> {
     let frame = frame::encode(message).map_err(SendError::from)?;
     let pace = Duration::from_secs((frame.len() / MIN_BYTES_PER_SECOND) as u64);
-    let sent = timeout(shared.deadlines.idle + pace, sender.send_encoded(frame)).await;
+    let sent = timeout(shared.limits.frame() + pace, sender.send_encoded(frame)).await;
     let bytes = sent.map_err(|_| StreamError::SlowReader)??;
     shared.counts.add_sent(bytes as u64);
     Ok(())
@@ -210,6 +202,8 @@ struct Stream {
     session: Arc<AgentSession>,
     sender: FrameSender,
     receiver: FrameReceiver,
+    /// Bytes received that count for the tenant's rate already.
+    charged: u64,
 }
 
 /// Serves a stream; closes the connection if the agent misbehaves on it.
@@ -247,9 +241,13 @@ impl Stream {
                             }
                             StoreRequest::Register(_) | StoreRequest::Push(_) | StoreRequest::Check(_) => {}
                         }
+                        if let Err(refused) = self.keep_rate(&request).await {
+                            exchange.handle(Input::Pushed(Err(refused)));
+                            continue;
+                        }
                         answers.push_back(self.shared.writer.ask(&self.session.caller, request).await);
                     }
-                    Output::Send(message) => send(&self.shared, &mut self.sender, &message).await?,
+                    Output::Send(message) => self.tell(&message).await?,
                     Output::Finish => {
                         // Fails only if the agent no longer listens.
                         let _ = self.sender.finish();
@@ -271,7 +269,12 @@ impl Stream {
                     Ok(Reply::Registered(answer)) => {
                         exchange.handle(Input::Registered(answer.map_err(Refused::from)));
                     }
-                    Ok(Reply::Pushed(answer)) => exchange.handle(Input::Pushed(answer.map_err(Refused::from))),
+                    Ok(Reply::Pushed(answer)) => {
+                        if let Err(StoreError::Refused(Refusal::Full, reason)) = &answer {
+                            audit::over_quota(self.session.address, &self.session.caller, reason);
+                        }
+                        exchange.handle(Input::Pushed(answer.map_err(Refused::from)));
+                    }
                     Ok(Reply::Checked(answer)) => {
                         let answer = answer.map(|Checked { rows, prints }| (rows, prints));
                         exchange.handle(Input::Checked(answer.map_err(Refused::from)));
@@ -279,11 +282,41 @@ impl Stream {
                     Ok(Reply::Pulled(answer)) => self.pulled(exchange, pull.take(), answer).await?,
                     Err(_) => exchange.handle(Input::Pulled(Err(stopping()))),
                 },
-                message = self.receiver.next_within(self.shared.deadlines.idle), if exchange.wants_message() => {
+                message = self.receiver.next_within(self.shared.limits.frame()), if exchange.wants_message() => {
                     exchange.handle(message?.map_or(Input::Finished, Input::Message));
                 }
             }
         }
+    }
+
+    /// Waits until the tenant's rate allows another request, and counts it. Only batches are refused: an agent hears
+    /// what became of those before, and large pulls wait for themselves.
+    async fn keep_rate(&mut self, request: &StoreRequest) -> Result<(), Refused> {
+        let (wait, rows) = match request {
+            StoreRequest::Push(push) => (self.due()?, push.body.rows.len() as u64),
+            _ => (self.session.seat.due().unwrap_or(LONGEST_WAIT), 0),
+        };
+        let received = self.receiver.bytes_received();
+        let bytes = received - std::mem::replace(&mut self.charged, received);
+        // No exchange is for nothing.
+        self.session.seat.charge(rows.max(1), bytes);
+        sleep(wait).await;
+        Ok(())
+    }
+
+    /// How long to wait for the tenant's rate; a refusal is written down.
+    fn due(&self) -> Result<Duration, Refused> {
+        let AgentSession { address, caller, seat, .. } = &*self.session;
+        seat.due().inspect_err(|refused| audit::over_quota(*address, caller, &refused.message))
+    }
+
+    /// Sends a message, and counts what it tells.
+    async fn tell(&mut self, message: &ToAgent) -> Result<(), StreamError> {
+        let before = self.sender.bytes_sent();
+        send(&self.shared, &mut self.sender, message).await?;
+        let rows = if let ToAgent::Rows(rows) = message { rows.rows.len() as u64 } else { 0 };
+        self.session.seat.charge(rows, self.sender.bytes_sent() - before);
+        Ok(())
     }
 
     /// Tells a snapshot, chunk by chunk, as fast as the agent takes it.
@@ -348,8 +381,12 @@ impl Stream {
             });
             while let Some(output) = exchange.poll() {
                 if let Output::Send(message) = output {
-                    send(&self.shared, &mut self.sender, &message).await?;
+                    self.tell(&message).await?;
                 }
+            }
+            match self.due() {
+                Ok(wait) => sleep(wait).await,
+                Err(refused) => return Ok(Err(refused)),
             }
             let chunk = match reading.await {
                 Ok((source, chunk)) => {
@@ -364,8 +401,8 @@ impl Stream {
                 Err(error) => return Ok(Err(error.into())),
             }
         }
-        let message = "the pull takes too long: sync again, it goes on where it was".to_owned();
-        Ok(Err(Refused { reason: Refusal::Store, message }))
+        let message = "the pull takes too long: sync again, it goes on where it was";
+        Ok(Err(Refused::new(Refusal::Store, message)))
     }
 }
 
@@ -384,5 +421,5 @@ async fn next_answer(
 }
 
 fn stopping() -> Refused {
-    Refused { reason: Refusal::Stopping, message: "the hub is stopping: sync again later".to_owned() }
+    Refused::new(Refusal::Stopping, "the hub is stopping: sync again later")
 }

@@ -1,4 +1,4 @@
-//! Syncs under a token that permits no writing: they pull, declare nothing, and say so if something waits.
+//! Syncs under a token that permits no writing, or while the hub has no room for more: they pull, declare nothing, and say so if something waits.
 
 use std::sync::{Arc, PoisonError};
 
@@ -12,9 +12,9 @@ use crate::storage::lease::Claim;
 use crate::storage::replica::Setting;
 
 impl SyncJob<'_> {
-    /// Whether the token permits writing.
+    /// Whether the token permits writing, and the hub has room for it.
     pub(super) fn may_write(&self) -> bool {
-        self.session.welcome.may_write
+        self.session.welcome.may_write && !self.is_hub_full
     }
 
     /// What to declare, and the digest of what the hub has taken in then. From one that may only read it takes
@@ -30,7 +30,7 @@ impl SyncJob<'_> {
         }
     }
 
-    /// Whether something was written here that the token does not let through.
+    /// Whether something was written here that is not let through.
     pub(super) async fn is_held_back(&self) -> Result<bool, AgentError> {
         let Some(cached) = self.database.catalog.clone() else { return Ok(false) };
         let (clock, mint, holder) = (self.session.clock(), self.mint.clone(), self.holder);

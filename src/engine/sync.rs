@@ -51,7 +51,8 @@ pub struct SyncReport {
     /// Rows that were not as the hub has them, though nobody had written them as far as capture saw, and that were
     /// restored, or offered to the hub.
     pub healed: u64,
-    /// Whether something was written here that is not sent, because the token permits no writing.
+    /// Whether something was written here that is not sent, because the token permits no writing, or the hub has no
+    /// room for it.
     pub is_held_back: bool,
     /// How long the sync took, in ms.
     pub duration_ms: f64,
@@ -98,6 +99,8 @@ pub struct SyncJob<'a> {
     pub resolver: Option<Arc<dyn ConflictResolver>>,
     /// The agent's name.
     pub agent_id: String,
+    /// The hub has no room for more rows at present.
+    pub is_hub_full: bool,
 }
 
 /// A batch under way.
@@ -344,7 +347,11 @@ impl SyncJob<'_> {
         let cached = self.database.catalog.clone();
         let (clock, mint, holder) = (self.session.clock(), self.mint.clone(), self.holder);
         let options = Arc::clone(&self.options);
-        let limits = if self.may_write() { TurnLimits::default() } else { held_back::NOTHING };
+        let limits = if self.may_write() {
+            TurnLimits::for_frames_of(self.session.welcome.max_frame_bytes)
+        } else {
+            held_back::NOTHING
+        };
         let found = turn(self.driver, self.patience, move |sql| {
             let mut mint = mint.lock().unwrap_or_else(PoisonError::into_inner);
             let claim = Claim { holder, now_ms: wall_now_ms() };

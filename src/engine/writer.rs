@@ -2,9 +2,12 @@
 //!
 //! Whatever waits when the thread comes around is one group: its writes run one after the other, one commit
 //! makes them durable, and only then are they answered (I13), followed by the group's reads. While a commit
-//! is under way the next group gathers, so that the more agents push, the more of them share an fsync.
+//! is under way the next group gathers, so that the more agents push, the more of them share an fsync. Of what waits,
+//! tenants get their turns evenly ([`fair_queue`]): who floods the store waits for itself.
 
+mod fair_queue;
 mod operator;
+mod shares;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,9 +15,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
+use self::fair_queue::FairQueue;
 use self::operator::RevocationJob;
+use self::shares::Shares;
 use super::clock::wall_now_ms;
 use super::hub_time::{HubTime, KEEP_TIME_MS};
 use crate::model::ReplicaId;
@@ -23,6 +28,7 @@ use crate::protocol::hub_request::{
     AttachRequest, Caller, PullRequest, PushRequest, RegisterRequest, StoreRequest,
 };
 use crate::protocol::message::{Ack, Attached, Incarnation};
+use crate::storage::backup::BackupSource;
 use crate::storage::hub_store::{
     Checked, HubStore, Snapshot, StoreError, StoreStats, Upkeep, Welcomed, hub_time_ms,
 };
@@ -32,6 +38,15 @@ const MAX_WAITING: usize = 1024;
 
 /// Jobs of one group. More would let the first of them wait for long.
 const MAX_GROUP: usize = 128;
+
+/// What a group may cost ([`Job::cost`]), its last job aside: a group of one tenant's must not keep others waiting.
+const MAX_GROUP_COST: u64 = 4_096;
+
+/// What reading costs, in rows: the first chunk of a pull is bounded, and so is a check.
+const READ_COST: u64 = 16;
+
+/// Bytes of a pushed row that cost as much as another row.
+const BYTES_PER_COST: usize = 1 << 10;
 
 /// An answer of the store.
 pub type Answer<T> = Result<T, StoreError>;
@@ -98,11 +113,28 @@ enum Task {
     Asked(Arc<Caller>, Work),
     /// What the operator asks.
     Revocation(RevocationJob),
+    Backup(oneshot::Sender<Option<Box<dyn BackupSource>>>),
     /// What nobody asks; the answer says whether there is more to do now.
     Upkeep(UpkeepJob, oneshot::Sender<bool>),
 }
 
 impl Job {
+    /// Whose it is; nobody's if the operator, or time, asks for it.
+    fn lane(&self) -> Option<String> {
+        match &self.0 {
+            Task::Asked(caller, _) => Some(caller.tenant.clone()),
+            Task::Revocation(_) | Task::Backup(_) | Task::Upkeep(..) => None,
+        }
+    }
+
+    /// About how much work it is, in rows.
+    fn cost(&self) -> u64 {
+        let Task::Asked(_, work) = &self.0 else { return 1 };
+        let Work::Write(Write::Push(request, _)) = work else { return READ_COST };
+        let rows = request.body.rows.iter();
+        rows.map(|row| 1 + (row.heap_bytes() / BYTES_PER_COST) as u64).sum()
+    }
+
     /// A question, and where its answer comes out.
     pub fn ask(caller: &Arc<Caller>, request: StoreRequest) -> (Self, oneshot::Receiver<Reply>) {
         let (reply, answer) = oneshot::channel();
@@ -142,11 +174,18 @@ impl Job {
     }
 }
 
+/// A job on its way to the thread, with its part of its tenant's share.
+struct Waiting {
+    job: Job,
+    share: Option<OwnedSemaphorePermit>,
+}
+
 /// A handle to the store's thread. The thread ends when the last handle is dropped and all that was asked is
 /// done.
 #[derive(Clone)]
 pub struct Writer {
-    jobs: mpsc::Sender<Job>,
+    jobs: mpsc::Sender<Waiting>,
+    shares: Shares,
     incarnation: Incarnation,
     counts: Arc<StoreCounts>,
 }
@@ -176,7 +215,12 @@ impl Writer {
         let (jobs, waiting) = mpsc::channel(MAX_WAITING);
         let counts = Arc::new(StoreCounts::default());
         counts.set(store.stats());
-        let writer = Self { jobs, incarnation: store.incarnation(), counts: Arc::clone(&counts) };
+        let writer = Self {
+            jobs,
+            shares: Shares::default(),
+            incarnation: store.incarnation(),
+            counts: Arc::clone(&counts),
+        };
         let thread = thread::Builder::new()
             .name("federation-store".to_owned())
             .spawn(move || run(store, waiting, &counts))?;
@@ -232,8 +276,12 @@ impl Writer {
     }
 
     async fn submit(&self, job: Job) {
+        let share = match &job.0 {
+            Task::Asked(caller, _) => self.shares.enter(&caller.tenant).await,
+            Task::Revocation(_) | Task::Backup(_) | Task::Upkeep(..) => None,
+        };
         // A thread that is gone drops the job, and with it the reply: the asker learns it there.
-        let _ = self.jobs.send(job).await;
+        let _ = self.jobs.send(Waiting { job, share }).await;
     }
 }
 
@@ -242,12 +290,42 @@ fn closed() -> StoreError {
 }
 
 /// The thread: one group after the other until nobody can ask any more.
-fn run(mut store: Box<dyn HubStore>, mut waiting: mpsc::Receiver<Job>, counts: &StoreCounts) {
+fn run(mut store: Box<dyn HubStore>, mut waiting: mpsc::Receiver<Waiting>, counts: &StoreCounts) {
     let mut group = Vec::with_capacity(MAX_GROUP);
+    let mut queue = Queue::default();
     let (began, mut time) = (Instant::now(), HubTime::new(store.kept_time_ms()));
-    while waiting.blocking_recv_many(&mut group, MAX_GROUP) > 0 {
+    while gather(&mut queue, &mut waiting) {
+        take_group(&mut queue, &mut group);
         let now_ms = time.read(wall_now_ms(), began.elapsed());
         run_and_count(store.as_mut(), &mut group, now_ms, &mut |stats| counts.set(stats));
+    }
+}
+
+type Queue = FairQueue<Option<String>, Waiting>;
+
+/// Takes in all jobs that wait, and waits for one if there is none. False when nobody can ask any more. No more come in
+/// than their tenants' shares allow.
+fn gather(queue: &mut Queue, waiting: &mut mpsc::Receiver<Waiting>) -> bool {
+    if queue.is_empty() {
+        let Some(first) = waiting.blocking_recv() else { return false };
+        queue.push(&first.job.lane(), first.job.cost(), first);
+    }
+    for _ in 0..MAX_WAITING {
+        let Ok(next) = waiting.try_recv() else { break };
+        queue.push(&next.job.lane(), next.job.cost(), next);
+    }
+    true
+}
+
+/// The next group, tenants in turn.
+fn take_group(queue: &mut Queue, group: &mut Vec<Job>) {
+    let mut cost = 0;
+    while group.len() < MAX_GROUP && cost < MAX_GROUP_COST {
+        let Some((job_cost, Waiting { job, share })) = queue.pop() else { return };
+        cost += job_cost;
+        // Another one of its tenant may wait from now on.
+        drop(share);
+        group.push(job);
     }
 }
 
@@ -269,7 +347,7 @@ fn run_and_count(
     // While no agent is there, nobody goes by it.
     let is_time_told = group.iter().any(|job| match &job.0 {
         Task::Asked(..) => true,
-        Task::Revocation(_) => false,
+        Task::Revocation(_) | Task::Backup(_) => false,
         Task::Upkeep(job, _) => !job.connected.is_empty(),
     });
     for Job(task) in group.drain(..) {
@@ -277,6 +355,10 @@ fn run_and_count(
             Task::Asked(caller, Work::Write(write)) => answers.push(run_write(store, &caller, write, now_ms)),
             Task::Asked(caller, Work::Read(read)) => reads.push((caller, read)),
             Task::Upkeep(job, reply) => answers.push(run_upkeep(store, &job, reply, now_ms)),
+            // It reads what is committed by then, and so nothing of this group that might be taken back.
+            Task::Backup(reply) => {
+                let _ = reply.send(store.backup_source());
+            }
             Task::Revocation(job) => match job.run(store) {
                 Ok(answer) => answers.push(answer),
                 Err(list) => lists.push(list),

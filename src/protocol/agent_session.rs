@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_refusal_comes_through_at_any_point() {
-        let refused = Refused { reason: Refusal::Stale, message: "attach again".into() };
+        let refused = Refused::new(Refusal::Stale, "attach again");
         let mut exchange = AgentExchange::new(0);
         exchange.sent(1);
         assert!(matches!(

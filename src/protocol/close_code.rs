@@ -28,6 +28,9 @@ impl Refusal {
             Self::Store => 5,
             Self::Stopping => 6,
             Self::Forbidden => 10,
+            Self::Busy => 11,
+            Self::Quota => 12,
+            Self::Full => 13,
         }
     }
 
@@ -41,6 +44,9 @@ impl Refusal {
             Self::Store,
             Self::Stopping,
             Self::Forbidden,
+            Self::Busy,
+            Self::Quota,
+            Self::Full,
         ];
         all.into_iter().find(|reason| u64::from(reason.close_code()) == code)
     }
@@ -55,7 +61,7 @@ mod tests {
         for code in [CLOSED, GOODBYE, EXPIRED, REVOKED] {
             assert_eq!(Refusal::from_close_code(u64::from(code)), None);
         }
-        for code in (1..=6).chain([10]) {
+        for code in (1..=6).chain(10..=13) {
             assert_eq!(Refusal::from_close_code(code).map(Refusal::close_code), u32::try_from(code).ok());
         }
     }

@@ -207,8 +207,8 @@ fn what_a_hub_says() {
         "81a4446f6e6597cd012dcf018bcfe568000000cf0000018bcfe568009192a261310591a26132ccc89192a57461736b73a3776879",
     );
     check(
-        &ToAgent::Refused(Refused { reason: Refusal::Unauthenticated, message: "no".into() }),
-        "81a75265667573656492af556e61757468656e74696361746564a26e6f",
+        &ToAgent::Refused(Refused::new(Refusal::Unauthenticated, "no").for_ms(1_000)),
+        "81a75265667573656493af556e61757468656e74696361746564a26e6fcd03e8",
     );
 }
 
@@ -244,6 +244,10 @@ fn why_a_hub_refuses() {
         (Refusal::Clock, "Clock"),
         (Refusal::Store, "Store"),
         (Refusal::Stopping, "Stopping"),
+        (Refusal::Forbidden, "Forbidden"),
+        (Refusal::Busy, "Busy"),
+        (Refusal::Quota, "Quota"),
+        (Refusal::Full, "Full"),
     ] {
         assert_eq!(rmp_serde::to_vec(&refusal).unwrap(), rmp_serde::to_vec(golden).unwrap());
     }

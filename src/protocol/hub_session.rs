@@ -27,7 +27,7 @@ use super::message::{
 use crate::model::{ReplicaId, TableSchema};
 
 fn refused(reason: Refusal, message: impl Into<String>) -> Refused {
-    Refused { reason, message: message.into() }
+    Refused::new(reason, message)
 }
 
 /// What happened to a [`HubSession`].

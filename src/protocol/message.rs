@@ -292,6 +292,21 @@ pub struct Refused {
     pub reason: Refusal,
     /// For people: what was wrong and what to do.
     pub message: String,
+    /// How long to wait before asking again, in ms; 0 if waiting changes nothing, or nobody knows.
+    pub retry_after_ms: u32,
+}
+
+impl Refused {
+    /// A refusal that says nothing of when to ask again.
+    pub fn new(reason: Refusal, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), retry_after_ms: 0 }
+    }
+
+    /// Asks for this long a wait, in ms.
+    #[must_use]
+    pub fn for_ms(self, retry_after_ms: u32) -> Self {
+        Self { retry_after_ms, ..self }
+    }
 }
 
 /// For programs: why the hub will not go on.
@@ -311,4 +326,10 @@ pub enum Refusal {
     Stopping,
     /// The token does not permit it.
     Forbidden,
+    /// The hub has as much to do as it may, for everybody.
+    Busy,
+    /// The agent's tenant has as much as it may: agents at once, or rows and bytes per second.
+    Quota,
+    /// The agent's tenant stores as many bytes as it may. Batches that add to them are refused; reading goes on.
+    Full,
 }

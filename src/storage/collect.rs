@@ -26,11 +26,26 @@ pub struct TurnLimits {
     pub rows: usize,
     /// Bytes composed.
     pub bytes: usize,
+    /// The largest row that is sent, in bytes of its values.
+    pub row_bytes: usize,
 }
 
 impl Default for TurnLimits {
     fn default() -> Self {
-        Self { rows: 250, bytes: 1 << 20 }
+        Self { rows: 250, bytes: 1 << 20, row_bytes: MAX_ROW_BYTES }
+    }
+}
+
+impl TurnLimits {
+    /// For a hub that reads no larger frames than this, in bytes. A batch that is nearly full has room for a row of the
+    /// largest size.
+    pub fn for_frames_of(max_frame_bytes: u32) -> Self {
+        let (max_frame_bytes, usual) = (max_frame_bytes as usize, Self::default());
+        Self {
+            bytes: usual.bytes.min(max_frame_bytes / 4),
+            row_bytes: usual.row_bytes.min(max_frame_bytes.saturating_sub(1 << 20)),
+            ..usual
+        }
     }
 }
 
@@ -61,7 +76,7 @@ pub fn collect(
 ) -> Result<Collected, SqlError> {
     let sent = sent_batches(sql)?.last().copied();
     let mark = sent.map_or(state.acked, |batch| batch.mark).max(state.acked) + 1;
-    let mut composer = Composer::new(mark, state.acked);
+    let mut composer = Composer::new(mark, state.acked, limits.row_bytes);
     let mut compose = |sql: &mut dyn Sql, context: &mut Context<'_>, table: &Table, changed: Changed| {
         composer.add(sql, context, table, &changed.entry, changed.row)
     };
@@ -102,7 +117,7 @@ pub fn look_at_old_rows(
     context: &mut Context<'_>,
     limits: TurnLimits,
 ) -> Result<(), SqlError> {
-    scan_tables(sql, context, &mut Composer::new(0, 0), limits).map(|_| ())
+    scan_tables(sql, context, &mut Composer::new(0, 0, limits.row_bytes), limits).map(|_| ())
 }
 
 /// Gathers the rows of a batch.
@@ -110,6 +125,7 @@ struct Composer {
     mark: u64,
     /// The mark of the last acknowledged batch.
     acked: u64,
+    max_row_bytes: usize,
     body: BatchBody,
     places: HashMap<i64, u16>,
     bytes: usize,
@@ -117,10 +133,11 @@ struct Composer {
 }
 
 impl Composer {
-    fn new(mark: u64, acked: u64) -> Self {
+    fn new(mark: u64, acked: u64, max_row_bytes: usize) -> Self {
         Self {
             mark,
             acked,
+            max_row_bytes,
             body: BatchBody::default(),
             places: HashMap::new(),
             bytes: 0,
@@ -157,10 +174,10 @@ impl Composer {
             self.add_adjustments(table, entry, &mut change.writes);
         }
         let bytes = change.heap_bytes();
-        if bytes > MAX_ROW_BYTES {
+        if bytes > self.max_row_bytes {
             self.rejected.push(format!(
-                "a row of {} is not shared: its {bytes} bytes exceed the limit of {MAX_ROW_BYTES}",
-                table.name
+                "a row of {} is not shared: its {bytes} bytes exceed the limit of {}",
+                table.name, self.max_row_bytes
             ));
         } else if !change.writes.is_empty() {
             self.bytes += bytes;

@@ -13,7 +13,7 @@ use crate::model::Hlc;
 const MAX_ROWS: i64 = 1_000;
 
 /// Composes nothing.
-pub const NOTHING: TurnLimits = TurnLimits { rows: 0, bytes: 0 };
+pub const NOTHING: TurnLimits = TurnLimits { rows: 0, bytes: 0, row_bytes: 0 };
 
 /// Whether something was written here that is not sent. Rows that were there before the first sync do not count:
 /// nobody wrote them for others.

@@ -15,6 +15,7 @@ use std::collections::HashSet;
 
 use thiserror::Error;
 
+use super::backup::BackupSource;
 use super::revocation::{Revocation, Revoked};
 use crate::model::{Hlc, ReplicaId, TableSchema};
 use crate::protocol::check::{CheckRequest, Prints};
@@ -35,11 +36,17 @@ pub enum StoreError {
     Busy,
 }
 
+/// When an agent for whose rows there was no room may offer them again, in ms.
+const RETRY_FULL_MS: u32 = 10_000;
+
 impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Refused(reason, message) => Self { reason, message },
-            other => Self { reason: Refusal::Store, message: other.to_string() },
+            StoreError::Refused(Refusal::Full, message) => {
+                Self::new(Refusal::Full, message).for_ms(RETRY_FULL_MS)
+            }
+            StoreError::Refused(reason, message) => Self::new(reason, message),
+            other => Self::new(Refusal::Store, other.to_string()),
         }
     }
 }
@@ -157,6 +164,11 @@ pub trait HubStore: Send {
 
     /// All revocations that are remembered, whose end has not come by `now_ms` (ms since the epoch).
     fn revocations(&mut self, now_ms: i64) -> Result<Vec<Revocation>, StoreError>;
+
+    /// What a backup is made from; nothing if the store dies with its hub.
+    fn backup_source(&self) -> Option<Box<dyn BackupSource>> {
+        None
+    }
 
     /// What the store knows of a caller.
     fn welcome(&mut self, caller: &Caller) -> Result<Welcomed, StoreError>;

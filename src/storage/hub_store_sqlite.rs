@@ -8,6 +8,7 @@
 //! only. Positions, clock readings and tie-breaks are unsigned 64-bit numbers kept in SQLite's signed ones,
 //! bit for bit; the first two never come near the sign.
 
+mod backup;
 mod check;
 mod claims;
 mod contests;
@@ -25,6 +26,7 @@ mod rules;
 mod snapshot;
 mod tables;
 mod tombstones;
+mod weight;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -34,11 +36,15 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 pub use open::OpenStoreError;
 
+use self::backup::FileBackup;
 use self::presence::Sightings;
 use self::refusals::RefusedTable;
 use self::rules::TenantRules;
 use self::snapshot::ReaderPool;
 use self::tombstones::Sweep;
+pub use self::weight::StoreLimits;
+use self::weight::Weight;
+use super::backup::BackupSource;
 use super::hub_store::{Checked, HubStore, Snapshot, StoreError, StoreStats, Upkeep, Welcomed};
 use super::revocation::{Revocation, Revoked};
 use crate::model::{Digest, Hlc, ReplicaId, Seq};
@@ -76,6 +82,7 @@ pub struct SqliteHubStore {
     sweep: Sweep,
     /// Set when SQLite rolled the whole group back on its own, as it does on a full disk.
     lost: Option<StoreError>,
+    limits: StoreLimits,
 }
 
 impl SqliteHubStore {
@@ -102,7 +109,14 @@ impl SqliteHubStore {
             sightings: Sightings::default(),
             sweep: Sweep::default(),
             lost: None,
+            limits: StoreLimits::default(),
         })
+    }
+
+    /// With other limits than usual.
+    #[must_use]
+    pub fn within(self, limits: StoreLimits) -> Self {
+        Self { limits, ..self }
     }
 
     /// Runs one write of the current group, whole or not at all.
@@ -186,7 +200,9 @@ impl HubStore for SqliteHubStore {
 
     fn push(&mut self, caller: &Caller, request: PushRequest, now_ms: i64) -> Result<Ack, StoreError> {
         let mut rules = self.rules.remove(&caller.tenant);
-        let outcome = self.write(|conn, stats| push::push(conn, stats, caller, request, now_ms, &mut rules));
+        let limits = self.limits;
+        let outcome =
+            self.write(|conn, stats| push::push(conn, stats, caller, request, (now_ms, limits), &mut rules));
         if self.rules.len() >= MAX_KEPT_RULES {
             self.rules.clear();
         }
@@ -266,6 +282,11 @@ impl HubStore for SqliteHubStore {
         revocations::all(&self.conn, now_ms)
     }
 
+    fn backup_source(&self) -> Option<Box<dyn BackupSource>> {
+        let pool = self.readers.clone()?;
+        Some(Box::new(FileBackup(pool)))
+    }
+
     fn welcome(&mut self, caller: &Caller) -> Result<Welcomed, StoreError> {
         let Some(tenant) = Tenant::find(&self.conn, &caller.tenant)? else { return Ok(Welcomed::default()) };
         let counter = self
@@ -315,6 +336,8 @@ struct Tenant {
     highest: Hlc,
     /// Live rows.
     rows: u64,
+    /// What all rows take.
+    weight: Weight,
     /// Tombstones have been collected up to here.
     horizon: Seq,
     /// And none that could be is left up to here.
@@ -327,13 +350,15 @@ impl Tenant {
     fn find(conn: &Connection, name: &str) -> Result<Option<Self>, StoreError> {
         let tenant = conn
             .prepare_cached(
-                "SELECT id, seq, highest, rows, horizon, swept, forgotten FROM tenant WHERE name = ?1",
+                "SELECT id, seq, highest, rows, horizon, swept, forgotten, live_bytes, dead_bytes
+                 FROM tenant WHERE name = ?1",
             )?
             .query_row([name], |row| {
                 let unsigned = |index| row.get::<_, i64>(index).map(i64::cast_unsigned);
                 let (seq, highest, rows) = (unsigned(1)?, Hlc(unsigned(2)?), unsigned(3)?);
                 let (horizon, swept, forgotten) = (unsigned(4)?, unsigned(5)?, row.get(6)?);
-                Ok(Self { id: row.get(0)?, seq, highest, rows, horizon, swept, forgotten })
+                let weight = Weight { live: unsigned(7)?, dead: unsigned(8)? };
+                Ok(Self { id: row.get(0)?, seq, highest, rows, weight, horizon, swept, forgotten })
             })
             .optional()?;
         Ok(tenant)
@@ -346,13 +371,30 @@ impl Tenant {
         conn.execute("INSERT INTO tenant (name) VALUES (?1)", [name])?;
         stats.tenants += 1;
         let id = conn.last_insert_rowid();
-        Ok(Self { id, seq: 0, highest: Hlc::ZERO, rows: 0, horizon: 0, swept: 0, forgotten: -1 })
+        Ok(Self {
+            id,
+            seq: 0,
+            highest: Hlc::ZERO,
+            rows: 0,
+            weight: Weight::default(),
+            horizon: 0,
+            swept: 0,
+            forgotten: -1,
+        })
     }
 
     fn save(&self, conn: &Connection) -> Result<(), StoreError> {
-        conn.prepare_cached("UPDATE tenant SET seq = ?2, highest = ?3, rows = ?4 WHERE id = ?1")?.execute(
-            params![self.id, self.seq.cast_signed(), self.highest.0.cast_signed(), self.rows.cast_signed()],
-        )?;
+        conn.prepare_cached(
+            "UPDATE tenant SET seq = ?2, highest = ?3, rows = ?4, live_bytes = ?5, dead_bytes = ?6 WHERE id = ?1",
+        )?
+        .execute(params![
+            self.id,
+            self.seq.cast_signed(),
+            self.highest.0.cast_signed(),
+            self.rows.cast_signed(),
+            self.weight.live.cast_signed(),
+            self.weight.dead.cast_signed()
+        ])?;
         Ok(())
     }
 }

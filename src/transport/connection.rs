@@ -1,34 +1,45 @@
 //! A connection: streams, and its end.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use quinn::VarInt;
 use quinn::rustls::pki_types::CertificateDer;
 
 use super::certificate_identity::{CertificateIdentity, CertificateIdentityError};
 use super::connection_lost::ConnectionLost;
+use super::places::Place;
 use super::stream::{FrameReceiver, FrameSender};
 
 /// A connection between an agent and a hub. Clones are handles to the same connection, which ends when it is
 /// closed, lost, or when its last handle and stream are dropped.
 #[derive(Clone, Debug)]
-pub struct Connection(quinn::Connection);
+pub struct Connection {
+    quic: quinn::Connection,
+    /// A hub's connections have one each.
+    _place: Option<Arc<Place>>,
+}
 
 impl Connection {
     pub(super) fn new(connection: quinn::Connection) -> Self {
-        Self(connection)
+        Self { quic: connection, _place: None }
+    }
+
+    /// Keeps a place for as long as a handle lives.
+    pub(super) fn at(self, place: Place) -> Self {
+        Self { _place: Some(Arc::new(place)), ..self }
     }
 
     /// Opens a stream; waits while as many are open as the other side allows. The other side sees the stream
     /// with the first frame sent on it.
     pub async fn open(&self) -> Result<(FrameSender, FrameReceiver), ConnectionLost> {
-        let (sender, receiver) = self.0.open_bi().await?;
+        let (sender, receiver) = self.quic.open_bi().await?;
         Ok((FrameSender::new(sender), FrameReceiver::new(receiver)))
     }
 
     /// The next stream that the other side opens.
     pub async fn accept(&self) -> Result<(FrameSender, FrameReceiver), ConnectionLost> {
-        let (sender, receiver) = self.0.accept_bi().await?;
+        let (sender, receiver) = self.quic.accept_bi().await?;
         Ok((FrameSender::new(sender), FrameReceiver::new(receiver)))
     }
 
@@ -36,22 +47,22 @@ impl Connection {
     /// [`ConnectionLost`]. The other side gets `code` and as much of `reason` as fits a packet. A last word
     /// on a stream arrives only if [`FrameSender::delivered`] was awaited before.
     pub fn close(&self, code: u32, reason: &str) {
-        self.0.close(VarInt::from_u32(code), reason.as_bytes());
+        self.quic.close(VarInt::from_u32(code), reason.as_bytes());
     }
 
     /// Waits for the end of the connection, and says why.
     pub async fn closed(&self) -> ConnectionLost {
-        self.0.closed().await.into()
+        self.quic.closed().await.into()
     }
 
     /// Why the connection ended, if it has.
     pub fn close_reason(&self) -> Option<ConnectionLost> {
-        self.0.close_reason().map(Into::into)
+        self.quic.close_reason().map(Into::into)
     }
 
     /// The other side's address as seen here; it can change while the connection lives.
     pub fn remote_address(&self) -> SocketAddr {
-        self.0.remote_address()
+        self.quic.remote_address()
     }
 
     /// Whom the certificate names that the other side proved to hold the key of; none without a certificate, or
@@ -65,7 +76,7 @@ impl Connection {
 
     /// The certificate (DER) that the other side proved to hold the key of.
     pub fn peer_certificate(&self) -> Option<Vec<u8>> {
-        let identity = self.0.peer_identity()?;
+        let identity = self.quic.peer_identity()?;
         let chain = identity.downcast::<Vec<CertificateDer<'static>>>().ok()?;
         chain.first().map(|certificate| certificate.to_vec())
     }

@@ -15,6 +15,8 @@ use tokio::time::timeout;
 use super::connection::Connection;
 use super::connection_ids::ConnectionIds;
 use super::connection_lost::ConnectionLost;
+use super::limits::IDLE_TIMEOUT_MS;
+use super::places::{Judgement, Place, Places, TooMany};
 use super::reset_key::ResetKey;
 use super::tls::{HubTls, TlsConfigError, random_seed};
 
@@ -25,6 +27,26 @@ const RETRY_FROM_HANDSHAKES: usize = 256;
 /// Unfinished handshakes at once; further ones are refused until some are done.
 const MAX_HANDSHAKES: usize = 4096;
 
+/// How many connections a hub takes, and how long one may be silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointLimits {
+    /// Connections at once, those included that are being made. Further ones are refused.
+    pub connections: u64,
+    /// Connections at once from one address, or from one IPv6 network of 64 bits. Further ones are refused.
+    pub connections_per_address: u64,
+    /// After this long without a word a connection is dead, in ms. Never longer than an agent's own 30 s.
+    pub idle_timeout_ms: u32,
+}
+
+impl Default for EndpointLimits {
+    fn default() -> Self {
+        Self { connections: 16_384, connections_per_address: 4_096, idle_timeout_ms: IDLE_TIMEOUT_MS }
+    }
+}
+
+/// Hears of refused connections: where they came from, and why; once for each time that the limit is reached.
+pub type OnRefused = Box<dyn Fn(SocketAddr, TooMany) + Send + Sync>;
+
 /// Where a hub listens.
 pub struct HubEndpoint {
     endpoint: quinn::Endpoint,
@@ -32,6 +54,9 @@ pub struct HubEndpoint {
     token_key: Arc<dyn HandshakeTokenKey>,
     /// One reference, and another for each [`Handshake`].
     handshakes: Arc<()>,
+    places: Arc<Places>,
+    limits: EndpointLimits,
+    on_refused: OnRefused,
 }
 
 /// A hub that cannot listen.
@@ -59,6 +84,7 @@ pub enum BindError {
 pub struct Handshake {
     incoming: quinn::Incoming,
     remote_address: SocketAddr,
+    place: Place,
     _counted: Arc<()>,
 }
 
@@ -83,9 +109,19 @@ impl fmt::Debug for HubEndpoint {
 impl HubEndpoint {
     /// Listens on a UDP address; must run inside a tokio runtime. Port 0 finds a free one.
     pub fn bind(listen: SocketAddr, tls: &HubTls) -> Result<Self, BindError> {
+        Self::bind_within(listen, tls, EndpointLimits::default(), Box::new(|_, _| {}))
+    }
+
+    /// As [`Self::bind`], with other limits than usual.
+    pub fn bind_within(
+        listen: SocketAddr,
+        tls: &HubTls,
+        limits: EndpointLimits,
+        on_refused: OnRefused,
+    ) -> Result<Self, BindError> {
         let token_key: Arc<dyn HandshakeTokenKey> =
             Arc::new(hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&random_seed()?));
-        let mut config = tls.server_config()?;
+        let mut config = tls.server_config(limits.idle_timeout_ms)?;
         config.token_key(Arc::clone(&token_key));
         let reset_key = ResetKey::derive(&tls.key.load_key().map_err(TlsConfigError::from)?);
         let socket = std::net::UdpSocket::bind(listen).map_err(|cause| match cause.kind() {
@@ -98,13 +134,14 @@ impl HubEndpoint {
         let runtime = Arc::new(quinn::TokioRuntime);
         let endpoint = quinn::Endpoint::new(endpoint_config, Some(config), socket, runtime)
             .map_err(|cause| BindError::Socket { address: listen, cause })?;
-        Ok(Self { endpoint, token_key, handshakes: Arc::new(()) })
+        let places = Places::new(limits.connections, limits.connections_per_address);
+        Ok(Self { endpoint, token_key, handshakes: Arc::new(()), places, limits, on_refused })
     }
 
     /// Loads certificates, keys and revocation lists anew, for connections that are made from now on. After an
     /// error everything is as before. Nobody who is connected notices.
     pub fn reload(&self, tls: &HubTls) -> Result<(), TlsConfigError> {
-        let mut config = tls.server_config()?;
+        let mut config = tls.server_config(self.limits.idle_timeout_ms)?;
         config.token_key(Arc::clone(&self.token_key));
         self.endpoint.set_server_config(Some(config));
         Ok(())
@@ -120,14 +157,28 @@ impl HubEndpoint {
         loop {
             let incoming = self.endpoint.accept().await?;
             let unfinished = Arc::strong_count(&self.handshakes) - 1;
+            let (remote_address, is_proven) =
+                (incoming.remote_address(), incoming.remote_address_validated());
             if unfinished >= MAX_HANDSHAKES {
                 incoming.refuse();
-            } else if unfinished >= RETRY_FROM_HANDSHAKES && incoming.may_retry() {
-                // Fails only for one that may not retry.
-                let _ = incoming.retry();
-            } else {
-                let remote_address = incoming.remote_address();
-                return Some(Handshake { incoming, remote_address, _counted: Arc::clone(&self.handshakes) });
+                continue;
+            }
+            if unfinished >= RETRY_FROM_HANDSHAKES && !is_proven {
+                send_back(incoming);
+                continue;
+            }
+            match self.places.take(remote_address.ip(), is_proven) {
+                Judgement::Place(place) => {
+                    let counted = Arc::clone(&self.handshakes);
+                    return Some(Handshake { incoming, remote_address, place, _counted: counted });
+                }
+                Judgement::Prove => send_back(incoming),
+                Judgement::Refuse(why, is_first) => {
+                    incoming.refuse();
+                    if is_first {
+                        (self.on_refused)(remote_address, why);
+                    }
+                }
             }
         }
     }
@@ -143,17 +194,29 @@ impl HubEndpoint {
     }
 }
 
+/// Has a stranger prove that the address is his: he comes back with what was sent there.
+fn send_back(incoming: quinn::Incoming) {
+    // Fails only for one that has proven it.
+    let _ = incoming.retry();
+}
+
 impl Handshake {
     /// Where it comes from. Anybody can write any address on a packet: it is proven by completion only.
     pub fn remote_address(&self) -> SocketAddr {
         self.remote_address
     }
 
-    /// Finishes the handshake, certificates verified, within `limit`.
+    /// Whether it is proven before that, because the hub had so many connections that it asked.
+    pub fn is_address_proven(&self) -> bool {
+        self.incoming.remote_address_validated()
+    }
+
+    /// Finishes the handshake, certificates verified, within `limit`. The connection has its place for as long as any
+    /// handle to it lives.
     pub async fn complete(self, limit: Duration) -> Result<Connection, HandshakeError> {
         let connecting = self.incoming.accept().map_err(ConnectionLost::from)?;
         match timeout(limit, connecting).await {
-            Ok(Ok(connection)) => Ok(Connection::new(connection)),
+            Ok(Ok(connection)) => Ok(Connection::new(connection).at(self.place)),
             Ok(Err(error)) => Err(HandshakeError::Lost(error.into())),
             Err(_) => Err(HandshakeError::TooSlow),
         }

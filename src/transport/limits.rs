@@ -6,7 +6,7 @@ use std::time::Duration;
 use quinn::{IdleTimeout, ServerConfig, TransportConfig, VarInt};
 
 /// After this long without a word a connection is dead, in ms: so a hub notices agents that were killed.
-const IDLE_TIMEOUT_MS: u32 = 30_000;
+pub(super) const IDLE_TIMEOUT_MS: u32 = 30_000;
 
 /// How often an agent that has nothing to say shows that it lives. Five lost packets do not end a connection,
 /// and no NAT forgets it (the shortest UDP mappings in use last 20 s).
@@ -35,7 +35,7 @@ const INCOMING_BYTES_TOTAL: u64 = 16 << 20;
 
 /// Bounds for an agent's connection.
 pub(super) fn agent_transport() -> TransportConfig {
-    let mut transport = common();
+    let mut transport = common(IDLE_TIMEOUT_MS);
     // The hub answers on the agent's streams and opens none.
     transport.max_concurrent_bidi_streams(VarInt::from_u32(0));
     transport.keep_alive_interval(Some(KEEP_ALIVE));
@@ -43,8 +43,8 @@ pub(super) fn agent_transport() -> TransportConfig {
 }
 
 /// Bounds for a hub's endpoint and all its connections.
-pub(super) fn apply_to_hub(config: &mut ServerConfig) {
-    let mut transport = common();
+pub(super) fn apply_to_hub(config: &mut ServerConfig, idle_timeout_ms: u32) {
+    let mut transport = common(idle_timeout_ms);
     transport.max_concurrent_bidi_streams(VarInt::from_u32(MAX_STREAMS));
     config.transport_config(Arc::new(transport));
     config.max_incoming(MAX_INCOMING);
@@ -52,9 +52,9 @@ pub(super) fn apply_to_hub(config: &mut ServerConfig) {
     config.incoming_buffer_size_total(INCOMING_BYTES_TOTAL);
 }
 
-fn common() -> TransportConfig {
+fn common(idle_timeout_ms: u32) -> TransportConfig {
     let mut transport = TransportConfig::default();
-    transport.max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))));
+    transport.max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle_timeout_ms))));
     transport.max_concurrent_uni_streams(VarInt::from_u32(0));
     transport.datagram_receive_buffer_size(None);
     transport.stream_receive_window(VarInt::from_u32(STREAM_WINDOW));

@@ -24,6 +24,7 @@ mod limits;
 #[cfg(test)]
 mod loopback_tests;
 mod pem;
+mod places;
 mod reset_key;
 mod stream;
 mod tls;
@@ -34,7 +35,8 @@ pub use connection::Connection;
 pub use connection_lost::{ConnectionLost, Judge, TlsFailure};
 pub use credentials::{Credentials, CredentialsError};
 pub use endpoint_address::{DEFAULT_PORT, EndpointAddress, EndpointAddressError};
-pub use hub_endpoint::{BindError, Handshake, HandshakeError, HubEndpoint};
+pub use hub_endpoint::{BindError, EndpointLimits, Handshake, HandshakeError, HubEndpoint, OnRefused};
 pub use pem::{PemError, PemRole, PemSource};
+pub use places::TooMany;
 pub use stream::{FrameReceiver, FrameSender, ReceiveError, SendError};
 pub use tls::{AgentTls, HubTls, TlsConfigError};

@@ -104,8 +104,8 @@ impl AgentTls {
 }
 
 impl HubTls {
-    /// Loads the files and makes the configuration of a hub's endpoint.
-    pub(super) fn server_config(&self) -> Result<quinn::ServerConfig, TlsConfigError> {
+    /// Loads the files and makes the configuration of a hub's endpoint, whose connections may be silent for so long.
+    pub(super) fn server_config(&self, idle_timeout_ms: u32) -> Result<quinn::ServerConfig, TlsConfigError> {
         let provider = provider();
         let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&TLS13])
@@ -134,7 +134,7 @@ impl HubTls {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         let crypto = QuicServerConfig::try_from(config).map_err(|error| library_error(&error))?;
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-        limits::apply_to_hub(&mut config);
+        limits::apply_to_hub(&mut config, idle_timeout_ms);
         Ok(config)
     }
 }
@@ -218,7 +218,7 @@ mod tests {
             client_ca: None,
             crl: None,
         };
-        assert!(matches!(tls.server_config(), Err(TlsConfigError::Identity { .. })));
+        assert!(matches!(tls.server_config(30_000), Err(TlsConfigError::Identity { .. })));
         let tls = AgentTls {
             identity: Some((text(&mine.hub_cert_pem), text(&other.hub_key_pem))),
             ca: Some(text(&mine.ca_cert_pem)),

@@ -1,4 +1,8 @@
 //! The attack list: one test for each, by its name. Every attack is tried on a hub that others use meanwhile.
 
 mod certificates;
+mod flood;
+mod lengths;
+mod raw;
+mod slowloris;
 mod tokens;

@@ -3,12 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod attacks;
+mod backup;
 mod ca;
 mod hostile;
+mod limits;
 mod mint;
 mod permissions;
 mod reload;
 mod renewal;
+mod restart;
 mod retirement;
 mod revocation;
 mod sharing;

@@ -22,6 +22,7 @@ mod nothing_left;
 mod own_functions;
 mod recovery;
 mod retirement;
+mod rotations;
 mod rules;
 mod rules_converge;
 mod schema_change;

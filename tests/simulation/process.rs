@@ -51,7 +51,7 @@ pub struct Process {
     pub attached: Option<(u64, Option<CachedCatalog>)>,
     pub sync: Option<Box<Sync>>,
     pub mint: Mint,
-    /// After how many statements of its next turn that applies rows it dies.
+    /// Behind which new row of its next turn that applies rows it dies.
     pub dies_applying: Option<usize>,
     /// How many syncs the agent has begun.
     pub counter: u64,
@@ -112,7 +112,7 @@ impl Process {
         self.agent.sql = Faulty::new(self.disk.open(), &self.clock);
         self.agent.run("PRAGMA foreign_keys = ON");
         let turn = self.birth.turn;
-        (self.agent.limits, self.agent.slice) = (TurnLimits { rows: turn, bytes: 1 << 20 }, turn);
+        (self.agent.limits, self.agent.slice) = (TurnLimits { rows: turn, ..TurnLimits::default() }, turn);
         self.agent.options = self.birth.options.clone();
         self.mint = mint(self.birth.seed, self.life);
         self.agent.holder = Holder((self.mint)());

@@ -191,9 +191,13 @@ fn refused(refused: &Refused) -> Flow {
         Refusal::Stale => Flow::Failed(Remedy::Attach),
         Refusal::Stopping => Flow::Failed(Remedy::Reconnect),
         Refusal::Store | Refusal::Clock => Flow::Failed(Remedy::None),
-        Refusal::Unauthenticated | Refusal::Forbidden | Refusal::Protocol => {
-            Flow::Broken(format!("the hub refused: {}", refused.message))
-        }
+        // No simulated hub has limits of these kinds.
+        Refusal::Busy
+        | Refusal::Quota
+        | Refusal::Full
+        | Refusal::Unauthenticated
+        | Refusal::Forbidden
+        | Refusal::Protocol => Flow::Broken(format!("the hub refused: {}", refused.message)),
     }
 }
 

@@ -275,6 +275,9 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         Refusal::Store,
         Refusal::Stopping,
         Refusal::Forbidden,
+        Refusal::Busy,
+        Refusal::Quota,
+        Refusal::Full,
     ])
 }
 
@@ -300,8 +303,8 @@ pub fn to_agent() -> impl Strategy<Value = ToAgent> {
             let highest = Hlc(highest);
             ToAgent::Done(Done { cursor, highest, hub_now_ms, clock, retired, horizon, refused })
         });
-    let refused =
-        (refusal(), text()).prop_map(|(reason, message)| ToAgent::Refused(Refused { reason, message }));
+    let refused = (refusal(), text(), any::<u32>())
+        .prop_map(|(reason, message, ms)| ToAgent::Refused(Refused::new(reason, message).for_ms(ms)));
     let print = (option::of(row_id()), any::<u128>(), vec(row_id(), 0..3))
         .prop_map(|(upto, sum, newer)| Print { upto, sum: Fingerprint(sum), newer });
     prop_oneof![

@@ -247,3 +247,64 @@ fn what_was_asked_is_done_before_the_thread_ends() {
     }
     assert_eq!(counts.get().rows, 1);
 }
+
+fn caller_of(tenant: &str) -> Arc<Caller> {
+    Arc::new(Caller { tenant: tenant.into(), agent: "a".into() })
+}
+
+/// Breaks if the jobs of a tenant that floods come before those of one that asks for little, or if groups grow without
+/// regard to what they cost.
+#[test]
+fn a_tenant_that_floods_is_in_each_group_no_more_than_its_share() {
+    let (jobs, mut waiting) = mpsc::channel(MAX_WAITING);
+    let push_job = |tenant, n, rows: usize| {
+        let mut request = push(n);
+        let write = crate::model::RowChange {
+            table: 0,
+            id: crate::model::RowId([1; 16]),
+            number: None,
+            is_new: true,
+            writes: vec![],
+        };
+        request.body.rows = vec![write; rows];
+        Job::ask(&caller_of(tenant), StoreRequest::Push(request)).0
+    };
+    let send = |job| assert!(jobs.try_send(Waiting { job, share: None }).is_ok());
+    for n in 0..200 {
+        send(push_job("flood", n, 500));
+    }
+    send(push_job("good", 1_000, 1));
+    send(Job::upkeep(UpkeepJob { wall_ms: 0, agent_ttl_ms: 0, connected: HashSet::new() }).0);
+    drop(jobs);
+    let (mut queue, mut groups) = (Queue::default(), Vec::new());
+    while gather(&mut queue, &mut waiting) {
+        let mut group = Vec::new();
+        take_group(&mut queue, &mut group);
+        groups.push(group.iter().map(Job::lane).collect::<Vec<_>>());
+    }
+    let first = &groups[0];
+    assert!(first[..3].contains(&Some("good".to_owned())) && first[..3].contains(&None), "{first:?}");
+    assert_eq!(first.len(), 2 + 9, "500 rows each, and no more once it is full");
+    assert_eq!(groups.iter().map(Vec::len).sum::<usize>(), 202, "everybody comes to his turn");
+}
+
+/// Breaks if whoever fills the queue keeps others from asking.
+#[test]
+fn a_tenant_waits_for_its_own_share_and_no_other_does() {
+    fn is_ready<T>(future: impl Future<Output = T>) -> bool {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        std::pin::pin!(future).poll(&mut context).is_ready()
+    }
+    let notebook = Notebook::default();
+    let (writer, thread) = Writer::start(Box::new(notebook.clone())).unwrap();
+    notebook.with(|_| {
+        // The thread stands still at the first job of a group, while the next one gathers.
+        let flood = caller_of("flood");
+        let asked =
+            (0..2_000).take_while(|n| is_ready(writer.ask(&flood, StoreRequest::Push(push(*n))))).count();
+        assert!((shares::MAX_WAITING_OF_TENANT..=shares::MAX_WAITING_OF_TENANT + MAX_GROUP).contains(&asked));
+        assert!(is_ready(writer.ask(&caller_of("good"), StoreRequest::Push(push(1)))));
+    });
+    drop(writer);
+    thread.join().unwrap();
+}

@@ -342,10 +342,11 @@ impl<'a> Deriver<'a> {
         Ok(rows)
     }
 
-    /// Brings the tenant's count of live rows up to what the batch made of it.
+    /// Brings the tenant's count of live rows, and what they take, up to what the batch made of it.
     pub fn count_rows(&mut self) {
         let (before, after) = self.rows.live();
         self.tenant.rows = self.tenant.rows.saturating_add(after).saturating_sub(before);
+        self.tenant.weight = self.rows.weigh(self.tenant.weight);
     }
 
     fn work(&self, no: i64) -> Result<&Work, StoreError> {

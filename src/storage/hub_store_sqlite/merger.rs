@@ -16,6 +16,8 @@ pub struct Merger<'a> {
     pub writer: u64,
     /// The last position before the push that this batch is part of.
     pub push_from: Seq,
+    /// The largest row that is taken, in bytes of its values.
+    pub max_row_bytes: usize,
     /// Rows that are to be looked at when all are merged.
     pub touched: BTreeSet<i64>,
     /// Concurrent writes that the application resolves itself.
@@ -121,7 +123,7 @@ impl Merger<'_> {
         let mut raw = row.raw.clone();
         let mut book = RuleBook::of(&table.rules);
         let merged = raw.merge_by(&mut book, change.number, &change.writes, self.writer, position);
-        if let Err(reason) = check_row(table, change, &raw) {
+        if let Err(reason) = check_row(table, change, &raw, self.max_row_bytes) {
             return Ok(Err(reason));
         }
         self.contests.add(table, change.id, book.contests)?;

@@ -14,7 +14,7 @@ use crate::storage::hub_store::StoreStats;
 const APPLICATION_ID: u32 = 0x4645_4448;
 
 /// The layout that this library writes, in `PRAGMA user_version`.
-const LAYOUT: u32 = 4;
+const LAYOUT: u32 = 5;
 
 /// Statements kept prepared on each connection.
 pub const STATEMENT_CACHE: usize = 64;
@@ -40,6 +40,8 @@ const SCHEMA: &str = "
         seq INTEGER NOT NULL DEFAULT 0,
         highest INTEGER NOT NULL DEFAULT 0,
         rows INTEGER NOT NULL DEFAULT 0,
+        live_bytes INTEGER NOT NULL DEFAULT 0,
+        dead_bytes INTEGER NOT NULL DEFAULT 0,
         horizon INTEGER NOT NULL DEFAULT 0,
         swept INTEGER NOT NULL DEFAULT 0,
         forgotten INTEGER NOT NULL DEFAULT -1

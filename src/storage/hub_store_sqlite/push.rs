@@ -7,10 +7,11 @@ use super::derive::Deriver;
 use super::merger::Merger;
 use super::rules::TenantRules;
 use super::tables::{Table, merge_rules};
+use super::weight::StoreLimits;
 use super::{Replica, Tenant, refused, session};
-use crate::model::{ColumnIndex, Hlc, KeyKind, RowChange, RowState, Rule, TableHeader};
+use crate::model::{ColumnIndex, Hlc, KeyKind, Op, RowChange, RowState, Rule, TableHeader};
 use crate::protocol::hub_request::{Caller, PushRequest};
-use crate::protocol::limits::{MAX_CLOCK_LEAD_MS, MAX_ROW_BYTES};
+use crate::protocol::limits::MAX_CLOCK_LEAD_MS;
 use crate::protocol::message::{Ack, Refusal};
 use crate::storage::hub_store::{StoreError, StoreStats, hub_time_ms};
 
@@ -20,7 +21,7 @@ pub fn push(
     stats: &mut StoreStats,
     caller: &Caller,
     request: PushRequest,
-    now_ms: i64,
+    (now_ms, limits): (i64, StoreLimits),
     rules: &mut Option<TenantRules>,
 ) -> Result<Ack, StoreError> {
     let (mut tenant, replica) = session(conn, caller, request.replica, request.epoch)?;
@@ -31,7 +32,8 @@ pub fn push(
     }
     check_clock(&request, tenant.highest, now_ms)?;
 
-    let rows_before = tenant.rows;
+    let (rows_before, weight_before) = (tenant.rows, tenant.weight);
+    let only_deletes = only_deletes(&request.body.rows);
     let push_from = replica.push_from(conn, &tenant, request.replica, request.counter)?;
     let tables = resolve(conn, &mut tenant, &replica, &request.body.tables)?;
     let mut current = TenantRules::of(conn, tenant.id, rules.take())?;
@@ -39,7 +41,8 @@ pub fn push(
     let writer = request.replica.tie_break();
     let contests = Contests::new(conn, tenant.id);
     let deriver = Deriver::new(conn, &mut tenant, &mut current)?;
-    let mut merger = Merger { deriver, writer, push_from, touched: changed_rules, contests };
+    let max_row_bytes = limits.row_bytes;
+    let mut merger = Merger { deriver, writer, push_from, max_row_bytes, touched: changed_rules, contests };
     for (position, change) in (0_u32..).zip(request.body.rows) {
         let outcome = match tables.get(usize::from(change.table)) {
             Some(Ok(table)) => merger.merge(table, change)?,
@@ -56,6 +59,7 @@ pub fn push(
         }
     }
     (ack.conflicts, ack.notices, ack.contests) = merger.finish()?;
+    tenant.weight.check(weight_before, limits, only_deletes)?;
     *rules = Some(current);
 
     tenant.save(conn)?;
@@ -74,6 +78,10 @@ pub fn push(
     ])?;
     stats.rows = stats.rows.saturating_sub(rows_before).saturating_add(tenant.rows);
     Ok(ack)
+}
+
+fn only_deletes(rows: &[RowChange]) -> bool {
+    rows.iter().flat_map(|row| &row.writes).all(|write| write.op == Op::Delete)
 }
 
 /// Whether the batch is the replica's next one. The last one, sent again, is acknowledged again without
@@ -172,7 +180,12 @@ pub fn renumber(change: &mut RowChange, columns: &[ColumnIndex]) -> bool {
 }
 
 /// What a merged row must be to be kept.
-pub fn check_row(table: &Resolved, change: &RowChange, state: &RowState) -> Result<(), String> {
+pub fn check_row(
+    table: &Resolved,
+    change: &RowChange,
+    state: &RowState,
+    max_bytes: usize,
+) -> Result<(), String> {
     let numbered = match table.key {
         KeyKind::Number => state.number.is_some() || !state.is_alive(),
         KeyKind::Natural => change.number.is_none(),
@@ -188,8 +201,11 @@ pub fn check_row(table: &Resolved, change: &RowChange, state: &RowState) -> Resu
         ));
     }
     let bytes = state.cells.values().map(|cell| 48 + cell.value.heap_bytes()).sum::<usize>();
-    if bytes > MAX_ROW_BYTES {
-        return Err(format!("the row has {bytes} bytes, and the hub takes at most {MAX_ROW_BYTES}"));
+    if bytes > max_bytes {
+        return Err(format!(
+            "a row of {} has {bytes} bytes, and the hub takes at most {max_bytes} (maxRowBytes)",
+            table.name
+        ));
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
 
 use super::damaged;
+use super::weight::Weight;
 use crate::model::{NOBODY, RowId, RowState, Seq};
 use crate::storage::hub_store::StoreError;
 use crate::storage::row_codec;
@@ -37,6 +38,8 @@ pub struct Row {
     pub withheld: bool,
     /// Whether it was among the tenant's live rows.
     was_live: bool,
+    /// What it takes of the store.
+    weight: Weight,
 }
 
 impl Row {
@@ -60,12 +63,21 @@ pub struct Rows<'a> {
     loaded: BTreeMap<i64, Row>,
     by_id: HashMap<(i64, RowId), i64>,
     next: Option<i64>,
+    /// What the rows that were written take now, and what they took before.
+    weights: (Weight, Weight),
 }
 
 impl<'a> Rows<'a> {
     /// No row yet.
     pub fn new(conn: &'a Connection, tenant: i64) -> Self {
-        Self { conn, tenant, loaded: BTreeMap::new(), by_id: HashMap::new(), next: None }
+        Self {
+            conn,
+            tenant,
+            loaded: BTreeMap::new(),
+            by_id: HashMap::new(),
+            next: None,
+            weights: Default::default(),
+        }
     }
 
     /// The number of the row of an identity; loads it.
@@ -130,6 +142,7 @@ impl<'a> Rows<'a> {
             effective: None,
             withheld: false,
             was_live: false,
+            weight: Weight::default(),
         }))
     }
 
@@ -148,6 +161,11 @@ impl<'a> Rows<'a> {
         let rows = self.loaded.values();
         let is_live = |row: &&Row| row.stands_for_itself() && row.told().is_alive();
         (rows.clone().filter(|row| row.was_live).count() as u64, rows.filter(is_live).count() as u64)
+    }
+
+    /// What a tenant's rows take, of which these took so much before the batch.
+    pub fn weigh(&self, tenant: Weight) -> Weight {
+        tenant.changed(self.weights.0, self.weights.1)
     }
 
     /// Forgets a row that was made and is not to be stored.
@@ -178,7 +196,7 @@ impl<'a> Rows<'a> {
     }
 
     /// Writes a row down as it is.
-    pub fn store(&self, no: i64) -> Result<(), StoreError> {
+    pub fn store(&mut self, no: i64) -> Result<(), StoreError> {
         let encode = |state: &RowState| {
             row_codec::encode(state).map_err(|error| StoreError::Failed(error.to_string()))
         };
@@ -192,6 +210,8 @@ impl<'a> Rows<'a> {
         };
         let body = encode(&row.raw)?;
         let effective = row.effective.as_ref().map(encode).transpose()?;
+        let is_dead = row.stands_for_itself() && !row.withheld && !row.told().is_alive();
+        let weight = Weight::of(body.len() + effective.as_ref().map_or(0, Vec::len), is_dead);
         let survivor = row.survivor.map(|id| id.0);
         let survivor = survivor.as_ref().map(|id| &id[..]);
         let sql = "INSERT INTO row_state
@@ -218,9 +238,15 @@ impl<'a> Rows<'a> {
             &row.id.0[..],
             row.born.cast_signed(),
             row.author.cast_signed(),
-            row.stands_for_itself() && !row.withheld && !row.told().is_alive(),
+            is_dead,
             row.base.cast_signed()
         ])?;
+        let row = self.get_mut(no)?;
+        let before = std::mem::replace(&mut row.weight, weight);
+        self.weights = (
+            self.weights.0.changed(weight, Weight::default()),
+            self.weights.1.changed(before, Weight::default()),
+        );
         Ok(())
     }
 }
@@ -234,26 +260,30 @@ fn read(row: &SqlRow<'_>) -> Result<Row, StoreError> {
     };
     let unsigned = |index: usize| row.get::<_, i64>(index).map(i64::cast_unsigned);
     let state = |bytes: &[u8]| row_codec::decode(bytes).map_err(|_| damaged("a row"));
-    let raw = state(row.get_ref(9)?.as_blob().map_err(rusqlite::Error::from)?)?;
-    let effective =
-        row.get_ref(10)?.as_blob_or_null().map_err(rusqlite::Error::from)?.map(state).transpose()?;
+    let body = row.get_ref(9)?.as_blob().map_err(rusqlite::Error::from)?;
+    let effective = row.get_ref(10)?.as_blob_or_null().map_err(rusqlite::Error::from)?;
+    let bytes = body.len() + effective.map_or(0, <[u8]>::len);
+    let (raw, effective) = (state(body)?, effective.map(state).transpose()?);
     let survivor = id(6)?;
     // What is one with another row was told under that one's identity.
     let before = match survivor {
         Some(_) => RowState::default(),
         None => effective.clone().unwrap_or_else(|| raw.clone()),
     };
+    let withheld: bool = row.get(8)?;
+    let is_dead = survivor.is_none() && !withheld && !before.is_alive();
     Ok(Row {
         no: row.get(0)?,
         table: row.get(1)?,
         was_live: before.is_alive(),
+        weight: Weight::of(bytes, is_dead),
         id: id(2)?.ok_or_else(|| damaged("a row's identity"))?,
         born: unsigned(3)?,
         author: unsigned(4)?,
         base: unsigned(5)?,
         survivor,
         united_at: unsigned(7)?,
-        withheld: row.get(8)?,
+        withheld,
         before,
         raw,
         effective,

@@ -23,6 +23,9 @@ use crate::storage::row_codec;
 /// How many large pulls may run at once: each holds a connection, and keeps the WAL from being recycled.
 const MAX_READERS: usize = 16;
 
+/// Those of one tenant: others find a reader whatever it does.
+const MAX_READERS_OF_TENANT: usize = MAX_READERS / 2;
+
 /// See [`crate::storage::hub_store::HubStore::snapshot`]. Comes with the tenant's number.
 pub fn snapshot(
     conn: &Connection,
@@ -252,7 +255,8 @@ pub struct ReaderPool {
 #[derive(Default)]
 struct Connections {
     idle: Vec<Connection>,
-    leased: usize,
+    /// How many each tenant has.
+    leased: HashMap<i64, usize>,
 }
 
 impl ReaderPool {
@@ -261,17 +265,23 @@ impl ReaderPool {
         Self { path: path.to_owned(), connections: Mutex::default(), _lock: lock }
     }
 
+    /// The store's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Takes a connection, and begins a read transaction on it.
     fn lease(pool: &Arc<Self>, tenant: i64) -> Result<Lease, StoreError> {
         let idle = {
             let mut connections = pool.connections.lock().unwrap_or_else(PoisonError::into_inner);
-            if connections.leased == MAX_READERS {
+            let own = connections.leased.get(&tenant).copied().unwrap_or(0);
+            if own == MAX_READERS_OF_TENANT || connections.leased.values().sum::<usize>() == MAX_READERS {
                 return Err(StoreError::Busy);
             }
-            connections.leased += 1;
+            connections.leased.insert(tenant, own + 1);
             connections.idle.pop()
         };
-        let mut lease = Lease { pool: pool.clone(), conn: idle };
+        let mut lease = Lease { pool: pool.clone(), tenant, conn: idle };
         let conn = match lease.conn.take() {
             Some(conn) => conn,
             None => open::reader(&pool.path)?,
@@ -287,6 +297,7 @@ impl ReaderPool {
 /// A connection on loan.
 struct Lease {
     pool: Arc<ReaderPool>,
+    tenant: i64,
     conn: Option<Connection>,
 }
 
@@ -294,7 +305,12 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let returned = self.conn.take().filter(|conn| conn.is_autocommit() || run(conn, "ROLLBACK").is_ok());
         let mut connections = self.pool.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        connections.leased -= 1;
+        if let Some(own) = connections.leased.get_mut(&self.tenant) {
+            *own -= 1;
+            if *own == 0 {
+                connections.leased.remove(&self.tenant);
+            }
+        }
         connections.idle.extend(returned);
     }
 }

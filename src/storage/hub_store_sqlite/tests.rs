@@ -51,6 +51,18 @@ struct Pusher {
     cursor: Seq,
 }
 
+/// Breaks if what tenants' rows are counted to take is not what they take.
+fn assert_weighed(store: &SqliteHubStore) {
+    let weighed = format!(
+        "SELECT count(*) FROM tenant WHERE (live_bytes, dead_bytes) IS NOT (
+             SELECT coalesce(sum(bytes * NOT dead), 0), coalesce(sum(bytes * dead), 0) FROM (
+                 SELECT {} + length(body) + coalesce(length(effective), 0) AS bytes, dead
+                 FROM row_state WHERE tenant = tenant.id))",
+        weight::ROW_OVERHEAD
+    );
+    assert_eq!(store.conn.query_row(&weighed, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
+}
+
 impl Pusher {
     fn attach(store: &mut SqliteHubStore, tenant: &str, agent: &str, replica: ReplicaId) -> Self {
         let caller = caller(tenant, agent);
@@ -79,6 +91,7 @@ impl Pusher {
         self.last = (request.n, request.digest);
         let ack = store.push(&self.caller, request, NOW_MS).unwrap();
         store.commit().unwrap();
+        assert_weighed(store);
         ack
     }
 

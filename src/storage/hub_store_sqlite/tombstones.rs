@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::claims::{Claims, Target};
+use super::weight::Weight;
 use crate::model::RowId;
 use crate::storage::hub_store::StoreError;
 
@@ -110,11 +111,18 @@ impl Collector<'_> {
                 break;
             }
         }
+        let mut freed = Weight::default();
         for (row, candidate) in &self.found {
             for row in candidate.members.iter().chain(std::iter::once(row)) {
-                self.remove(*row)?;
+                freed = freed.changed(self.remove(*row)?, Weight::default());
             }
         }
+        self.conn
+            .prepare_cached(
+                "UPDATE tenant SET live_bytes = max(0, live_bytes - ?2), dead_bytes = max(0, dead_bytes - ?3)
+                 WHERE id = ?1",
+            )?
+            .execute(params![self.tenant, freed.live.cast_signed(), freed.dead.cast_signed()])?;
         Ok(self.found.values().map(|candidate| candidate.seq).max())
     }
 
@@ -170,16 +178,22 @@ impl Collector<'_> {
         Ok(Some(Candidate { members, referrers, seq }))
     }
 
-    fn remove(&self, row: i64) -> Result<(), StoreError> {
+    /// Removes a row; returns what it took.
+    fn remove(&self, row: i64) -> Result<Weight, StoreError> {
         for sql in [
             "DELETE FROM claim WHERE row = ?1",
             "DELETE FROM former_claim WHERE row = ?1",
             "DELETE FROM claim_wait WHERE row = ?1",
             "DELETE FROM link WHERE row = ?1",
-            "DELETE FROM row_state WHERE row = ?1",
         ] {
             self.conn.prepare_cached(sql)?.execute([row])?;
         }
-        Ok(())
+        let sql = "DELETE FROM row_state WHERE row = ?1 RETURNING length(body) + coalesce(length(effective), 0), dead";
+        let weight = self
+            .conn
+            .prepare_cached(sql)?
+            .query_row([row], |row| Ok(Weight::of(row.get::<_, u32>(0)? as usize, row.get(1)?)))
+            .optional()?;
+        Ok(weight.unwrap_or_default())
     }
 }

@@ -95,3 +95,32 @@ async fn a_receiver_can_limit_frames_before_it_trusts() {
     let error = receiver.next::<ToHub>().await.unwrap_err();
     assert!(matches!(error, ReceiveError::Frame(FrameError::TooLarge(_))), "{error:?}");
 }
+
+/// Breaks if nobody, or everybody, is sent back to prove his address.
+#[tokio::test]
+async fn the_second_half_of_an_addresss_places_is_for_who_has_proven_it() {
+    let credentials = Credentials::generate([7; 32]).unwrap();
+    let (cert, key) = (text(&credentials.hub_cert_pem), text(&credentials.hub_key_pem));
+    let limits = EndpointLimits { connections_per_address: 2, ..EndpointLimits::default() };
+    let tls = HubTls { cert, key, client_ca: None, crl: None };
+    let hub = HubEndpoint::bind_within((Ipv4Addr::LOCALHOST, 0).into(), &tls, limits, Box::new(|_, _| {}));
+    let hub = hub.unwrap();
+    let address = hub.local_addr().unwrap().into();
+    let agent_tls = AgentTls { identity: None, ca: Some(text(&credentials.ca_cert_pem)) };
+    let mut connected = Vec::new();
+    for is_proven in [false, true] {
+        let agent = AgentEndpoint::new();
+        let accept = async {
+            let handshake = hub.accept().await.unwrap();
+            assert_eq!(handshake.is_address_proven(), is_proven);
+            handshake.complete(PATIENCE).await.unwrap()
+        };
+        connected.push(tokio::join!(agent.connect(&address, &agent_tls, PATIENCE), accept));
+    }
+    let third = AgentEndpoint::new();
+    let refused = tokio::select! {
+        outcome = third.connect(&address, &agent_tls, PATIENCE) => outcome.unwrap_err(),
+        _ = hub.accept() => panic!("there is no place"),
+    };
+    assert!(matches!(refused, ConnectError::Lost { lost: ConnectionLost::Refused, .. }), "{refused:?}");
+}

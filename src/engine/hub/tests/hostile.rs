@@ -95,9 +95,10 @@ fn a_refused_batch_ends_its_sync_and_an_older_session_is_told_to_attach() {
 fn who_says_nothing_loses_the_connection() {
     block_on(async {
         let credentials = Credentials::generate([7; 32]).unwrap();
-        let short = Duration::from_secs(1);
-        let deadlines = Deadlines { hello: short, idle: short, ..Deadlines::default() };
-        let hub = Hub::start_with(HubOptions::local(&credentials, ":memory:"), deadlines).await.unwrap();
+        let limits =
+            HubLimits { handshake_timeout_ms: 1_000, frame_timeout_ms: 1_000, ..HubLimits::default() };
+        let options = HubOptions { limits, ..HubOptions::local(&credentials, ":memory:") };
+        let hub = Hub::start(options).await.unwrap();
         let hub = TestHub { hub, credentials };
         let silent = hub.connect().await;
         let mut alice = hub.agent("acme", "alice", 1).await;

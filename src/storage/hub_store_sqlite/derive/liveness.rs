@@ -31,8 +31,16 @@ impl Deriver<'_> {
         self.keep(&region)?;
         self.bury(&region)?;
         let all: BTreeSet<i64> = region.union(round).copied().collect();
-        for no in &all {
-            self.replace_references(*no)?;
+        // A key that a reference follows may itself be made of a reference that follows one, and in a circle. Each
+        // turn brings one row more to what it stays at.
+        for _ in 0..=all.len() {
+            let mut has_followed = false;
+            for no in &all {
+                has_followed |= self.replace_references(*no)?;
+            }
+            if !has_followed {
+                break;
+            }
         }
         Ok(all)
     }
@@ -217,8 +225,10 @@ impl Deriver<'_> {
         Ok(false)
     }
 
-    /// Step 4, as far as it changes cells; and a reference by key follows a row whose key was changed.
-    fn replace_references(&mut self, no: i64) -> Result<(), StoreError> {
+    /// Step 4, as far as it changes cells; and a reference by key follows a row whose key was changed. Returns
+    /// whether one has followed.
+    fn replace_references(&mut self, no: i64) -> Result<bool, StoreError> {
+        let mut has_followed = false;
         let (table, mut edges) = (self.work(no)?.table, self.work(no)?.edges.clone());
         // The key by which a row references itself may be made of its other references.
         edges.sort_by_key(|edge| edge.parent == no);
@@ -236,9 +246,12 @@ impl Deriver<'_> {
                 None
             };
             let work = self.work_mut(no)?;
-            work.values.extend(link.columns.iter().copied().zip(values.into_iter().flatten()));
+            for (column, value) in link.columns.iter().copied().zip(values.into_iter().flatten()) {
+                has_followed |= edge.renamed && is_alive && work.values.get(&column) != Some(&value);
+                work.values.insert(column, value);
+            }
         }
-        Ok(())
+        Ok(has_followed)
     }
 
     /// The present values of a row's columns; none if one is missing.

@@ -20,6 +20,7 @@ fn upkeep(store: &mut SqliteHubStore, after_ms: i64, connected: &[ReplicaId]) {
         store.commit().unwrap();
     }
     store.commit().unwrap();
+    assert_weighed(store);
 }
 
 fn attach(store: &mut SqliteHubStore, who: &Pusher, is_new: bool) -> Attached {
