@@ -1,7 +1,7 @@
 //! What an agent that may only read has written: it stays, and is told of.
 
 use super::bookkeeping::probe;
-use super::collect::{TurnLimits, look_at_old_rows};
+use super::collect::{MAX_ROW_BYTES, TurnLimits, look_at_old_rows};
 use super::driver::{Sql, SqlError};
 use super::replica::{CachedCatalog, Mint, Setting, context, settle_all};
 use super::row_meta::RowMeta;
@@ -13,7 +13,7 @@ use crate::model::Hlc;
 const MAX_ROWS: i64 = 1_000;
 
 /// Composes nothing.
-pub const NOTHING: TurnLimits = TurnLimits { rows: 0, bytes: 0, row_bytes: 0 };
+pub const NOTHING: TurnLimits = TurnLimits { rows: 0, bytes: 0, row_bytes: MAX_ROW_BYTES };
 
 /// Whether something was written here that is not sent. Rows that were there before the first sync do not count:
 /// nobody wrote them for others.

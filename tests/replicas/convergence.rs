@@ -90,7 +90,7 @@ fn run(count: usize, turn: usize, steps: &[Step]) {
         .collect();
     for (at, agent) in agents.iter_mut().enumerate() {
         agent.skew_ms = [0, 3_600_000, -3_600_000][at];
-        (agent.limits, agent.slice) = (TurnLimits { rows: turn, bytes: 1 << 20 }, turn);
+        (agent.limits, agent.slice) = (TurnLimits { rows: turn, ..TurnLimits::default() }, turn);
         agent.run(SCHEMA);
     }
     for step in steps {

@@ -111,7 +111,7 @@ fn a_row_deleted_by_a_move_and_inserted_again_lives() {
 #[test]
 fn the_unsent_rows_of_a_dropped_table_hold_nobody_up() {
     let (mut hub, mut a, mut b) = pair(NOTES);
-    a.limits = TurnLimits { rows: 3, bytes: 1 << 20 };
+    a.limits = TurnLimits { rows: 3, ..TurnLimits::default() };
     a.run("CREATE TABLE bin(id TEXT PRIMARY KEY)");
     a.run("INSERT INTO bin VALUES('1'), ('2'), ('3'), ('4')").run("INSERT INTO notes VALUES('x', 'one', 1)");
     a.sync(&mut hub);

@@ -252,7 +252,7 @@ fn a_template_of_fifty_rows_is_fifty_rows_whoever_starts_from_it() {
     for (n, agent) in agents.iter_mut().enumerate() {
         agent.run(&template);
         // The first sync fixes what the rows are, however far it gets.
-        agent.limits = TurnLimits { rows: 3, bytes: 1 << 20 };
+        agent.limits = TurnLimits { rows: 3, ..TurnLimits::default() };
         agent.sync_with(&mut hub, crate::world::Fate::LosesBatch, &mut |_| {});
         agent.run(&format!("UPDATE skills SET uses = {n} WHERE id >= {}", n + 1));
     }

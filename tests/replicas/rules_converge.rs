@@ -90,7 +90,7 @@ fn agents() -> Vec<Agent> {
     let agent = |seed: u64| {
         let mut agent = Agent::new("acme", &format!("agent {seed}"), seed);
         agent.options = options.clone();
-        agent.limits = TurnLimits { rows: 2, bytes: 1 << 20 };
+        agent.limits = TurnLimits { rows: 2, ..TurnLimits::default() };
         agent.slice = 1;
         agent.run(SCHEMA);
         agent

@@ -128,7 +128,7 @@ impl Case {
             Agent::timed("acme", &format!("agent {at}"), u64::try_from(at).unwrap() + 1, clock.clone());
         agent.skew_ms = start.skew_ms;
         agent.options.tables = draw_rules::options(&self.schema);
-        (agent.limits, agent.slice) = (TurnLimits { rows: start.turn, bytes: 1 << 20 }, start.turn);
+        (agent.limits, agent.slice) = (TurnLimits { rows: start.turn, ..TurnLimits::default() }, start.turn);
         agent.run("PRAGMA foreign_keys = ON");
         for statement in self.schema.statements() {
             agent.run(&statement);
