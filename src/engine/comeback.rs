@@ -79,7 +79,7 @@ mod tests {
     use crate::engine::agent_error::ErrorCode;
 
     fn error(remedy: Remedy, retry_after_ms: u32) -> AgentError {
-        AgentError { remedy, retry_after_ms, ..AgentError::new(ErrorCode::Unreachable, "gone") }
+        AgentError { retry_after_ms, remedy, ..AgentError::new(ErrorCode::Unreachable, "gone") }
     }
 
     fn comeback(is_lost: bool) -> Comeback {
