@@ -213,3 +213,40 @@ impl Step {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::storage::choice::{Choice, SyncOptions};
+    use crate::storage::sqlite_driver::RusqliteSql;
+
+    #[test]
+    fn steps_that_stand_in_each_others_way_are_undone_with_whatever_touched_one_of_their_rows() {
+        let mut sql = RusqliteSql::new(Connection::open_in_memory().unwrap());
+        sql.run("CREATE TABLE p(id INTEGER PRIMARY KEY); CREATE TABLE c(id TEXT PRIMARY KEY, p INTEGER REFERENCES p)")
+            .unwrap();
+        let options = SyncOptions::default();
+        let choice = Choice::new(&options, std::collections::HashMap::new());
+        let catalog = Catalog::read(&mut sql, &choice).unwrap();
+        let table = catalog.table("c").unwrap();
+        let mut journal = Journal::default();
+        let note = |journal: &mut Journal, row: u8| {
+            let id = RowId([row; 16]);
+            journal.note(usize::from(row), (table, id), None, LocalKey::dead(id));
+        };
+        note(&mut journal, 1);
+        note(&mut journal, 7);
+        let before = journal.count();
+        // A swap that failed leaves nothing; one that did not is one step.
+        note(&mut journal, 8);
+        journal.truncate(before);
+        note(&mut journal, 2);
+        note(&mut journal, 1);
+        journal.bind(before);
+        // To take the first row back as it was, the swap has to go, and with it the other row of it.
+        assert_eq!(journal.bound_with(0), [true, false, true, true]);
+        assert_eq!(journal.bound_with(1), [false, true, false, false]);
+    }
+}

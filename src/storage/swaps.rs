@@ -317,3 +317,28 @@ fn undo(sql: &mut dyn Sql, table: &Table, members: &[Member<'_>], done: usize) -
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::storage::catalog::Catalog;
+    use crate::storage::choice::{Choice, SyncOptions};
+    use crate::storage::sqlite_driver::RusqliteSql;
+
+    #[test]
+    fn only_a_constraint_is_a_refusal() {
+        let mut sql = RusqliteSql::new(Connection::open_in_memory().unwrap());
+        sql.run("CREATE TABLE t(id INTEGER PRIMARY KEY, v NOT NULL)").unwrap();
+        let options = SyncOptions::default();
+        let choice = Choice::new(&options, std::collections::HashMap::new());
+        let catalog = Catalog::read(&mut sql, &choice).unwrap();
+        let table = catalog.table("t").unwrap();
+        let mut insert_null = || insert(&mut sql, table, &LocalKey::Number(1), None, &[Value::Null]);
+        assert!(!insert_null().unwrap());
+        // What the database cannot do now, being locked perhaps, is no reason to set a row aside.
+        sql.run("DROP TABLE t").unwrap();
+        insert(&mut sql, table, &LocalKey::Number(1), None, &[Value::Null]).unwrap_err();
+    }
+}

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use crate::unions::{SKILL_LINKS, SKILL_NAMES, SKILLS};
 use crate::world::parts::text;
 use crate::world::{Agent, Hub, pair};
-use federation_hub::model::Value;
+use federation_hub::model::{ReplicaId, Value};
+use federation_hub::storage::attach::open;
 use federation_hub::storage::collect::TurnLimits;
 
 pub const NO_ROWS: Vec<Vec<Value>> = Vec::new();
@@ -259,6 +260,18 @@ fn a_template_of_fifty_rows_is_fifty_rows_whoever_starts_from_it() {
     settle(&mut hub, &mut all);
     assert_eq!(agree(&mut all, SKILL_NAMES).len(), 50);
     assert_eq!(agree(&mut all, SKILL_LINKS).len(), 49);
+}
+
+#[test]
+fn a_row_of_a_template_is_that_row_although_it_is_edited_before_the_first_sync_has_come_to_it() {
+    let (mut hub, mut a, mut b) = pair(
+        "CREATE TABLE notes(id INTEGER PRIMARY KEY, title TEXT); INSERT INTO notes(title) VALUES('of all')",
+    );
+    let (fresh, claim) = (ReplicaId([9; 16]), a.claim());
+    open(&mut a.sql, "acme", fresh, claim, &a.options).unwrap();
+    a.run("UPDATE notes SET title = 'edited'");
+    settle(&mut hub, &mut [&mut b, &mut a]);
+    assert_eq!(agree(&mut [&mut a, &mut b], "SELECT title FROM notes"), [[text("edited")]]);
 }
 
 #[test]

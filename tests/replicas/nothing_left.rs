@@ -3,6 +3,7 @@
 use crate::world::parts::text;
 use crate::world::{Agent, Counts, Fate, Hub, pair, settle};
 use federation_hub::model::Value;
+use federation_hub::storage::attach::release;
 use federation_hub::storage::detach::detach;
 use federation_hub::storage::driver::SqlErrorKind;
 use federation_hub::storage::lease::LEASE_MS;
@@ -127,4 +128,21 @@ fn two_processes_take_turns_and_one_that_died_does_not_keep_the_other_waiting_fo
     let mut c = Agent::new("acme", "c", 3);
     c.sync(&mut hub);
     assert_eq!(c.rows("SELECT id FROM notes"), vec![vec![text("y")]]);
+}
+
+#[test]
+fn a_sync_that_failed_gives_back_its_own_lease_only() {
+    let (mut hub, mut a) = (Hub::new(), Agent::new("acme", "a", 1));
+    let empty = a.copy();
+    a.restore(&empty);
+    a.run("CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT)").sync(&mut hub);
+    let mut b = a.beside("b", 2);
+    b.sync(&mut hub);
+    a.run("INSERT INTO notes VALUES('x', 'one')");
+    a.sync_with(&mut hub, Fate::LosesAnswer, &mut |_| {});
+    for (held_by_a, next) in [(false, SqlErrorKind::Leased), (true, SqlErrorKind::Unsettled)] {
+        let claim = if held_by_a { a.claim() } else { b.claim() };
+        release(&mut b.sql, claim).unwrap();
+        assert_eq!(b.try_collect().unwrap_err().kind, next, "{held_by_a}");
+    }
 }

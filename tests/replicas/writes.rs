@@ -185,3 +185,42 @@ fn a_key_that_is_edited_again_and_again_is_one_row_however_long_the_log() {
     let rows = settle(&mut hub, &mut a, &mut b, "SELECT * FROM notes");
     assert_eq!(rows, vec![vec![text("n30"), text("edited meanwhile")]]);
 }
+
+#[test]
+fn a_key_that_is_edited_to_and_fro_stays_one_row_however_long_the_log() {
+    let (mut hub, mut a, mut b) = pair("CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT)");
+    a.run("INSERT INTO notes VALUES('to', 'one')");
+    a.sync(&mut hub);
+    b.sync(&mut hub);
+    b.run("UPDATE notes SET title = 'edited meanwhile'");
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    a.limits.rows = 7;
+    for _ in 0..15 {
+        a.run("UPDATE notes SET id = 'fro'; UPDATE notes SET id = 'to'");
+    }
+    let rows = settle(&mut hub, &mut a, &mut b, "SELECT * FROM notes");
+    assert_eq!(rows, vec![vec![text("to"), text("edited meanwhile")]]);
+}
+
+#[test]
+fn keys_that_cannot_be_exchanged_here_are_as_they_were() {
+    let (mut hub, mut a, mut b) = pair("");
+    a.run("CREATE TABLE t(id TEXT PRIMARY KEY, v TEXT UNIQUE, n INTEGER)");
+    b.run("CREATE TABLE t(id TEXT PRIMARY KEY, v TEXT UNIQUE, n INTEGER CHECK(n < 10))");
+    a.run("INSERT INTO t VALUES('x', 'one', 1), ('y', 'two', 2), ('z', 'three', 3)").sync(&mut hub);
+    b.sync(&mut hub);
+    let rows = "SELECT id, v, n FROM t ORDER BY n";
+    let before = b.rows(rows);
+    // Two exchange their keys; the third, which has to give one of them its other value, is refused at last.
+    a.run(
+        "UPDATE t SET id = 'tmp' WHERE n = 1; UPDATE t SET id = 'x' WHERE n = 2; UPDATE t SET v = 'tmp' WHERE n = 3;
+         UPDATE t SET id = 'y', v = 'three' WHERE n = 1; UPDATE t SET v = 'one', n = 99 WHERE n = 3",
+    );
+    a.sync(&mut hub);
+    assert_eq!(b.sync(&mut hub).quarantined, 3);
+    assert_eq!(b.rows(rows), before);
+    a.run("UPDATE t SET n = 3 WHERE n = 99").sync(&mut hub);
+    assert_eq!(b.sync(&mut hub).pulled, 3);
+    assert_eq!(settle(&mut hub, &mut a, &mut b, rows).len(), 3);
+    assert_eq!(b.sync(&mut hub).pushed, 0);
+}
