@@ -12,6 +12,7 @@ export type FederationErrorCode =
   | 'ERR_FEDERATION_DATABASE'
   | 'ERR_FEDERATION_PROTOCOL'
   | 'ERR_FEDERATION_BUSY'
+  | 'ERR_FEDERATION_QUOTA'
   | 'ERR_FEDERATION_NOT_RUNNING'
   | 'ERR_FEDERATION_HUB_START'
   | 'ERR_FEDERATION_INTERNAL'
@@ -380,6 +381,56 @@ export interface FederationHubConfig {
   logger?: FederationLogger
 }
 
+/**
+ * What agents can cost a hub. Over a limit an agent gets `ERR_FEDERATION_BUSY`, where it is the whole hub's, or
+ * `ERR_FEDERATION_QUOTA`, where it is its tenant's. Nothing is lost by it: what was not sent stays where it is.
+ */
+export interface FederationHubLimits {
+  /** Agents that are connected at once. 16,384 unless given. */
+  maxAgents?: number
+  /** Agents of one tenant that are connected at once. 4,096 unless given. */
+  maxAgentsPerTenant?: number
+  /**
+   * Connections at once from one address, or from one IPv6 network of 64 bits; agents behind a NAT share theirs.
+   * 4,096 unless given. From half of them on, newcomers first prove that the address is theirs.
+   */
+  maxConnectionsPerAddress?: number
+  /**
+   * Bytes of the store that a tenant's rows may take. 10 GiB unless given. Deleted rows that wait until every agent has
+   * heard of it do not count, and may take as many again.
+   */
+  maxStoredBytesPerTenant?: number
+  /**
+   * The largest row that is stored, in bytes of its values: 1,024 to 16,777,216 (16 MiB), which it is unless given. A
+   * larger one stays with its agent, whose report says so (`rejected`).
+   */
+  maxRowBytes?: number
+  /**
+   * The largest message that is read from an agent, which is a batch of rows, in bytes: 2 MiB to 17,825,792 (17 MiB),
+   * which it is unless given. A row is at most 1 MiB smaller.
+   */
+  maxBatchBytes?: number
+  /**
+   * Rows that a tenant's agents may push and pull per second, twice as many at once after a rest. 200,000 unless given.
+   * Faster ones are held back for up to 5 s, and then refused.
+   */
+  maxRowsPerSecond?: number
+  /** Bytes that they may push and pull per second, likewise, as they travel. 134,217,728 (128 MiB) unless given. */
+  maxBytesPerSecond?: number
+  /**
+   * How long a connection may be silent before it is dead, in ms: 6,000 to 30,000, and 30,000 unless given. Agents
+   * show every 5 s that they live.
+   */
+  idleTimeoutMs?: number
+  /** How long a TLS handshake may take, and from there to the agent's greeting, in ms each. 5,000 unless given. */
+  handshakeTimeoutMs?: number
+  /**
+   * How long a stream may be silent in the middle of a sync, or a frame not be taken, in ms. 30,000 unless given. A
+   * frame may take longer by a second for each 16 KiB.
+   */
+  frameTimeoutMs?: number
+}
+
 /** Where a hub listens, where it keeps its rows, and whom it lets in. */
 export interface FederationHubServerOptions {
   /**
@@ -461,6 +512,8 @@ export interface FederationHubServerOptions {
    * retires at once, and one that is not connected five minutes after its token has expired.
    */
   agentTtl?: number
+  /** What agents can cost the hub. The defaults, unless given. */
+  limits?: FederationHubLimits
   /**
    * Credentials from `FederationHubServer.generateCredentials()`: they stand in for whichever of
    * certificate, key, CA and secret is not given, and let `agentConfig()` issue certificates and tokens.

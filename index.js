@@ -82,7 +82,22 @@ const SERVER_OPTIONS = {
   jwtAudience: 'string?',
   jwtLeewayMs: 'number?',
   agentTtl: 'number?',
+  limits: 'object?',
   credentials: 'object?',
+};
+
+const LIMITS = {
+  maxAgents: 'number?',
+  maxAgentsPerTenant: 'number?',
+  maxConnectionsPerAddress: 'number?',
+  maxRowBytes: 'number?',
+  maxBatchBytes: 'number?',
+  maxRowsPerSecond: 'number?',
+  maxBytesPerSecond: 'number?',
+  maxStoredBytesPerTenant: 'number?',
+  idleTimeoutMs: 'number?',
+  handshakeTimeoutMs: 'number?',
+  frameTimeoutMs: 'number?',
 };
 
 const CREDENTIALS = {
@@ -322,6 +337,7 @@ class FederationHubServer {
 
   constructor(options) {
     const copy = checked(options, SERVER_OPTIONS, 'options');
+    if (copy.limits) copy.limits = checked(copy.limits, LIMITS, 'options.limits');
     if (copy.credentials) copy.credentials = checked(copy.credentials, CREDENTIALS, 'options.credentials');
     this.#hub = new native.FederationHubServer(copy);
   }
