@@ -276,6 +276,8 @@ export declare class FederationHubServer {
    * it was told to listen on. A hub that listens on all addresses shows the loopback one.
    */
   get endpoint(): string
+  /** Where metrics are read from, `http://host:port`; null unless the hub runs and has `metricsListen`. */
+  get metricsEndpoint(): string | null
   /** What the hub is busy with; all zeros when it is not running. */
   getStats(): HubStats
   /**
@@ -287,6 +289,12 @@ export declare class FederationHubServer {
   reinstate(target: RevocationTarget): Promise<boolean>
   /** The revocations that hold; none when the hub is not running. */
   revocations(): Array<HubRevocation>
+  /**
+   * Copies the hub's store to a file that does not exist yet, while agents go on. A hub that is started on it
+   * (`dataPath`) is this one as it was then, and agents offer it again what they hold. Rejects with
+   * `ERR_FEDERATION_BACKUP` if the file cannot be written; of a backup that is not complete nothing is left.
+   */
+  backup(path: string): Promise<void>
   /** Stops listening, closes every connection and then the store. Does nothing when the hub is not running. */
   stop(): Promise<void>
   /**
@@ -514,6 +522,25 @@ export interface FederationHubServerOptions {
   agentTtl?: number
   /** What agents can cost the hub. The defaults, unless given. */
   limits?: FederationHubLimits
+  /**
+   * A TCP address, `host:port`, on which the hub tells whoever asks, in plain HTTP, its `/metrics` in Prometheus'
+   * format, `/healthz` and `/readyz`: one that agents cannot reach. None unless given; with port 0 the system chooses
+   * one, which `metricsEndpoint` tells.
+   */
+  metricsListen?: string
+  /**
+   * Whether the process logs to standard error what happens in the hub, and the audit trail: who was let in, refused
+   * or revoked. `'human'` for people, `'json'` for an object in each line; `'off'` unless given. A process has one log,
+   * which goes on to its end. No token, key or row is ever logged.
+   */
+  log?: 'off' | 'human' | 'json'
+  /** The least important that is logged; the audit trail is in any case. `'info'` unless given. */
+  logLevel?: 'error' | 'warn' | 'info' | 'debug'
+  /**
+   * How long `stop()` lets syncs that are under way finish, in ms; 5,000 unless given. Agents that are cut off, or
+   * come while the hub is away, come back by themselves: their `sync()` waits for the hub for `requestTimeoutMs`.
+   */
+  drainTimeoutMs?: number
   /**
    * Credentials from `FederationHubServer.generateCredentials()`: they stand in for whichever of
    * certificate, key, CA and secret is not given, and let `agentConfig()` issue certificates and tokens.

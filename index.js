@@ -82,7 +82,11 @@ const SERVER_OPTIONS = {
   jwtAudience: 'string?',
   jwtLeewayMs: 'number?',
   agentTtl: 'number?',
+  drainTimeoutMs: 'number?',
   limits: 'object?',
+  log: 'string?',
+  logLevel: 'string?',
+  metricsListen: 'string?',
   credentials: 'object?',
 };
 
@@ -375,6 +379,10 @@ class FederationHubServer {
     return this.#hub.endpoint;
   }
 
+  get metricsEndpoint() {
+    return this.#hub.metricsEndpoint;
+  }
+
   get credentials() {
     return this.#hub.credentials;
   }
@@ -403,6 +411,18 @@ class FederationHubServer {
 
   revocations() {
     return this.#hub.revocations();
+  }
+
+  async backup(path) {
+    const site = callSite();
+    try {
+      if (typeof path !== 'string' || path === '') {
+        throw new FederationError('ERR_FEDERATION_CONFIG', `path must be a non-empty string, not ${described(path)}`);
+      }
+      await this.#hub.backup(path);
+    } catch (cause) {
+      throw failure(cause, site);
+    }
   }
 
   agentConfig(options) {

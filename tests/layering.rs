@@ -18,7 +18,7 @@ const LAYERS: [(&str, &[&str]); 6] = [
 ];
 
 /// Crates that belong in one place, as prefixes of paths below `src`.
-const PLACES: [(&str, &[&str]); 10] = [
+const PLACES: [(&str, &[&str]); 14] = [
     ("napi", &["node/"]),
     ("napi_derive", &["node/"]),
     ("rusqlite", &["storage/sqlite_driver.rs", "storage/scratch.rs", "storage/hub_store_sqlite"]),
@@ -29,6 +29,10 @@ const PLACES: [(&str, &[&str]); 10] = [
     ("aws_lc_rs", &["engine/token/", "transport/"]),
     ("webpki", &["transport/"]),
     ("getrandom", &["engine/", "node/"]),
+    ("prometheus_client", &["engine/"]),
+    ("hyper", &["engine/metrics_server.rs"]),
+    ("hyper_util", &["engine/metrics_server.rs"]),
+    ("tracing_subscriber", &["engine/log.rs"]),
 ];
 
 /// What reads the world: never in the pure layers.

@@ -61,6 +61,7 @@ pub(super) async fn admit(shared: &Shared, handshake: Handshake) -> Option<Admit
         Err(_) => (Refusal::Protocol, "no Hello in time".to_owned(), None),
     };
     let claimed = claimed.as_ref().map(|caller: &Caller| (caller.tenant.as_str(), caller.agent.as_str()));
+    shared.metrics.refused(refusal);
     audit::refused(address, claimed, &reason);
     if let Some(mut sender) = sender {
         // Closing drops what is still under way, and the reason should arrive.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::agent_error::{AgentError, ErrorCode, Remedy};
 use super::clock::wall_now_ms;
+use super::comeback::Comeback;
 use super::link::{Door, Session};
 use super::pause::{Pause, with_jitter};
 use super::resolve::ConflictResolver;
@@ -157,7 +158,8 @@ impl Agent {
         if self.is_connected() {
             return Ok(());
         }
-        let session = self.open_session(&link.endpoint, tokens.as_ref()).await;
+        let limit = Duration::from_millis(self.0.options.connect_timeout_ms);
+        let session = self.open_session(&link.endpoint, tokens.as_ref(), limit).await;
         let session = session.inspect_err(|error| self.note(error))?;
         link.databases.clear();
         let mut shared = self.shared();
@@ -210,19 +212,18 @@ impl Agent {
         database: &dyn SqlDriver,
     ) -> Result<SyncReport, AgentError> {
         let started = Instant::now();
-        let (mut report, clock) = match self.sync_once(link, ticket, database).await {
-            Err(AgentError { remedy: Remedy::Reconnect, .. }) => {
-                link.session = None;
-                self.sync_once(link, ticket, database).await?
-            }
+        let is_lost = link.session.as_ref().is_none_or(Session::is_closed);
+        let mut comeback = Comeback::new(self.patience(), is_lost);
+        let first = self.sync_or_come_back(link, ticket, database, &mut comeback).await;
+        let (mut report, clock) = match first {
             Err(AgentError { remedy: Remedy::Attach, .. }) => {
                 link.databases.remove(&database.database_id());
-                self.sync_once(link, ticket, database).await?
+                self.sync_or_come_back(link, ticket, database, &mut comeback).await?
             }
             Err(error @ AgentError { remedy: Remedy::PullOnly, .. }) => {
                 link.full = Some((Instant::now() + with_jitter(error.retry_after_ms, random()), error));
                 // What others wrote is there for the asking all the same.
-                self.sync_once(link, ticket, database).await?
+                self.sync_or_come_back(link, ticket, database, &mut comeback).await?
             }
             outcome => outcome?,
         };
@@ -235,6 +236,24 @@ impl Agent {
             _ if !report.is_held_back => Ok(report),
             Some((_, error)) => Err(error.clone()),
             None => Err(AgentError::held_back()),
+        }
+    }
+
+    /// One sync, and as many further ones as it takes to restore a connection that was lost.
+    async fn sync_or_come_back(
+        &self,
+        link: &mut Link,
+        ticket: &SyncTicket,
+        database: &dyn SqlDriver,
+        comeback: &mut Comeback,
+    ) -> Result<(SyncReport, ClockNews), AgentError> {
+        loop {
+            let limit = comeback.limit(Duration::from_millis(self.0.options.connect_timeout_ms));
+            let outcome = self.sync_once(link, ticket, database, limit).await;
+            match outcome {
+                Err(error) if comeback.is_due(&error, random()).await => link.session = None,
+                outcome => return outcome,
+            }
         }
     }
 
@@ -277,11 +296,11 @@ impl Agent {
         &self,
         endpoint: &AgentEndpoint,
         tokens: Option<&Arc<dyn TokenSource>>,
+        limit: Duration,
     ) -> Result<Session, AgentError> {
         let options = &self.0.options;
         let address = EndpointAddress::parse(&options.endpoint)?;
         let tls = AgentTls { identity: identity(options)?, ca: options.ca.clone() };
-        let limit = Duration::from_millis(options.connect_timeout_ms);
         let started = Instant::now();
         let token = match tokens {
             Some(tokens) => token_source::ask(tokens, limit).await?,
@@ -298,12 +317,13 @@ impl Agent {
         link: &mut Link,
         ticket: &SyncTicket,
         driver: &dyn SqlDriver,
+        limit: Duration,
     ) -> Result<(SyncReport, ClockNews), AgentError> {
         let session = if let Some(session) = link.session.take().filter(|session| !session.is_closed()) {
             session
         } else {
             link.databases.clear();
-            self.open_session(&link.endpoint, ticket.tokens.as_ref()).await?
+            self.open_session(&link.endpoint, ticket.tokens.as_ref(), limit).await?
         };
         link.session = Some(session.clone());
         let (mint, holder) = link.mint()?;

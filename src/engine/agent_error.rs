@@ -60,6 +60,8 @@ pub(super) enum Remedy {
     None,
     /// Connect anew.
     Reconnect,
+    /// Connect later, if there was a connection: the hub may be about to be started anew.
+    ConnectLater,
     /// Attach the database anew.
     Attach,
     /// Pull, and send nothing for a while.
@@ -68,6 +70,9 @@ pub(super) enum Remedy {
 
 /// How long an agent leaves a hub alone that had no place for it, in ms, if it did not hear how long it should.
 const UNTOLD_RETRY_MS: u32 = 2_000;
+
+/// How long an agent leaves a hub alone that stops, in ms: until it can have closed its file.
+const RESTART_MS: u32 = 200;
 
 impl AgentError {
     /// A failure that the agent itself cannot mend.
@@ -103,6 +108,16 @@ impl AgentError {
         Self::new(ErrorCode::Timeout, message)
     }
 
+    /// The hub stops, probably to be started anew.
+    fn stopping(message: impl Into<String>) -> Self {
+        Self { retry_after_ms: RESTART_MS, ..Self::reconnect(ErrorCode::Busy, message) }
+    }
+
+    /// A hub that let the agent connect, and did not answer its greeting: it may be about to stop.
+    pub(super) fn silent_greeting(message: &str) -> Self {
+        Self { remedy: Remedy::ConnectLater, ..Self::new(ErrorCode::Timeout, message) }
+    }
+
     fn reconnect(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { remedy: Remedy::Reconnect, ..Self::new(code, message) }
     }
@@ -123,7 +138,8 @@ impl From<EndpointAddressError> for AgentError {
 impl From<ConnectError> for AgentError {
     fn from(error: ConnectError) -> Self {
         if matches!(error, ConnectError::Lost { lost: ConnectionLost::Refused, .. }) {
-            return Self::crowded_out(ErrorCode::Busy, error.to_string());
+            let refused = Self::crowded_out(ErrorCode::Busy, error.to_string());
+            return Self { remedy: Remedy::ConnectLater, ..refused };
         }
         let code = match &error {
             ConnectError::Config(_) => ErrorCode::Config,
@@ -137,7 +153,8 @@ impl From<ConnectError> for AgentError {
             | ConnectError::NoRoute { .. }
             | ConnectError::Lost { .. } => ErrorCode::Unreachable,
         };
-        Self::new(code, error.to_string())
+        let remedy = if code == ErrorCode::Unreachable { Remedy::ConnectLater } else { Remedy::None };
+        Self { remedy, ..Self::new(code, error.to_string()) }
     }
 }
 
@@ -147,6 +164,10 @@ impl From<ConnectionLost> for AgentError {
             && let Some(code) = crowded_out(*code)
         {
             return Self::crowded_out(code, format!("the hub refused: {reason}"));
+        }
+        if matches!(&lost, ConnectionLost::Closed { code, .. } if *code == u64::from(Refusal::Stopping.close_code()))
+        {
+            return Self::stopping("the hub is stopping");
         }
         match lost {
             ConnectionLost::Tls(_) => Self::new(ErrorCode::Tls, lost.to_string()),
@@ -217,6 +238,9 @@ impl From<Refused> for AgentError {
             Refusal::Full => (ErrorCode::Quota, Remedy::PullOnly),
         };
         let Refused { message, retry_after_ms, .. } = refused;
+        if remedy == Remedy::Reconnect && retry_after_ms == 0 {
+            return Self::stopping(format!("the hub refused: {message}"));
+        }
         Self { code, message: format!("the hub refused: {message}"), retry_after_ms, remedy }
     }
 }

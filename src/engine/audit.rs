@@ -5,6 +5,7 @@
 //! flood the trail nor forge a line of it.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use super::token::Claims;
 use crate::protocol::hub_request::Caller;
@@ -75,6 +76,11 @@ pub(super) fn revoked(whom: &Revoked) {
 /// The operator has taken a revocation back.
 pub(super) fn reinstated(whom: &Revoked) {
     tracing::info!(target: TARGET, event = "reinstated", ?whom);
+}
+
+/// The operator has copied the store, which holds all tenants' rows.
+pub(super) fn backed_up(path: &Path) {
+    tracing::info!(target: TARGET, event = "backed up", ?path);
 }
 
 /// Certificates or keys were loaded anew.

@@ -10,6 +10,8 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -18,6 +20,9 @@ use super::audit;
 use super::hub_connection;
 use super::hub_limits::HubLimits;
 use super::identity::IdentityPolicy;
+use super::log::{LogError, LogOptions};
+use super::metrics::HubMetrics;
+use super::metrics_server;
 use super::reload::{Reloader, reload};
 use super::retirement::{self, AttachedReplicas};
 use super::revocations::Revocations;
@@ -27,12 +32,12 @@ use super::token::{TokenOptions, TokenVerifier};
 use super::writer::{StoreCounts, Writer};
 use crate::model::ReplicaId;
 use crate::protocol::message::Refusal;
-use crate::storage::hub_store::StoreError;
+use crate::storage::hub_store::{StoreError, StoreStats};
 use crate::storage::hub_store_sqlite::{OpenStoreError, SqliteHubStore};
 use crate::transport::{BindError, Credentials, DEFAULT_PORT, HubEndpoint, HubTls, PemSource};
 
-/// How long [`Hub::stop`] lets syncs finish.
-const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// How long [`Hub::stop`] lets syncs finish, in ms: shorter than whoever sends SIGTERM waits before SIGKILL.
+pub const DEFAULT_DRAIN_TIMEOUT_MS: u64 = 5_000;
 
 /// How long the hub waits for agents to hear of its end.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
@@ -59,6 +64,13 @@ pub struct HubOptions {
     pub agent_ttl_ms: u64,
     /// What agents can cost.
     pub limits: HubLimits,
+    /// The TCP address, `host:port`, on which to tell metrics and whether the hub is ready, in plain HTTP to whoever asks;
+    /// none, unless given.
+    pub metrics_listen: Option<String>,
+    /// The process's log; none, unless given.
+    pub log: Option<LogOptions>,
+    /// How long [`Hub::stop`] lets syncs finish, in ms; [`DEFAULT_DRAIN_TIMEOUT_MS`] unless there is a reason.
+    pub drain_timeout_ms: u64,
 }
 
 impl HubOptions {
@@ -80,6 +92,9 @@ impl HubOptions {
             identity: IdentityPolicy::default(),
             agent_ttl_ms: DEFAULT_AGENT_TTL_MS,
             limits: HubLimits::default(),
+            metrics_listen: None,
+            log: None,
+            drain_timeout_ms: DEFAULT_DRAIN_TIMEOUT_MS,
         }
     }
 }
@@ -101,6 +116,17 @@ pub enum HubStartError {
     /// Certificates are required to name tenants, and none is asked for: pass the CA that signs them.
     #[error("requireCertificateIdentity needs clientCaPath: without it no agent shows a certificate")]
     NoClientCa,
+    /// The address for metrics is none, or in use.
+    #[error("cannot listen on {listen:?} for metrics: {cause}; pass a free host:port, as in 127.0.0.1:9464")]
+    Metrics {
+        /// What was passed.
+        listen: String,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// The process has another log.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// The store could not be opened.
     #[error(transparent)]
     Store(#[from] OpenStoreError),
@@ -140,23 +166,54 @@ pub(super) struct Shared {
     pub(super) tokens: Arc<TokenVerifier>,
     pub(super) identity: IdentityPolicy,
     pub(super) counts: Arc<Counts>,
+    pub(super) metrics: HubMetrics,
     pub(super) limits: HubLimits,
     pub(super) tenants: Arc<Tenants>,
     /// The replicas of those that are connected.
     pub(super) attached: Arc<AttachedReplicas>,
     pub(super) revocations: Revocations,
+    /// The hub's own, for what others begin.
+    pub(super) runtime: Handle,
+}
+
+impl Shared {
+    /// How the hub is doing.
+    pub(super) fn stats(&self) -> HubStats {
+        self.counts.stats(self.writer.counts().get())
+    }
 }
 
 /// What is counted while agents come and go.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Counts {
+    started: Instant,
     connected: AtomicU64,
     syncs: AtomicU64,
     sent: AtomicU64,
     received: AtomicU64,
 }
 
+impl Default for Counts {
+    fn default() -> Self {
+        let (connected, syncs, sent, received) = Default::default();
+        Self { started: Instant::now(), connected, syncs, sent, received }
+    }
+}
+
 impl Counts {
+    /// How a hub is doing whose store holds so much.
+    fn stats(&self, store: StoreStats) -> HubStats {
+        HubStats {
+            connected_agents: self.connected.load(Ordering::Relaxed),
+            tenants: store.tenants,
+            rows: store.rows,
+            uptime_seconds: self.started.elapsed().as_secs_f64(),
+            syncs: self.syncs.load(Ordering::Relaxed),
+            bytes_sent: self.sent.load(Ordering::Relaxed),
+            bytes_received: self.received.load(Ordering::Relaxed),
+        }
+    }
+
     /// Counts an agent for as long as the result lives.
     pub(super) fn enter(self: &Arc<Self>) -> Connected {
         self.connected.fetch_add(1, Ordering::Relaxed);
@@ -189,10 +246,10 @@ impl Drop for Connected {
 #[derive(Debug)]
 pub struct Hub {
     local_addr: SocketAddr,
-    started: Instant,
+    metrics_addr: Option<SocketAddr>,
     counts: Arc<Counts>,
     store_counts: Arc<StoreCounts>,
-    stopping: watch::Sender<bool>,
+    pub(super) stopping: watch::Sender<bool>,
     ended: watch::Receiver<bool>,
     /// Not kept alive by this handle: the hub's thread waits until nobody uses the store.
     shared: Weak<Shared>,
@@ -201,6 +258,7 @@ pub struct Hub {
 /// What the hub's thread reports once it listens.
 struct Started {
     local_addr: SocketAddr,
+    metrics_addr: Option<SocketAddr>,
     counts: Arc<Counts>,
     store_counts: Arc<StoreCounts>,
     shared: Weak<Shared>,
@@ -219,8 +277,9 @@ impl Hub {
             end.send_replace(true);
         })?;
         let gone = || io::Error::other("the hub's thread ended");
-        let Started { local_addr, counts, store_counts, shared } = started.await.map_err(|_| gone())??;
-        Ok(Self { local_addr, started: Instant::now(), counts, store_counts, stopping, ended, shared })
+        let Started { local_addr, metrics_addr, counts, store_counts, shared } =
+            started.await.map_err(|_| gone())??;
+        Ok(Self { local_addr, metrics_addr, counts, store_counts, stopping, ended, shared })
     }
 
     /// What all connections share, while the hub runs.
@@ -233,21 +292,17 @@ impl Hub {
         self.local_addr
     }
 
-    /// How the hub is doing. Cheap.
-    pub fn stats(&self) -> HubStats {
-        let store = self.store_counts.get();
-        HubStats {
-            connected_agents: self.counts.connected.load(Ordering::Relaxed),
-            tenants: store.tenants,
-            rows: store.rows,
-            uptime_seconds: self.started.elapsed().as_secs_f64(),
-            syncs: self.counts.syncs.load(Ordering::Relaxed),
-            bytes_sent: self.counts.sent.load(Ordering::Relaxed),
-            bytes_received: self.counts.received.load(Ordering::Relaxed),
-        }
+    /// The TCP address that metrics are read from, with the real port; nothing unless that was asked for.
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics_addr
     }
 
-    /// Lets no one in any more, lets syncs that are under way finish for up to 5 s, closes all connections
+    /// How the hub is doing. Cheap.
+    pub fn stats(&self) -> HubStats {
+        self.counts.stats(self.store_counts.get())
+    }
+
+    /// Lets no one in any more, lets syncs that are under way finish for a while, closes all connections
     /// and the store. Returns when the store's file is free again; at once if the hub has ended.
     pub async fn stop(&self) {
         self.stopping.send_replace(true);
@@ -267,26 +322,35 @@ fn run(
     runtime.block_on(async {
         let reloader = Reloader::new(options);
         let opened = open(options).await;
-        let (endpoint, local_addr, shared) = match opened {
-            Ok((endpoint, local_addr, shared, thread)) => {
+        let (endpoint, local_addr, shared, metrics) = match opened {
+            Ok((endpoint, local_addr, shared, metrics, thread)) => {
                 store_thread = Some(thread);
-                (endpoint, local_addr, shared)
+                (endpoint, local_addr, shared, metrics)
             }
             Err(error) => {
                 let _ = report.send(Err(error));
                 return;
             }
         };
+        let metrics_addr = metrics.as_ref().map(|(_, address)| *address);
         let (counts, store_counts) = (Arc::clone(&shared.counts), shared.writer.counts());
         let shared = Arc::new(shared);
-        let started = Started { local_addr, counts, store_counts, shared: Arc::downgrade(&shared) };
+        let started =
+            Started { local_addr, metrics_addr, counts, store_counts, shared: Arc::downgrade(&shared) };
         // Nobody waits any more: the caller has given the hub up already, and `stop` says so.
         let _ = report.send(Ok(started));
+        let scraping = metrics.map(|(listener, _)| {
+            tokio::spawn(metrics_server::serve(listener, Arc::downgrade(&shared), stop.clone()))
+        });
+        tracing::info!(%local_addr, data_path = options.data_path, "the hub listens");
         let upkeep = tokio::spawn(retirement::upkeep(Arc::downgrade(&shared), options.agent_ttl_ms));
         let reloading = tokio::spawn(reload(reloader, Arc::clone(&shared.tokens), Arc::downgrade(&endpoint)));
-        accept(&endpoint, &shared, stop).await;
+        accept(&endpoint, &shared, stop, Duration::from_millis(options.drain_timeout_ms)).await;
         upkeep.abort();
         reloading.abort();
+        if let Some(scraping) = scraping {
+            scraping.abort();
+        }
     });
     // Ends the tasks that are left, and with them the last handles to the store.
     runtime.shutdown_timeout(GOODBYE_LIMIT);
@@ -295,14 +359,19 @@ fn run(
     {
         tracing::error!("the store's thread panicked");
     }
+    tracing::info!("the hub has stopped");
     Ok(())
 }
 
-type Opened = (Arc<HubEndpoint>, SocketAddr, Shared, std::thread::JoinHandle<()>);
+type Opened =
+    (Arc<HubEndpoint>, SocketAddr, Shared, Option<(TcpListener, SocketAddr)>, std::thread::JoinHandle<()>);
 
 async fn open(options: &HubOptions) -> Result<Opened, HubStartError> {
     if options.identity.is_required && options.tls.client_ca.is_none() {
         return Err(HubStartError::NoClientCa);
+    }
+    if let Some(log) = options.log {
+        super::log::begin(log)?;
     }
     let tokens = Arc::new(TokenVerifier::new(options.tokens.clone())?);
     let listen = resolve(&options.listen).await?;
@@ -310,6 +379,14 @@ async fn open(options: &HubOptions) -> Result<Opened, HubStartError> {
     let (limits, on_refused) = (options.limits, Box::new(audit::crowded_out));
     let endpoint = Arc::new(HubEndpoint::bind_within(listen, &options.tls, limits.endpoint(), on_refused)?);
     let local_addr = endpoint.local_addr()?;
+    let metrics = match &options.metrics_listen {
+        None => None,
+        Some(listen) => Some(
+            metrics_server::bind(listen)
+                .await
+                .map_err(|cause| HubStartError::Metrics { listen: listen.clone(), cause })?,
+        ),
+    };
     let mut incarnation = [0; 16];
     getrandom::fill(&mut incarnation).map_err(io::Error::from)?;
     let store = SqliteHubStore::open(&options.data_path, ReplicaId(incarnation))?.within(limits.store());
@@ -318,8 +395,20 @@ async fn open(options: &HubOptions) -> Result<Opened, HubStartError> {
     let (counts, attached) = (Arc::default(), Arc::default());
     let identity = options.identity.clone();
     let tenants = Tenants::new(limits);
-    let shared = Shared { writer, tokens, identity, counts, limits, tenants, attached, revocations };
-    Ok((endpoint, local_addr, shared, thread))
+    let hub_metrics = HubMetrics::new(&writer.counts().commits);
+    let shared = Shared {
+        writer,
+        tokens,
+        identity,
+        counts,
+        metrics: hub_metrics,
+        limits,
+        tenants,
+        attached,
+        revocations,
+        runtime: Handle::current(),
+    };
+    Ok((endpoint, local_addr, shared, metrics, thread))
 }
 
 async fn resolve(listen: &str) -> Result<SocketAddr, HubStartError> {
@@ -335,7 +424,12 @@ async fn resolve(listen: &str) -> Result<SocketAddr, HubStartError> {
 }
 
 /// Lets agents in until the hub is to stop; then lets them finish.
-async fn accept(endpoint: &HubEndpoint, shared: &Arc<Shared>, mut stop: watch::Receiver<bool>) {
+async fn accept(
+    endpoint: &HubEndpoint,
+    shared: &Arc<Shared>,
+    mut stop: watch::Receiver<bool>,
+    drain_limit: Duration,
+) {
     let mut connections = JoinSet::new();
     let stopping = stop.clone();
     let is_asked = loop {
@@ -352,7 +446,7 @@ async fn accept(endpoint: &HubEndpoint, shared: &Arc<Shared>, mut stop: watch::R
     };
     if is_asked {
         // Past the limit they are cut off; what they had pushed whole is stored or was never acknowledged.
-        let _ = timeout(STOP_LIMIT, async { while connections.join_next().await.is_some() {} }).await;
+        let _ = timeout(drain_limit, async { while connections.join_next().await.is_some() {} }).await;
     }
     endpoint.close(Refusal::Stopping.close_code(), "the hub is stopping");
     let _ = timeout(GOODBYE_LIMIT, endpoint.wait_idle()).await;

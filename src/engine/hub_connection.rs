@@ -239,7 +239,11 @@ impl Stream {
                                     self.session.claims.expires_at_ms.saturating_add(COMEBACK_MS);
                                 attaching = Some(request.replica);
                             }
-                            StoreRequest::Register(_) | StoreRequest::Push(_) | StoreRequest::Check(_) => {}
+                            StoreRequest::Push(request) => {
+                                let rows = request.body.rows.len();
+                                self.shared.metrics.pushed(&self.session.caller.tenant, rows);
+                            }
+                            StoreRequest::Register(_) | StoreRequest::Check(_) => {}
                         }
                         if let Err(refused) = self.keep_rate(&request).await {
                             exchange.handle(Input::Pushed(Err(refused)));
@@ -312,6 +316,7 @@ impl Stream {
 
     /// Sends a message, and counts what it tells.
     async fn tell(&mut self, message: &ToAgent) -> Result<(), StreamError> {
+        self.shared.metrics.told(&self.session.caller.tenant, message);
         let before = self.sender.bytes_sent();
         send(&self.shared, &mut self.sender, message).await?;
         let rows = if let ToAgent::Rows(rows) = message { rows.rows.len() as u64 } else { 0 };
@@ -334,6 +339,7 @@ impl Stream {
             }
         };
         self.shared.counts.add_sync();
+        self.shared.metrics.synced(&self.session.caller.tenant);
         exchange.handle(Input::PulledTables(tables));
         exchange.handle(Input::PulledRows(first));
         let told = match rest {

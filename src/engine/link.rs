@@ -42,14 +42,11 @@ impl Session {
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         let greeting = timeout(left, greet(&connection, door.hello)).await;
         let (welcome, asked_at) = greeting.map_err(|_| {
-            AgentError::new(
-                ErrorCode::Timeout,
-                format!(
-                    "the hub at {} did not answer the greeting within {} ms",
-                    door.address,
-                    door.limit.as_millis()
-                ),
-            )
+            AgentError::silent_greeting(&format!(
+                "the hub at {} did not answer the greeting within {} ms",
+                door.address,
+                door.limit.as_millis()
+            ))
         })??;
         // The hub read its clock somewhere between question and answer; the middle halves the error.
         let wall = asked_at + (wall_now_ms() - asked_at) / 2;

@@ -5,18 +5,20 @@
 //! is under way the next group gathers, so that the more agents push, the more of them share an fsync. Of what waits,
 //! tenants get their turns evenly ([`fair_queue`]): who floods the store waits for itself.
 
+mod commits;
 mod fair_queue;
 mod operator;
 mod shares;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
+pub use self::commits::CommitMetrics;
 use self::fair_queue::FairQueue;
 use self::operator::RevocationJob;
 use self::shares::Shares;
@@ -28,6 +30,7 @@ use crate::protocol::hub_request::{
     AttachRequest, Caller, PullRequest, PushRequest, RegisterRequest, StoreRequest,
 };
 use crate::protocol::message::{Ack, Attached, Incarnation};
+use crate::storage::backup::BackupSource;
 use crate::storage::hub_store::{
     Checked, HubStore, Snapshot, StoreError, StoreStats, Upkeep, Welcomed, hub_time_ms,
 };
@@ -112,6 +115,7 @@ enum Task {
     Asked(Arc<Caller>, Work),
     /// What the operator asks.
     Revocation(RevocationJob),
+    Backup(oneshot::Sender<Option<Box<dyn BackupSource>>>),
     /// What nobody asks; the answer says whether there is more to do now.
     Upkeep(UpkeepJob, oneshot::Sender<bool>),
 }
@@ -121,7 +125,7 @@ impl Job {
     fn lane(&self) -> Option<String> {
         match &self.0 {
             Task::Asked(caller, _) => Some(caller.tenant.clone()),
-            Task::Revocation(_) | Task::Upkeep(..) => None,
+            Task::Revocation(_) | Task::Backup(_) | Task::Upkeep(..) => None,
         }
     }
 
@@ -176,6 +180,7 @@ impl Job {
 struct Waiting {
     job: Job,
     share: Option<OwnedSemaphorePermit>,
+    _queued: Queued,
 }
 
 /// A handle to the store's thread. The thread ends when the last handle is dropped and all that was asked is
@@ -193,6 +198,10 @@ pub struct Writer {
 pub struct StoreCounts {
     tenants: AtomicU64,
     rows: AtomicU64,
+    /// Jobs that wait.
+    queued: AtomicUsize,
+    /// What commits cost.
+    pub commits: CommitMetrics,
 }
 
 impl StoreCounts {
@@ -204,6 +213,22 @@ impl StoreCounts {
     fn set(&self, stats: StoreStats) {
         self.tenants.store(stats.tenants, Ordering::Relaxed);
         self.rows.store(stats.rows, Ordering::Relaxed);
+    }
+}
+
+/// A job that counts as waiting for as long as this lives.
+struct Queued(Arc<StoreCounts>);
+
+impl Queued {
+    fn enter(counts: &Arc<StoreCounts>) -> Self {
+        counts.queued.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(counts))
+    }
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.0.queued.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -223,6 +248,11 @@ impl Writer {
             .name("federation-store".to_owned())
             .spawn(move || run(store, waiting, &counts))?;
         Ok((writer, thread))
+    }
+
+    /// Jobs that wait for the thread.
+    pub fn waiting(&self) -> usize {
+        self.counts.queued.load(Ordering::Relaxed)
     }
 
     /// Which store this is.
@@ -276,10 +306,11 @@ impl Writer {
     async fn submit(&self, job: Job) {
         let share = match &job.0 {
             Task::Asked(caller, _) => self.shares.enter(&caller.tenant).await,
-            Task::Revocation(_) | Task::Upkeep(..) => None,
+            Task::Revocation(_) | Task::Backup(_) | Task::Upkeep(..) => None,
         };
         // A thread that is gone drops the job, and with it the reply: the asker learns it there.
-        let _ = self.jobs.send(Waiting { job, share }).await;
+        let queued = Queued::enter(&self.counts);
+        let _ = self.jobs.send(Waiting { job, share, _queued: queued }).await;
     }
 }
 
@@ -295,7 +326,10 @@ fn run(mut store: Box<dyn HubStore>, mut waiting: mpsc::Receiver<Waiting>, count
     while gather(&mut queue, &mut waiting) {
         take_group(&mut queue, &mut group);
         let now_ms = time.read(wall_now_ms(), began.elapsed());
-        run_and_count(store.as_mut(), &mut group, now_ms, &mut |stats| counts.set(stats));
+        run_and_count(store.as_mut(), &mut group, now_ms, &mut |stats, writes, took| {
+            counts.set(stats);
+            counts.commits.add(writes, took);
+        });
     }
 }
 
@@ -319,7 +353,7 @@ fn gather(queue: &mut Queue, waiting: &mut mpsc::Receiver<Waiting>) -> bool {
 fn take_group(queue: &mut Queue, group: &mut Vec<Job>) {
     let mut cost = 0;
     while group.len() < MAX_GROUP && cost < MAX_GROUP_COST {
-        let Some((job_cost, Waiting { job, share })) = queue.pop() else { return };
+        let Some((job_cost, Waiting { job, share, .. })) = queue.pop() else { return };
         cost += job_cost;
         // Another one of its tenant may wait from now on.
         drop(share);
@@ -329,15 +363,16 @@ fn take_group(queue: &mut Queue, group: &mut Vec<Job>) {
 
 /// Runs a group, and leaves it empty. `now_ms` is the hub's time, in ms since the epoch.
 pub fn run_group(store: &mut dyn HubStore, group: &mut Vec<Job>, now_ms: i64) {
-    run_and_count(store, group, now_ms, &mut |_| {});
+    run_and_count(store, group, now_ms, &mut |_, _, _| {});
 }
 
-/// As [`run_group`]; `count` is told how much there is before anybody gets an answer.
+/// As [`run_group`]; `count` is told, before anybody gets an answer, how much there is, how many writes shared the
+/// commit, and how long that took.
 fn run_and_count(
     store: &mut dyn HubStore,
     group: &mut Vec<Job>,
     now_ms: i64,
-    count: &mut dyn FnMut(StoreStats),
+    count: &mut dyn FnMut(StoreStats, usize, Duration),
 ) {
     let mut reads = Vec::new();
     let mut lists = Vec::new();
@@ -345,7 +380,7 @@ fn run_and_count(
     // While no agent is there, nobody goes by it.
     let is_time_told = group.iter().any(|job| match &job.0 {
         Task::Asked(..) => true,
-        Task::Revocation(_) => false,
+        Task::Revocation(_) | Task::Backup(_) => false,
         Task::Upkeep(job, _) => !job.connected.is_empty(),
     });
     for Job(task) in group.drain(..) {
@@ -353,6 +388,10 @@ fn run_and_count(
             Task::Asked(caller, Work::Write(write)) => answers.push(run_write(store, &caller, write, now_ms)),
             Task::Asked(caller, Work::Read(read)) => reads.push((caller, read)),
             Task::Upkeep(job, reply) => answers.push(run_upkeep(store, &job, reply, now_ms)),
+            // It reads what is committed by then, and so nothing of this group that might be taken back.
+            Task::Backup(reply) => {
+                let _ = reply.send(store.backup_source());
+            }
             Task::Revocation(job) => match job.run(store) {
                 Ok(answer) => answers.push(answer),
                 Err(list) => lists.push(list),
@@ -362,11 +401,12 @@ fn run_and_count(
     if is_time_told && now_ms.saturating_sub(store.kept_time_ms()) >= KEEP_TIME_MS {
         keep_time(store, now_ms);
     }
+    let began = Instant::now();
     let committed = store.commit();
     if let Err(error) = &committed {
         tracing::error!(%error, "a group of {} writes was not committed", answers.len());
     }
-    count(store.stats());
+    count(store.stats(), answers.len(), began.elapsed());
     for answer in answers {
         answer.send(&committed);
     }

@@ -3,6 +3,10 @@
 use crate::engine::agent_error::{AgentError, ErrorCode};
 use crate::engine::hub::HubStartError;
 use crate::engine::revocations::RevokeError;
+use crate::storage::backup::BackupError;
+
+/// Something was asked of a hub that does not run.
+const NOT_RUNNING: &str = "ERR_FEDERATION_NOT_RUNNING";
 
 /// A failure on its way to a rejected promise: the code that programs branch on, and the message that people
 /// read.
@@ -40,12 +44,14 @@ impl From<AgentError> for CodedError {
 impl From<HubStartError> for CodedError {
     fn from(error: HubStartError) -> Self {
         let code = match error {
-            HubStartError::Address { .. } | HubStartError::Keys(_) | HubStartError::NoClientCa => {
-                code(ErrorCode::Config)
-            }
+            HubStartError::Address { .. }
+            | HubStartError::Keys(_)
+            | HubStartError::NoClientCa
+            | HubStartError::Log(_) => code(ErrorCode::Config),
             HubStartError::Store(_)
             | HubStartError::Read(_)
             | HubStartError::Bind(_)
+            | HubStartError::Metrics { .. }
             | HubStartError::System(_) => "ERR_FEDERATION_HUB_START",
         };
         Self { code, message: error.to_string() }
@@ -55,8 +61,19 @@ impl From<HubStartError> for CodedError {
 impl From<RevokeError> for CodedError {
     fn from(error: RevokeError) -> Self {
         let code = match error {
-            RevokeError::NotRunning => "ERR_FEDERATION_NOT_RUNNING",
+            RevokeError::NotRunning => NOT_RUNNING,
             RevokeError::NotStored(_) | RevokeError::Store(_) => code(ErrorCode::Busy),
+        };
+        Self { code, message: error.to_string() }
+    }
+}
+
+impl From<BackupError> for CodedError {
+    fn from(error: BackupError) -> Self {
+        let code = match error {
+            BackupError::NotRunning => NOT_RUNNING,
+            BackupError::InMemory | BackupError::Exists(_) => code(ErrorCode::Config),
+            BackupError::Stopped | BackupError::Io { .. } | BackupError::Store(_) => "ERR_FEDERATION_BACKUP",
         };
         Self { code, message: error.to_string() }
     }

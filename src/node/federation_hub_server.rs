@@ -1,6 +1,7 @@
 //! `FederationHubServer`: a hub inside a Node process, off its JS thread.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use napi::Env;
@@ -19,6 +20,7 @@ use crate::engine::hub::{Hub, HubOptions};
 use crate::engine::revocations::RevokeError;
 use crate::engine::token::keys::KeySource;
 use crate::engine::token::{Grant, TokenOptions};
+use crate::storage::backup::BackupError;
 use crate::transport::Credentials;
 
 const DEFAULT_TOKEN_LIFE_MS: f64 = 86_400_000.0;
@@ -118,6 +120,13 @@ impl FederationHubServer {
         }
     }
 
+    /// Where metrics are read from, `http://host:port`; null unless the hub runs and has `metricsListen`.
+    #[napi(getter)]
+    pub fn metrics_endpoint(&self) -> Option<String> {
+        let address = current(&self.running)?.metrics_addr()?;
+        Some(format!("http://{}", reachable(address)))
+    }
+
     /// What the hub is busy with; all zeros when it is not running.
     #[napi]
     pub fn get_stats(&self) -> HubStats {
@@ -167,6 +176,17 @@ impl FederationHubServer {
     pub fn revocations(&self) -> Vec<HubRevocation> {
         let all = current(&self.running).map(|hub| hub.revocations());
         all.into_iter().flatten().map(HubRevocation::from).collect()
+    }
+
+    /// Copies the hub's store to a file that does not exist yet, while agents go on. A hub that is started on it
+    /// (`dataPath`) is this one as it was then, and agents offer it again what they hold. Rejects with
+    /// `ERR_FEDERATION_BACKUP` if the file cannot be written; of a backup that is not complete nothing is left.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn backup<'env>(&self, env: &'env Env, path: String) -> napi::Result<PromiseRaw<'env, ()>> {
+        let hub = current(&self.running);
+        js_thread::promise(env, &[], |_| async move {
+            Ok(hub.ok_or(BackupError::NotRunning)?.backup(Path::new(&path)).await?)
+        })
     }
 
     /// Stops listening, closes every connection and then the store. Does nothing when the hub is not running.

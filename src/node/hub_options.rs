@@ -4,8 +4,9 @@ use napi_derive::napi;
 
 use super::error::CodedError;
 use super::hub_limits::{FederationHubLimits, hub_limits};
+use super::log::log_options;
 use super::options::{milliseconds, pem_source};
-use crate::engine::hub::{DEFAULT_AGENT_TTL_MS, HubOptions};
+use crate::engine::hub::{DEFAULT_AGENT_TTL_MS, DEFAULT_DRAIN_TIMEOUT_MS, HubOptions};
 use crate::engine::identity::IdentityPolicy;
 use crate::engine::token::TokenOptions;
 use crate::engine::token::keys::KeySource;
@@ -13,6 +14,9 @@ use crate::transport::{Credentials, HubTls, PemSource};
 
 /// The longest time that an agent may be silent: ten years.
 const MAX_AGENT_TTL_MS: f64 = 10.0 * 365.0 * 86_400_000.0;
+
+/// The longest time that a hub may take to stop: an hour.
+const MAX_DRAIN_MS: f64 = 3_600_000.0;
 
 /// The most that two clocks may differ: a day. More is a mistake in the unit.
 const MAX_LEEWAY_MS: f64 = 86_400_000.0;
@@ -78,6 +82,21 @@ pub struct FederationHubServerOptions {
     pub agent_ttl: Option<f64>,
     /// What agents can cost the hub. The defaults, unless given.
     pub limits: Option<FederationHubLimits>,
+    /// A TCP address, `host:port`, on which the hub tells whoever asks, in plain HTTP, its `/metrics` in Prometheus'
+    /// format, `/healthz` and `/readyz`: one that agents cannot reach. None unless given; with port 0 the system chooses
+    /// one, which `metricsEndpoint` tells.
+    pub metrics_listen: Option<String>,
+    /// Whether the process logs to standard error what happens in the hub, and the audit trail: who was let in, refused
+    /// or revoked. `'human'` for people, `'json'` for an object in each line; `'off'` unless given. A process has one log,
+    /// which goes on to its end. No token, key or row is ever logged.
+    #[napi(ts_type = "'off' | 'human' | 'json'")]
+    pub log: Option<String>,
+    /// The least important that is logged; the audit trail is in any case. `'info'` unless given.
+    #[napi(ts_type = "'error' | 'warn' | 'info' | 'debug'")]
+    pub log_level: Option<String>,
+    /// How long `stop()` lets syncs that are under way finish, in ms; 5,000 unless given. Agents that are cut off, or
+    /// come while the hub is away, come back by themselves: their `sync()` waits for the hub for `requestTimeoutMs`.
+    pub drain_timeout_ms: Option<f64>,
     /// Credentials from `FederationHubServer.generateCredentials()`: they stand in for whichever of
     /// certificate, key, CA and secret is not given, and let `agentConfig()` issue certificates and tokens.
     pub credentials: Option<HubCredentials>,
@@ -163,6 +182,11 @@ pub fn hub_options(options: FederationHubServerOptions) -> Result<HubOptions, Co
             milliseconds("agentTtl", given, 1.0..=MAX_AGENT_TTL_MS)
         })?,
         limits: hub_limits(options.limits)?,
+        metrics_listen: options.metrics_listen,
+        log: log_options(options.log.as_deref(), options.log_level.as_deref())?,
+        drain_timeout_ms: options.drain_timeout_ms.map_or(Ok(DEFAULT_DRAIN_TIMEOUT_MS), |given| {
+            milliseconds("drainTimeoutMs", given, 0.0..=MAX_DRAIN_MS)
+        })?,
     })
 }
 

@@ -13,6 +13,7 @@ mod js_driver;
 mod js_resolver;
 mod js_thread;
 mod js_tokens;
+mod log;
 mod migration;
 mod options;
 mod raw;

@@ -15,6 +15,7 @@ use std::collections::HashSet;
 
 use thiserror::Error;
 
+use super::backup::BackupSource;
 use super::revocation::{Revocation, Revoked};
 use crate::model::{Hlc, ReplicaId, TableSchema};
 use crate::protocol::check::{CheckRequest, Prints};
@@ -163,6 +164,11 @@ pub trait HubStore: Send {
 
     /// All revocations that are remembered, whose end has not come by `now_ms` (ms since the epoch).
     fn revocations(&mut self, now_ms: i64) -> Result<Vec<Revocation>, StoreError>;
+
+    /// What a backup is made from; nothing if the store dies with its hub.
+    fn backup_source(&self) -> Option<Box<dyn BackupSource>> {
+        None
+    }
 
     /// What the store knows of a caller.
     fn welcome(&mut self, caller: &Caller) -> Result<Welcomed, StoreError>;

@@ -8,6 +8,7 @@
 //! only. Positions, clock readings and tie-breaks are unsigned 64-bit numbers kept in SQLite's signed ones,
 //! bit for bit; the first two never come near the sign.
 
+mod backup;
 mod check;
 mod claims;
 mod contests;
@@ -15,6 +16,7 @@ mod derive;
 mod incarnations;
 mod key;
 mod merger;
+mod migrations;
 mod open;
 mod presence;
 mod push;
@@ -35,6 +37,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 pub use open::OpenStoreError;
 
+use self::backup::FileBackup;
 use self::presence::Sightings;
 use self::refusals::RefusedTable;
 use self::rules::TenantRules;
@@ -42,6 +45,7 @@ use self::snapshot::ReaderPool;
 use self::tombstones::Sweep;
 pub use self::weight::StoreLimits;
 use self::weight::Weight;
+use super::backup::BackupSource;
 use super::hub_store::{Checked, HubStore, Snapshot, StoreError, StoreStats, Upkeep, Welcomed};
 use super::revocation::{Revocation, Revoked};
 use crate::model::{Digest, Hlc, ReplicaId, Seq};
@@ -277,6 +281,11 @@ impl HubStore for SqliteHubStore {
 
     fn revocations(&mut self, now_ms: i64) -> Result<Vec<Revocation>, StoreError> {
         revocations::all(&self.conn, now_ms)
+    }
+
+    fn backup_source(&self) -> Option<Box<dyn BackupSource>> {
+        let pool = self.readers.clone()?;
+        Some(Box::new(FileBackup(pool)))
     }
 
     fn welcome(&mut self, caller: &Caller) -> Result<Welcomed, StoreError> {

@@ -7,8 +7,8 @@
 use super::driver::{SqlError, SqlErrorKind, ValueRef};
 
 /// How long a lease holds after the last turn that renewed it, in ms: so long does a process that died in the
-/// middle of a sync keep others waiting.
-pub const LEASE_MS: i64 = 10_000;
+/// middle of a sync keep others waiting, which is less than a sync waits unless it is told otherwise.
+pub const LEASE_MS: i64 = 5_000;
 
 /// Who holds a lease: a random number of each agent of each process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@ pub mod ahead;
 pub mod apply;
 mod apply_row;
 pub mod attach;
+pub mod backup;
 pub mod bookkeeping;
 mod burial;
 pub mod capture;

@@ -175,7 +175,7 @@ impl Applier<'_> {
         to: &Entry,
     ) -> Result<Vec<Repoint<'_>>, SqlError> {
         let mut changes = Vec::new();
-        if table.children.is_empty() || !from.is_present() || !to.is_present() {
+        if table.children.is_empty() {
             return Ok(changes);
         }
         let (Some(old_key), Some(new_key)) = (from.key.values()?, to.key.values()?) else {

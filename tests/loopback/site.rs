@@ -1,6 +1,7 @@
 //! A hub on a free port, and agents with databases of their own.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use federation_hub::engine::agent::{Agent, AgentOptions};
 use federation_hub::engine::agent_error::AgentError;
@@ -13,6 +14,7 @@ use federation_hub::storage::driver::{SqlDriver, batch};
 use federation_hub::storage::sqlite_driver::SqliteDriver;
 use federation_hub::transport::{Credentials, PemSource};
 use rusqlite::Connection;
+use tokio::time::sleep;
 
 pub struct Site {
     pub credentials: Credentials,
@@ -43,10 +45,22 @@ impl Site {
         Self { credentials, hub, options }
     }
 
+    /// Stops the hub, and starts it again on the same port with another file, as whoever restores a backup does.
+    pub async fn restore(&mut self, data_path: &str) {
+        data_path.clone_into(&mut self.options.data_path);
+        self.restart().await;
+    }
+
     /// Stops the hub, and starts it again on the same port and file.
     pub async fn restart(&mut self) {
+        self.restart_after(Duration::ZERO).await;
+    }
+
+    /// As [`Self::restart`]; nobody is there for so long.
+    pub async fn restart_after(&mut self, pause: Duration) {
         self.options.listen = self.hub.local_addr().to_string();
         self.hub.stop().await;
+        sleep(pause).await;
         self.hub = Hub::start(self.options.clone()).await.unwrap();
     }
 

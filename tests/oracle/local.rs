@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use federation_hub::model::{CellValue, ColumnIndex, Op, RowId, TableHeader, TableSchema, Value};
+use federation_hub::model::{
+    Adjustment, CellValue, ColumnIndex, RowId, Rule, TableHeader, TableSchema, Value,
+};
 use rusqlite::{Connection, types};
 
 use crate::model::told::LivingRows;
@@ -19,7 +21,27 @@ pub struct Change {
     pub row: i64,
     /// Whether the row was not there before.
     pub is_new: bool,
-    pub op: Op,
+    /// Its new cells; none if it was deleted.
+    pub cells: Option<Vec<NewCell>>,
+}
+
+/// A cell that was written.
+pub struct NewCell {
+    pub column: ColumnIndex,
+    pub value: CellValue,
+    /// What was done to the value, if the column's rule asks for that.
+    pub adjustment: Option<Adjustment>,
+}
+
+/// The rule of a column, which its name tells.
+pub fn rule(column: &str) -> Option<Rule> {
+    match column {
+        "uses" => Some(Rule::Counter),
+        "tags" => Some(Rule::Set),
+        "best" => Some(Rule::Max),
+        "least" => Some(Rule::Min),
+        _ => None,
+    }
 }
 
 /// The cells of a row, in the order of its table's columns.
@@ -52,17 +74,17 @@ impl Local {
         for ((table, row), cells) in &after {
             let was = before.get(&(*table, *row));
             let is_news = |at: &usize| was.is_none_or(|was| was[*at] != cells[*at]);
-            let news: Vec<(ColumnIndex, CellValue)> = (0..cells.len())
+            let news: Vec<NewCell> = (0..cells.len())
                 .filter(is_news)
-                .map(|at| (ColumnIndex::try_from(at).unwrap(), self.travelling(*table, at, &cells[at])))
+                .map(|at| self.written(*table, at, was.map(|was| &was[at]), &cells[at]))
                 .collect();
             if !news.is_empty() {
                 let is_new = was.is_none();
-                changes.push(Change { table: *table, row: *row, is_new, op: Op::Set(news) });
+                changes.push(Change { table: *table, row: *row, is_new, cells: Some(news) });
             }
         }
         for (table, row) in before.keys().filter(|key| !after.contains_key(key)) {
-            changes.push(Change { table: *table, row: *row, is_new: false, op: Op::Delete });
+            changes.push(Change { table: *table, row: *row, is_new: false, cells: None });
         }
         changes
     }
@@ -101,6 +123,17 @@ impl Local {
         rows
     }
 
+    fn written(&self, table: u16, at: usize, was: Option<&types::Value>, is: &types::Value) -> NewCell {
+        let value = self.travelling(table, at, is);
+        let rule = rule(&self.tables[usize::from(table)].columns[at]).unwrap_or_default();
+        let was = was.map_or(CellValue::Plain(Value::Null), |was| self.travelling(table, at, was));
+        let adjustment = match (&was, &value) {
+            (CellValue::Plain(was), CellValue::Plain(is)) => rule.difference(was, is),
+            _ => None,
+        };
+        NewCell { column: ColumnIndex::try_from(at).unwrap(), value, adjustment }
+    }
+
     /// A value as it travels: that of a foreign key as the row that it means.
     fn travelling(&self, table: u16, column: usize, value: &types::Value) -> CellValue {
         let table = &self.tables[usize::from(table)];
@@ -113,6 +146,7 @@ impl Local {
             }
             types::Value::Integer(integer) => Value::Integer(*integer).into(),
             types::Value::Text(text) => Value::Text(text.clone()).into(),
+            types::Value::Real(real) => Value::Real(*real).into(),
             _ => Value::Null.into(),
         }
     }
@@ -127,6 +161,7 @@ fn stored(value: &CellValue) -> types::Value {
         CellValue::Ref(id) => types::Value::Integer(number(*id)),
         CellValue::Plain(Value::Integer(integer)) => types::Value::Integer(*integer),
         CellValue::Plain(Value::Text(text)) => types::Value::Text(text.clone()),
+        CellValue::Plain(Value::Real(real)) => types::Value::Real(*real),
         CellValue::Plain(_) => types::Value::Null,
     }
 }

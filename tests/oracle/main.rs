@@ -6,6 +6,7 @@
 #[expect(dead_code, reason = "shared with other tests, which need more of it")]
 #[path = "../support/clock.rs"]
 mod clock;
+mod families;
 mod foreign_keys;
 #[path = "../support/hub.rs"]
 mod hub;
@@ -13,4 +14,5 @@ mod local;
 #[path = "../support/model/mod.rs"]
 mod model;
 mod pushes;
+mod ruled;
 mod unique;

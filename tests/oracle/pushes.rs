@@ -3,11 +3,13 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use federation_hub::model::{Digest, Hlc, Op, ReplicaId, RowChange, RowId, Stamp, TableSchema, Write};
+use federation_hub::model::{
+    Adjustment, ColumnIndex, Digest, Hlc, Op, ReplicaId, RowChange, RowId, Seq, Stamp, TableSchema, Write,
+};
 use federation_hub::protocol::hub_request::{AttachRequest, Caller, PullRequest, RegisterRequest};
 use federation_hub::protocol::message::{Batch, BatchBody, Rows};
 use federation_hub::storage::catalog::Catalog;
-use federation_hub::storage::choice::{Choice, SyncOptions};
+use federation_hub::storage::choice::{Choice, SyncOptions, TableOptions};
 use federation_hub::storage::driver::Sql;
 use federation_hub::storage::hub_store::HubStore;
 use federation_hub::storage::sqlite_driver::RusqliteSql;
@@ -15,7 +17,7 @@ use proptest::prelude::ProptestConfig;
 use rusqlite::Connection;
 
 use crate::hub::{Heard, Hub};
-use crate::local::{Change, Local};
+use crate::local::{Change, Local, rule};
 use crate::model::told::living;
 use crate::model::{Accepted, Model};
 
@@ -59,9 +61,17 @@ fn declared(statements: &[String]) -> Vec<TableSchema> {
     for statement in statements {
         sql.run(statement).unwrap();
     }
-    let options = SyncOptions::default();
-    let catalog = Catalog::read(&mut sql, &Choice::new(&options, std::collections::HashMap::default()));
-    catalog.unwrap().tables.iter().map(federation_hub::storage::catalog::Table::schema).collect()
+    let read = |sql: &mut RusqliteSql, options: &SyncOptions| -> Vec<TableSchema> {
+        let catalog = Catalog::read(sql, &Choice::new(options, std::collections::HashMap::default()));
+        catalog.unwrap().tables.iter().map(federation_hub::storage::catalog::Table::schema).collect()
+    };
+    let ruled = |table: &TableSchema| TableOptions {
+        name: table.name.clone(),
+        is_global: false,
+        rules: table.columns.iter().filter_map(|column| Some((column.clone(), rule(column)?))).collect(),
+    };
+    let tables = read(&mut sql, &SyncOptions::default()).iter().map(ruled).collect();
+    read(&mut sql, &SyncOptions { tables, ..SyncOptions::default() })
 }
 
 /// Plays the steps; the error says where hub and model differ.
@@ -122,8 +132,7 @@ impl Replica {
             self.hlc += later;
             let stamp = Stamp { hlc: Hlc(self.hlc), replica: self.id.tie_break() };
             for change in self.local.run(statement) {
-                let write = Write { stamp, base: self.cursor, op: change.op.clone() };
-                add(&mut body, &change, write);
+                add(&mut body, &change, stamp, self.cursor);
             }
         }
         if body.rows.is_empty() {
@@ -157,7 +166,7 @@ impl Replica {
 }
 
 /// Adds a write to a row's change. An agent sends the last write of each cell only, and the last delete.
-fn add(body: &mut BatchBody, done: &Change, write: Write) {
+fn add(body: &mut BatchBody, done: &Change, stamp: Stamp, base: Seq) {
     let (table, number, is_new) = (done.table, Some(done.row), done.is_new);
     let id = RowId([u8::try_from(done.row).unwrap(); 16]);
     let at = body.rows.iter().position(|change| change.id == id).unwrap_or_else(|| {
@@ -166,17 +175,40 @@ fn add(body: &mut BatchBody, done: &Change, write: Write) {
     });
     body.rows[at].is_new |= is_new;
     let writes = &mut body.rows[at].writes;
-    match &write.op {
-        Op::Delete => writes.clear(),
-        Op::Set(cells) => {
-            for earlier in writes.iter_mut() {
-                if let Op::Set(present) = &mut earlier.op {
-                    present.retain(|(column, _)| cells.iter().all(|(it, _)| it != column));
-                }
+    let Some(cells) = &done.cells else {
+        *writes = vec![Write { stamp, base, op: Op::Delete }];
+        return;
+    };
+    for cell in cells {
+        // A value that is under way says it all.
+        let op = match (take(writes, cell.column), &cell.adjustment) {
+            (Before::Value, _) | (_, None) => Op::Set(vec![(cell.column, cell.value.clone())]),
+            (Before::Nothing, Some(what)) => Op::Adjust(vec![(cell.column, what.clone())]),
+            (Before::Adjustment(before), Some(what)) => {
+                Op::Adjust(vec![(cell.column, before.then(what).unwrap())])
             }
-            writes.retain(|earlier| earlier.op != Op::Set(Vec::new()));
-        }
-        Op::Adjust(_) => {}
+        };
+        writes.push(Write { stamp, base, op });
     }
-    writes.push(write);
+}
+
+/// What was done to a cell before.
+enum Before {
+    Nothing,
+    Value,
+    Adjustment(Adjustment),
+}
+
+/// Takes out what was done to a cell. Each write is to one cell.
+fn take(writes: &mut Vec<Write>, column: ColumnIndex) -> Before {
+    let is_of = |write: &Write| match &write.op {
+        Op::Set(cells) => cells[0].0 == column,
+        Op::Adjust(cells) => cells[0].0 == column,
+        Op::Delete => false,
+    };
+    let Some(at) = writes.iter().position(is_of) else { return Before::Nothing };
+    match writes.remove(at).op {
+        Op::Adjust(mut cells) => Before::Adjustment(cells.remove(0).1),
+        _ => Before::Value,
+    }
 }

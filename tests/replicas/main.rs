@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod arrivals;
 mod choice;
 #[expect(dead_code, reason = "shared with other tests, which need more of it")]
 #[path = "../support/clock.rs"]
@@ -21,12 +22,14 @@ mod nothing_left;
 mod own_functions;
 mod recovery;
 mod retirement;
+mod rotations;
 mod rules;
 mod rules_converge;
 mod schema_change;
 mod self_check;
 mod sharing;
 mod triggers;
+mod two_are_one;
 mod unions;
 #[path = "../support/world.rs"]
 mod world;

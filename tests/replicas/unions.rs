@@ -1,11 +1,9 @@
 //! Two rows that turn out to be one.
 
-use crate::identity::{NO_ROWS, agree, settle, shifted};
+use crate::identity::{agree, settle, shifted};
 use crate::world::parts::text;
 use crate::world::{Agent, pair};
-use federation_hub::model::{RowId, RowUpdate, TableHeader, Value};
-use federation_hub::protocol::message::Rows;
-use federation_hub::storage::apply::Incoming;
+use federation_hub::model::Value;
 
 pub const SKILLS: &str = "
     CREATE TABLE skills(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, uses INTEGER DEFAULT 0, tip TEXT);
@@ -99,64 +97,6 @@ fn two_rows_that_were_one_are_two_again_where_their_author_meant_two() {
     let links = vec![vec![text("plan"), text("b1")], vec![text("retry"), text("a2")]];
     assert_eq!(agree(&mut [&mut a, &mut b], SKILL_LINKS), links);
     assert_eq!(b.rows("SELECT id FROM skills WHERE name = 'plan'"), vec![vec![Value::Integer(2)]]);
-}
-
-/// Tells an agent that the row of `table` with the first title is the one with the second.
-fn unite(agent: &mut Agent, table: &str, lost: &str, survivor: &str) {
-    let mut id = |title: &str| {
-        let query = format!(
-            "SELECT r.id FROM _federation_row AS r JOIN {table} AS t ON r.k = t.id WHERE t.title = '{title}' \
-             AND r.tbl = (SELECT tbl FROM _federation_table WHERE name = '{table}')"
-        );
-        match &agent.rows(&query)[0][0] {
-            Value::Blob(id) => RowId::from_slice(id).unwrap(),
-            other => panic!("{other:?}"),
-        }
-    };
-    let (lost, survivor) = (id(lost), id(survivor));
-    let header = TableHeader { name: table.into(), columns: vec!["title".into()] };
-    let (seq, united, writes) = (1, Some(survivor), Vec::new());
-    let update = RowUpdate { table: 0, id: lost, number: None, seq, whole: false, united, writes };
-    let rows = Rows { tables: vec![header], rows: vec![update] };
-    agent.apply(&Incoming { rows, ..Incoming::default() });
-}
-
-#[test]
-fn of_two_rows_here_that_are_one_the_survivor_gets_what_references_the_other_and_its_unsent_edits() {
-    let schema = "
-        CREATE TABLE notes(id INTEGER PRIMARY KEY, title TEXT, body TEXT);
-        CREATE TABLE tags(id INTEGER PRIMARY KEY, note INTEGER REFERENCES notes, label TEXT);
-        CREATE TABLE bodies(note INTEGER PRIMARY KEY REFERENCES notes ON DELETE CASCADE, text TEXT);
-        CREATE TABLE bits(id INTEGER PRIMARY KEY, body INTEGER REFERENCES bodies(note));
-        CREATE TRIGGER watch AFTER UPDATE ON tags BEGIN UPDATE notes SET body = 'fired'; END;";
-    let (mut hub, mut a, mut b) = pair(schema);
-    a.run("INSERT INTO notes(title) VALUES('lost'), ('other'), ('kept')");
-    a.run("INSERT INTO tags(note, label) VALUES(1, 'x'), (2, 'y')")
-        .run("INSERT INTO bodies VALUES(1, 'long')");
-    a.run("INSERT INTO bits(body) VALUES(1)");
-    settle(&mut hub, &mut [&mut a, &mut b]);
-    a.run("UPDATE notes SET body = 'unsent' WHERE title = 'lost'");
-    unite(&mut a, "notes", "lost", "kept");
-    // The hub knows nothing of that.
-    a.bears_damage = true;
-    assert_eq!(
-        a.rows("SELECT id, title, body FROM notes"),
-        vec![
-            vec![Value::Integer(2), text("other"), Value::Null],
-            vec![Value::Integer(3), text("kept"), text("unsent")]
-        ]
-    );
-    assert_eq!(
-        a.rows("SELECT note FROM tags ORDER BY label"),
-        vec![vec![Value::Integer(3)], vec![Value::Integer(2)]]
-    );
-    assert_eq!(a.rows("SELECT note FROM bodies"), vec![vec![Value::Integer(3)]]);
-    assert_eq!(a.rows("SELECT body FROM bits"), vec![vec![Value::Integer(3)]]);
-    assert_eq!(a.rows("PRAGMA foreign_key_check"), NO_ROWS);
-    let counts = a.sync(&mut hub);
-    assert_eq!(counts.pushed, 1, "what was moved is no write; the edit is one, of the survivor");
-    b.sync(&mut hub);
-    assert_eq!(b.rows("SELECT body FROM notes WHERE title = 'kept'"), vec![vec![text("unsent")]]);
 }
 
 #[test]

@@ -48,7 +48,8 @@ pub enum Step {
     Sync { process: usize, weather: Weather },
     /// A process dies: at once, or after so many more statements. It starts again.
     Die { process: usize, after: Option<usize> },
-    /// A process dies in the next turn that writes rows of others into its tables, after so many of its statements.
+    /// A process dies in the next turn that writes rows of others into its tables, right behind one that is new here,
+    /// so many after the first.
     DieApplying { process: usize, after: usize },
     /// The hub dies after so many more operations of its store. It starts again.
     HubDies { after: usize },

@@ -173,7 +173,7 @@ impl Drawer<'_> {
             _ => {
                 let faults = self.faults.clone();
                 match (!faults.is_empty()).then(|| *self.dice.pick(&faults)) {
-                    Some(Fault::Death) if self.dice.chance(60) => self.die_applying(process, steps),
+                    Some(Fault::Death) if self.dice.chance(75) => self.die_applying(process, steps),
                     Some(fault) => {
                         let step = self.fault(fault, process);
                         steps.push(step);
@@ -200,7 +200,7 @@ impl Drawer<'_> {
         steps.push(sync(author));
         steps.push(Step::Pass(100));
         let sync = sync(process);
-        steps.push(Step::DieApplying { process, after: 5 + self.dice.below(40) });
+        steps.push(Step::DieApplying { process, after: self.dice.below(3) });
         steps.push(sync);
         steps.push(Step::Pass(100));
     }

@@ -28,6 +28,7 @@ use tokio::sync::oneshot::Receiver;
 use crate::case::YEAR_MS;
 use crate::clock::Clock;
 use crate::network::{ConnectionId, Packet, StreamId, decode};
+use crate::power::Power;
 use crate::store::{Accepted, Mortal};
 
 /// What the hub wants done.
@@ -43,6 +44,7 @@ pub enum Act {
 
 /// A hub and its file.
 pub struct HubSide {
+    power: Power,
     directory: TempDir,
     store: Option<Mortal<SqliteHubStore>>,
     /// What the machine's clock shows.
@@ -114,8 +116,10 @@ impl HubSide {
         // A file system in memory, where there is one: a crash is simulated, and nothing depends on the disk.
         let memory = PathBuf::from("/dev/shm");
         let directory = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let directory = directory.unwrap();
         let mut hub = Self {
-            directory: directory.unwrap(),
+            power: Power::of(directory.path()),
+            directory,
             store: None,
             clock,
             time: HubTime::new(0),
@@ -156,13 +160,16 @@ impl HubSide {
         self.store.is_some()
     }
 
-    /// Ends it without a word: what was not committed has not happened.
-    pub fn crash(&mut self) {
+    /// Ends it without a word, and its machine with it: what was not synced to the disk has not happened. Returns
+    /// how many writes that were.
+    pub fn crash(&mut self) -> usize {
+        self.power.cut();
         // Readers hold the lock on the file.
         self.connections.clear();
         self.jobs.clear();
         self.acts.clear();
         self.store = None;
+        self.power.restore()
     }
 
     /// Has it die within so many operations of its store.

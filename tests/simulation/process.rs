@@ -51,7 +51,7 @@ pub struct Process {
     pub attached: Option<(u64, Option<CachedCatalog>)>,
     pub sync: Option<Box<Sync>>,
     pub mint: Mint,
-    /// After how many statements of its next turn that applies rows it dies.
+    /// Behind which new row of its next turn that applies rows it dies.
     pub dies_applying: Option<usize>,
     /// How many syncs the agent has begun.
     pub counter: u64,

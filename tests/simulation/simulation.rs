@@ -275,6 +275,7 @@ impl Simulation {
             Event::RestartHub(life) => {
                 if self.hub.life == life && !self.hub.is_up() {
                     self.hub.start();
+                    self.look_for_promises();
                 }
             }
         }
@@ -298,6 +299,17 @@ impl Simulation {
                 Act::ReadOn(connection, stream) => {
                     self.network.queue.after(1, Event::ReadOn(self.hub.life, connection, stream));
                 }
+            }
+        }
+    }
+
+    /// What a hub that starts again had promised must be there.
+    fn look_for_promises(&mut self) {
+        for (tenant, promised) in &self.positions {
+            let found = self.hub.position(tenant);
+            if found < *promised {
+                self.broken =
+                    Some(format!("position {promised} of {tenant} was told, and {found} is left of it"));
             }
         }
     }

@@ -54,6 +54,7 @@ mod hub_side;
 mod isomorphism;
 mod ledger;
 mod network;
+mod power;
 mod probe;
 mod process;
 mod queue;

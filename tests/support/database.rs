@@ -25,6 +25,8 @@ pub struct Faulty {
     pub busy_after: Option<usize>,
     /// Statements until the process dies: from then on none runs, not even a ROLLBACK.
     pub dies_after: Option<usize>,
+    /// Rows that are put into tables of the application until the process dies, right behind the next one.
+    pub dies_after_rows: Option<usize>,
     /// The statements that have run.
     pub statements: Vec<String>,
     /// What does not work.
@@ -36,7 +38,14 @@ impl Faulty {
     pub fn new(connection: Connection, clock: &Clock) -> Self {
         clock.rule(&connection);
         let sql = RusqliteSql::new(connection);
-        Self { sql, busy_after: None, dies_after: None, statements: Vec::new(), ablation: None }
+        Self {
+            sql,
+            busy_after: None,
+            dies_after: None,
+            dies_after_rows: None,
+            statements: Vec::new(),
+            ablation: None,
+        }
     }
 
     /// The connection, for what an application registers on it.
@@ -51,6 +60,12 @@ impl Faulty {
                 return Err(SqlError { kind: SqlErrorKind::Closed, message: "dead".into() });
             };
             *left = fewer;
+        }
+        if let Some(left) = self.dies_after_rows
+            && statement.starts_with("INSERT OR ABORT INTO main.")
+        {
+            self.dies_after_rows = left.checked_sub(1);
+            self.dies_after = if left == 0 { Some(0) } else { self.dies_after };
         }
         // Neither settings nor the end of a transaction wait for locks.
         if statement.starts_with("PRAGMA") || statement == "ROLLBACK" {

@@ -1,9 +1,10 @@
-//! What the hub's operator asks of the store: revocations.
+//! What the hub's operator asks of the store: revocations, and what a backup is made from.
 
 use tokio::sync::oneshot;
 
 use super::{Answer, Job, Task, Uncommitted, Writer, closed};
 use crate::engine::clock::wall_now_ms;
+use crate::storage::backup::BackupSource;
 use crate::storage::hub_store::HubStore;
 use crate::storage::revocation::{Revocation, Revoked};
 
@@ -50,6 +51,13 @@ impl Writer {
     /// All revocations that hold.
     pub async fn revocations(&self) -> Answer<Vec<Revocation>> {
         self.ask_operator(|reply| RevocationJob::List(List(wall_now_ms(), reply))).await
+    }
+
+    /// What a backup is made from; nothing if the store has none, or is closed.
+    pub async fn backup_source(&self) -> Option<Box<dyn BackupSource>> {
+        let (reply, answer) = oneshot::channel();
+        self.submit(Job(Task::Backup(reply))).await;
+        answer.await.ok().flatten()
     }
 
     async fn ask_operator<T>(

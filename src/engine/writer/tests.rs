@@ -269,7 +269,9 @@ fn a_tenant_that_floods_is_in_each_group_no_more_than_its_share() {
         request.body.rows = vec![write; rows];
         Job::ask(&caller_of(tenant), StoreRequest::Push(request)).0
     };
-    let send = |job| assert!(jobs.try_send(Waiting { job, share: None }).is_ok());
+    let counts = Arc::default();
+    let send =
+        |job| assert!(jobs.try_send(Waiting { job, share: None, _queued: Queued::enter(&counts) }).is_ok());
     for n in 0..200 {
         send(push_job("flood", n, 500));
     }

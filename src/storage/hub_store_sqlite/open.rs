@@ -8,13 +8,11 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use thiserror::Error;
 
+use super::migrations::{self, FIRST_LAYOUT, LAYOUT};
 use crate::storage::hub_store::StoreStats;
 
 /// "FEDH": what makes a SQLite file a hub's.
 const APPLICATION_ID: u32 = 0x4645_4448;
-
-/// The layout that this library writes, in `PRAGMA user_version`.
-const LAYOUT: u32 = 5;
 
 /// Statements kept prepared on each connection.
 pub const STATEMENT_CACHE: usize = 64;
@@ -235,8 +233,11 @@ pub fn file(path: &Path) -> Result<(Connection, File), OpenStoreError> {
     // only in a WAL, from the first moment on.
     create_if_empty(&mut conn)?;
     let found: u32 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if found != LAYOUT {
+    if !(FIRST_LAYOUT..=LAYOUT).contains(&found) {
         return Err(OpenStoreError::of_layout(path, found));
+    }
+    if found < LAYOUT {
+        migrations::migrate(&mut conn, found)?;
     }
     conn.pragma_update(None, "journal_mode", "WAL")?;
     configure(&conn)?;

@@ -265,6 +265,11 @@ impl ReaderPool {
         Self { path: path.to_owned(), connections: Mutex::default(), _lock: lock }
     }
 
+    /// The store's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Takes a connection, and begins a read transaction on it.
     fn lease(pool: &Arc<Self>, tenant: i64) -> Result<Lease, StoreError> {
         let idle = {

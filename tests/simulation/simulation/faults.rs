@@ -92,7 +92,9 @@ impl Simulation {
         self.note("deaths of the hub");
         self.trace.push(format!("{} the hub dies", self.since_beginning()));
         self.take_note();
-        self.hub.crash();
+        if self.hub.crash() > 0 {
+            self.note("deaths of the hub that took unsynced writes along");
+        }
         let pause_ms = i64::try_from(self.dice.below(5_000)).unwrap();
         self.network.queue.after(pause_ms, Event::RestartHub(self.hub.life));
     }
@@ -136,7 +138,8 @@ impl Simulation {
         self.hub.fail_after(None);
         for process in &mut self.processes {
             process.agent.sql.busy_after = None;
-            (process.agent.sql.dies_after, process.dies_applying) = (None, None);
+            (process.agent.sql.dies_after, process.agent.sql.dies_after_rows) = (None, None);
+            process.dies_applying = None;
         }
         // Nothing waits for longer than this, but for what arrives very late.
         while let Some(next_ms) = self.network.queue.next_ms() {

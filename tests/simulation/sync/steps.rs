@@ -247,7 +247,7 @@ impl Process {
         if incoming.touches_tables()
             && let Some(after) = self.dies_applying.take()
         {
-            self.agent.sql.dies_after = Some(after);
+            self.agent.sql.dies_after_rows = Some(after);
         }
         let extras = &sync.arrived.extras;
         let turn = apply_turn(&mut self.agent.sql, catalog, setting, &mut self.mint, extras, &incoming);

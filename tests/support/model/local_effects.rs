@@ -14,8 +14,7 @@ use super::tenant::Tenant;
 /// the count of its sync.
 pub fn forget(tenant: &mut Tenant, push: (u64, u64)) {
     let deleted = tenant.deleted_by(push);
-    let raws = tenant.raws(&|_| true);
-    let cascaded = cascaded(tenant, &raws, &deleted);
+    let cascaded = cascaded(tenant, &deleted);
     let batch = tenant.batches();
     // A clause's NULL comes with the delete or, if the push is split, after it: one that came before is a write.
     let is_null = |entry: &Entry| {
@@ -27,7 +26,7 @@ pub fn forget(tenant: &mut Tenant, push: (u64, u64)) {
     let mut nulled = BTreeSet::new();
     for row in tenant.rows_with(is_null) {
         for (key, parent) in family.parents(&row) {
-            if key.on_delete == OnDelete::SetNull && deleted.contains(&parent) {
+            if key.on_delete == OnDelete::SetNull && !among(tenant, &parent, &deleted).is_empty() {
                 nulled.extend(key.columns.iter().map(|(column, _)| (row.clone(), column.clone())));
             }
         }
@@ -39,13 +38,37 @@ pub fn forget(tenant: &mut Tenant, push: (u64, u64)) {
     });
 }
 
+/// Of rows that were deleted, those that are this one, or one with it.
+fn among(tenant: &Tenant, row: &RowKey, deleted: &BTreeSet<RowKey>) -> Vec<RowKey> {
+    let unions = &tenant.claims().unions;
+    let members = unions.members(&unions.entity(row));
+    members.into_iter().filter(|member| deleted.contains(member)).collect()
+}
+
+/// Rows as they were told before the batch, each also under the identity that it had before it was united.
+fn told(tenant: &Tenant, own: &Raws) -> Raws {
+    let claims = tenant.claims();
+    let mut told = own.clone();
+    for (row, raw) in &mut told {
+        for (column, value) in claims.shown.get(&claims.unions.entity(row)).into_iter().flatten() {
+            if let Some(cell) = raw.cells.get_mut(column) {
+                cell.value = value.clone();
+            }
+        }
+    }
+    told
+}
+
 /// Rows whose delete follows, over CASCADE, from the delete of another row of the push.
-fn cascaded(tenant: &Tenant, raws: &Raws, deleted: &BTreeSet<RowKey>) -> BTreeSet<RowKey> {
-    let family = Family { schema: tenant.schema(), raws };
+fn cascaded(tenant: &Tenant, deleted: &BTreeSet<RowKey>) -> BTreeSet<RowKey> {
+    // Its author deleted a row as it was told, or as its own writes had made it.
+    let own = tenant.raws(&|_| true);
+    let told = told(tenant, &own);
     let deleted_parents = |row: &RowKey, on_delete: OnDelete| -> Vec<RowKey> {
-        let parents = family.parents(row).into_iter();
-        let parents = parents.filter(|(key, parent)| key.on_delete == on_delete && deleted.contains(parent));
-        parents.map(|(_, parent)| parent).collect()
+        let parents =
+            [&own, &told].into_iter().flat_map(|raws| Family { schema: tenant.schema(), raws }.parents(row));
+        let parents = parents.filter(|(key, _)| key.on_delete == on_delete);
+        parents.flat_map(|(_, parent)| among(tenant, &parent, deleted)).collect()
     };
     let parents = |row: &RowKey| match deleted_parents(row, OnDelete::Keep)[..] {
         [] => deleted_parents(row, OnDelete::Cascade),

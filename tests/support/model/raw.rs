@@ -73,10 +73,9 @@ impl Raw {
                 united.deleted.clone_from(&row.deleted);
             }
             for (column, cell) in &row.cells {
-                let present = united.cells.entry(column.clone()).or_insert_with(|| cell.clone());
-                if (present.stamp, &present.value) < (cell.stamp, &cell.value) && is_plain(rule(column)) {
-                    *present = cell.clone();
-                }
+                let present = united.cells.remove(column);
+                let cell = present.map_or_else(|| cell.clone(), |it| rules::unite(rule(column), &it, cell));
+                united.cells.insert(column.clone(), cell);
             }
         }
         if united.is_alive {

@@ -12,6 +12,35 @@ use super::raw::Cell;
 /// So many additions to a counter are known one by one; a delete takes those before them as well.
 const ADDITIONS: usize = 16;
 
+/// One cell of two rows that are one: the later one, or what a rule makes of both.
+pub fn unite(rule: Rule, one: &Cell, other: &Cell) -> Cell {
+    let is_first = (one.stamp, &one.value) < (other.stamp, &other.value);
+    let (earlier, later) = if is_first { (one, other) } else { (other, one) };
+    let both: Vec<Entry> = [&earlier.made_of[..], &later.made_of].concat();
+    let nothing = Value::Null.into();
+    match (rule, &earlier.value, &later.value) {
+        (Rule::Max | Rule::Min, old, new)
+            if *new == nothing || *old != nothing && !is_better(rule, old, new) =>
+        {
+            Cell { stamp: later.stamp, ..earlier.clone() }
+        }
+        // Each began with nothing, and its value is what was done to it.
+        (Rule::Counter, CellValue::Plain(old), CellValue::Plain(new)) if is_number(old) && is_number(new) => {
+            let value = Value::from(Number::of(old).plus(Number::of(new)));
+            Cell { value: value.into(), stamp: later.stamp, made_of: both }
+        }
+        (Rule::Set, CellValue::Plain(old), CellValue::Plain(new)) if is_set(old) && is_set(new) => {
+            let value = spelled(elements(old).into_iter().chain(elements(new)).collect());
+            Cell { value: value.into(), stamp: later.stamp, made_of: both }
+        }
+        _ => later.clone(),
+    }
+}
+
+fn is_number(value: &Value) -> bool {
+    matches!(value, Value::Integer(_) | Value::Real(_))
+}
+
 /// The greatest value, or the least: NULL is none.
 pub fn best(rule: Rule, writes: &[&Entry]) -> Cell {
     let mut present: Option<Cell> = None;
@@ -22,20 +51,25 @@ pub fn best(rule: Rule, writes: &[&Entry]) -> Cell {
                 Some(Cell { value: value.clone(), stamp: entry.stamp, made_of: vec![(*entry).clone()] });
             continue;
         };
-        let is_better = match (&cell.value, value) {
-            (CellValue::Plain(Value::Null), new) => *new != CellValue::Plain(Value::Null),
-            (_, CellValue::Plain(Value::Null)) => false,
-            (CellValue::Plain(old), CellValue::Plain(new)) if rule == Rule::Max => order(new, old).is_gt(),
-            (CellValue::Plain(old), CellValue::Plain(new)) => order(new, old).is_lt(),
-            // References have no order that means anything; one of them is kept, the same everywhere.
-            (old, new) => new > old,
-        };
+        let is_better = is_better(rule, &cell.value, value);
         if is_better {
             (cell.value, cell.made_of) = (value.clone(), vec![(*entry).clone()]);
         }
         cell.stamp = cell.stamp.max(entry.stamp);
     }
     present.expect("a column has a cell only if somebody wrote it")
+}
+
+/// Whether a rule prefers the new value.
+fn is_better(rule: Rule, old: &CellValue, new: &CellValue) -> bool {
+    match (old, new) {
+        (CellValue::Plain(Value::Null), new) => *new != CellValue::Plain(Value::Null),
+        (_, CellValue::Plain(Value::Null)) => false,
+        (CellValue::Plain(old), CellValue::Plain(new)) if rule == Rule::Max => order(new, old).is_gt(),
+        (CellValue::Plain(old), CellValue::Plain(new)) => order(new, old).is_lt(),
+        // References have no order that means anything; one of them is kept, the same everywhere.
+        (old, new) => new > old,
+    }
 }
 
 /// What all adjustments add up to, in the order in which the hub accepted them.
@@ -104,8 +138,7 @@ fn adjusted(value: &Value, adjustment: &Adjustment) -> Value {
                 elements.remove(&scalar(element));
             }
             elements.extend(added.iter().map(|element| scalar(element)));
-            let all: Vec<String> = elements.into_iter().map(|(_, _, text)| text).collect();
-            Value::Text(format!("[{}]", all.join(",")))
+            spelled(elements)
         }
     }
 }
@@ -143,6 +176,17 @@ fn element(json: &Json) -> Element {
         _ => (4, 0.0),
     };
     (class, TotalReal(number), json.to_string())
+}
+
+fn spelled(elements: BTreeSet<Element>) -> Value {
+    let all: Vec<String> = elements.into_iter().map(|(_, _, text)| text).collect();
+    Value::Text(format!("[{}]", all.join(",")))
+}
+
+fn is_set(value: &Value) -> bool {
+    let Value::Text(text) = value else { return false };
+    let Ok(Json::Array(elements)) = serde_json::from_str(text) else { return false };
+    elements.iter().all(|it| !it.is_array() && !it.is_object())
 }
 
 /// What is no array counts as an empty set.

@@ -196,7 +196,8 @@ impl Tenant {
 
     /// Rows that stand for themselves, each with all that is one with it.
     pub fn united(&self, raws: &Raws, unions: &Unions) -> Raws {
-        unions.united(raws, |table, members| Raw::united(&members, &self.rule(table)))
+        let born = |row: &RowKey| self.birth(row).order;
+        unions.united(raws, born, |table, members| Raw::united(&members, &self.rule(table)))
     }
 
     /// What the tables' definitions say.

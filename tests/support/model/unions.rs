@@ -81,11 +81,17 @@ impl Unions {
         raws
     }
 
-    /// Rows that stand for themselves, each with all that is one with it.
-    pub fn united(&self, raws: &Raws, unite: impl Fn(&str, Vec<&Raw>) -> Raw) -> Raws {
+    /// Rows that stand for themselves, each with all that is one with it, in the order of `rank`.
+    pub fn united<R: Ord>(
+        &self,
+        raws: &Raws,
+        rank: impl Fn(&RowKey) -> R,
+        unite: impl Fn(&str, Vec<&Raw>) -> Raw,
+    ) -> Raws {
         let stand: BTreeSet<&RowKey> = raws.keys().filter(|row| !self.lost.contains_key(*row)).collect();
         let united = |row: &RowKey| {
-            let members = self.members(row);
+            let mut members = self.members(row);
+            members.sort_by_key(&rank);
             let members: Vec<&Raw> = members.iter().map(|member| &raws[member]).collect();
             let alive: Vec<&Raw> = members.iter().copied().filter(|raw| raw.is_alive).collect();
             (row.clone(), unite(&row.0, if alive.is_empty() { members } else { alive }))

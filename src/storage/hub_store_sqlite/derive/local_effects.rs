@@ -123,22 +123,60 @@ impl Deriver<'_> {
 
     /// The parents with which a row went, over CASCADE, that the push deleted.
     fn went_with(&mut self, no: i64, writer: u64, from: Seq) -> Result<Vec<i64>, StoreError> {
-        let mut parents = Vec::new();
         if !self.is_deleted_by(no, writer, from)? {
-            return Ok(parents);
+            return Ok(Vec::new());
         }
-        for (parent, _) in self.parents_before(no, |link| link.on_delete == OnDelete::Refuse)? {
-            if self.is_deleted_by(parent, writer, from)? {
-                // Back among the living it would keep that one: it was deleted first, or in its own right.
-                return Ok(parents);
-            }
+        let keeping = self.parents_seen(no, |link| link.on_delete == OnDelete::Refuse)?;
+        if !self.deleted_among(keeping, writer, from)?.is_empty() {
+            // Back among the living it would keep that one: it was deleted first, or in its own right.
+            return Ok(Vec::new());
         }
-        for (parent, _) in self.parents_before(no, |link| link.on_delete == OnDelete::Cascade)? {
-            if self.is_deleted_by(parent, writer, from)? {
-                parents.push(parent);
-            }
+        let parents = self.parents_seen(no, |link| link.on_delete == OnDelete::Cascade)?;
+        self.deleted_among(parents, writer, from)
+    }
+
+    /// The parents that a row may have had where it was deleted: those that it was told to have, and those of its
+    /// own writes, which are others if it is one with another row, or its key was taken.
+    fn parents_seen(
+        &mut self,
+        no: i64,
+        is_meant: impl Fn(&LinkRule) -> bool,
+    ) -> Result<BTreeSet<i64>, StoreError> {
+        let entity = self.entity(no)?;
+        let told = self.parents_before(entity, &is_meant)?;
+        let mut parents: BTreeSet<i64> = told.into_iter().map(|(parent, _)| parent).collect();
+        let row = self.rows.get(no)?;
+        let Some(rules) = self.rules.table(row.table) else { return Ok(parents) };
+        let raw = self.earlier.get(&no).map_or(&row.raw, |earlier| &earlier.raw);
+        let value = |column| raw.cells.get(column).map(|cell| cell.value.clone());
+        let links = rules.links.iter().filter(|link| is_meant(link));
+        let written: Vec<(&LinkRule, Vec<CellValue>)> = links
+            .filter_map(|link| Some((link, link.columns.iter().map(value).collect::<Option<_>>()?)))
+            .collect();
+        for (link, values) in written {
+            parents.extend(self.parent(link, &values, &mut BTreeSet::new())?.map(|(parent, _)| parent));
         }
         Ok(parents)
+    }
+
+    /// The rows that the push deleted, of these and of those that are one with one of them: it may not have known
+    /// that they are.
+    fn deleted_among(
+        &mut self,
+        rows: impl IntoIterator<Item = i64>,
+        writer: u64,
+        from: Seq,
+    ) -> Result<Vec<i64>, StoreError> {
+        let mut deleted = Vec::new();
+        for no in rows {
+            self.rows.load(no)?;
+            for member in self.members(no)? {
+                if self.is_deleted_by(member, writer, from)? {
+                    deleted.push(member);
+                }
+            }
+        }
+        Ok(deleted)
     }
 
     /// The references that the batch set to NULL, whether or not that won, of rows that the push deleted.
@@ -159,7 +197,7 @@ impl Deriver<'_> {
         let mut cut = Vec::new();
         for (link, values, nulled) in meant {
             if let Some((parent, _)) = self.parent(link, &values, &mut BTreeSet::new())?
-                && self.is_deleted_by(parent, writer, from)?
+                && !self.deleted_among([parent], writer, from)?.is_empty()
             {
                 cut.extend(nulled);
             }

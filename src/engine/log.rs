@@ -1,0 +1,71 @@
+//! The log of a process that runs hubs: what happened, and the audit trail, on standard error.
+
+use std::sync::{Mutex, PoisonError};
+
+use thiserror::Error;
+use tracing::level_filters::LevelFilter;
+use tracing::subscriber::set_global_default;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::{Layer as _, Registry, fmt};
+
+use super::audit;
+
+/// How lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// An object in each line.
+    Json,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogOptions {
+    /// How lines are written.
+    pub format: LogFormat,
+    /// The least important that is written of what happens in the library. The audit trail is written in any case.
+    pub level: LevelFilter,
+}
+
+/// A process has one log. Have all its hubs log in the same way, or all but one not at all.
+#[derive(Debug, Error)]
+pub enum LogError {
+    /// Another hub of the process has begun another one.
+    #[error(
+        "another hub of this process logs otherwise ({0:?}): a process has one log, pass the same log and logLevel"
+    )]
+    Otherwise(LogOptions),
+    /// The program listens to `tracing` itself. Turn the hub's log off: everything reaches the program's own.
+    #[error("this program has a log of its own, which gets what the hub would log: pass log: 'off'")]
+    Taken,
+}
+
+/// The log that this process has; once begun, it stays.
+static BEGUN: Mutex<Option<LogOptions>> = Mutex::new(None);
+
+/// Begins the process's log, unless it is the one that it has already.
+pub fn begin(options: LogOptions) -> Result<(), LogError> {
+    let mut begun = BEGUN.lock().unwrap_or_else(PoisonError::into_inner);
+    match *begun {
+        Some(had) if had == options => return Ok(()),
+        Some(had) => return Err(LogError::Otherwise(had)),
+        None => {}
+    }
+    // Other crates are heard only when something is wrong: what they tell otherwise is about packets.
+    let wanted = Targets::new()
+        .with_default(options.level.min(LevelFilter::WARN))
+        .with_target("federation_hub", options.level)
+        .with_target(audit::TARGET, LevelFilter::INFO);
+    let lines = fmt::layer().with_ansi(false).with_writer(std::io::stderr);
+    let installed = match options.format {
+        LogFormat::Human => set_global_default(Registry::default().with(lines.with_filter(wanted))),
+        LogFormat::Json => {
+            set_global_default(Registry::default().with(lines.json().flatten_event(true).with_filter(wanted)))
+        }
+    };
+    installed.map_err(|_| LogError::Taken)?;
+    *begun = Some(options);
+    Ok(())
+}

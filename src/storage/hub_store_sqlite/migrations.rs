@@ -1,0 +1,64 @@
+//! From the layouts of earlier releases to the present one.
+//!
+//! Whoever changes `SCHEMA` after the first release adds a step here, never raises [`FIRST_LAYOUT`], and keeps a file
+//! of each layout under `tests/fixtures`, which a test opens and syncs from.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+/// The layout of the first release; earlier ones are not led anywhere.
+pub const FIRST_LAYOUT: u32 = 5;
+
+/// The layout that this library writes, in `PRAGMA user_version`.
+pub const LAYOUT: u32 = 5;
+
+/// What leads from each layout, beginning with the first, to the next one.
+const STEPS: [&str; (LAYOUT - FIRST_LAYOUT) as usize] = [];
+
+/// Leads a store from an earlier layout to the present one, wholly or not at all.
+pub fn migrate(conn: &mut Connection, found: u32) -> Result<(), rusqlite::Error> {
+    lead(conn, found, FIRST_LAYOUT, &STEPS)
+}
+
+fn lead(conn: &mut Connection, found: u32, first: u32, steps: &[&str]) -> Result<(), rusqlite::Error> {
+    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for (layout, step) in (first..).zip(steps).skip_while(|(layout, _)| *layout < found) {
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "user_version", layout + 1)?;
+    }
+    transaction.commit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store(layout: u32) -> Connection {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch("CREATE TABLE path(step INTEGER)").unwrap();
+        conn.pragma_update(None, "user_version", layout).unwrap();
+        conn
+    }
+
+    fn path(conn: &Connection) -> (String, u32) {
+        let steps = conn.query_row("SELECT coalesce(group_concat(step), '') FROM path", [], |row| row.get(0));
+        (steps.unwrap(), conn.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap())
+    }
+
+    #[test]
+    fn a_store_takes_the_steps_that_it_lacks_in_their_order() {
+        let steps =
+            ["INSERT INTO path VALUES(7)", "INSERT INTO path VALUES(8)", "INSERT INTO path VALUES(9)"];
+        for (found, expected) in [(7, "7,8,9"), (9, "9"), (10, "")] {
+            let mut conn = store(found);
+            lead(&mut conn, found, 7, &steps).unwrap();
+            assert_eq!(path(&conn), (expected.to_owned(), 10));
+        }
+    }
+
+    #[test]
+    fn a_step_that_fails_takes_the_others_back() {
+        let mut conn = store(7);
+        lead(&mut conn, 7, 7, &["INSERT INTO path VALUES(7)", "no SQL"]).unwrap_err();
+        assert_eq!(path(&conn), (String::new(), 7));
+    }
+}

@@ -1,0 +1,90 @@
+//! Agents that ride through a restart of their hub.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use federation_hub::engine::agent_error::ErrorCode;
+use federation_hub::model::Value;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::site::{Member, Site};
+
+const AGENTS: usize = 100;
+const NOTES: &str = "CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT)";
+const COUNT: &str = "SELECT count(*) FROM notes";
+
+/// Writes and syncs again and again until it is told to end; returns how many rows it wrote. No sync may fail.
+async fn work(member: &Member, name: usize, is_over: &AtomicBool) -> usize {
+    let mut written = 0;
+    // Once more after the end, so that nobody's last sync was before the restart.
+    let mut is_last = false;
+    while !is_last {
+        is_last = is_over.load(Ordering::Relaxed);
+        member.run(&format!("INSERT INTO notes VALUES('{name} {written}', 'x')")).await;
+        written += 1;
+        if let Err(error) = member.try_sync().await {
+            panic!("agent {name}, sync {written}: {error} ({:?})", error.code);
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+    written
+}
+
+#[tokio::test]
+async fn no_sync_fails_while_a_hub_is_restarted_and_nothing_is_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut site = Site::start(directory.path().join("hub.db").to_str().unwrap()).await;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let mut workers = JoinSet::new();
+    for name in 0..AGENTS {
+        let mut options = site.options("acme", &format!("agent {name}"));
+        options.request_timeout_ms = 60_000;
+        let is_over = Arc::clone(&is_over);
+        workers.spawn(async move {
+            let member = Member::connect(options).await;
+            member.run(NOTES).await;
+            work(&member, name, &is_over).await
+        });
+    }
+    sleep(Duration::from_secs(2)).await;
+    site.restart_after(Duration::from_secs(2)).await;
+    is_over.store(true, Ordering::Relaxed);
+    let written: usize = workers.join_all().await.into_iter().sum();
+    let reader = site.agent("acme", "reader").await;
+    reader.sync().await;
+    assert_eq!(reader.rows(COUNT).await, [[Value::Integer(i64::try_from(written).unwrap())]]);
+}
+
+#[tokio::test]
+async fn a_sync_that_the_hub_does_not_come_back_for_fails_when_its_time_is_over() {
+    let site = Site::start(":memory:").await;
+    let mut options = site.options("acme", "a");
+    options.request_timeout_ms = 1_500;
+    let a = Member::connect(options).await;
+    a.run(NOTES).await;
+    a.sync().await;
+    site.hub.stop().await;
+    let error = a.try_sync().await.unwrap_err();
+    assert!(matches!(error.code, ErrorCode::Unreachable | ErrorCode::Timeout | ErrorCode::Busy), "{error}");
+}
+
+#[tokio::test]
+async fn a_hub_that_must_stop_at_once_cuts_off_and_the_agents_come_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("hub.db");
+    let mut site = Site::with(path.to_str().unwrap(), |options| options.drain_timeout_ms = 0).await;
+    let a = site.agent("acme", "a").await;
+    a.run(NOTES).await;
+    a.run("INSERT INTO notes VALUES('large', hex(zeroblob(500000)))").await;
+    let (synced, ()) = tokio::join!(a.try_sync(), async {
+        sleep(Duration::from_millis(5)).await;
+        site.restart().await;
+    });
+    synced.unwrap();
+    a.sync().await;
+    let reader = site.agent("acme", "reader").await;
+    reader.sync().await;
+    assert_eq!(reader.rows(COUNT).await, [[Value::Integer(1)]]);
+}

@@ -1,0 +1,64 @@
+//! Columns that have a merge rule, in rows that come, go, and become one.
+
+use proptest::prelude::*;
+
+use crate::pushes::{Step, config, play};
+
+/// The numbers of the rows that each replica makes. An identity is seldom given twice.
+const NUMBERS: usize = 60;
+
+const SCHEMAS: [&str; 3] = [
+    "t(id INTEGER PRIMARY KEY, a UNIQUE, uses, tags, best, least)",
+    "t(id INTEGER PRIMARY KEY, a, uses DEFAULT 0, tags, best, least, UNIQUE(a, best))",
+    "t(id INTEGER PRIMARY KEY, a, uses, tags, best, least)",
+];
+
+/// A new value for each of the columns, now and then of a kind that the rule makes nothing of.
+fn values() -> impl Strategy<Value = [String; 4]> {
+    let number = || prop_oneof![4 => (-2..5_i64).prop_map(|it| it.to_string()), 1 => Just("0.5".to_owned()), 1 => Just("NULL".to_owned())];
+    let uses = prop_oneof![3 => number(), 6 => (1..4_i64).prop_map(|it| format!("uses + {it}")), 1 => Just("'x'".to_owned())];
+    let set = ["'[]'", "'[1]'", "'[1,2]'", "'[\"a\",2]'", "'none'", "NULL"];
+    (uses, prop::sample::select(set.to_vec()), number(), number())
+        .prop_map(|(uses, tags, best, least)| [uses, tags.to_owned(), best, least])
+}
+
+fn statement(who: usize) -> impl Strategy<Value = (u64, String)> {
+    let key = prop_oneof![Just("'x'"), Just("'y'"), Just("'z'"), Just("NULL")];
+    (0..12_u8, 0..NUMBERS, 0..4_usize, key, values(), 1..4_u64).prop_map(
+        move |(kind, at, any, a, [uses, tags, best, least], later)| {
+            let new = NUMBERS * who + at + 1;
+            let any = format!("(SELECT id FROM t ORDER BY id LIMIT 1 OFFSET {any})");
+            let statement = match kind {
+                0..2 => format!("DELETE FROM t WHERE id = {any}"),
+                2..5 => format!("UPDATE t SET uses = {uses} WHERE id = {any}"),
+                5 => format!("UPDATE t SET tags = {tags} WHERE id = {any}"),
+                6 => format!("UPDATE t SET best = {best}, least = {least} WHERE id = {any}"),
+                7 => format!("UPDATE t SET a = {a} WHERE id = {any}"),
+                _ => {
+                    let uses = uses.replace("uses +", "");
+                    format!("INSERT INTO t VALUES({new}, {a}, {uses}, {tags}, {best}, {least})")
+                }
+            };
+            (later, statement)
+        },
+    )
+}
+
+fn case() -> impl Strategy<Value = (Vec<String>, Vec<Step>)> {
+    let push = (0..4_usize).prop_flat_map(|who| {
+        prop::collection::vec(statement(who), 1..5).prop_map(move |statements| Step::Push(who, statements))
+    });
+    let step = prop_oneof![6 => push, 4 => (0..4_usize).prop_map(Step::Pull), 1 => (0..4_usize).prop_map(Step::BreakOff)];
+    let schema =
+        prop::sample::select(SCHEMAS.to_vec()).prop_map(|table| vec![format!("CREATE TABLE {table}")]);
+    (schema, prop::collection::vec(step, 1..20))
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn what_rules_make_of_rows_that_become_one_follows_from_all_that_was_done((schema, steps) in case()) {
+        prop_assert_eq!(play(&schema, &steps), Ok(()));
+    }
+}

@@ -1,0 +1,161 @@
+//! Rows that arrive out of order, or while the application writes to the same rows.
+
+use crate::identity::{NO_ROWS, agree, settle, shifted};
+use crate::world::parts::text;
+use crate::world::{Agent, Counts, Fate, Hub, pair};
+use federation_hub::model::{Hlc, Op, RowId, RowUpdate, Stamp, TableHeader, Value, Write};
+use federation_hub::protocol::message::Rows;
+use federation_hub::storage::apply::Incoming;
+use federation_hub::storage::references::{DeclaredParent, DeclaredReference};
+
+const NOTES: &str = "CREATE TABLE notes(id INTEGER PRIMARY KEY, title TEXT, body TEXT)";
+
+/// Two agents of one schema that both know what the first has written.
+fn both_know(schema: &str, writes: &str) -> (Hub, Agent, Agent) {
+    let (mut hub, mut a, mut b) = pair(schema);
+    a.run(writes);
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    (hub, a, b)
+}
+
+/// Syncs, while the application writes something after the hub has answered and before that is applied.
+fn sync_while(agent: &mut Agent, hub: &mut Hub, writes: &str) -> Counts {
+    agent
+        .sync_with(hub, Fate::Complete, &mut |agent| {
+            agent.run(writes);
+        })
+        .unwrap()
+}
+
+#[test]
+fn a_row_that_is_named_by_table_and_number_gets_the_number_that_was_given_away_before_it_came() {
+    let schema = "CREATE TABLE links(kind TEXT, target INTEGER, label TEXT, id TEXT PRIMARY KEY);
+                  CREATE TABLE facts(id INTEGER PRIMARY KEY, what TEXT);
+                  CREATE TABLE skills(id INTEGER PRIMARY KEY AUTOINCREMENT, what TEXT);";
+    let (mut hub, mut a, mut b) = shifted(schema, "INSERT INTO skills(what) VALUES('b1'), ('b2')");
+    for agent in [&mut a, &mut b] {
+        let map = vec![(text("fact"), "facts".to_owned()), (text("skill"), "skills".to_owned())];
+        let parent = DeclaredParent::ByColumn { column: "kind".into(), map };
+        let (table, column) = ("links".into(), "target".into());
+        agent.options.references = vec![DeclaredReference { table, column, parent }];
+    }
+    a.run("INSERT INTO skills VALUES(1, 'to come'), (2, 'to go')");
+    a.run("INSERT INTO links VALUES('skill', 1, 'x', 'first'), ('skill', 2, 'y', 'second')").sync(&mut hub);
+    // The skill's last change comes after the link, and what the other link meant never comes.
+    a.run("UPDATE skills SET what = 'came' WHERE id = 1")
+        .run("DELETE FROM skills WHERE id = 2")
+        .sync(&mut hub);
+    b.slice = 1;
+    settle(&mut hub, &mut [&mut b, &mut a]);
+    let links = "SELECT links.id, what FROM links LEFT JOIN skills ON skills.id = target ORDER BY 1";
+    let expected = vec![vec![text("first"), text("came")], vec![text("second"), Value::Null]];
+    assert_eq!(agree(&mut [&mut b, &mut a], links), expected);
+}
+
+#[test]
+fn a_delete_made_meanwhile_outlasts_a_row_that_is_told_whole() {
+    let (mut hub, mut a, mut b) = both_know(NOTES, "INSERT INTO notes(title) VALUES('x')");
+    b.run("UPDATE notes SET body = 'of b'");
+    settle(&mut hub, &mut [&mut b, &mut a]);
+    a.run("UPDATE _federation_table SET refresh = 1");
+    sync_while(&mut a, &mut hub, "DELETE FROM notes");
+    assert_eq!(a.rows("SELECT * FROM notes"), NO_ROWS);
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    assert_eq!(b.rows("SELECT * FROM notes"), NO_ROWS);
+}
+
+#[test]
+fn of_two_deletes_the_later_is_kept_and_only_an_untold_one_is_sent() {
+    for (lead_ms, sent) in [(0, 1), (50_000, 0)] {
+        let (mut hub, mut a, mut b) = both_know(NOTES, "INSERT INTO notes(title) VALUES('x')");
+        b.lead_ms = lead_ms;
+        b.run("DELETE FROM notes").sync(&mut hub);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        sync_while(&mut a, &mut hub, "DELETE FROM notes");
+        assert_eq!(a.sync(&mut hub).pushed, sent, "{lead_ms}");
+    }
+}
+
+#[test]
+fn an_edit_that_outlasts_a_delete_made_meanwhile_waits_for_the_rest_of_its_row() {
+    let (mut hub, mut a, mut b) = both_know(NOTES, "INSERT INTO notes(title) VALUES('x')");
+    b.lead_ms = 50_000;
+    b.run("UPDATE notes SET body = 'of b'").sync(&mut hub);
+    let counts = sync_while(&mut a, &mut hub, "DELETE FROM notes");
+    assert_eq!(counts.quarantined, 0, "the hub will tell all of it once it knows of the delete");
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    assert_eq!(agree(&mut [&mut a, &mut b], "SELECT body FROM notes"), [[text("of b")]]);
+}
+
+#[test]
+fn a_delete_that_the_hub_derives_is_final_for_all_that_the_hub_knows() {
+    let (mut hub, mut a, _) = both_know(NOTES, "INSERT INTO notes(title) VALUES('x')");
+    a.run("UPDATE notes SET title = 'y'").sync(&mut hub);
+    let Value::Blob(id) = a.rows("SELECT id FROM _federation_row")[0][0].clone() else { unreachable!() };
+    // It bears the stamp of another row's delete, which may be older than what this row holds.
+    let stamp = Stamp { hlc: Hlc(1), replica: 1 };
+    let update = RowUpdate {
+        table: 0,
+        id: RowId::from_slice(&id).unwrap(),
+        number: None,
+        seq: 9,
+        whole: false,
+        united: None,
+        writes: vec![Write { stamp, base: 0, op: Op::Delete }],
+    };
+    let tables = vec![TableHeader { name: "notes".into(), columns: Vec::new() }];
+    a.apply(&Incoming { rows: Rows { tables, rows: vec![update] }, ..Incoming::default() });
+    assert_eq!(a.rows("SELECT * FROM notes"), NO_ROWS);
+}
+
+#[test]
+fn a_reference_to_what_was_deleted_meanwhile_is_undone_and_the_row_is_as_it_was() {
+    let schema = "CREATE TABLE p(id INTEGER PRIMARY KEY, code TEXT UNIQUE);
+                  CREATE TABLE c(id INTEGER PRIMARY KEY, code TEXT REFERENCES p(code), label TEXT);";
+    let (mut hub, mut a, mut b) = both_know(
+        schema,
+        "INSERT INTO p(code) VALUES('x'), ('y'); INSERT INTO c(code, label) VALUES('x', 'l')",
+    );
+    b.run("UPDATE c SET code = 'y'").sync(&mut hub);
+    let counts = sync_while(&mut a, &mut hub, "DELETE FROM p WHERE code = 'y'");
+    assert_eq!(a.rows("SELECT code, label FROM c"), [[text("x"), text("l")]]);
+    assert_eq!(a.rows("PRAGMA foreign_key_check"), NO_ROWS);
+    assert_eq!((counts.pulled, counts.quarantined), (0, 1));
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    agree(&mut [&mut a, &mut b], "SELECT c.code, p.code FROM c LEFT JOIN p USING(code)");
+}
+
+#[test]
+fn a_row_that_others_bring_back_has_the_number_that_it_had_here() {
+    let (mut hub, mut a, mut b) = shifted(NOTES, "INSERT INTO notes(title) VALUES('b1'), ('b2')");
+    let mut late = Agent::new("acme", "late", 9);
+    late.run(NOTES);
+    a.run("INSERT INTO notes(title) VALUES('x')");
+    settle(&mut hub, &mut [&mut a, &mut b, &mut late]);
+    b.run("INSERT INTO notes(title) VALUES('b3')");
+    let number = "SELECT id FROM notes WHERE title = 'x'";
+    let before = b.rows(number);
+    assert_ne!(before, a.rows(number));
+    a.run("DELETE FROM notes WHERE title = 'x'");
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    assert_eq!(b.rows(number), NO_ROWS);
+    // It has not heard of the delete, and its edit is later.
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    late.run("UPDATE notes SET body = 'edited' WHERE title = 'x'");
+    settle(&mut hub, &mut [&mut late, &mut b, &mut a]);
+    assert_eq!(b.rows(number), before, "the application may hold it");
+}
+
+#[test]
+fn rows_that_wait_for_each_other_across_many_turns_come_in_one_sync() {
+    let schema = "CREATE TABLE t(id INTEGER PRIMARY KEY, up INTEGER REFERENCES t)";
+    let (mut hub, mut a, mut b) = pair(schema);
+    // More than are tried again together wait for one row, and that one for the last.
+    a.run(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2600)
+         INSERT INTO t SELECT i, CASE WHEN i <= 1500 THEN 1501 WHEN i = 1501 THEN 2600 END FROM n",
+    );
+    a.sync(&mut hub);
+    assert_eq!(b.sync(&mut hub).quarantined, 0);
+    assert_eq!(agree(&mut [&mut a, &mut b], "SELECT count(*) FROM t"), [[Value::Integer(2600)]]);
+}

@@ -1,0 +1,57 @@
+//! Rows that stand in each other's way leave the table together: what is told of them counts as it does otherwise.
+
+use federation_hub::model::Value;
+use federation_hub::storage::row_meta::RowMeta;
+
+use crate::world::{Agent, pair};
+
+/// What the bookkeeping holds of every row.
+fn kept(agent: &mut Agent) -> Vec<RowMeta> {
+    let states = agent.rows("SELECT state FROM _federation_row");
+    let decode = |row: &Vec<Value>| match &row[0] {
+        Value::Blob(state) => RowMeta::decode(state).unwrap(),
+        other => panic!("{other:?} is no state"),
+    };
+    states.iter().map(decode).collect()
+}
+
+const SWAP: &str = "UPDATE t SET v = 'tmp' WHERE id = 1; UPDATE t SET v = 'one' WHERE id = 2;
+    UPDATE t SET v = 'two' WHERE id = 1;";
+
+#[test]
+fn the_hub_is_known_to_have_a_row_that_it_tells_of_in_a_rotation() {
+    let (mut hub, mut a, mut b) = pair("CREATE TABLE t(id TEXT PRIMARY KEY, v TEXT UNIQUE)");
+    b.run("INSERT INTO t VALUES(1, 'one'), (2, 'two')");
+    b.sync(&mut hub);
+    assert!(kept(&mut b).iter().all(|row| row.unshared.is_some()), "nobody has told of them so far");
+    a.sync(&mut hub);
+    a.run(SWAP);
+    a.sync(&mut hub);
+    b.sync(&mut hub);
+    let query = "SELECT id, v FROM t ORDER BY id";
+    assert_eq!(a.rows(query), b.rows(query));
+    let kept = kept(&mut b);
+    assert_eq!(kept.iter().map(|row| row.unshared).collect::<Vec<_>>(), [None, None]);
+    assert!(kept.iter().all(|row| row.seen > 0), "as far as the pull has told of them");
+}
+
+#[test]
+fn a_rotation_asks_again_for_a_row_that_was_written_while_an_update_of_it_was_set_aside() {
+    let (mut hub, mut a, mut b) = pair("");
+    a.run("CREATE TABLE t(id TEXT PRIMARY KEY, v TEXT UNIQUE, n INTEGER, note TEXT)");
+    b.run("CREATE TABLE t(id TEXT PRIMARY KEY, v TEXT UNIQUE, n INTEGER CHECK(n < 10), note TEXT)");
+    a.run("INSERT INTO t(id, v, n) VALUES(1, 'one', 1), (2, 'two', 1)");
+    a.sync(&mut hub);
+    b.sync(&mut hub);
+    a.run("UPDATE t SET n = 99 WHERE id = 1");
+    a.sync(&mut hub);
+    assert_eq!(b.sync(&mut hub).quarantined, 1);
+    b.run("UPDATE t SET note = 'b' WHERE id = 1");
+    a.run(SWAP).run("UPDATE t SET n = 2 WHERE id = 1");
+    a.sync(&mut hub);
+    assert_eq!(b.sync(&mut hub).quarantined, 0);
+    assert_eq!(b.rows("SELECT v FROM t ORDER BY id"), a.rows("SELECT v FROM t ORDER BY id"));
+    let asked = b.rows("SELECT refresh > 0 FROM _federation_table WHERE name = 't'");
+    assert_eq!(asked, [[Value::Integer(1)]], "the hub has not told what it made of both");
+    assert!(kept(&mut b).iter().all(|row| !row.held));
+}
