@@ -409,6 +409,23 @@ export interface FederationHubLimits {
    */
   maxStoredBytesPerTenant?: number
   /**
+   * The largest row that is stored, in bytes of its values: 1,024 to 16,777,216 (16 MiB), which it is unless given. A
+   * larger one stays with its agent, whose report says so (`rejected`).
+   */
+  maxRowBytes?: number
+  /**
+   * The largest message that is read from an agent, which is a batch of rows, in bytes: 2 MiB to 17,825,792 (17 MiB),
+   * which it is unless given. A row is at most 1 MiB smaller.
+   */
+  maxBatchBytes?: number
+  /**
+   * Rows that a tenant's agents may push and pull per second, twice as many at once after a rest. 200,000 unless given.
+   * Faster ones are held back for up to 5 s, and then refused.
+   */
+  maxRowsPerSecond?: number
+  /** Bytes that they may push and pull per second, likewise, as they travel. 134,217,728 (128 MiB) unless given. */
+  maxBytesPerSecond?: number
+  /**
    * How long a connection may be silent before it is dead, in ms: 6,000 to 30,000, and 30,000 unless given. Agents
    * show every 5 s that they live.
    */

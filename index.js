@@ -90,6 +90,20 @@ const SERVER_OPTIONS = {
   credentials: 'object?',
 };
 
+const LIMITS = {
+  maxAgents: 'number?',
+  maxAgentsPerTenant: 'number?',
+  maxConnectionsPerAddress: 'number?',
+  maxRowBytes: 'number?',
+  maxBatchBytes: 'number?',
+  maxRowsPerSecond: 'number?',
+  maxBytesPerSecond: 'number?',
+  maxStoredBytesPerTenant: 'number?',
+  idleTimeoutMs: 'number?',
+  handshakeTimeoutMs: 'number?',
+  frameTimeoutMs: 'number?',
+};
+
 const CREDENTIALS = {
   caCertPem: 'string',
   caKeyPem: 'string',
@@ -327,6 +341,7 @@ class FederationHubServer {
 
   constructor(options) {
     const copy = checked(options, SERVER_OPTIONS, 'options');
+    if (copy.limits) copy.limits = checked(copy.limits, LIMITS, 'options.limits');
     if (copy.credentials) copy.credentials = checked(copy.credentials, CREDENTIALS, 'options.credentials');
     this.#hub = new native.FederationHubServer(copy);
   }

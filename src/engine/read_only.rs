@@ -34,11 +34,11 @@ impl SyncJob<'_> {
     pub(super) async fn is_held_back(&self) -> Result<bool, AgentError> {
         let Some(cached) = self.database.catalog.clone() else { return Ok(false) };
         let (clock, mint, holder) = (self.session.clock(), self.mint.clone(), self.holder);
-        let options = Arc::clone(&self.options);
+        let (options, counts_old) = (Arc::clone(&self.options), self.session.welcome.may_write);
         turn(self.driver, self.patience, move |sql| {
             let mut mint = mint.lock().unwrap_or_else(PoisonError::into_inner);
             let claim = Claim { holder, now_ms: wall_now_ms() };
-            held_back_turn(sql, &cached, Setting { clock, claim, options: &options }, &mut mint)
+            held_back_turn(sql, &cached, Setting { clock, claim, options: &options }, &mut mint, counts_old)
         })
         .await
     }

@@ -16,12 +16,13 @@ const MAX_ROWS: i64 = 1_000;
 pub const NOTHING: TurnLimits = TurnLimits { rows: 0, bytes: 0, row_bytes: MAX_ROW_BYTES };
 
 /// Whether something was written here that is not sent. Rows that were there before the first sync do not count:
-/// nobody wrote them for others.
+/// nobody wrote them for others, unless `counts_old` says that they would be sent.
 pub fn held_back_turn(
     sql: &mut dyn Sql,
     cached: &CachedCatalog,
     setting: Setting<'_>,
     mint: &mut Mint,
+    counts_old: bool,
 ) -> Result<bool, SqlError> {
     transaction(sql, Purpose::Record, |sql| {
         let probe = probe(sql)?;
@@ -39,7 +40,7 @@ pub fn held_back_turn(
             state.save(sql)?;
         }
         let unsent = Entry::unsent(sql, &cached.catalog, MAX_ROWS)?;
-        Ok(unsent.iter().any(|(_, entry)| is_written(&entry.meta)))
+        Ok(unsent.iter().any(|(_, entry)| counts_old || is_written(&entry.meta)))
     })
 }
 

@@ -52,6 +52,18 @@ async fn what_there_is_no_room_for_stays_here_and_what_others_wrote_arrives() {
     assert_eq!(other.sync().await.pulled, 1);
 }
 
+/// Breaks if rows that were there before the first sync are left out without a word.
+#[tokio::test]
+async fn a_memory_that_there_is_no_room_for_is_told_of() {
+    let site = limited(HubLimits { max_stored_bytes_per_tenant: LIMIT, ..HubLimits::default() }).await;
+    let writer = site.agent("acme", "writer").await;
+    writer.run(NOTES).await;
+    writer.run(&format!("INSERT INTO notes VALUES('old', '{}')", "x".repeat(5_000))).await;
+    for _ in 0..2 {
+        assert_eq!(writer.try_sync().await.unwrap_err().code, ErrorCode::Quota);
+    }
+}
+
 /// Breaks if a tenant that is full can only be helped by its operator.
 #[tokio::test]
 async fn one_sync_that_makes_room_and_takes_it_is_accepted() {
