@@ -99,19 +99,25 @@ fn a_refreshed_table_is_told_whole_own_rows_included() {
 }
 
 #[test]
-fn a_bounded_number_of_large_pulls_run_at_once() {
+fn a_bounded_number_of_large_pulls_run_at_once_and_half_of_them_for_one_tenant() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("hub.db");
     let mut store = SqliteHubStore::open(path.to_str().unwrap(), ReplicaId([1; 16])).unwrap();
-    let (mut alice, bob) = two_agents(&mut store);
-    for row in 0..8 {
-        alice.set(&mut store, 0, row, &[("body", Value::Blob(vec![0; 100_000]))]);
-    }
-    let mut pull = || store.snapshot(&bob.caller, &bob.pull_request(&[]), NOW_MS);
-    let mut running: Vec<Snapshot> = (0..16).map(|_| pull().unwrap()).collect();
-    assert!(matches!(pull(), Err(StoreError::Busy)));
+    let readers = ["acme", "other", "third"].map(|tenant| {
+        let mut author = Pusher::attach(&mut store, tenant, "alice", ALICE);
+        author.register(&mut store, vec![schema("notes", KeyKind::Natural, &["title", "body"])]);
+        for row in 0..8 {
+            author.set(&mut store, 0, row, &[("body", Value::Blob(vec![0; 100_000]))]);
+        }
+        Pusher::attach(&mut store, tenant, "bob", BOB)
+    });
+    let mut pull = |at: usize| store.snapshot(&readers[at].caller, &readers[at].pull_request(&[]), NOW_MS);
+    let mut running: Vec<Snapshot> = (0..8).map(|_| pull(0).unwrap()).collect();
+    assert!(matches!(pull(0), Err(StoreError::Busy)));
+    running.extend((0..8).map(|_| pull(1).unwrap()));
+    assert!(matches!(pull(2), Err(StoreError::Busy)));
     running.pop();
-    assert_eq!(Pulled::read(pull().unwrap()).updates.len(), 8);
+    assert_eq!(Pulled::read(pull(2).unwrap()).updates.len(), 8);
 }
 
 #[test]
