@@ -30,7 +30,8 @@ describe('backup', () => {
     const listen = server.endpoint.replace('quic://', '')
     await server.stop()
 
-    const restored = await startHub({ dataPath: at('backup.db'), listen, credentials: server.credentials ?? undefined })
+    const credentials = server.credentials ? { credentials: server.credentials } : {}
+    const restored = await startHub({ dataPath: at('backup.db'), listen, ...credentials })
     expect(restored.getStats().rows).toBe(1)
     await agent.sync(db)
     expect(restored.getStats().rows).toBe(2)
@@ -98,7 +99,7 @@ describe('metrics', () => {
       /\nfederation_hub_sessions (\d+)/.exec(await (await fetch(`${server.metricsEndpoint}/metrics`)).text())?.[1]
     expect([await sessions(one), await sessions(other)]).toEqual(['1', '0'])
     expect((await startHub()).metricsEndpoint).toBeNull()
-    const taken = one.metricsEndpoint?.replace('http://', '')
+    const taken = String(one.metricsEndpoint).replace('http://', '')
     expect(await rejection(startHub({ metricsListen: taken }))).toMatchObject({ code: 'ERR_FEDERATION_HUB_START' })
   })
 })
@@ -106,12 +107,13 @@ describe('metrics', () => {
 describe('the log', () => {
   async function run(log: string): Promise<{ lines: string[]; refused: string; secrets: string[] }> {
     const child = spawn(process.execPath, [path.join(__dirname, 'fixtures', 'life', 'logging.js'), log])
-    const [out, err] = [child.stdout, child.stderr].map(async (stream) => {
+    const read = async (stream: AsyncIterable<unknown>): Promise<string> => {
       let text = ''
-      for await (const chunk of stream) text += chunk
+      for await (const chunk of stream) text += String(chunk)
       return text
-    })
-    return { lines: (await err).split('\n').filter(Boolean), ...JSON.parse(await out) }
+    }
+    const [out, err] = await Promise.all([read(child.stdout), read(child.stderr)])
+    return { lines: err.split('\n').filter(Boolean), ...JSON.parse(out) }
   }
 
   test.each(['json', 'human'])('has the audit trail and no secret: %s', async (log) => {
