@@ -6,17 +6,21 @@ use std::time::Duration;
 
 use federation_hub::engine::agent_error::ErrorCode;
 use federation_hub::model::Value;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::site::{Member, Site};
 
+/// How many agents there are, unless `FEDERATION_AGENTS` says otherwise.
 const AGENTS: usize = 100;
+/// How many of them share a tenant: each pulls what all of these write.
+const AGENTS_OF_TENANT: usize = 25;
 const NOTES: &str = "CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT)";
 const COUNT: &str = "SELECT count(*) FROM notes";
 
 /// Writes and syncs again and again until it is told to end; returns how many rows it wrote. No sync may fail.
-async fn work(member: &Member, name: usize, is_over: &AtomicBool) -> usize {
+async fn work(member: &Member, name: usize, is_over: &AtomicBool, have_synced: &Semaphore) -> usize {
     let mut written = 0;
     // Once more after the end, so that nobody's last sync was before the restart.
     let mut is_last = false;
@@ -27,34 +31,52 @@ async fn work(member: &Member, name: usize, is_over: &AtomicBool) -> usize {
         if let Err(error) = member.try_sync().await {
             panic!("agent {name}, sync {written}: {error} ({:?})", error.code);
         }
+        if written == 1 {
+            have_synced.add_permits(1);
+        }
         sleep(Duration::from_millis(200)).await;
     }
     written
+}
+
+fn tenant_of(agent: usize) -> String {
+    format!("tenant {}", agent / AGENTS_OF_TENANT)
 }
 
 #[tokio::test]
 async fn no_sync_fails_while_a_hub_is_restarted_and_nothing_is_lost() {
     let directory = tempfile::tempdir().unwrap();
     let mut site = Site::start(directory.path().join("hub.db").to_str().unwrap()).await;
+    let agents = std::env::var("FEDERATION_AGENTS").map_or(AGENTS, |count| count.parse().unwrap());
     let is_over = Arc::new(AtomicBool::new(false));
+    let have_synced = Arc::new(Semaphore::new(0));
     let mut workers = JoinSet::new();
-    for name in 0..AGENTS {
-        let mut options = site.options("acme", &format!("agent {name}"));
+    for name in 0..agents {
+        let mut options = site.options(&tenant_of(name), &format!("agent {name}"));
         options.request_timeout_ms = 60_000;
-        let is_over = Arc::clone(&is_over);
+        let member = Member::connect(options).await;
+        let (is_over, have_synced) = (Arc::clone(&is_over), Arc::clone(&have_synced));
         workers.spawn(async move {
-            let member = Member::connect(options).await;
             member.run(NOTES).await;
-            work(&member, name, &is_over).await
+            work(&member, name, &is_over, &have_synced).await
         });
     }
-    sleep(Duration::from_secs(2)).await;
+    // Whoever connects for the first time while there is no hub is told so.
+    tokio::select! {
+        all = have_synced.acquire_many(u32::try_from(agents).unwrap()) => drop(all.unwrap()),
+        ended = workers.join_next() => panic!("an agent ended early: {ended:?}"),
+    }
     site.restart_after(Duration::from_secs(2)).await;
     is_over.store(true, Ordering::Relaxed);
     let written: usize = workers.join_all().await.into_iter().sum();
-    let reader = site.agent("acme", "reader").await;
-    reader.sync().await;
-    assert_eq!(reader.rows(COUNT).await, [[Value::Integer(i64::try_from(written).unwrap())]]);
+    let mut kept = 0;
+    for first in (0..agents).step_by(AGENTS_OF_TENANT) {
+        let reader = site.agent(&tenant_of(first), "reader").await;
+        reader.sync().await;
+        let [Value::Integer(count)] = reader.rows(COUNT).await[0][..] else { panic!("a count is a number") };
+        kept += usize::try_from(count).unwrap();
+    }
+    assert_eq!(kept, written);
 }
 
 #[tokio::test]

@@ -66,6 +66,8 @@ pub struct Simulation {
     upkeep_is_due_ms: i64,
     /// How far ahead the hub's clock was at most, and is now, in ms.
     hub_jumps: (i64, i64),
+    /// Whether the hub was restored from a copy, and nobody has synced since: it keeps the time of the copy until then.
+    has_old_time: bool,
     broken: Option<String>,
     /// What happened, line by line.
     pub trace: Vec<String>,
@@ -94,6 +96,7 @@ impl Simulation {
             group_is_due: false,
             upkeep_is_due_ms: BEGINNING_MS,
             hub_jumps: (0, 0),
+            has_old_time: false,
             broken: None,
             trace: Vec::new(),
         };

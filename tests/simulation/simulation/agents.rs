@@ -49,6 +49,7 @@ impl Simulation {
             }
             Flow::Complete => {
                 if let Some(sync) = self.processes[at].sync.take() {
+                    self.has_old_time = false;
                     self.trace.push(format!(
                         "{} process {at} synced: {:?}",
                         self.since_beginning(),

@@ -107,11 +107,15 @@ impl Simulation {
         self.positions.clear();
         // An older copy knows an older time only: here it is the clock that must be right.
         self.set_hub_right();
+        self.has_old_time = true;
         self.hub.start();
     }
 
-    /// The hub's clock jumps.
+    /// The hub's clock jumps; not back while nothing but the clock knows the time.
     pub(super) fn jump_hub(&mut self, ms: i64) {
+        if self.has_old_time && ms < 0 {
+            return;
+        }
         let (highest, now) = self.hub_jumps;
         self.hub_jumps = (highest.max(now + ms), now + ms);
         self.hub.clock.pass(ms);
