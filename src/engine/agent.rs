@@ -14,7 +14,8 @@ use super::comeback::Comeback;
 use super::link::{Door, Session};
 use super::pause::{Pause, with_jitter};
 use super::resolve::ConflictResolver;
-use super::sync::{AttachedDatabase, ClockNews, SharedMint, SyncJob, SyncReport, run};
+use super::sync::{AttachedDatabase, ClockNews, SharedMint, SyncJob, run};
+use super::sync_report::SyncReport;
 use super::token_source::{self, TokenSource};
 use super::turn::turn;
 use crate::model::{ReplicaId, VectorClock};
@@ -213,20 +214,22 @@ impl Agent {
     ) -> Result<SyncReport, AgentError> {
         let started = Instant::now();
         let is_lost = link.session.as_ref().is_none_or(Session::is_closed);
-        let mut comeback = Comeback::new(self.patience(), is_lost);
-        let first = self.sync_or_come_back(link, ticket, database, &mut comeback).await;
-        let (mut report, clock) = match first {
+        let mut attempts =
+            Attempts { comeback: Comeback::new(self.patience(), is_lost), report: SyncReport::default() };
+        let first = self.sync_or_come_back(link, ticket, database, &mut attempts).await;
+        let clock = match first {
             Err(AgentError { remedy: Remedy::Attach, .. }) => {
                 link.databases.remove(&database.database_id());
-                self.sync_or_come_back(link, ticket, database, &mut comeback).await?
+                self.sync_or_come_back(link, ticket, database, &mut attempts).await?
             }
             Err(error @ AgentError { remedy: Remedy::PullOnly, .. }) => {
                 link.full = Some((Instant::now() + with_jitter(error.retry_after_ms, random()), error));
                 // What others wrote is there for the asking all the same.
-                self.sync_or_come_back(link, ticket, database, &mut comeback).await?
+                self.sync_or_come_back(link, ticket, database, &mut attempts).await?
             }
             outcome => outcome?,
         };
+        let Attempts { mut report, .. } = attempts;
         report.duration_ms = started.elapsed().as_secs_f64() * 1e3;
         let mut shared = self.shared();
         shared.stats.last_sync_time_ms = wall_now_ms();
@@ -245,13 +248,12 @@ impl Agent {
         link: &mut Link,
         ticket: &SyncTicket,
         database: &dyn SqlDriver,
-        comeback: &mut Comeback,
-    ) -> Result<(SyncReport, ClockNews), AgentError> {
+        attempts: &mut Attempts,
+    ) -> Result<ClockNews, AgentError> {
         loop {
-            let limit = comeback.limit(Duration::from_millis(self.0.options.connect_timeout_ms));
-            let outcome = self.sync_once(link, ticket, database, limit).await;
+            let outcome = self.sync_once(link, ticket, database, attempts).await;
             match outcome {
-                Err(error) if comeback.is_due(&error, random()).await => link.session = None,
+                Err(error) if attempts.comeback.is_due(&error, random()).await => link.session = None,
                 outcome => return outcome,
             }
         }
@@ -317,8 +319,9 @@ impl Agent {
         link: &mut Link,
         ticket: &SyncTicket,
         driver: &dyn SqlDriver,
-        limit: Duration,
-    ) -> Result<(SyncReport, ClockNews), AgentError> {
+        attempts: &mut Attempts,
+    ) -> Result<ClockNews, AgentError> {
+        let limit = attempts.comeback.limit(Duration::from_millis(self.0.options.connect_timeout_ms));
         let session = if let Some(session) = link.session.take().filter(|session| !session.is_closed()) {
             session
         } else {
@@ -347,7 +350,7 @@ impl Agent {
             agent_id: self.0.options.agent_id.clone(),
             is_hub_full: link.full.is_some(),
         };
-        let outcome = run(job).await;
+        let outcome = run(job, &mut attempts.report).await;
         if outcome.is_err() {
             link.unsettled.insert(id);
             // If this fails as well, the lease runs out by itself.
@@ -378,7 +381,7 @@ impl Agent {
         let options = Arc::clone(&self.0.options.sync);
         let opened = move |sql: &mut dyn Sql| open(sql, &opening, fresh, claim(holder), &options);
         let mut state = turn(driver, patience, opened).await?;
-        let mut notices = Vec::new();
+        let (mut delivered, mut notices) = (0, Vec::new());
         // An id that was minted in `open` has not been tried on any hub.
         let mut is_new = state.incarnation.is_none();
         for _ in 0..MAX_ATTACHES {
@@ -391,9 +394,10 @@ impl Agent {
                 reconcile(sql, &tenant, incarnation, &attached, fresh, claim(holder))
             })
             .await?;
+            delivered += reconciled.delivered;
             notices.extend(reconciled.notice);
             if !reconciled.renewed {
-                return Ok(AttachedDatabase { epoch, catalog: None, is_noted: false, notices });
+                return Ok(AttachedDatabase { epoch, catalog: None, is_noted: false, delivered, notices });
             }
             (state, is_new) = (reconciled.state, true);
         }
@@ -406,6 +410,12 @@ impl Agent {
     fn patience(&self) -> Duration {
         Duration::from_millis(self.0.options.request_timeout_ms)
     }
+}
+
+/// The attempts of one sync, and what they have done together.
+struct Attempts {
+    comeback: Comeback,
+    report: SyncReport,
 }
 
 impl Link {

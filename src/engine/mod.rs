@@ -28,6 +28,7 @@ pub mod revocations;
 pub mod runtime;
 mod self_check;
 pub mod sync;
+pub mod sync_report;
 mod tenants;
 pub mod token;
 pub mod token_source;

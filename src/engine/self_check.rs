@@ -4,7 +4,8 @@ use std::sync::{Arc, PoisonError};
 
 use super::agent_error::AgentError;
 use super::clock::wall_now_ms;
-use super::sync::{SyncJob, SyncReport, note};
+use super::sync::SyncJob;
+use super::sync_report::SyncReport;
 use super::turn::turn;
 use crate::model::Seq;
 use crate::protocol::check::{Check, CheckAnswer, Prints};
@@ -116,7 +117,7 @@ impl SyncJob<'_> {
         }
         report.healed += healed.rows;
         report.quarantined = healed.quarantined.unwrap_or(report.quarantined);
-        healed.notices.into_iter().for_each(|notice| note(&mut report.notices, notice));
+        report.note_all(healed.notices);
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! One sync: collect, send, receive, apply. The loop around the agent's state machine.
+//! One attempt to sync: collect, send, receive, apply. The loop around the agent's state machine.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,6 +10,7 @@ use super::agent_error::AgentError;
 use super::clock::wall_now_ms;
 use super::link::{Session, millis};
 use super::resolve::ConflictResolver;
+use super::sync_report::SyncReport;
 use super::turn::turn;
 use crate::model::{TableSchema, VectorClock};
 use crate::protocol::agent_session::{AgentExchange, Step};
@@ -35,35 +36,6 @@ const ROWS_PER_TURN: usize = 250;
 /// Random bytes for new identities, shared with the turns.
 pub type SharedMint = Arc<Mutex<Mint>>;
 
-/// What a sync did, in rows and bytes.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct SyncReport {
-    /// Rows that others changed and that were inserted, updated or deleted here.
-    pub pulled: u64,
-    /// Rows changed here that the hub has made durable.
-    pub pushed: u64,
-    /// Pushed cells whose value differed from a write of another replica that this one had not seen.
-    pub conflicts: u64,
-    /// Rows of others that are set aside, because they cannot be applied here at present.
-    pub quarantined: u64,
-    /// Rows changed here that cannot be shared.
-    pub rejected: u64,
-    /// Rows that were not as the hub has them, though nobody had written them as far as capture saw, and that were
-    /// restored, or offered to the hub.
-    pub healed: u64,
-    /// Whether something was written here that is not sent, because the token permits no writing, or the hub has no
-    /// room for it.
-    pub is_held_back: bool,
-    /// How long the sync took, in ms.
-    pub duration_ms: f64,
-    /// Bytes of frames sent.
-    pub bytes_sent: u64,
-    /// Bytes of frames received.
-    pub bytes_received: u64,
-    /// What people should know: rows that were set aside or rejected, and why.
-    pub notices: Vec<String>,
-}
-
 /// A database that is attached on the present connection.
 #[derive(Clone, Debug)]
 pub struct AttachedDatabase {
@@ -73,6 +45,8 @@ pub struct AttachedDatabase {
     pub catalog: Option<CachedCatalog>,
     /// Whether people have been told which tables are not shared.
     pub is_noted: bool,
+    /// Rows that the hub had made durable without this agent's knowing, as the attaching has found out.
+    pub delivered: u64,
     /// What people should know of the attaching.
     pub notices: Vec<String>,
 }
@@ -114,6 +88,8 @@ struct UnderWay {
 #[derive(Default)]
 struct Arrived {
     acked: Vec<SentBatch>,
+    /// Rows of these batches that were accepted.
+    accepted: u64,
     rows: Rows,
     extras: ApplyExtras,
 }
@@ -133,11 +109,12 @@ pub struct ClockNews {
     pub retired: Option<Vec<String>>,
 }
 
-/// Runs one sync to its end. Returns what it did, and what the hub told of agents.
-pub async fn run(mut job: SyncJob<'_>) -> Result<(SyncReport, ClockNews), AgentError> {
-    let mut report = SyncReport::default();
-    report.notices.append(&mut job.database.notices);
-    let first = job.collect(&mut report).await?;
+/// Runs one attempt to its end. Adds to the report what it did, also if it fails; returns what the hub told of
+/// agents.
+pub async fn run(mut job: SyncJob<'_>, report: &mut SyncReport) -> Result<ClockNews, AgentError> {
+    report.note_all(std::mem::take(&mut job.database.notices));
+    report.pushed += std::mem::take(&mut job.database.delivered);
+    let first = job.collect(report).await?;
     report.quarantined = first.quarantined;
     let state = first.state.clone();
     let mut arrived = Arrived::default();
@@ -156,7 +133,7 @@ pub async fn run(mut job: SyncJob<'_>) -> Result<(SyncReport, ClockNews), AgentE
     };
     let (mut sender, mut receiver) = job.session.connection.open().await?;
     let mut exchange = AgentExchange::new(state.cursor);
-    let pushed = job.push(&mut sender, &mut exchange, &begin, first, &mut report).await;
+    let pushed = job.push(&mut sender, &mut exchange, &begin, first, report).await;
     let (mut under_way, look) = match pushed {
         Ok(pushed) => pushed,
         // A hub that stops reading has said why on its own half.
@@ -169,77 +146,53 @@ pub async fn run(mut job: SyncJob<'_>) -> Result<(SyncReport, ClockNews), AgentE
         match exchange.receive(message)? {
             Step::Acked(mut ack) => {
                 contests.append(&mut ack.contests);
-                acknowledged(ack, &mut under_way, &mut arrived, &mut report);
+                acknowledged(ack, &mut under_way, &mut arrived, report);
             }
             Step::Compared(prints) => search = Search::new(&look, &prints),
             Step::Tables(tables) => {
-                job.take_tables(tables, &mut arrived, &mut report);
+                job.take_tables(tables, &mut arrived, report);
             }
             Step::Rows(rows) => {
-                job.apply_all(&mut arrived, None, &mut report).await?;
+                job.apply_all(&mut arrived, None, report).await?;
                 arrived.rows = rows;
             }
             Step::Done(done) => {
                 let entries = done.clock.iter().map(|(agent, count)| (agent.as_str(), *count)).collect();
                 let clock = ClockNews { entries, retired: done.retired.clone() };
-                tell_refused(&done, &mut report);
+                report.tell_refused(&done);
                 (begin.cursor, begin.resume) = (done.cursor, done.cursor);
                 let idle =
                     arrived.is_nothing() && done.cursor == state.cursor && done.horizon <= state.buried;
                 if !idle {
-                    job.apply_all(&mut arrived, Some(done), &mut report).await?;
+                    job.apply_all(&mut arrived, Some(done), report).await?;
                 }
-                job.note_left_alone(&mut report);
+                job.note_left_alone(report);
                 break clock;
             }
         }
     };
     begin.schema.clear();
-    job.heal(search, begin, &mut report).await?;
+    job.heal(search, begin, report).await?;
     report.is_held_back = holds_changes && job.is_held_back().await?;
-    job.resolve(contests).await?.into_iter().for_each(|notice| note(&mut report.notices, notice));
-    report.bytes_sent = sender.bytes_sent();
-    report.bytes_received = receiver.bytes_received();
-    Ok((report, clock))
+    report.note_all(job.resolve(contests).await?);
+    report.bytes_sent += sender.bytes_sent();
+    report.bytes_received += receiver.bytes_received();
+    Ok(clock)
 }
 
-/// Books what the hub has accepted.
+/// Books what the hub has accepted. Its rows are counted once that is in the database: until then, another attempt
+/// may be the one to learn of it.
 fn acknowledged(ack: Ack, under_way: &mut Vec<UnderWay>, arrived: &mut Arrived, report: &mut SyncReport) {
     let Some(at) = under_way.iter().position(|batch| batch.n == ack.n) else { return };
     let batch = under_way.remove(at);
     let rejected = ack.rejected.len() as u64;
-    report.pushed += batch.rows.saturating_sub(rejected);
+    arrived.accepted += batch.rows.saturating_sub(rejected);
     report.rejected += rejected;
     report.conflicts += u64::from(ack.conflicts);
-    for notice in ack.notices {
-        note(&mut report.notices, notice);
-    }
-    for (_, reason) in ack.rejected {
-        note(&mut report.notices, format!("the hub cannot take a row: {reason}"));
-    }
+    report.note_all(ack.notices);
+    report
+        .note_all(ack.rejected.into_iter().map(|(_, reason)| format!("the hub cannot take a row: {reason}")));
     arrived.acked.push(batch.sent);
-}
-
-/// Tells of tables that the hub does not take: one notice each, in place of one for each of their rows.
-fn tell_refused(done: &Done, report: &mut SyncReport) {
-    for (table, reason) in &done.refused {
-        report.notices.retain(|notice| !notice.ends_with(reason.as_str()));
-        note(&mut report.notices, format!("table {table} is not shared: {reason}"));
-    }
-}
-
-fn held_back(table: &str) -> String {
-    format!(
-        "table {table} of this tenant is not made here (createSchema: false): its rows are held back until the \
-         application has made it"
-    )
-}
-
-/// Adds a notice once; many rows can have one reason.
-pub(super) fn note(notices: &mut Vec<String>, notice: String) {
-    if !notices.contains(&notice) {
-        notices.push(notice);
-    }
 }
 
 /// What the hub said when it stopped listening, if it did.
@@ -261,9 +214,9 @@ impl SyncJob<'_> {
             by_reason.entry(why).or_default().push(table);
         }
         for (why, tables) in by_reason {
-            note(&mut report.notices, format!("not shared: {} ({why})", tables.join(", ")));
+            report.note(format!("not shared: {} ({why})", tables.join(", ")));
         }
-        cached.catalog.notices.iter().for_each(|notice| note(&mut report.notices, notice.clone()));
+        report.note_all(cached.catalog.notices.iter().cloned());
         self.database.is_noted = true;
     }
 
@@ -277,13 +230,13 @@ impl SyncJob<'_> {
                 continue;
             }
             if !self.options.create_schema {
-                note(&mut report.notices, held_back(&table.name));
+                report.note_held_back(&table.name);
                 continue;
             }
             match prove_harmless(table) {
                 Ok(()) => arrived.extras.tables.push(table.clone()),
                 Err(why) => {
-                    note(&mut report.notices, format!("table {:?} is not made here: {why}", table.name));
+                    report.note(format!("table {:?} is not made here: {why}", table.name));
                 }
             }
         }
@@ -304,8 +257,7 @@ impl SyncJob<'_> {
         let CollectTurn { mut collected, mut look, .. } = first;
         loop {
             report.rejected += collected.rejected.len() as u64;
-            let notices = collected.rejected.into_iter().chain(collected.notices);
-            notices.for_each(|notice| note(&mut report.notices, notice));
+            report.note_all(collected.rejected.into_iter().chain(collected.notices));
             if let Some((sent, batch)) = collected.batch {
                 let n = batch.n;
                 exchange.sent(n);
@@ -359,7 +311,7 @@ impl SyncJob<'_> {
             collect_turn(sql, cached.clone(), setting, limits, &mut mint)
         });
         let mut found = found.await?;
-        found.notices.drain(..).for_each(|notice| note(&mut report.notices, notice));
+        report.note_all(found.notices.drain(..));
         report.healed += found.strays;
         self.database.catalog = Some(found.catalog.clone());
         Ok(found)
@@ -417,8 +369,9 @@ impl SyncJob<'_> {
         let applied = applied.await?;
         self.database.catalog = Some(applied.catalog);
         report.pulled += applied.applied.rows;
+        report.pushed += std::mem::take(&mut arrived.accepted);
         report.quarantined = applied.applied.quarantined;
-        applied.notices.into_iter().for_each(|notice| note(&mut report.notices, notice));
+        report.note_all(applied.notices);
         Ok(())
     }
 }

@@ -19,7 +19,7 @@ use super::migration;
 use super::options::{FederationHubConfig, agent_options};
 use crate::engine::agent::{Agent, SyncTicket};
 use crate::engine::token_source::TokenSource;
-use crate::engine::{runtime, sync, upkeep};
+use crate::engine::{runtime, sync_report, upkeep};
 use crate::storage::sqlite_driver::SqliteDriver;
 
 /// What one sync did.
@@ -311,8 +311,8 @@ fn file_turn(path: &Path) -> Arc<AsyncMutex<()>> {
     turn
 }
 
-impl From<sync::SyncReport> for SyncReport {
-    fn from(report: sync::SyncReport) -> Self {
+impl From<sync_report::SyncReport> for SyncReport {
+    fn from(report: sync_report::SyncReport) -> Self {
         Self {
             pulled: number(report.pulled),
             pushed: number(report.pushed),

@@ -106,6 +106,9 @@ pub struct Reconciled {
     pub state: ReplicaState,
     /// The replica took a new id, and must attach again under it.
     pub renewed: bool,
+    /// Rows of batches that the hub had accepted without an acknowledgement's reaching this replica (I13); changed
+    /// again since, a row is not one of them.
+    pub delivered: u64,
     /// What people should know.
     pub notice: Option<String>,
 }
@@ -144,10 +147,11 @@ pub fn reconcile(
             let has_forgotten = !is_retired && accepted.0 < before.0;
             let other_store = has_forgotten || !is_of_past(&state, incarnation, &attached.past);
             let known = sent.iter().find(|batch| (state.n(batch.mark), batch.digest) == accepted);
+            let mut delivered = 0;
             let renewed = match known {
                 _ if other_store || is_retired => true,
                 Some(batch) => {
-                    acknowledge(sql, &mut state, *batch)?;
+                    delivered = acknowledge(sql, &mut state, *batch)?;
                     false
                 }
                 None => accepted != before,
@@ -175,7 +179,7 @@ pub fn reconcile(
             if !renewed && attached.standing == Standing::Behind {
                 doubt::begin(sql, state.acked)?;
             }
-            Ok(Reconciled { state, renewed, notice })
+            Ok(Reconciled { state, renewed, delivered, notice })
         })
     })
 }

@@ -373,16 +373,18 @@ fn unsend(sql: &mut dyn Sql, acked: u64, uncertain: bool) -> Result<bool, SqlErr
     Ok(dropped)
 }
 
-/// Takes a batch as acknowledged: what it carried is clean, unless it was changed again.
-pub fn acknowledge(sql: &mut dyn Sql, state: &mut ReplicaState, batch: SentBatch) -> Result<(), SqlError> {
+/// Takes a batch as acknowledged: what it carried is clean, unless it was changed again. Returns how many rows are
+/// clean now.
+pub fn acknowledge(sql: &mut dyn Sql, state: &mut ReplicaState, batch: SentBatch) -> Result<u64, SqlError> {
     if batch.mark <= state.acked {
         // Another process has learned it as well, and gone on.
-        return Ok(());
+        return Ok(0);
     }
     let mark = integer(batch.mark)?;
-    sql.execute("UPDATE _federation_row SET batch = NULL WHERE batch BETWEEN 1 AND ?", &[mark])?;
+    let clean =
+        sql.execute("UPDATE _federation_row SET batch = NULL WHERE batch BETWEEN 1 AND ?", &[mark])?;
     sql.execute("DELETE FROM _federation_batch WHERE mark <= ?", &[mark])?;
     state.acked = batch.mark;
     state.acked_digest = batch.digest;
-    Ok(())
+    Ok(clean)
 }

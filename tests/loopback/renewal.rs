@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use federation_hub::engine::agent::{Agent, AgentOptions};
 use federation_hub::engine::agent_error::{AgentError, ErrorCode};
 use federation_hub::engine::clock::wall_now_ms;
-use federation_hub::engine::sync::SyncReport;
+use federation_hub::engine::sync_report::SyncReport;
 use federation_hub::engine::token_source::TokenSource;
 use serde_json::json;
 use tokio::sync::oneshot;

@@ -7,7 +7,7 @@ use federation_hub::engine::agent::{Agent, AgentOptions};
 use federation_hub::engine::agent_error::AgentError;
 use federation_hub::engine::clock::wall_now_ms;
 use federation_hub::engine::hub::{Hub, HubOptions};
-use federation_hub::engine::sync::SyncReport;
+use federation_hub::engine::sync_report::SyncReport;
 use federation_hub::engine::token::Grant;
 use federation_hub::model::Value;
 use federation_hub::storage::driver::{SqlDriver, batch};

@@ -40,7 +40,7 @@ impl Agent {
     ) -> Result<Option<Counts>, StoreError> {
         self.syncs += 1;
         let (epoch, mut catalog) = self.attach(hub);
-        let mut counts = Counts::default();
+        let mut counts = Counts { pushed: std::mem::take(&mut self.delivered), ..Counts::default() };
         let pushed = self.push_all(hub, fate, epoch, &mut catalog, &mut counts)?;
         let Some((first, mut acked)) = pushed.filter(|_| fate != Fate::LosesAnswer) else {
             self.attached = None;

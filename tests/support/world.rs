@@ -57,6 +57,8 @@ pub struct Agent {
     pub bears_rejection: bool,
     /// The contests that its pushes were told of.
     pub contests: Vec<Contested>,
+    /// Rows that the hub had accepted without its knowing.
+    delivered: u64,
     /// How many syncs it has begun.
     syncs: u64,
     /// The last batch that never arrived, and the replica and the epoch that it is of.
@@ -100,6 +102,7 @@ impl Agent {
             notices: Vec::new(),
             bears_rejection: false,
             contests: Vec::new(),
+            delivered: 0,
             syncs: 0,
             lost: None,
             looked_at: 0,
@@ -183,6 +186,7 @@ impl Agent {
             let (incarnation, fresh) = (hub.store.incarnation(), ReplicaId((self.mint)()));
             let reconciled =
                 reconcile(&mut self.sql, &self.caller.tenant, incarnation, &attached, fresh, claim).unwrap();
+            self.delivered += reconciled.delivered;
             self.notices.extend(reconciled.notice);
             (state, is_new) = (reconciled.state, true);
             if !reconciled.renewed {
