@@ -8,6 +8,8 @@ mod ca;
 mod hostile;
 mod layouts;
 mod limits;
+#[path = "../support/member.rs"]
+mod member;
 mod mint;
 mod permissions;
 mod reload;
