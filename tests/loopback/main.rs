@@ -11,7 +11,10 @@ mod limits;
 #[path = "../support/member.rs"]
 mod member;
 mod mint;
+mod network;
 mod permissions;
+#[path = "../support/relay.rs"]
+mod relay;
 mod reload;
 mod renewal;
 mod restart;
