@@ -5,6 +5,7 @@
 mod attacks;
 mod backup;
 mod ca;
+mod disks;
 mod hostile;
 mod layouts;
 mod limits;

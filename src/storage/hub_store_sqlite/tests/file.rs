@@ -86,7 +86,7 @@ fn a_full_disk_fails_the_group_and_the_store_goes_on() {
     let body = alice.body("notes", 0, 1, &[("body", Value::Blob(vec![0; 1_000_000]))]);
     let request = alice.request(body.clone());
     let pushed = store.push(&alice.caller, request, NOW_MS).map(|_| ());
-    assert!(matches!(pushed.and_then(|()| store.commit()), Err(StoreError::Failed(_))));
+    assert!(matches!(pushed.and_then(|()| store.commit()), Err(StoreError::NoRoom(_))));
     // Whether the push or the commit failed, the group is over.
     let _ = store.commit();
     limit(&store, pages + 1_000);
