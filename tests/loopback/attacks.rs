@@ -3,6 +3,6 @@
 mod certificates;
 mod flood;
 mod lengths;
-mod raw;
+pub mod raw;
 mod slowloris;
 mod tokens;

@@ -6,6 +6,7 @@ mod attacks;
 mod backup;
 mod ca;
 mod disks;
+mod draining;
 mod hostile;
 mod layouts;
 mod limits;

@@ -1,0 +1,45 @@
+//! A hub that is told to stop while a sync is under way.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
+
+use crate::attacks::raw::{PATIENCE, enter, send};
+use crate::site::Site;
+
+/// The first line that `/readyz` answers with.
+async fn readiness(site: &Site) -> String {
+    let address = site.hub.metrics_addr().unwrap();
+    let ask = move || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: hub\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).map(|_| answer)
+    };
+    let answer = spawn_blocking(ask).await.unwrap().unwrap();
+    answer.lines().next().unwrap_or_default().to_owned()
+}
+
+/// Breaks if a balancer goes on sending agents to a hub that lets nobody in, or if a sync that never ends keeps the hub.
+#[tokio::test]
+async fn a_hub_that_waits_for_a_sync_to_end_is_not_ready_and_waits_no_longer_than_it_may() {
+    let site = Site::with(":memory:", |options| {
+        options.drain_timeout_ms = 1_500;
+        options.metrics_listen = Some("127.0.0.1:0".into());
+    })
+    .await;
+    assert_eq!(readiness(&site).await, "HTTP/1.1 200 OK");
+    let slow = enter(&site).await;
+    // A sync of which nothing else comes.
+    let _under_way = send(&slow, vec![0, 0, 0x40, 0]).await;
+    sleep(Duration::from_millis(200)).await;
+    let ((), answer) =
+        tokio::join!(async { timeout(PATIENCE, site.hub.stop()).await.expect("it waits for ever") }, async {
+            sleep(Duration::from_millis(300)).await;
+            readiness(&site).await
+        });
+    assert_eq!(answer, "HTTP/1.1 503 Service Unavailable");
+}
