@@ -17,6 +17,7 @@ use std::time::Duration;
 use federation_hub::engine::agent::{Agent, AgentOptions};
 use federation_hub::engine::audit::TARGET;
 use federation_hub::engine::clock::wall_now_ms;
+use federation_hub::engine::hub_limits::HubLimits;
 use federation_hub::engine::token::{self, Grant};
 use federation_hub::storage::revocation::Revoked;
 use federation_hub::transport::PemSource;
@@ -104,7 +105,9 @@ fn assert_silent_about(what: &str, secret: &str) {
 #[tokio::test]
 async fn the_trail_tells_who_came_and_why_not_and_no_log_tells_a_secret() {
     tracing::subscriber::set_global_default(Everything).unwrap();
-    let site = Site::start(":memory:").await;
+    let limits =
+        HubLimits { max_agents_per_tenant: 2, max_stored_bytes_per_tenant: 4_000, ..HubLimits::default() };
+    let site = Site::with(":memory:", |options| options.limits = limits).await;
     let grant = Grant { token_id: Some("token 1".into()), permissions: None };
     let good = AgentOptions { token: site.token("acme", "a", &grant), ..site.options("acme", "a") };
     let member = Member::connect(good.clone()).await;
@@ -113,6 +116,10 @@ async fn the_trail_tells_who_came_and_why_not_and_no_log_tells_a_secret() {
     member.sync().await;
     let other = site.agent("acme", "b").await;
     assert_eq!(other.sync().await.pulled, 1);
+
+    refused(site.options("acme", "one too many")).await;
+    member.run("INSERT INTO notes VALUES('large', hex(randomblob(5000)))").await;
+    member.try_sync().await.expect_err("there is no room");
 
     let secret = site.credentials.jwt_secret.clone();
     let expired = token::issue(&secret, "acme", "a", wall_now_ms() - 120_000).unwrap();
@@ -145,6 +152,8 @@ async fn the_trail_tells_who_came_and_why_not_and_no_log_tells_a_secret() {
         (&["event=refused", "claimed_agent=\"a\"", "signature is wrong"], 1),
         (&["event=refused", "certificate"], 1),
         (&["event=refused", "another tenant or agent"], 1),
+        (&["event=refused", "claimed_agent=\"one too many\"", "maxAgentsPerTenant"], 1),
+        (&["event=over quota", "tenant=\"acme\"", "agent=\"a\"", "maxStoredBytesPerTenant"], 1),
         (&["event=revoked", "token 1"], 1),
         (&["event=refused", "revoked"], 1),
         (&["event=ended", "agent=\"a\"", "reason=revoked"], 1),

@@ -1,10 +1,11 @@
 //! Networks that are slow, lossy, narrow, or gone for a while.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use federation_hub::engine::agent::{Agent, AgentOptions};
 use federation_hub::engine::agent_error::ErrorCode;
+use federation_hub::engine::hub_limits::HubLimits;
 use tokio::time::sleep;
 
 use crate::relay::{Relay, Weather};
@@ -117,4 +118,21 @@ async fn an_agent_whose_address_changes_goes_on_on_its_connection() {
         assert_eq!(report.unwrap().pushed, 1_000);
     }
     assert_eq!(tokens.given(), 1, "it has connected once");
+}
+
+/// Breaks if a hub keeps the place of an agent whose network is gone for longer than it was told to.
+#[tokio::test]
+async fn an_agent_that_is_gone_without_a_word_gives_its_place_up() {
+    let limits = HubLimits { idle_timeout_ms: 6_000, max_agents: 1, ..HubLimits::default() };
+    let site = Site::with(":memory:", |options| options.limits = limits).await;
+    let relay = Relay::before(site.hub.local_addr()).await;
+    let gone = Member::connect(options(&site, &relay, "gone")).await;
+    relay.set(Weather::HOLE);
+    let since = Instant::now();
+    while site.hub.stats().connected_agents > 0 {
+        assert!(since.elapsed() < Duration::from_secs(20), "the default is 30 s");
+        sleep(Duration::from_millis(50)).await;
+    }
+    site.agent("acme", "next").await.sync().await;
+    drop(gone);
 }
