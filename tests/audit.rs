@@ -4,6 +4,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/member.rs"]
+mod member;
 #[expect(dead_code, reason = "shared with other tests, which need more of it")]
 #[path = "loopback/site.rs"]
 mod site;

@@ -121,7 +121,7 @@ impl Journal {
         mut self,
         sql: &mut dyn Sql,
         catalog: &Catalog,
-        numbers: &Numbers,
+        numbers: &Numbers<'_>,
     ) -> Result<Vec<Undone>, SqlError> {
         let mut undone: Vec<Undone> = Vec::new();
         loop {
@@ -154,7 +154,7 @@ impl Journal {
 
 /// Undoes steps: what they have made goes before anything comes back, and each row comes back as it was before
 /// the first of them.
-fn undo(sql: &mut dyn Sql, catalog: &Catalog, numbers: &Numbers, steps: &[Step]) -> Result<(), SqlError> {
+fn undo(sql: &mut dyn Sql, catalog: &Catalog, numbers: &Numbers<'_>, steps: &[Step]) -> Result<(), SqlError> {
     let mut rows = HashSet::new();
     let first: Vec<&Step> = steps.iter().filter(|step| rows.insert((step.table, step.id))).collect();
     for step in &first {

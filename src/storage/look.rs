@@ -381,7 +381,7 @@ impl Identities {
 
 /// The number that a column holds, or NULL: what [`Affinity::number`] says. A CASE has no affinity of its own, which
 /// would keep SQLite from using the index.
-fn number_sql(affinity: Affinity, column: &str) -> String {
+pub fn number_sql(affinity: Affinity, column: &str) -> String {
     let number = format!("CAST({column} AS INTEGER)");
     let (kind, stored) = match affinity {
         Affinity::Integer => return format!("CASE WHEN typeof({column}) = 'integer' THEN {column} END"),

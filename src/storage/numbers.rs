@@ -2,16 +2,21 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::catalog::{Key, Table, as_number, quote};
+use super::catalog::{Catalog, Key, Table, as_number, quote};
 use super::driver::{Sql, SqlError};
+use super::referrers::dangling;
 use super::rows::{Entry, LocalKey};
 
 /// Numbers given out by one turn.
-#[derive(Debug, Default)]
-pub struct Numbers {
+#[derive(Debug)]
+pub struct Numbers<'a> {
+    catalog: &'a Catalog,
     tables: HashMap<i64, Given>,
     /// Numbers that this turn has promised to rows that it has yet to make, by table.
     promised: HashSet<(i64, i64)>,
+    /// Numbers that no row has and that rows here refer to all the same, by table: a row that came under one of them
+    /// would be taken for the row that was meant.
+    meant: HashMap<i64, HashSet<i64>>,
 }
 
 /// How far the numbers of a table go.
@@ -25,7 +30,13 @@ struct Given {
     gap: i64,
 }
 
-impl Numbers {
+impl<'a> Numbers<'a> {
+    /// None given yet.
+    pub fn new(catalog: &'a Catalog) -> Self {
+        let (tables, promised, meant) = (HashMap::new(), HashSet::new(), HashMap::new());
+        Self { catalog, tables, promised, meant }
+    }
+
     /// A free number for a row. The one that it had here before, if that is free; the one it was born with
     /// elsewhere if that is free and not above the highest here; else the next one. So no stranger's huge
     /// number ever exhausts the range.
@@ -41,11 +52,18 @@ impl Numbers {
         // sequence is at its end, gaps are all that there is.
         let never_given = given.sequence.and_then(|given| given.checked_add(1)).unwrap_or(1);
         let wish = wish.filter(|wish| (never_given..=given.highest).contains(wish));
-        for number in own.into_iter().chain(wish) {
-            if self.is_free(sql, table, number)? {
-                self.raise(table, number);
-                return Ok(number);
-            }
+        // What is left of a row that comes back may well refer to it.
+        if let Some(own) = own
+            && self.is_unused(sql, table, own)?
+        {
+            self.raise(table, own);
+            return Ok(own);
+        }
+        if let Some(wish) = wish
+            && self.is_free(sql, table, wish)?
+        {
+            self.raise(table, wish);
+            return Ok(wish);
         }
         self.next(sql, table)
     }
@@ -129,8 +147,23 @@ impl Numbers {
         Ok(number)
     }
 
+    /// Whether nothing has to do with the number.
+    fn is_free(&mut self, sql: &mut dyn Sql, table: &Table, number: i64) -> Result<bool, SqlError> {
+        Ok(self.is_unused(sql, table, number)? && !self.is_meant(sql, table, number)?)
+    }
+
+    fn is_meant(&mut self, sql: &mut dyn Sql, table: &Table, number: i64) -> Result<bool, SqlError> {
+        if let Some(meant) = self.meant.get(&table.number) {
+            return Ok(meant.contains(&number));
+        }
+        let meant = dangling(sql, self.catalog, table)?;
+        let is_meant = meant.contains(&number);
+        self.meant.insert(table.number, meant);
+        Ok(is_meant)
+    }
+
     /// Whether no row has the number, and none is to get it.
-    fn is_free(&self, sql: &mut dyn Sql, table: &Table, number: i64) -> Result<bool, SqlError> {
+    pub fn is_unused(&self, sql: &mut dyn Sql, table: &Table, number: i64) -> Result<bool, SqlError> {
         if self.promised.contains(&(table.number, number))
             || Entry::by_key(sql, table, &LocalKey::Number(number))?.is_some()
         {

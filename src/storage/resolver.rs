@@ -16,7 +16,7 @@ const MAX_UNIONS: usize = 16;
 pub struct Resolver<'a> {
     catalog: &'a Catalog,
     /// Gives out numbers.
-    pub numbers: Numbers,
+    pub numbers: Numbers<'a>,
     /// The rows that this turn brings, with the numbers that they were born with.
     coming: HashMap<RowId, Option<i64>>,
     /// Numbers of rows that this turn has yet to make.
@@ -29,7 +29,7 @@ impl<'a> Resolver<'a> {
     /// One that knows of nothing yet.
     pub fn new(catalog: &'a Catalog) -> Self {
         let (coming, promised) = (HashMap::new(), HashMap::new());
-        Self { catalog, numbers: Numbers::default(), coming, promised, is_final: false }
+        Self { catalog, numbers: Numbers::new(catalog), coming, promised, is_final: false }
     }
 
     /// Takes note of the rows that are coming.
@@ -115,11 +115,15 @@ impl<'a> Resolver<'a> {
             self.promised.insert(place, number);
             return Ok(Some(number));
         }
+        if let Some(own) = own
+            && self.numbers.is_unused(sql, parent, own)?
+        {
+            return Ok(Some(own));
+        }
         // Nothing promises that the row exists: its number is fixed now, whatever becomes of it.
-        let number = match (own, coming) {
-            (Some(own), _) => return Ok(Some(own)),
-            (None, Some(wish)) => self.numbers.assign(sql, parent, None, wish)?,
-            (None, None) => self.numbers.reserve(sql, parent)?,
+        let number = match coming {
+            Some(wish) => self.numbers.assign(sql, parent, None, wish)?,
+            None => self.numbers.reserve(sql, parent)?,
         };
         if let Some(mut dead) = entry {
             dead.meta.number = Some(number);

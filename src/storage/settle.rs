@@ -3,16 +3,16 @@
 //! Entries are settled when changes are collected, and again before remote changes are applied: so a write
 //! made while a sync was in flight keeps the base and the stamps that its author had seen.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::capture_triggers::log_op;
-use super::catalog::{Key, Table};
+use super::catalog::{Catalog, Key, Table};
 use super::context::Context;
 use super::difference::{Difference, differing};
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::{Fields, integer};
 use super::outgoing::{natural_id, old_id};
-use super::referrers::spoil;
+use super::referrers::{spoil, spoil_unguarded};
 use super::row_meta::{CellMeta, Pending, RowMeta, Tombstone};
 use super::rows::{Entry, LocalKey, Sending, read_row};
 use super::ruled::fallback_notice;
@@ -34,6 +34,8 @@ pub struct Changed {
     pub entry: Entry,
     /// Its cells, in the order of the table's columns; none if it was deleted.
     pub row: Option<Vec<Value>>,
+    /// Whether nothing was known of its key before.
+    pub is_new: bool,
 }
 
 /// Receives each row that turned out different.
@@ -85,6 +87,7 @@ pub fn settle_log(
         }
         touch(table, values, entry.at_ms)?;
     }
+    let mut numbered = NewNumbers::default();
     for place in order {
         let (Some(touched), Some(table)) = (touched.remove(&place), catalog.numbered(place.0)) else {
             continue;
@@ -92,11 +95,39 @@ pub fn settle_log(
         let row = read_row(sql, table, &touched.values)?;
         let origin = Origin::Written(touched.at_ms);
         if let Some(change) = settle_row(sql, context, table, place.1, row, origin, mark)? {
+            numbered.note(table, &change, touched.at_ms);
             changed(sql, context, table, change)?;
         }
     }
     sql.execute("DELETE FROM _federation_log WHERE seq <= ?", &[last.into()])?;
-    Ok(is_whole)
+    Ok(!numbered.log_references(sql, catalog, mark)? && is_whole)
+}
+
+/// Numbers that rows got which the application has made: by table, each with the time.
+#[derive(Default)]
+struct NewNumbers(BTreeMap<i64, BTreeMap<i64, i64>>);
+
+impl NewNumbers {
+    fn note(&mut self, table: &Table, change: &Changed, at_ms: i64) {
+        if let (true, LocalKey::Number(number)) = (change.is_new, &change.entry.key) {
+            self.0.entry(table.number).or_default().insert(*number, at_ms);
+        }
+    }
+
+    /// Logs the rows that referred to rows which are gone, by numbers that mean new ones now: SQLite gives the number
+    /// of a deleted row again, unless the table is `AUTOINCREMENT`. Says whether there are any.
+    fn log_references(self, sql: &mut dyn Sql, catalog: &Catalog, mark: u64) -> Result<bool, SqlError> {
+        let mut is_any = false;
+        for (table, numbers) in self.0 {
+            let Some(parent) = catalog.numbered(table) else { continue };
+            for child in spoil_unguarded(sql, catalog, parent, &numbers, mark)? {
+                let at_ms = numbers.get(&child.number).copied().unwrap_or_default();
+                log_entry(sql, child.table, log_op::TOUCHED, at_ms, &child.key)?;
+                is_any = true;
+            }
+        }
+        Ok(is_any)
+    }
 }
 
 /// Adds an entry to the log, as capture does; `op` is one of [`log_op`].
@@ -178,8 +209,8 @@ fn follow_moves(
         }
         for number in numbers {
             let LocalKey::Number(number) = number else { continue };
-            for (child, key) in spoil(sql, catalog, table, number)? {
-                log_entry(sql, child, log_op::TOUCHED, at_ms, &key)?;
+            for child in spoil(sql, catalog, table, number)? {
+                log_entry(sql, child.table, log_op::TOUCHED, at_ms, &child.key)?;
             }
         }
     }
@@ -235,6 +266,7 @@ pub fn settle_row(
             _ => Ok(None),
         };
     };
+    let is_new = entry.is_none();
     let (mut entry, was) = match entry {
         Some(entry) => (entry, Some(key)),
         None => born(sql, context, table, key, &row, origin)?,
@@ -279,7 +311,7 @@ pub fn settle_row(
         Some(was) => entry.update(sql, table, &was)?,
         None => entry.insert(sql, table)?,
     }
-    Ok(Some(Changed { entry, row: Some(row) }))
+    Ok(Some(Changed { entry, row: Some(row), is_new }))
 }
 
 fn settle_delete(
@@ -307,7 +339,7 @@ fn settle_delete(
     entry.meta.ruled.clear();
     let was = entry.bury();
     entry.update(sql, table, &was)?;
-    Ok(Changed { entry, row: None })
+    Ok(Changed { entry, row: None, is_new: false })
 }
 
 /// A row that the bookkeeping does not know under this key: a new one, or one that was deleted and is back.

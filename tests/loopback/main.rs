@@ -9,8 +9,13 @@ mod disks;
 mod hostile;
 mod layouts;
 mod limits;
+#[path = "../support/member.rs"]
+mod member;
 mod mint;
+mod network;
 mod permissions;
+#[path = "../support/relay.rs"]
+mod relay;
 mod reload;
 mod renewal;
 mod restart;

@@ -16,11 +16,20 @@ use crate::site::{Member, Site};
 const AGENTS: usize = 100;
 /// How many of them share a tenant: each pulls what all of these write.
 const AGENTS_OF_TENANT: usize = 25;
+/// How often an agent syncs, in ms, for each agent that there is: together they sync about as often however many they
+/// are.
+const PAUSE_MS: usize = 2;
 const NOTES: &str = "CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT)";
 const COUNT: &str = "SELECT count(*) FROM notes";
 
 /// Writes and syncs again and again until it is told to end; returns how many rows it wrote. No sync may fail.
-async fn work(member: &Member, name: usize, is_over: &AtomicBool, have_synced: &Semaphore) -> usize {
+async fn work(
+    member: &Member,
+    name: usize,
+    pause: Duration,
+    is_over: &AtomicBool,
+    have_synced: &Semaphore,
+) -> usize {
     let mut written = 0;
     // Once more after the end, so that nobody's last sync was before the restart.
     let mut is_last = false;
@@ -34,7 +43,7 @@ async fn work(member: &Member, name: usize, is_over: &AtomicBool, have_synced: &
         if written == 1 {
             have_synced.add_permits(1);
         }
-        sleep(Duration::from_millis(200)).await;
+        sleep(pause).await;
     }
     written
 }
@@ -48,6 +57,7 @@ async fn no_sync_fails_while_a_hub_is_restarted_and_nothing_is_lost() {
     let directory = tempfile::tempdir().unwrap();
     let mut site = Site::start(directory.path().join("hub.db").to_str().unwrap()).await;
     let agents = std::env::var("FEDERATION_AGENTS").map_or(AGENTS, |count| count.parse().unwrap());
+    let pause = Duration::from_millis(u64::try_from(PAUSE_MS * agents).unwrap());
     let is_over = Arc::new(AtomicBool::new(false));
     let have_synced = Arc::new(Semaphore::new(0));
     let mut workers = JoinSet::new();
@@ -58,7 +68,7 @@ async fn no_sync_fails_while_a_hub_is_restarted_and_nothing_is_lost() {
         let (is_over, have_synced) = (Arc::clone(&is_over), Arc::clone(&have_synced));
         workers.spawn(async move {
             member.run(NOTES).await;
-            work(&member, name, &is_over, &have_synced).await
+            work(&member, name, pause, &is_over, &have_synced).await
         });
     }
     // Whoever connects for the first time while there is no hub is told so.

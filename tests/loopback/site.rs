@@ -10,11 +10,13 @@ use federation_hub::engine::hub::{Hub, HubOptions};
 use federation_hub::engine::sync_report::SyncReport;
 use federation_hub::engine::token::Grant;
 use federation_hub::model::Value;
-use federation_hub::storage::driver::{SqlDriver, batch};
+use federation_hub::storage::driver::SqlDriver;
 use federation_hub::storage::sqlite_driver::SqliteDriver;
 use federation_hub::transport::{Credentials, PemSource};
 use rusqlite::Connection;
 use tokio::time::sleep;
+
+use crate::member;
 
 pub struct Site {
     pub credentials: Credentials,
@@ -115,21 +117,11 @@ impl Member {
     }
 
     pub async fn run(&self, statements: &str) {
-        let statements = statements.to_owned();
-        batch(&*self.database, move |sql| sql.run(&statements)).await.unwrap().unwrap();
+        member::run(&*self.database, statements).await;
     }
 
     pub async fn rows(&self, query: &str) -> Vec<Vec<Value>> {
-        let query = query.to_owned();
-        let read = batch(&*self.database, move |sql| {
-            let mut rows = Vec::new();
-            sql.query(&query, &[], &mut |row| {
-                rows.push(row.to_vec());
-                Ok(())
-            })
-            .map(|()| rows)
-        });
-        read.await.unwrap().unwrap()
+        member::rows(&*self.database, query).await
     }
 
     pub async fn sync(&self) -> SyncReport {

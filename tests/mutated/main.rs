@@ -14,6 +14,8 @@ mod attacker;
 mod damage;
 mod datagrams;
 mod hub_process;
+#[path = "../support/member.rs"]
+mod member;
 mod messages;
 #[path = "../survival/parts.rs"]
 mod parts;

@@ -39,10 +39,10 @@ impl Users {
 
 async fn work(place: &Place, is_over: &AtomicBool) -> u64 {
     let (writer, reader) = (Member::new(place, "writer"), Member::new(place, "reader"));
-    writer.run("CREATE TABLE work(id INTEGER PRIMARY KEY, done TEXT)".to_owned()).await;
+    writer.run("CREATE TABLE work(id INTEGER PRIMARY KEY, done TEXT)").await;
     let mut rounds = 0;
     while !is_over.load(Ordering::Relaxed) || rounds == 0 {
-        writer.run(format!("INSERT INTO work(done) VALUES('round {rounds}')")).await;
+        writer.run(&format!("INSERT INTO work(done) VALUES('round {rounds}')")).await;
         assert_eq!(writer.sync().await.unwrap(), 1);
         assert_eq!(reader.sync().await.unwrap(), 1);
         rounds += 1;

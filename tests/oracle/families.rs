@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use crate::cases::steps;
 use crate::pushes::{Step, config, play};
 
 /// The numbers of the rows that each replica makes in a table. An identity is seldom given twice.
@@ -76,11 +77,7 @@ fn statement(who: usize) -> impl Strategy<Value = (u64, String)> {
 }
 
 fn case() -> impl Strategy<Value = (Vec<String>, Vec<Step>)> {
-    let push = (0..4_usize).prop_flat_map(|who| {
-        prop::collection::vec(statement(who), 1..6).prop_map(move |statements| Step::Push(who, statements))
-    });
-    let step = prop_oneof![6 => push, 4 => (0..4_usize).prop_map(Step::Pull), 1 => (0..4_usize).prop_map(Step::BreakOff)];
-    (schema(), prop::collection::vec(step, 1..20))
+    (schema(), steps(statement, 6, 20))
 }
 
 proptest! {

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use crate::cases::steps;
 use crate::pushes::{Step, config, play};
 
 /// The rows of each table.
@@ -61,13 +62,7 @@ fn statement() -> impl Strategy<Value = (u64, String)> {
 }
 
 fn case() -> impl Strategy<Value = (Vec<String>, Vec<Step>)> {
-    let push = (0..4_usize, prop::collection::vec(statement(), 1..6));
-    let step = prop_oneof![
-        3 => push.prop_map(|(who, statements)| Step::Push(who, statements)),
-        2 => (0..4_usize).prop_map(Step::Pull),
-        1 => (0..4_usize).prop_map(Step::BreakOff),
-    ];
-    (schema(), prop::collection::vec(step, 1..25))
+    (schema(), steps(|_| statement(), 6, 25))
 }
 
 proptest! {

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use crate::cases::{one_of, steps};
 use crate::pushes::{Step, config, play};
 
 const SCHEMAS: [&str; 5] = [
@@ -31,15 +32,7 @@ fn statement() -> impl Strategy<Value = (u64, String)> {
 }
 
 fn case() -> impl Strategy<Value = (Vec<String>, Vec<Step>)> {
-    let push = (0..4_usize, prop::collection::vec(statement(), 1..5));
-    let step = prop_oneof![
-        6 => push.prop_map(|(who, statements)| Step::Push(who, statements)),
-        4 => (0..4_usize).prop_map(Step::Pull),
-        1 => (0..4_usize).prop_map(Step::BreakOff),
-    ];
-    let schema =
-        prop::sample::select(SCHEMAS.to_vec()).prop_map(|table| vec![format!("CREATE TABLE {table}")]);
-    (schema, prop::collection::vec(step, 1..20))
+    (one_of(&SCHEMAS), steps(|_| statement(), 5, 20))
 }
 
 proptest! {

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use crate::cases::{one_of, steps};
 use crate::pushes::{Step, config, play};
 
 /// The numbers of the rows that each replica makes. An identity is seldom given twice.
@@ -45,13 +46,7 @@ fn statement(who: usize) -> impl Strategy<Value = (u64, String)> {
 }
 
 fn case() -> impl Strategy<Value = (Vec<String>, Vec<Step>)> {
-    let push = (0..4_usize).prop_flat_map(|who| {
-        prop::collection::vec(statement(who), 1..5).prop_map(move |statements| Step::Push(who, statements))
-    });
-    let step = prop_oneof![6 => push, 4 => (0..4_usize).prop_map(Step::Pull), 1 => (0..4_usize).prop_map(Step::BreakOff)];
-    let schema =
-        prop::sample::select(SCHEMAS.to_vec()).prop_map(|table| vec![format!("CREATE TABLE {table}")]);
-    (schema, prop::collection::vec(step, 1..20))
+    (one_of(&SCHEMAS), steps(statement, 5, 20))
 }
 
 proptest! {

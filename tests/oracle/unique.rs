@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use crate::cases::steps;
 use crate::pushes::{Step, config, play};
 
 /// The numbers of the rows that each replica makes. An identity is seldom given twice.
@@ -48,11 +49,7 @@ fn statement(who: usize) -> impl Strategy<Value = (u64, String)> {
 }
 
 fn case() -> impl Strategy<Value = (Vec<String>, Vec<Step>)> {
-    let push = (0..4_usize).prop_flat_map(|who| {
-        prop::collection::vec(statement(who), 1..5).prop_map(move |statements| Step::Push(who, statements))
-    });
-    let step = prop_oneof![6 => push, 4 => (0..4_usize).prop_map(Step::Pull), 1 => (0..4_usize).prop_map(Step::BreakOff)];
-    (keys(), prop::collection::vec(step, 1..20))
+    (keys(), steps(statement, 5, 20))
 }
 
 proptest! {

@@ -10,6 +10,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "../support/member.rs"]
+mod member;
 mod parts;
 mod place;
 mod verdict;

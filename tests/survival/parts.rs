@@ -11,11 +11,12 @@ use federation_hub::engine::hub::{Hub, HubOptions};
 use federation_hub::engine::token::keys::KeySource;
 use federation_hub::engine::token::{Grant, TokenOptions};
 use federation_hub::model::Value;
-use federation_hub::storage::driver::{SqlDriver, batch};
+use federation_hub::storage::driver::SqlDriver;
 use federation_hub::storage::sqlite_driver::SqliteDriver;
 use federation_hub::transport::PemSource;
 use rusqlite::Connection;
 
+use crate::member;
 use crate::place::Place;
 
 const TENANT: &str = "acme";
@@ -78,21 +79,12 @@ impl Member {
         Self { agent, database: Arc::new(SqliteDriver::start(connection).unwrap()) }
     }
 
-    pub async fn run(&self, statements: String) {
-        batch(&*self.database, move |sql| sql.run(&statements)).await.unwrap().unwrap();
+    pub async fn run(&self, statements: &str) {
+        member::run(&*self.database, statements).await;
     }
 
     pub async fn rows(&self, query: &str) -> Vec<Vec<Value>> {
-        let query = query.to_owned();
-        let read = batch(&*self.database, move |sql| {
-            let mut rows = Vec::new();
-            sql.query(&query, &[], &mut |row| {
-                rows.push(row.to_vec());
-                Ok(())
-            })
-            .map(|()| rows)
-        });
-        read.await.unwrap().unwrap()
+        member::rows(&*self.database, query).await
     }
 
     /// Connects, if it is not connected, and syncs. Returns how many rows came and went.
@@ -110,14 +102,14 @@ impl Member {
 /// Inserts rows, touches those of others, syncs, and notes down what was acknowledged; and again.
 async fn write_and_sync(place: &Place, name: &str) {
     let member = Member::new(place, name);
-    member.run(format!("PRAGMA foreign_keys = ON; {SCHEMA}")).await;
+    member.run(&format!("PRAGMA foreign_keys = ON; {SCHEMA}")).await;
     let mut acknowledged =
         OpenOptions::new().create(true).append(true).open(place.acknowledged(name)).unwrap();
     // What it wrote in an earlier life goes on where that ended.
     sync_at_last(&member).await;
     loop {
         member
-            .run(format!(
+            .run(&format!(
                 "BEGIN IMMEDIATE;
                  INSERT INTO notes(author, n, body) SELECT '{name}', 1 + coalesce(max(n), 0), hex(randomblob(50))
                  FROM notes WHERE author = '{name}';
