@@ -145,3 +145,26 @@ fn a_foreign_or_newer_file_is_left_as_it_is() {
     let outcome = SqliteHubStore::open(nowhere.to_str().unwrap(), ReplicaId([1; 16]));
     assert!(matches!(outcome, Err(OpenStoreError::Io { .. })));
 }
+
+/// Breaks if a backup holds no snapshot: each commit then has it begin again.
+#[test]
+fn a_backup_is_complete_after_one_walk_however_often_the_store_is_written_meanwhile() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let mut store = SqliteHubStore::open(path("hub.db").to_str().unwrap(), ReplicaId([1; 16])).unwrap();
+    let (mut alice, _) = two_agents(&mut store);
+    for row in 1..=4 {
+        alice.set(&mut store, 0, row, &[("body", Value::Blob(vec![row; 1_000_000]))]);
+    }
+    let source = store.backup_source().unwrap();
+    let mut steps = 0;
+    let copied = source.copy(&path("backup.db"), &mut || {
+        steps += 1;
+        alice.set(&mut store, steps, 5, &[("title", text("meanwhile"))]);
+        steps < 20
+    });
+    assert!(copied.is_ok(), "{copied:?} after {steps} steps");
+    drop(store);
+    let copy = SqliteHubStore::open(path("backup.db").to_str().unwrap(), ReplicaId([2; 16])).unwrap();
+    assert_eq!(copy.stats().rows, 4, "of one moment, before the others wrote");
+}
