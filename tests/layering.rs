@@ -47,6 +47,9 @@ const IMPURE: [&str; 8] = [
     "tokio",
 ];
 
+/// What the compiler cannot vouch for, and who may ask it not to: with a reason, which the lint `unsafe_code` demands.
+const UNSAFE: [&str; 3] = ["node/js_driver.rs", "node/js_thread.rs", "node/raw.rs"];
+
 fn sources() -> Vec<(String, String)> {
     fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(directory).unwrap() {
@@ -114,6 +117,21 @@ fn model_and_protocol_read_no_clock_no_file_no_socket_and_no_randomness() {
                 assert!(!names(&code, word), "{file} must not use {word}");
             }
         }
+    }
+}
+
+#[test]
+fn unsafe_code_stays_where_javascript_is_called_and_says_why() {
+    for (file, code) in sources() {
+        // The lint's own name holds the word too.
+        let is_unsafe = names(&code, "unsafe") || code.contains("unsafe_code");
+        assert_eq!(is_unsafe, UNSAFE.contains(&file.as_str()), "{file}");
+        let why = code.split("#![expect(").nth(1).unwrap_or_default();
+        let why = why.split(")]").next().unwrap_or_default();
+        assert!(
+            !is_unsafe || why.contains("unsafe_code") && why.contains("reason = \""),
+            "{file} must say why"
+        );
     }
 }
 

@@ -309,6 +309,7 @@ impl<'s> Scope<'s> {
         let mut data = ptr::null_mut();
         // SAFETY: as above; the object, and with it the data, lives as long as `'s`.
         match unsafe { sys::napi_unwrap(self.env, object.raw, &raw mut data) } {
+            // SAFETY: the caller says that the data is of this type, and that nobody else uses it.
             sys::Status::napi_ok => unsafe { data.cast::<T>().as_mut() },
             _ => None,
         }

@@ -7,14 +7,15 @@ use federation_hub::engine::clock::wall_now_ms;
 use federation_hub::engine::token::keys::KeySource;
 use federation_hub::engine::token::{Grant, TokenOptions};
 use federation_hub::model::{
-    Agreement, Digest, Hlc, KeyKind, Op, ReplicaId, RowChange, RowId, Stamp, TableHeader, TableSchema, Value,
-    Write,
+    Agreement, Digest, Hlc, KeyKind, Op, ReplicaId, RowChange, RowId, Seq, Stamp, TableHeader, TableSchema,
+    Value, Write,
 };
 use federation_hub::protocol::check::{Check, Range};
 use federation_hub::protocol::message::{Attach, Batch, BatchBody, Hello, SyncBegin, ToAgent, ToHub};
 use federation_hub::transport::{AgentEndpoint, AgentTls, Connection, EndpointAddress, PemSource};
 use tokio::time::timeout;
 
+use crate::messages::Heard;
 use crate::place::Place;
 
 const TENANT: &str = "evil";
@@ -31,6 +32,7 @@ pub struct Attacker {
     replica: ReplicaId,
     epoch: u64,
     last: (u64, Digest),
+    cursor: Seq,
 }
 
 impl Attacker {
@@ -52,6 +54,7 @@ impl Attacker {
             replica: ReplicaId([number; 16]),
             epoch: 0,
             last: (0, Digest::ZERO),
+            cursor: 0,
         }
     }
 
@@ -88,25 +91,28 @@ impl Attacker {
         Some(())
     }
 
-    /// The hub has taken a batch.
-    pub fn acknowledged(&mut self, batch: &Batch) {
-        self.last = (batch.n, batch.digest(self.replica));
+    /// Takes in what the hub said on a stream, in answer to a batch if there was one.
+    pub fn learn(&mut self, heard: Heard, batch: Option<&Batch>) {
+        if let Some(batch) = batch.filter(|_| heard.is_acknowledged) {
+            self.last = (batch.n, batch.digest(self.replica));
+        }
+        self.cursor = heard.cursor.unwrap_or(self.cursor);
     }
 
     /// What an honest agent would say on a stream.
     pub fn honest(&self, dice: &mut fastrand::Rng) -> Vec<ToHub> {
-        let sync = |schema| {
-            ToHub::Sync(SyncBegin {
-                replica: self.replica,
-                epoch: self.epoch,
-                cursor: 0,
-                resume: 0,
-                counter: self.last.0 + 1,
-                schema,
-                // Once in a while everything.
-                refresh: if self.last.0.is_multiple_of(16) { vec!["notes".into()] } else { Vec::new() },
-            })
-        };
+        // Once in a while an agent declares its tables, and wants everything.
+        let is_first = self.last.0 == 0 || dice.u8(..16) == 0;
+        let cursor = if is_first { 0 } else { self.cursor };
+        let sync = ToHub::Sync(SyncBegin {
+            replica: self.replica,
+            epoch: self.epoch,
+            cursor,
+            resume: cursor,
+            counter: self.last.0 + 1,
+            schema: if is_first { vec![notes(), marks()] } else { Vec::new() },
+            refresh: if dice.u8(..16) == 0 { vec!["notes".into()] } else { Vec::new() },
+        });
         match dice.u8(..8) {
             // Of another database than the one that the others are about: an attach ends earlier sessions.
             0 => vec![ToHub::Attach(Attach {
@@ -114,13 +120,9 @@ impl Attacker {
                 cursor: 0,
                 is_new: true,
             })],
-            1 => vec![sync(vec![notes(), marks()]), ToHub::End],
-            2 => vec![sync(Vec::new()), ToHub::Check(check(dice)), ToHub::End],
-            3 => vec![sync(Vec::new()), ToHub::End],
-            _ => {
-                let batch = self.batch(encode(&self.body(dice)));
-                vec![sync(vec![notes(), marks()]), ToHub::Batch(batch), ToHub::End]
-            }
+            1..3 => vec![sync, ToHub::End],
+            3..5 => vec![sync, ToHub::Check(check(dice)), ToHub::End],
+            _ => vec![sync, ToHub::Batch(self.batch(encode(&self.body(dice)))), ToHub::End],
         }
     }
 
@@ -135,7 +137,7 @@ impl Attacker {
             TableHeader { name: "marks".into(), columns: vec!["note".into(), "mark".into()] },
         ];
         let stamp = Stamp { hlc: Hlc::from_ms(wall_now_ms()), replica: self.replica.tie_break() };
-        let rows = (0..dice.usize(1..8)).map(|_| {
+        let rows = (0..dice.usize(1..4)).map(|_| {
             let (table, name) = (dice.u16(..2), dice.u8(..64));
             let (first, number) = match table {
                 0 => (Value::Text(format!("note {name}")), None),

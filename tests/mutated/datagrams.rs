@@ -13,7 +13,7 @@ use federation_hub::protocol::frame;
 
 use crate::attacker::Attacker;
 use crate::damage::damage;
-use crate::messages::{Ended, Fates, talk};
+use crate::messages::{Fates, talk};
 use crate::place::Place;
 
 /// Damaged copies for each datagram of the agent's.
@@ -135,7 +135,7 @@ pub async fn send(place: &Place, datagrams: u64, seed: u64) -> String {
         for _ in 0..STREAMS {
             let frames = agent.honest(&mut dice).iter().map(|it| frame::encode(it).unwrap()).collect();
             streams += 1;
-            if matches!(talk(&connection, frames, &mut Fates::default()).await, Ended::Lost) {
+            if talk(&connection, frames, &mut Fates::default()).await.is_lost {
                 lost += 1;
                 break;
             }

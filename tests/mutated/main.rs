@@ -35,9 +35,9 @@ use users::Users;
 const MESSAGES: u64 = 1_500;
 const DATAGRAMS: u64 = 10_000;
 
-/// What the hub's process may take at most, in MiB, whatever is sent to it: the store's cache, 64 MiB, the frames of all
-/// attackers at once, and what an allocator keeps.
-const MEMORY_MIB: u64 = 512;
+/// What the hub's process may take at most, in MiB, whatever is sent to it: the store's cache, 64; the largest frame of each
+/// attacker at once, 17 times 6; and as much as it has taken when nobody has sent anything yet.
+const MEMORY_MIB: u64 = 192;
 
 /// The value of an argument.
 fn argument(name: &str) -> Option<String> {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use federation_hub::model::Seq;
 use federation_hub::protocol::frame::{self, LENGTH_BYTES};
 use federation_hub::protocol::message::{Batch, Refusal, ToAgent, ToHub};
 use federation_hub::transport::{Connection, FrameReceiver};
@@ -86,14 +87,10 @@ async fn attack(mut attacker: Attacker, messages: u64, mut dice: fastrand::Rng) 
             continue;
         }
         let (frames, batch) = script(&attacker, &mut dice);
-        match talk(&connection, frames, &mut fates).await {
-            Ended::Acknowledged => {
-                if let Some(batch) = batch {
-                    attacker.acknowledged(&batch);
-                }
-            }
-            Ended::Answered => {}
-            Ended::Lost => connection = attacker.enter().await,
+        let heard = talk(&connection, frames, &mut fates).await;
+        attacker.learn(heard, batch.as_ref());
+        if heard.is_lost {
+            connection = attacker.enter().await;
         }
     }
     fates
@@ -157,21 +154,22 @@ fn framed(payload: &[u8], dice: &mut fastrand::Rng) -> Vec<u8> {
     frame
 }
 
-/// How a stream ended.
-pub enum Ended {
+/// What the hub said on a stream.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Heard {
     /// A batch was taken.
-    Acknowledged,
-    /// The hub said something else.
-    Answered,
+    pub is_acknowledged: bool,
+    /// Up to where rows were told.
+    pub cursor: Option<Seq>,
     /// The connection is gone.
-    Lost,
+    pub is_lost: bool,
 }
 
 /// Sends frames on a stream of their own, and hears what the hub says.
-pub async fn talk(connection: &Connection, frames: Vec<Vec<u8>>, fates: &mut Fates) -> Ended {
+pub async fn talk(connection: &Connection, frames: Vec<Vec<u8>>, fates: &mut Fates) -> Heard {
     let Ok((mut sender, mut receiver)) = connection.open().await else {
         fates.cut_off += 1;
-        return Ended::Lost;
+        return Heard { is_lost: true, ..Heard::default() };
     };
     for frame in frames {
         // A hub that has refused reads no more.
@@ -180,34 +178,36 @@ pub async fn talk(connection: &Connection, frames: Vec<Vec<u8>>, fates: &mut Fat
         }
     }
     let _ = sender.finish();
-    let ended = timeout(PATIENCE, hear(&mut receiver, fates))
+    let heard = timeout(PATIENCE, hear(&mut receiver, fates))
         .await
         .expect("the hub neither answers nor ends the stream");
-    match ended {
-        Ended::Lost => fates.cut_off += 1,
-        Ended::Acknowledged | Ended::Answered => fates.answered += 1,
+    if heard.is_lost {
+        fates.cut_off += 1;
+    } else {
+        fates.answered += 1;
     }
-    ended
+    heard
 }
 
-async fn hear(receiver: &mut FrameReceiver, fates: &mut Fates) -> Ended {
-    let mut ended = Ended::Answered;
+async fn hear(receiver: &mut FrameReceiver, fates: &mut Fates) -> Heard {
+    let mut heard = Heard::default();
     loop {
         match receiver.next().await {
             Ok(Some(ToAgent::Ack(_))) => {
                 fates.taken += 1;
-                ended = Ended::Acknowledged;
+                heard.is_acknowledged = true;
             }
+            Ok(Some(ToAgent::Done(done))) => heard.cursor = Some(done.cursor),
             Ok(Some(ToAgent::Refused(why))) => {
                 fates.refused += 1;
                 if matches!(why.reason, Refusal::Busy | Refusal::Quota) {
                     fates.put_off += 1;
                 }
-                return ended;
+                return heard;
             }
             Ok(Some(_)) => {}
-            Ok(None) => return ended,
-            Err(_) => return Ended::Lost,
+            Ok(None) => return heard,
+            Err(_) => return Heard { is_lost: true, ..heard },
         }
     }
 }

@@ -72,7 +72,7 @@ impl<S: HubStore> Mortal<S> {
         self.fails_after = failing.and_then(|left| left.checked_sub(1));
         let store = self.live()?;
         if failing == Some(0) {
-            return Err(StoreError::Failed("the disk is full".into()));
+            return Err(StoreError::NoRoom("the disk is full".into()));
         }
         Ok(store)
     }
