@@ -28,7 +28,8 @@ type Deeds<'a> = (&'a str, u8, &'a [(i64, Op)]);
 fn batch(who: &Pusher, rows: &[Deeds<'_>]) -> BatchBody {
     let mut body = BatchBody::default();
     for (table, (name, row, ops)) in (0..).zip(rows) {
-        body.tables.push(TableHeader { name: (*name).into(), columns: vec!["name".into()] });
+        let columns = if *name == "c" { vec!["name".into(), "p".into()] } else { vec!["name".into()] };
+        body.tables.push(TableHeader { name: (*name).into(), columns });
         let writes = ops.iter().flat_map(|(ms, op)| who.write(*ms, op.clone())).collect();
         let (id, number) = (RowId([*row; 16]), Some(i64::from(*row)));
         body.rows.push(RowChange { table, id, number, is_new: true, writes });
@@ -160,5 +161,18 @@ fn a_child_that_is_deleted_after_its_parent_was_made_again_stays_deleted() {
         &[("c", 2, &[(12, Op::Delete)])],
     ];
     site.push_batches(&mut alice, batches);
+    assert_eq!(site.rows(), [1, 4]);
+}
+
+#[test]
+fn a_delete_of_an_earlier_push_that_an_edit_outlived_takes_no_child_of_this_one_with_it() {
+    let (mut site, mut alice, mut bob) = family("CASCADE");
+    site.ms = 20;
+    site.push(&mut bob, &[parent(4, "bob's")]);
+    site.ms = 10;
+    site.push(&mut alice, &[deleted("p", 4)]);
+    site.pull(&mut alice);
+    let moved = Op::Set(vec![(1, at(4))]);
+    site.push_batches(&mut alice, &[&[("c", 2, &[(30, moved)])], &[("c", 2, &[(31, Op::Delete)])]]);
     assert_eq!(site.rows(), [1, 4]);
 }

@@ -53,6 +53,20 @@ fn one_of_three_united_rows_parts_with_its_key_and_the_others_stay_one() {
 }
 
 #[test]
+fn when_the_eldest_of_three_leaves_the_others_go_on_as_the_elder_of_them() {
+    let (mut site, mut alice, mut bob) = Site::new(&[(SKILLS, &[])]);
+    let mut dave = third(&mut site);
+    site.push(&mut alice, &[skill(1, "retry", 1)]);
+    site.push(&mut bob, &[skill(2, "retry", 2)]);
+    site.push(&mut dave, &[skill(3, "retry", 3)]);
+    site.push(&mut alice, &[renamed(1, "mine")]);
+    let view = site.view();
+    assert_eq!(site.rows(), [1, 2]);
+    assert_eq!((cell(&view, 1, "name"), cell(&view, 2, "name")), (Some(t("mine")), Some(t("retry"))));
+    assert_eq!(cell(&view, 2, "uses"), Some(Value::Integer(3).into()));
+}
+
+#[test]
 fn who_withdraws_its_row_gets_what_the_others_keep_whole_once() {
     let (mut site, mut alice, mut bob) = Site::new(&[(SKILLS, &[])]);
     site.push(&mut alice, &[skill(1, "retry", 5)]);
