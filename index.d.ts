@@ -14,14 +14,24 @@ export type FederationErrorCode =
   | 'ERR_FEDERATION_BUSY'
   | 'ERR_FEDERATION_QUOTA'
   | 'ERR_FEDERATION_NOT_RUNNING'
+  | 'ERR_FEDERATION_BACKUP'
   | 'ERR_FEDERATION_HUB_START'
   | 'ERR_FEDERATION_INTERNAL'
 
 /** What every rejected promise carries. Its stack shows the call that failed. */
 export declare class FederationError extends Error {
-  constructor(code: FederationErrorCode, message: string, options?: { cause?: unknown })
+  constructor(
+    code: FederationErrorCode,
+    message: string,
+    options?: { cause?: unknown; retryAfterMs?: number },
+  )
   /** What went wrong, for programs. */
   readonly code: FederationErrorCode
+  /**
+   * After how many milliseconds the hub wants to be asked again, if it is a hub that has no room or no time. The next
+   * `connect` or `sync` of this agent waits that long by itself, and up to half as long again.
+   */
+  readonly retryAfterMs?: number
 }
 
 /** Receives what happens: `console`, pino, winston, or anything with their four methods. */

@@ -16,6 +16,7 @@ class FederationError extends Error {
   constructor(code, message, options) {
     super(message, options);
     this.code = code;
+    if (options?.retryAfterMs !== undefined) this.retryAfterMs = options.retryAfterMs;
   }
 }
 // As for the language's own errors, not an own property: it would show beside each stack.
@@ -37,7 +38,8 @@ function failure(error, site) {
   if (error instanceof FederationError) return error;
   const known = typeof error?.code === 'string' && error.code.startsWith('ERR_FEDERATION_');
   const code = known ? error.code : 'ERR_FEDERATION_INTERNAL';
-  const wrapped = new FederationError(code, error?.message ?? String(error), known ? undefined : { cause: error });
+  const more = known ? { retryAfterMs: error.retryAfterMs } : { cause: error };
+  const wrapped = new FederationError(code, error?.message ?? String(error), more);
   // Without the first frame, which is the method's own.
   const frames = site.stack.slice(site.stack.indexOf('\n    at ') + 1).replace(/^.*\n/, '');
   wrapped.stack = `FederationError [${code}]: ${wrapped.message}\n${frames}`;

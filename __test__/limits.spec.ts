@@ -12,6 +12,7 @@ test('an agent for which there is no seat is told so, and comes back when it may
   const error = await rejection(second.connect())
   expect(error.code).toBe('ERR_FEDERATION_QUOTA')
   expect(error.message).toContain('maxAgentsPerTenant')
+  expect(error.retryAfterMs).toBeGreaterThan(0)
   const other = new FederationHub(server.agentConfig({ agentId: 'other', tenantId: 'globex' }))
   await other.connect()
   await other.disconnect()

@@ -104,3 +104,40 @@ test('an agent whose hub is gone keeps its memory, says so, and sends it once th
   await ben.connect(configs[1]!)
   expect(await ben.sync()).toMatchObject({ pulled: 2 })
 }, 60_000)
+
+test('agents that work ride through a restart by SIGTERM: no sync fails, and nothing is lost', async () => {
+  const directory = mkdtempSync(path.join(tmpdir(), 'federation-hub-'))
+  cleanup(() => rmSync(directory, { recursive: true }))
+  const options = { dataPath: path.join(directory, 'hub.db') }
+  let hub = start('hub.js')
+  const names = ['ada', 'ben', 'cleo']
+  const { endpoint, credentials, configs } = await ask<Reach>(hub, { options, agents: [...names, 'late'] })
+  let isOver = false
+  const work = async (name: string, at: number): Promise<number> => {
+    const agent = new Agent()
+    await agent.connect({ ...configs[at]!, requestTimeoutMs: 60_000 })
+    await agent.run(NOTES)
+    let written = 0
+    while (!isOver) {
+      await agent.run(`INSERT INTO notes VALUES ('${name} ${++written}', 'x')`)
+      expect(await agent.sync()).toMatchObject({ pushed: 1 })
+      if (written === 1) begun()
+    }
+    return written
+  }
+  let waiting = names.length
+  let begun = (): void => {}
+  const haveBegun = new Promise<void>((resolve) => (begun = () => void (--waiting === 0 && resolve())))
+  const working = Promise.all(names.map(work))
+  await Promise.race([haveBegun, working])
+
+  hub.kill('SIGTERM')
+  expect(await once(hub, 'exit')).toEqual([0, null])
+  hub = start('hub.js')
+  await ask<Reach>(hub, { options: { ...options, listen: endpoint.replace('quic://', ''), credentials }, agents: [] })
+  isOver = true
+  const written = (await working).reduce((sum, count) => sum + count)
+  const late = new Agent()
+  await late.connect(configs[names.length]!)
+  expect(await late.sync()).toMatchObject({ pulled: written })
+}, 60_000)

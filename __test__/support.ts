@@ -45,7 +45,7 @@ export function openDatabase(path = ':memory:', schema = ''): Handle {
 }
 
 /** What a promise is rejected with; the test fails if it is not. */
-export async function rejection(promise: Promise<unknown>): Promise<Error & { code?: string }> {
+export async function rejection(promise: Promise<unknown>): Promise<Error & { code?: string; retryAfterMs?: number }> {
   const error: unknown = await promise.then(
     () => undefined,
     (reason: unknown) => reason,

@@ -236,6 +236,7 @@ impl From<Refused> for AgentError {
             Refusal::Stopping => (ErrorCode::Busy, Remedy::Reconnect),
             Refusal::Quota => (ErrorCode::Quota, Remedy::None),
             Refusal::Full => (ErrorCode::Quota, Remedy::PullOnly),
+            Refusal::NoRoom => (ErrorCode::Busy, Remedy::PullOnly),
         };
         let Refused { message, retry_after_ms, .. } = refused;
         if remedy == Remedy::Reconnect && retry_after_ms == 0 {

@@ -268,7 +268,7 @@ impl Stream {
                         {
                             self.session.replicas.add(replica, attached.epoch);
                         }
-                        exchange.handle(Input::Attached(answer.map_err(Refused::from)));
+                        exchange.handle(Input::Attached(answer.map_err(not_attached)));
                     }
                     Ok(Reply::Registered(answer)) => {
                         exchange.handle(Input::Registered(answer.map_err(Refused::from)));
@@ -427,6 +427,13 @@ async fn next_answer(
         }
         None => std::future::pending().await,
     }
+}
+
+/// Without a replica that is attached there is nothing that could go on.
+fn not_attached(error: StoreError) -> Refused {
+    let refused = Refused::from(error);
+    let reason = if refused.reason == Refusal::NoRoom { Refusal::Store } else { refused.reason };
+    Refused { reason, ..refused }
 }
 
 fn stopping() -> Refused {

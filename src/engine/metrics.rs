@@ -174,6 +174,7 @@ fn name_of(reason: Refusal) -> &'static str {
         Refusal::Busy => "busy",
         Refusal::Quota => "quota",
         Refusal::Full => "full",
+        Refusal::NoRoom => "no_room",
     }
 }
 

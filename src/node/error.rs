@@ -16,28 +16,34 @@ pub struct CodedError {
     pub code: &'static str,
     /// What happened, and what to do about it.
     pub message: String,
+    /// How long to leave the hub alone, in ms; 0 if that would not help.
+    pub retry_after_ms: u32,
 }
 
 impl CodedError {
+    fn new(code: &'static str, message: String) -> Self {
+        Self { code, message, retry_after_ms: 0 }
+    }
+
     /// An option that is missing or wrong.
     pub fn config(message: impl Into<String>) -> Self {
-        Self { code: code(ErrorCode::Config), message: message.into() }
+        Self::new(code(ErrorCode::Config), message.into())
     }
 
     /// A database that cannot be synced.
     pub fn database(message: impl Into<String>) -> Self {
-        Self { code: code(ErrorCode::Database), message: message.into() }
+        Self::new(code(ErrorCode::Database), message.into())
     }
 
     /// A bug of ours.
     pub fn internal(message: impl Into<String>) -> Self {
-        Self { code: code(ErrorCode::Internal), message: message.into() }
+        Self::new(code(ErrorCode::Internal), message.into())
     }
 }
 
 impl From<AgentError> for CodedError {
     fn from(error: AgentError) -> Self {
-        Self { code: code(error.code), message: error.message }
+        Self { retry_after_ms: error.retry_after_ms, ..Self::new(code(error.code), error.message) }
     }
 }
 
@@ -54,7 +60,7 @@ impl From<HubStartError> for CodedError {
             | HubStartError::Metrics { .. }
             | HubStartError::System(_) => "ERR_FEDERATION_HUB_START",
         };
-        Self { code, message: error.to_string() }
+        Self::new(code, error.to_string())
     }
 }
 
@@ -64,7 +70,7 @@ impl From<RevokeError> for CodedError {
             RevokeError::NotRunning => NOT_RUNNING,
             RevokeError::NotStored(_) | RevokeError::Store(_) => code(ErrorCode::Busy),
         };
-        Self { code, message: error.to_string() }
+        Self::new(code, error.to_string())
     }
 }
 
@@ -75,7 +81,7 @@ impl From<BackupError> for CodedError {
             BackupError::InMemory | BackupError::Exists(_) => code(ErrorCode::Config),
             BackupError::Stopped | BackupError::Io { .. } | BackupError::Store(_) => "ERR_FEDERATION_BACKUP",
         };
-        Self { code, message: error.to_string() }
+        Self::new(code, error.to_string())
     }
 }
 

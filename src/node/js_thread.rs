@@ -216,19 +216,21 @@ impl<'t> Turn<'t> {
     }
 }
 
-/// A JavaScript `Error` with a `code`, or null if the environment is ending.
+/// A JavaScript `Error` with a `code`, and with `retryAfterMs` if there is one; or null if the environment is ending.
 ///
 /// # Safety
 /// Only on the JS thread, with a scope open.
 unsafe fn error_value(env: sys::napi_env, error: &CodedError) -> sys::napi_value {
     // SAFETY: the caller's.
     let scope = unsafe { Scope::assume(env) };
-    let mut value = ptr::null_mut();
-    if let (Ok(code), Ok(message)) = (scope.string(error.code), scope.string(&error.message)) {
-        // SAFETY: the caller's.
-        unsafe { sys::napi_create_error(env, code.raw(), message.raw(), &raw mut value) };
+    let Ok(object) = scope.error(error.code, &error.message) else { return ptr::null_mut() };
+    if error.retry_after_ms > 0
+        && let Ok(retry_after) = scope.number(error.retry_after_ms.into())
+    {
+        // Without it the message says the same.
+        let _ = scope.set(object, c"retryAfterMs", retry_after);
     }
-    value
+    object.raw()
 }
 
 /// Settles its promise once: with an outcome, or with an error when it is dropped because the work died.

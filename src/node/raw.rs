@@ -135,6 +135,13 @@ impl<'s> Scope<'s> {
         self.local(|raw| unsafe { sys::napi_create_string_utf8(self.env, data, length, raw) })
     }
 
+    /// An `Error`.
+    pub fn error(self, code: &str, message: &str) -> Outcome<'s, Local<'s>> {
+        let (code, message) = (self.string(code)?, self.string(message)?);
+        // SAFETY: as above.
+        self.local(|raw| unsafe { sys::napi_create_error(self.env, code.raw, message.raw, raw) })
+    }
+
     /// A `BigInt`.
     pub fn bigint(self, integer: i64) -> Outcome<'s, Local<'s>> {
         // SAFETY: as above.

@@ -31,6 +31,7 @@ impl Refusal {
             Self::Busy => 11,
             Self::Quota => 12,
             Self::Full => 13,
+            Self::NoRoom => 14,
         }
     }
 
@@ -47,6 +48,7 @@ impl Refusal {
             Self::Busy,
             Self::Quota,
             Self::Full,
+            Self::NoRoom,
         ];
         all.into_iter().find(|reason| u64::from(reason.close_code()) == code)
     }
@@ -61,7 +63,7 @@ mod tests {
         for code in [CLOSED, GOODBYE, EXPIRED, REVOKED] {
             assert_eq!(Refusal::from_close_code(u64::from(code)), None);
         }
-        for code in (1..=6).chain(10..=13) {
+        for code in (1..=6).chain(10..=14) {
             assert_eq!(Refusal::from_close_code(code).map(Refusal::close_code), u32::try_from(code).ok());
         }
     }

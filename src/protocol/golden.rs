@@ -248,6 +248,7 @@ fn why_a_hub_refuses() {
         (Refusal::Busy, "Busy"),
         (Refusal::Quota, "Quota"),
         (Refusal::Full, "Full"),
+        (Refusal::NoRoom, "NoRoom"),
     ] {
         assert_eq!(rmp_serde::to_vec(&refusal).unwrap(), rmp_serde::to_vec(golden).unwrap());
     }

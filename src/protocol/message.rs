@@ -332,4 +332,6 @@ pub enum Refusal {
     Quota,
     /// The agent's tenant stores as many bytes as it may. Batches that add to them are refused; reading goes on.
     Full,
+    /// The hub's disk takes no more. Batches are refused; reading goes on.
+    NoRoom,
 }

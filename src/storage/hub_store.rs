@@ -28,7 +28,13 @@ pub enum StoreError {
     /// The request is not acceptable. The reason and the message are for the agent.
     #[error("{1}")]
     Refused(Refusal, String),
-    /// The store failed: a full disk, a damaged file. The request had no effect and may be repeated.
+    /// The disk takes nothing: it is full, or became read-only. The request had no effect and may be repeated, as soon as
+    /// the operator has made room.
+    #[error(
+        "the hub's disk is full, or cannot be written ({0}): its operator has to make room; nothing of this was stored"
+    )]
+    NoRoom(String),
+    /// The store failed: a damaged file. The request had no effect and may be repeated.
     #[error("the hub's store failed: {0}")]
     Failed(String),
     /// Too many large pulls are running; this one can be answered when one of them has ended.
@@ -39,6 +45,9 @@ pub enum StoreError {
 /// When an agent for whose rows there was no room may offer them again, in ms.
 const RETRY_FULL_MS: u32 = 10_000;
 
+/// When an agent may ask again for what the disk had no room for, in ms.
+const RETRY_NO_ROOM_MS: u32 = 2_000;
+
 impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
         match error {
@@ -46,7 +55,8 @@ impl From<StoreError> for Refused {
                 Self::new(Refusal::Full, message).for_ms(RETRY_FULL_MS)
             }
             StoreError::Refused(reason, message) => Self::new(reason, message),
-            other => Self::new(Refusal::Store, other.to_string()),
+            StoreError::NoRoom(_) => Self::new(Refusal::NoRoom, error.to_string()).for_ms(RETRY_NO_ROOM_MS),
+            StoreError::Failed(_) | StoreError::Busy => Self::new(Refusal::Store, error.to_string()),
         }
     }
 }

@@ -13,6 +13,7 @@ mod check;
 mod claims;
 mod contests;
 mod derive;
+mod disk;
 mod incarnations;
 mod key;
 mod merger;
@@ -53,12 +54,6 @@ use crate::protocol::check::CheckRequest;
 use crate::protocol::hub_request::{AttachRequest, Caller, PullRequest, PushRequest, RegisterRequest};
 use crate::protocol::message::{Ack, Attached, Incarnation, Refusal};
 
-impl From<rusqlite::Error> for StoreError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Failed(error.to_string())
-    }
-}
-
 /// How many tenants' rules are kept in memory; one more, and all are read again as they are needed.
 const MAX_KEPT_RULES: usize = 1_000;
 
@@ -90,15 +85,17 @@ impl SqliteHubStore {
     /// Opens a store, making it if nothing is there. `:memory:` is a store that dies with its hub.
     /// `incarnation` names what it gives away until it is closed; it must be random.
     pub fn open(data_path: &str, incarnation: Incarnation) -> Result<Self, OpenStoreError> {
+        let failed = |error| OpenStoreError::of_sql(Path::new(data_path), error);
         let (conn, readers) = if data_path == ":memory:" {
-            (open::memory()?, None)
+            (open::memory().map_err(failed)?, None)
         } else {
-            let path = Path::new(data_path);
-            let (conn, lock) = open::file(path)?;
-            (conn, Some(Arc::new(ReaderPool::new(path, lock))))
+            // One file has one lock, by whatever link it is called. One that does not exist is called what it will be.
+            let path = std::fs::canonicalize(data_path).unwrap_or_else(|_| data_path.into());
+            let (conn, lock) = open::file(&path)?;
+            (conn, Some(Arc::new(ReaderPool::new(&path, lock))))
         };
-        let committed = open::stats(&conn)?;
-        let kept_time_ms = open::kept_time_ms(&conn)?;
+        let committed = open::stats(&conn).map_err(failed)?;
+        let kept_time_ms = open::kept_time_ms(&conn).map_err(failed)?;
         Ok(Self {
             conn,
             incarnation,
@@ -150,7 +147,11 @@ impl SqliteHubStore {
             && run(&self.conn, "ROLLBACK TO one").and_then(|()| run(&self.conn, "RELEASE one")).is_ok();
         if !undone {
             self.give_up();
-            self.lost = Some(StoreError::Failed(error.to_string()));
+            self.lost = Some(match error {
+                StoreError::NoRoom(_) => error.clone(),
+                // What is a refusal to one is a failure to the others.
+                _ => StoreError::Failed(error.to_string()),
+            });
         }
     }
 

@@ -5,13 +5,17 @@
 mod attacks;
 mod backup;
 mod ca;
+mod disks;
 mod hostile;
 mod layouts;
 mod limits;
 #[path = "../support/member.rs"]
 mod member;
 mod mint;
+mod network;
 mod permissions;
+#[path = "../support/relay.rs"]
+mod relay;
 mod reload;
 mod renewal;
 mod restart;

@@ -19,14 +19,14 @@ use crate::site::{Member, Site, memory};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Gives tokens that live for so long, in ms, and counts them.
-struct Tokens {
+pub struct Tokens {
     issuer: Issuer,
     life_ms: i64,
     given: AtomicUsize,
 }
 
 impl Tokens {
-    fn of(site: &Site, life_ms: i64) -> Arc<Self> {
+    pub fn of(site: &Site, life_ms: i64) -> Arc<Self> {
         let issuer = Issuer::Hs256(site.credentials.jwt_secret.clone().into_bytes());
         Arc::new(Self { issuer, life_ms, given: AtomicUsize::new(0) })
     }
@@ -36,7 +36,7 @@ impl Tokens {
         self.issuer.token(None, &json!({ "tenantId": "acme", "agentId": "a", "exp": exp }))
     }
 
-    fn given(&self) -> usize {
+    pub fn given(&self) -> usize {
         self.given.load(Ordering::Relaxed)
     }
 }

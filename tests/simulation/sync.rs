@@ -190,7 +190,7 @@ fn refused(refused: &Refused) -> Flow {
     match refused.reason {
         Refusal::Stale => Flow::Failed(Remedy::Attach),
         Refusal::Stopping => Flow::Failed(Remedy::Reconnect),
-        Refusal::Store | Refusal::Clock => Flow::Failed(Remedy::None),
+        Refusal::Store | Refusal::Clock | Refusal::NoRoom => Flow::Failed(Remedy::None),
         // No simulated hub has limits of these kinds.
         Refusal::Busy
         | Refusal::Quota

@@ -278,6 +278,7 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         Refusal::Busy,
         Refusal::Quota,
         Refusal::Full,
+        Refusal::NoRoom,
     ])
 }
 

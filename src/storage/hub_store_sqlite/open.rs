@@ -5,7 +5,7 @@ use std::fs::{File, TryLockError};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode, MAIN_DB};
 use thiserror::Error;
 
 use super::migrations::{self, FIRST_LAYOUT, LAYOUT};
@@ -187,6 +187,20 @@ pub enum OpenStoreError {
     /// The file is something else. Choose another path.
     #[error("{} is not a hub's file: choose another data path", .0.display())]
     Foreign(PathBuf),
+    /// Parts of the file are missing, or were overwritten. Restore it, or begin a new one.
+    #[error("{} is truncated or damaged ({found}): restore it from a backup, or choose another data path, and the agents fill it again", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        found: rusqlite::Error,
+    },
+    /// The file is gone or empty, but not its log, which a new file would destroy. Put the file back, or remove the log.
+    #[error("{} is missing or empty, while there are changes to it in {}: put the file back, or remove that one to begin anew", .0.display(), log_of(.0).display())]
+    LogAlone(PathBuf),
+    /// The file, or its directory, cannot be written. Permit it, or choose another path.
+    #[error("{} cannot be written: let the hub write to the file and its directory, or choose another data path", .0.display())]
+    ReadOnly(PathBuf),
     /// A later version of this library wrote the file. Upgrade.
     #[error("{} was written by a later version (layout {found}, this one knows {LAYOUT}): upgrade", path.display())]
     Newer {
@@ -211,9 +225,14 @@ pub enum OpenStoreError {
         /// What the file system said.
         source: io::Error,
     },
-    /// SQLite could not work with the file: it is damaged, or the disk is full.
-    #[error("cannot open the hub's store: {0}")]
-    Sql(#[from] rusqlite::Error),
+    /// SQLite could not work with the file: the disk is full, for example.
+    #[error("cannot open {}: {source}", path.display())]
+    Sql {
+        /// The file, or `:memory:`.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
 }
 
 impl OpenStoreError {
@@ -221,31 +240,64 @@ impl OpenStoreError {
         let path = path.to_owned();
         if found > LAYOUT { Self::Newer { path, found } } else { Self::Older { path, found } }
     }
+
+    /// What SQLite's word means for the file.
+    pub fn of_sql(path: &Path, source: rusqlite::Error) -> Self {
+        let path = path.to_owned();
+        match source.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Damaged { path, found: source }
+            }
+            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+                Self::ReadOnly(path)
+            }
+            _ => Self::Sql { path, source },
+        }
+    }
 }
 
 /// Opens a file store, and holds a lock on it that dies with the process.
 pub fn file(path: &Path) -> Result<(Connection, File), OpenStoreError> {
-    check_header(path)?;
-    let lock = lock(path)?;
-    let mut conn = Connection::open(path)?;
+    // Whoever has a lock file has a hub, whose file not even its header may be read of: to close a file gives up all
+    // locks that the process has on it.
+    let lock = if lock_of(path).exists() { Some(lock(path)?) } else { None };
+    let is_new = check_header(path)?;
+    if is_new && std::fs::metadata(log_of(path)).is_ok_and(|log| log.len() > 0) {
+        return Err(OpenStoreError::LogAlone(path.to_owned()));
+    }
+    let lock = lock.map_or_else(|| self::lock(path), Ok)?;
+    let failed = |error| OpenStoreError::of_sql(path, error);
+    let mut conn = Connection::open(path).map_err(failed)?;
+    // SQLite opens for reading what it may not write, without a word.
+    if conn.is_readonly(MAIN_DB).map_err(failed)? {
+        return Err(OpenStoreError::ReadOnly(path.to_owned()));
+    }
+    match prepare(&mut conn).map_err(failed)? {
+        LAYOUT => Ok((conn, lock)),
+        found => Err(OpenStoreError::of_layout(path, found)),
+    }
+}
+
+/// Makes or migrates what is there; says which layout that is, and leaves one alone that it cannot lead anywhere.
+fn prepare(conn: &mut Connection) -> Result<u32, rusqlite::Error> {
     conn.busy_timeout(BUSY_TIMEOUT)?;
     // The layout is made in rollback-journal mode, so that the application id is in the file itself, not
     // only in a WAL, from the first moment on.
-    create_if_empty(&mut conn)?;
+    create_if_empty(conn)?;
     let found: u32 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if !(FIRST_LAYOUT..=LAYOUT).contains(&found) {
-        return Err(OpenStoreError::of_layout(path, found));
+        return Ok(found);
     }
     if found < LAYOUT {
-        migrations::migrate(&mut conn, found)?;
+        migrations::migrate(conn, found)?;
     }
     conn.pragma_update(None, "journal_mode", "WAL")?;
-    configure(&conn)?;
-    Ok((conn, lock))
+    configure(conn)?;
+    Ok(LAYOUT)
 }
 
 /// Opens a store in memory.
-pub fn memory() -> Result<Connection, OpenStoreError> {
+pub fn memory() -> Result<Connection, rusqlite::Error> {
     let mut conn = Connection::open_in_memory()?;
     create_if_empty(&mut conn)?;
     configure(&conn)?;
@@ -262,15 +314,15 @@ pub fn reader(path: &Path) -> Result<Connection, rusqlite::Error> {
 }
 
 /// Counts what is there. Every tenant keeps its own count, so this reads no rows.
-pub fn stats(conn: &Connection) -> Result<StoreStats, OpenStoreError> {
+pub fn stats(conn: &Connection) -> Result<StoreStats, rusqlite::Error> {
     let sql = "SELECT count(*), coalesce(sum(rows), 0) FROM tenant";
     let (tenants, rows): (i64, i64) = conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(StoreStats { tenants: tenants.cast_unsigned(), rows: rows.cast_unsigned() })
 }
 
 /// The time that was kept last, in ms since the epoch.
-pub fn kept_time_ms(conn: &Connection) -> Result<i64, OpenStoreError> {
-    Ok(conn.query_row("SELECT kept_ms FROM hub_time", [], |row| row.get(0))?)
+pub fn kept_time_ms(conn: &Connection) -> Result<i64, rusqlite::Error> {
+    conn.query_row("SELECT kept_ms FROM hub_time", [], |row| row.get(0))
 }
 
 fn configure(conn: &Connection) -> Result<(), rusqlite::Error> {
@@ -281,17 +333,17 @@ fn configure(conn: &Connection) -> Result<(), rusqlite::Error> {
     Ok(())
 }
 
-/// Reads the header without SQLite, which may change a file merely by opening it.
-fn check_header(path: &Path) -> Result<(), OpenStoreError> {
+/// Reads the header without SQLite, which may change a file merely by opening it. Says whether there is nothing yet.
+fn check_header(path: &Path) -> Result<bool, OpenStoreError> {
     let io_error = |source| OpenStoreError::Io { path: path.to_owned(), source };
     let mut header = Vec::with_capacity(100);
     match File::open(path) {
         Ok(file) => file.take(100).read_to_end(&mut header).map_err(io_error)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
         Err(error) => return Err(io_error(error)),
     };
     if header.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
     let number_at = |offset: usize| {
         header.get(offset..offset + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes)
@@ -302,16 +354,29 @@ fn check_header(path: &Path) -> Result<(), OpenStoreError> {
     }
     match number_at(60) {
         Some(found) if found > LAYOUT => Err(OpenStoreError::Newer { path: path.to_owned(), found }),
-        _ => Ok(()),
+        _ => Ok(false),
     }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// SQLite's write-ahead log.
+fn log_of(path: &Path) -> PathBuf {
+    beside(path, "-wal")
+}
+
+fn lock_of(path: &Path) -> PathBuf {
+    beside(path, ".lock")
 }
 
 /// Locks a file beside the store. SQLite's own locks would not keep a second hub out: they are shared in WAL
 /// mode, and belong to a process.
 fn lock(path: &Path) -> Result<File, OpenStoreError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let lock_path = PathBuf::from(name);
+    let lock_path = lock_of(path);
     let io_error = |source| OpenStoreError::Io { path: lock_path.clone(), source };
     let file = File::options().write(true).create(true).truncate(false).open(&lock_path).map_err(io_error)?;
     match file.try_lock() {

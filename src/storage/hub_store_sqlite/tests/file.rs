@@ -86,7 +86,7 @@ fn a_full_disk_fails_the_group_and_the_store_goes_on() {
     let body = alice.body("notes", 0, 1, &[("body", Value::Blob(vec![0; 1_000_000]))]);
     let request = alice.request(body.clone());
     let pushed = store.push(&alice.caller, request, NOW_MS).map(|_| ());
-    assert!(matches!(pushed.and_then(|()| store.commit()), Err(StoreError::Failed(_))));
+    assert!(matches!(pushed.and_then(|()| store.commit()), Err(StoreError::NoRoom(_))));
     // Whether the push or the commit failed, the group is over.
     let _ = store.commit();
     limit(&store, pages + 1_000);
@@ -144,4 +144,27 @@ fn a_foreign_or_newer_file_is_left_as_it_is() {
     let nowhere = directory.path().join("no/such/directory/hub.db");
     let outcome = SqliteHubStore::open(nowhere.to_str().unwrap(), ReplicaId([1; 16]));
     assert!(matches!(outcome, Err(OpenStoreError::Io { .. })));
+}
+
+/// Breaks if a backup holds no snapshot: each commit then has it begin again.
+#[test]
+fn a_backup_is_complete_after_one_walk_however_often_the_store_is_written_meanwhile() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let mut store = SqliteHubStore::open(path("hub.db").to_str().unwrap(), ReplicaId([1; 16])).unwrap();
+    let (mut alice, _) = two_agents(&mut store);
+    for row in 1..=4 {
+        alice.set(&mut store, 0, row, &[("body", Value::Blob(vec![row; 1_000_000]))]);
+    }
+    let source = store.backup_source().unwrap();
+    let mut steps = 0;
+    let copied = source.copy(&path("backup.db"), &mut || {
+        steps += 1;
+        alice.set(&mut store, steps, 5, &[("title", text("meanwhile"))]);
+        steps < 20
+    });
+    assert!(copied.is_ok(), "{copied:?} after {steps} steps");
+    drop(store);
+    let copy = SqliteHubStore::open(path("backup.db").to_str().unwrap(), ReplicaId([2; 16])).unwrap();
+    assert_eq!(copy.stats().rows, 4, "of one moment, before the others wrote");
 }

@@ -1,0 +1,80 @@
+//! Damaged messages and damaged datagrams, as many as wanted, at a hub that others use meanwhile: it does not panic, its
+//! memory stays within a bound, and every sync of the others succeeds.
+//!
+//! ```text
+//! cargo test --test mutated                                                                    a short run, part of the tests
+//! cargo test --release --test mutated -- --messages 1000000 --datagrams 1000000 --seed 7       for as long as wanted
+//! ```
+//!
+//! The hub is a process of its own: this same program, which is told so by its arguments.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod attacker;
+mod damage;
+mod datagrams;
+mod hub_process;
+#[path = "../support/member.rs"]
+mod member;
+mod messages;
+#[path = "../survival/parts.rs"]
+mod parts;
+#[expect(dead_code, reason = "those who are killed use more of it")]
+#[path = "../survival/place.rs"]
+mod place;
+mod users;
+
+use std::path::Path;
+use std::time::Instant;
+
+use hub_process::HubProcess;
+use place::Place;
+use users::Users;
+
+/// How many of each are sent, unless the arguments say otherwise.
+const MESSAGES: u64 = 1_500;
+const DATAGRAMS: u64 = 10_000;
+
+/// What the hub's process may take at most, in MiB, whatever is sent to it: the store's cache, 64 MiB, the frames of all
+/// attackers at once, and what an allocator keeps.
+const MEMORY_MIB: u64 = 512;
+
+/// The value of an argument.
+fn argument(name: &str) -> Option<String> {
+    let mut arguments = std::env::args().skip_while(|argument| argument != name);
+    arguments.nth(1)
+}
+
+fn main() {
+    if let Some(place) = argument("--place") {
+        return hub_process::play(&Place::new(Path::new(&place)));
+    }
+    let number = |name| argument(name).map(|text| text.parse::<u64>().unwrap());
+    let (messages, datagrams) =
+        (number("--messages").unwrap_or(MESSAGES), number("--datagrams").unwrap_or(DATAGRAMS));
+    let seed = number("--seed").unwrap_or(1);
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place::new(folder.path());
+    place.prepare();
+    let mut hub = HubProcess::start(&place);
+    let users = Users::start(folder.path());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+
+    let began = Instant::now();
+    let told = runtime.block_on(messages::send(&place, messages, seed));
+    println!("mutated from seed {seed}: {told}, in {:.0} s", began.elapsed().as_secs_f64());
+    hub.check();
+    println!("the hub's memory: {}", hub.memory());
+
+    let began = Instant::now();
+    let told = runtime.block_on(datagrams::send(&place, datagrams, seed));
+    println!("mutated from seed {seed}: {told}, in {:.0} s", began.elapsed().as_secs_f64());
+    hub.check();
+    println!("the hub's memory: {}", hub.memory());
+
+    println!("{}", users.finish());
+    hub.check();
+    if let Some(most) = hub.memory().most_mib {
+        assert!(most <= MEMORY_MIB, "the hub took {most} MiB of memory, and may take {MEMORY_MIB}");
+    }
+}

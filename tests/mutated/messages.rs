@@ -1,0 +1,213 @@
+//! Damaged messages, on streams.
+
+use std::fmt;
+
+use federation_hub::protocol::frame::{self, LENGTH_BYTES};
+use federation_hub::protocol::message::{Batch, Refusal, ToAgent, ToHub};
+use federation_hub::transport::{Connection, FrameReceiver};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::attacker::{Attacker, PATIENCE, encode};
+use crate::damage::damage;
+use crate::place::Place;
+
+/// Attackers at once.
+const ATTACKERS: u8 = 6;
+
+/// One message in so many is no message at all: that costs its sender the connection, and another handshake.
+const NONSENSE: u8 = 16;
+
+/// One in so many is sent by somebody who was not let in.
+const STRANGERS: u8 = 100;
+
+/// What became of the messages that were sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Fates {
+    sent: u64,
+    /// Those of somebody who was not let in.
+    of_strangers: u64,
+    answered: u64,
+    /// Batches that were taken.
+    taken: u64,
+    refused: u64,
+    /// Refused for being too many.
+    put_off: u64,
+    /// Those that cost their sender the connection.
+    cut_off: u64,
+}
+
+impl fmt::Display for Fates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sent, of_strangers, answered, taken, refused, put_off, cut_off } = self;
+        write!(
+            f,
+            "{sent} damaged messages ({of_strangers} of strangers): {answered} answered, {taken} of them batches that were \
+             taken, {refused} refused, {put_off} of them for being too many, {cut_off} cut off"
+        )
+    }
+}
+
+/// Sends so many damaged messages.
+pub async fn send(place: &Place, messages: u64, seed: u64) -> Fates {
+    let mut attackers = JoinSet::new();
+    let address = place.address().parse().unwrap();
+    for number in 0..ATTACKERS {
+        let attacker = Attacker::new(place, address, number + 1);
+        let share =
+            messages / u64::from(ATTACKERS) + u64::from(u64::from(number) < messages % u64::from(ATTACKERS));
+        let dice = fastrand::Rng::with_seed(seed << 8 | u64::from(number));
+        attackers.spawn(attack(attacker, share, dice));
+    }
+    let mut all = Fates::default();
+    while let Some(fates) = attackers.join_next().await {
+        let fates = fates.unwrap();
+        all.sent += fates.sent;
+        all.of_strangers += fates.of_strangers;
+        all.answered += fates.answered;
+        all.taken += fates.taken;
+        all.refused += fates.refused;
+        all.put_off += fates.put_off;
+        all.cut_off += fates.cut_off;
+    }
+    all
+}
+
+async fn attack(mut attacker: Attacker, messages: u64, mut dice: fastrand::Rng) -> Fates {
+    let mut fates = Fates::default();
+    let mut connection = attacker.enter().await;
+    while fates.sent < messages {
+        fates.sent += 1;
+        if dice.u8(..STRANGERS) == 0 {
+            fates.of_strangers += 1;
+            let stranger = attacker.connect().await;
+            let hello = damaged(&encode(&ToHub::Hello(attacker.hello.clone())), &mut dice);
+            talk(&stranger, vec![hello], &mut fates).await;
+            continue;
+        }
+        let (frames, batch) = script(&attacker, &mut dice);
+        match talk(&connection, frames, &mut fates).await {
+            Ended::Acknowledged => {
+                if let Some(batch) = batch {
+                    attacker.acknowledged(&batch);
+                }
+            }
+            Ended::Answered => {}
+            Ended::Lost => connection = attacker.enter().await,
+        }
+    }
+    fates
+}
+
+/// What is said on a stream: what honest agents say, with one message damaged. And the batch among it, as the hub will
+/// read it.
+fn script(attacker: &Attacker, dice: &mut fastrand::Rng) -> (Vec<Vec<u8>>, Option<Batch>) {
+    let mut messages = attacker.honest(dice);
+    let at = dice.usize(..messages.len());
+    // What a batch holds is bytes to the message.
+    if let ToHub::Batch(batch) = &mut messages[at]
+        && dice.bool()
+    {
+        let mut body = std::mem::take(&mut batch.body);
+        damage(&mut body, &[], dice);
+        *batch = attacker.batch(body);
+        let batch = batch.clone();
+        return (messages.iter().map(|it| frame::encode(it).unwrap()).collect(), Some(batch));
+    }
+    let mut frames: Vec<Vec<u8>> = messages.iter().map(|it| frame::encode(it).unwrap()).collect();
+    frames[at] = damaged(&encode(&messages[at]), dice);
+    let batch = frames.iter().find_map(|frame| match frame::decode(frame.get(LENGTH_BYTES..)?) {
+        Ok(ToHub::Batch(batch)) => Some(batch),
+        _ => None,
+    });
+    (frames, batch)
+}
+
+/// A damaged message in its frame; most of the time one that can be read.
+fn damaged(payload: &[u8], dice: &mut fastrand::Rng) -> Vec<u8> {
+    let may_be_nonsense = dice.u8(..NONSENSE) == 0;
+    for _ in 0..50 {
+        let mut damaged = payload.to_vec();
+        damage(&mut damaged, payload, dice);
+        if may_be_nonsense || frame::decode_payload::<ToHub>(&damaged).is_ok() {
+            let frame = framed(&damaged, dice);
+            if may_be_nonsense && dice.bool() {
+                let mut frame = frame;
+                damage(&mut frame, payload, dice);
+                return frame;
+            }
+            return frame;
+        }
+    }
+    framed(payload, dice)
+}
+
+fn framed(payload: &[u8], dice: &mut fastrand::Rng) -> Vec<u8> {
+    let mut frame = vec![0; LENGTH_BYTES];
+    if dice.u8(..8) == 0 {
+        frame.push(1);
+        frame.extend_from_slice(&u32::try_from(payload.len()).unwrap().to_be_bytes());
+        frame.extend(zstd::bulk::compress(payload, 1).unwrap());
+    } else {
+        frame.push(0);
+        frame.extend_from_slice(payload);
+    }
+    let length = u32::try_from(frame.len() - LENGTH_BYTES).unwrap();
+    frame[..LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
+    frame
+}
+
+/// How a stream ended.
+pub enum Ended {
+    /// A batch was taken.
+    Acknowledged,
+    /// The hub said something else.
+    Answered,
+    /// The connection is gone.
+    Lost,
+}
+
+/// Sends frames on a stream of their own, and hears what the hub says.
+pub async fn talk(connection: &Connection, frames: Vec<Vec<u8>>, fates: &mut Fates) -> Ended {
+    let Ok((mut sender, mut receiver)) = connection.open().await else {
+        fates.cut_off += 1;
+        return Ended::Lost;
+    };
+    for frame in frames {
+        // A hub that has refused reads no more.
+        if sender.send_encoded(frame).await.is_err() {
+            break;
+        }
+    }
+    let _ = sender.finish();
+    let ended = timeout(PATIENCE, hear(&mut receiver, fates))
+        .await
+        .expect("the hub neither answers nor ends the stream");
+    match ended {
+        Ended::Lost => fates.cut_off += 1,
+        Ended::Acknowledged | Ended::Answered => fates.answered += 1,
+    }
+    ended
+}
+
+async fn hear(receiver: &mut FrameReceiver, fates: &mut Fates) -> Ended {
+    let mut ended = Ended::Answered;
+    loop {
+        match receiver.next().await {
+            Ok(Some(ToAgent::Ack(_))) => {
+                fates.taken += 1;
+                ended = Ended::Acknowledged;
+            }
+            Ok(Some(ToAgent::Refused(why))) => {
+                fates.refused += 1;
+                if matches!(why.reason, Refusal::Busy | Refusal::Quota) {
+                    fates.put_off += 1;
+                }
+                return ended;
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => return ended,
+            Err(_) => return Ended::Lost,
+        }
+    }
+}
