@@ -380,7 +380,7 @@ impl<'a> Deriver<'a> {
                 self.tenant.seq = position;
             }
             let effective = (told != row.raw).then_some(told);
-            if effective != row.effective || row.withheld != work.withheld {
+            if effective != row.effective || row.was_withheld != work.withheld {
                 row.effective = effective;
                 row.withheld = work.withheld;
                 self.rows.store(no)?;

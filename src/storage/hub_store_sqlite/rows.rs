@@ -36,6 +36,8 @@ pub struct Row {
     pub effective: Option<RowState>,
     /// Its unique keys are taken: it is told as dead until one is free.
     pub withheld: bool,
+    /// What the store says of that.
+    pub was_withheld: bool,
     /// Whether it was among the tenant's live rows.
     was_live: bool,
     /// What it takes of the store.
@@ -141,6 +143,7 @@ impl<'a> Rows<'a> {
             before: RowState::default(),
             effective: None,
             withheld: false,
+            was_withheld: false,
             was_live: false,
             weight: Weight::default(),
         }))
@@ -242,6 +245,7 @@ impl<'a> Rows<'a> {
             row.base.cast_signed()
         ])?;
         let row = self.get_mut(no)?;
+        row.was_withheld = row.withheld;
         let before = std::mem::replace(&mut row.weight, weight);
         self.weights = (
             self.weights.0.changed(weight, Weight::default()),
@@ -284,6 +288,7 @@ fn read(row: &SqlRow<'_>) -> Result<Row, StoreError> {
         survivor,
         united_at: unsigned(7)?,
         withheld,
+        was_withheld: withheld,
         before,
         raw,
         effective,

@@ -57,8 +57,8 @@ impl Deriver<'_> {
     fn is_as_told(&self, no: i64, base: Seq) -> Result<bool, StoreError> {
         let row = self.rows.get(no)?;
         let told = row.before.seq().max(row.raw.seq()).max(row.united_at);
-        let is_there = row.stands_for_itself() && !row.withheld && row.before.is_alive();
-        Ok(is_there && told <= base.min(self.since))
+        // Neither a row that is withheld, nor one that is another, was told as one that lives.
+        Ok(row.before.is_alive() && told <= base.min(self.since))
     }
 
     /// The rows that hold a key, wait for it or reference a row by it.

@@ -98,6 +98,18 @@ fn large_values_survive_and_too_large_rows_are_rejected() {
 }
 
 #[test]
+fn a_row_of_just_the_largest_size_is_taken() {
+    let mut store = store().within(StoreLimits { row_bytes: 1000, ..StoreLimits::default() });
+    let (mut alice, _) = two_agents(&mut store);
+    let mut is_taken = |bytes: usize| {
+        let ack = alice.set(&mut store, 0, 1, &[("body", Value::Blob(vec![0; bytes - 48]))]);
+        ack.rejected.is_empty()
+    };
+    assert!(!is_taken(1001));
+    assert!(is_taken(1000));
+}
+
+#[test]
 fn a_failed_operation_leaves_the_rest_of_its_group_alone() {
     let mut store = store();
     let (mut alice, mut bob) = two_agents(&mut store);

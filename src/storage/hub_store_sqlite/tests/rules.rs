@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::*;
 
+use crate::model::Rule;
 use crate::storage::catalog::Catalog;
 use crate::storage::choice::{Choice, SyncOptions};
 use crate::storage::identity::natural_row_id;

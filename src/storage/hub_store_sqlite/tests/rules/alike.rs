@@ -58,3 +58,40 @@ fn nothing_is_believed_that_the_store_can_see_for_itself_or_that_is_past() {
     site.tell(&mut alice, "by_slug", (1, 2), Seq::MAX);
     assert_eq!(site.rows(), [1]);
 }
+
+#[test]
+fn a_row_that_is_said_to_collide_with_itself_is_like_no_other() {
+    let (mut site, mut alice, mut bob) = Site::new(&[(NOTES, &[BY_SLUG])]);
+    site.push(&mut alice, &[note(1, "One")]);
+    site.tell(&mut alice, "by_slug", (1, 1), Seq::MAX);
+    site.push(&mut bob, &[note(2, "One")]);
+    assert_eq!(site.rows(), [1, 2]);
+}
+
+#[test]
+fn nothing_is_believed_of_rows_that_are_gone() {
+    let (mut site, mut alice, mut bob) = Site::new(&[(NOTES, &[BY_SLUG])]);
+    site.push(&mut alice, &[note(1, "One")]);
+    site.push(&mut bob, &[note(2, "one")]);
+    site.push(&mut alice, &[deleted("notes", 1)]);
+    site.tell(&mut bob, "by_slug", (1, 2), Seq::MAX);
+    site.push(&mut alice, &[note(3, "One")]);
+    assert_eq!(site.rows(), [2, 3]);
+}
+
+#[test]
+fn who_waits_for_a_key_that_turns_out_to_be_another_one_gets_it_when_that_is_free() {
+    let (mut site, mut alice, mut bob) = Site::new(&[(NOTES, &[BY_SLUG])]);
+    site.push(&mut alice, &[note(1, "One"), note(2, "Uno"), note(6, "six")]);
+    site.push(&mut bob, &[note(3, "one"), note(4, "uno")]);
+    site.tell(&mut alice, "by_slug", (1, 3), Seq::MAX);
+    site.tell(&mut alice, "by_slug", (2, 4), Seq::MAX);
+    site.pull(&mut alice);
+    site.push(&mut alice, &[note(6, "Uno")]);
+    assert_eq!(cell(&site.view(), 6, "title"), Some(t("six")), "the name is taken");
+    site.tell(&mut alice, "by_slug", (2, 1), Seq::MAX);
+    site.pull(&mut alice);
+    site.push(&mut alice, &[deleted("notes", 2), deleted("notes", 1)]);
+    assert_eq!(site.rows(), [6]);
+    assert_eq!(cell(&site.view(), 6, "title"), Some(t("Uno")));
+}

@@ -1,6 +1,7 @@
 //! What the store remembers of keys and references, so that it looks again at whoever is concerned.
 
 use super::*;
+use crate::protocol::limits::MAX_ACK_NOTICES;
 
 const NAMED: &str =
     "CREATE TABLE named(id INTEGER PRIMARY KEY, skill TEXT REFERENCES skills(name) ON DELETE CASCADE)";
@@ -149,4 +150,47 @@ fn the_same_is_told_once_however_many_rows_it_is_true_of() {
     site.pull(&mut bob);
     let ack = site.push(&mut bob, &[skill(3, "a", 0), skill(4, "b", 0)]);
     assert_eq!(ack.notices.len(), 1, "{:?}", ack.notices);
+}
+
+#[test]
+fn a_reference_by_a_former_key_goes_on_meaning_its_row_when_a_rename_to_it_has_lost() {
+    let (mut site, mut alice, mut bob) = Site::new(&[(SKILLS, &[]), (NAMED, &[])]);
+    site.push(&mut alice, &[skill(1, "a", 0), skill(2, "x", 0)]);
+    site.pull(&mut alice);
+    site.pull(&mut bob);
+    site.push(&mut alice, &[renamed(1, "b")]);
+    site.ms = 100;
+    site.push(&mut alice, &[renamed(2, "y")]);
+    site.ms = 50;
+    site.push(&mut bob, &[renamed(2, "a")]);
+    site.push(&mut alice, &[named(3, "a")]);
+    assert_eq!(cell(&site.view(), 3, "skill"), Some(t("b")));
+}
+
+#[test]
+fn a_reference_to_its_own_key_is_cut_with_the_reference_that_the_key_is_made_of() {
+    let own = "CREATE TABLE own(id INTEGER PRIMARY KEY, place INTEGER UNIQUE \
+               REFERENCES places(id) ON DELETE SET NULL, me INTEGER REFERENCES own(place))";
+    let places = "CREATE TABLE places(id INTEGER PRIMARY KEY, name UNIQUE)";
+    let (mut site, mut alice, mut bob) = Site::new(&[(places, &[]), (own, &[])]);
+    site.push(&mut alice, &[place(1)]);
+    site.push(&mut bob, &[place(2), ("own", 3, Some(vec![("place", at(2)), ("me", at(2))]))]);
+    assert_eq!(cell(&site.view(), 3, "me"), Some(at(1)), "the places are one");
+    site.pull(&mut alice);
+    site.push(&mut alice, &[deleted("places", 1)]);
+    let view = site.view();
+    assert_eq!((cell(&view, 3, "place"), cell(&view, 3, "me")), (Some(null()), Some(null())));
+}
+
+#[test]
+fn no_more_is_told_of_one_batch_than_the_limit() {
+    let names: Vec<String> = (0..=MAX_ACK_NOTICES).map(|at| format!("t{at}")).collect();
+    let ddl: Vec<String> =
+        names.iter().map(|name| format!("CREATE TABLE {name}(id INTEGER PRIMARY KEY, a UNIQUE)")).collect();
+    let tables: Vec<(&str, &[&str])> = ddl.iter().map(|ddl| (ddl.as_str(), &[][..])).collect();
+    let (mut site, mut alice, mut bob) = Site::new(&tables);
+    let rows = |row| names.iter().map(|name| (name.as_str(), row, Some(vec![("a", t("same"))]))).collect();
+    let (alices, bobs): (Vec<Edit<'_>>, Vec<Edit<'_>>) = (rows(1), rows(2));
+    site.push(&mut alice, &alices);
+    assert_eq!(site.push(&mut bob, &bobs).notices.len(), MAX_ACK_NOTICES);
 }

@@ -28,12 +28,27 @@ type Deeds<'a> = (&'a str, u8, &'a [(i64, Op)]);
 fn batch(who: &Pusher, rows: &[Deeds<'_>]) -> BatchBody {
     let mut body = BatchBody::default();
     for (table, (name, row, ops)) in (0..).zip(rows) {
-        body.tables.push(TableHeader { name: (*name).into(), columns: vec!["name".into()] });
+        let columns = if *name == "c" { vec!["name".into(), "p".into()] } else { vec!["name".into()] };
+        body.tables.push(TableHeader { name: (*name).into(), columns });
         let writes = ops.iter().flat_map(|(ms, op)| who.write(*ms, op.clone())).collect();
         let (id, number) = (RowId([*row; 16]), Some(i64::from(*row)));
         body.rows.push(RowChange { table, id, number, is_new: true, writes });
     }
     body
+}
+
+impl Site {
+    /// Pushes batches within one sync.
+    fn push_batches(&mut self, who: &mut Pusher, batches: &[&[Deeds<'_>]]) {
+        let counter = who.last.0 + 1;
+        for rows in batches {
+            let mut request = who.request(batch(who, rows));
+            request.counter = counter;
+            who.last = (request.n, request.digest);
+            self.store.push(&who.caller, request, NOW_MS).unwrap();
+            self.store.commit().unwrap();
+        }
+    }
 }
 
 fn name(value: &str) -> Op {
@@ -97,17 +112,67 @@ fn a_child_that_is_deleted_after_its_parent_was_kept_has_not_gone_with_it() {
 #[test]
 fn a_push_of_several_batches_is_one_delete() {
     let (mut site, mut alice, mut bob) = family("CASCADE");
-    let first = alice.request(batch(&alice, &[("c", 2, &[(10, Op::Delete)])]));
-    let counter = first.counter;
-    for body in [first.body, batch(&alice, &[("p", 1, &[(10, Op::Delete)])])] {
-        let mut request = alice.request(body);
-        request.counter = counter;
-        alice.last = (request.n, request.digest);
-        site.store.push(&alice.caller, request, NOW_MS).unwrap();
-        site.store.commit().unwrap();
-    }
+    site.push_batches(&mut alice, &[&[("c", 2, &[(10, Op::Delete)])], &[("p", 1, &[(10, Op::Delete)])]]);
     assert_eq!(site.rows(), [4]);
     site.ms = 20;
     site.push(&mut bob, &[parent(1, "bob's")]);
     assert_eq!(site.rows(), [1, 2, 4]);
+}
+
+#[test]
+fn a_child_that_was_given_another_parent_keeps_it_whatever_else_of_it_is_null() {
+    let (mut site, mut alice, _) = family("SET NULL");
+    let moved = ("c", 2, Some(vec![("p", at(4)), ("name", null())]));
+    site.push(&mut alice, &[moved, deleted("p", 1)]);
+    let view = site.view();
+    assert_eq!((cell(&view, 2, "p"), cell(&view, 2, "name")), (Some(at(4)), Some(null())));
+}
+
+#[test]
+fn a_parent_that_somebodys_edit_has_kept_keeps_what_went_with_it_in_a_later_batch() {
+    let (mut site, mut alice, mut bob) = family("CASCADE");
+    site.ms = 20;
+    site.push(&mut bob, &[parent(1, "bob's")]);
+    site.push_batches(&mut alice, &[&[("p", 1, &[(10, Op::Delete)])], &[("c", 2, &[(10, Op::Delete)])]]);
+    assert_eq!(site.rows(), [1, 2, 4]);
+}
+
+#[test]
+fn an_edit_of_a_parent_in_the_push_that_deletes_it_does_not_part_it_from_its_children() {
+    let (mut site, mut alice, mut bob) = family("CASCADE");
+    let parents: &[&[Deeds<'_>]] = &[
+        &[("p", 1, &[(10, name("edited"))])],
+        &[("p", 1, &[(11, Op::Delete)])],
+        &[("c", 2, &[(11, Op::Delete)])],
+    ];
+    site.push_batches(&mut alice, parents);
+    assert_eq!(site.rows(), [4]);
+    site.ms = 20;
+    site.push(&mut bob, &[parent(1, "bob's")]);
+    assert_eq!(site.rows(), [1, 2, 4]);
+}
+
+#[test]
+fn a_child_that_is_deleted_after_its_parent_was_made_again_stays_deleted() {
+    let (mut site, mut alice, _) = family("CASCADE");
+    let batches: &[&[Deeds<'_>]] = &[
+        &[("p", 1, &[(10, Op::Delete)])],
+        &[("p", 1, &[(11, name("again"))])],
+        &[("c", 2, &[(12, Op::Delete)])],
+    ];
+    site.push_batches(&mut alice, batches);
+    assert_eq!(site.rows(), [1, 4]);
+}
+
+#[test]
+fn a_delete_of_an_earlier_push_that_an_edit_outlived_takes_no_child_of_this_one_with_it() {
+    let (mut site, mut alice, mut bob) = family("CASCADE");
+    site.ms = 20;
+    site.push(&mut bob, &[parent(4, "bob's")]);
+    site.ms = 10;
+    site.push(&mut alice, &[deleted("p", 4)]);
+    site.pull(&mut alice);
+    let moved = Op::Set(vec![(1, at(4))]);
+    site.push_batches(&mut alice, &[&[("c", 2, &[(30, moved)])], &[("c", 2, &[(31, Op::Delete)])]]);
+    assert_eq!(site.rows(), [1, 4]);
 }

@@ -53,6 +53,20 @@ fn one_of_three_united_rows_parts_with_its_key_and_the_others_stay_one() {
 }
 
 #[test]
+fn when_the_eldest_of_three_leaves_the_others_go_on_as_the_elder_of_them() {
+    let (mut site, mut alice, mut bob) = Site::new(&[(SKILLS, &[])]);
+    let mut dave = third(&mut site);
+    site.push(&mut alice, &[skill(1, "retry", 1)]);
+    site.push(&mut bob, &[skill(2, "retry", 2)]);
+    site.push(&mut dave, &[skill(3, "retry", 3)]);
+    site.push(&mut alice, &[renamed(1, "mine")]);
+    let view = site.view();
+    assert_eq!(site.rows(), [1, 2]);
+    assert_eq!((cell(&view, 1, "name"), cell(&view, 2, "name")), (Some(t("mine")), Some(t("retry"))));
+    assert_eq!(cell(&view, 2, "uses"), Some(Value::Integer(3).into()));
+}
+
+#[test]
 fn who_withdraws_its_row_gets_what_the_others_keep_whole_once() {
     let (mut site, mut alice, mut bob) = Site::new(&[(SKILLS, &[])]);
     site.push(&mut alice, &[skill(1, "retry", 5)]);
@@ -91,4 +105,92 @@ fn what_a_row_leaves_behind_by_being_made_again_is_what_was_written_to_it() {
     // Who knows that its row is another one by now has made a new row of that identity.
     site.push(&mut bob, &[skill(2, "retry", 9)]);
     assert_eq!(cell(&site.view(), 1, "uses"), Some(Value::Integer(5).into()));
+}
+
+/// Notes of several columns; one of them is a counter.
+const NOTES: &str =
+    "CREATE TABLE notes(id INTEGER PRIMARY KEY, name TEXT UNIQUE, body, uses, n INTEGER UNIQUE)";
+
+fn note(row: u8, body: &str, uses: i64) -> Edit<'_> {
+    let uses = Value::Integer(uses).into();
+    ("notes", row, Some(vec![("name", t("same")), ("body", t(body)), ("uses", uses)]))
+}
+
+fn notes() -> (Site, Pusher, Pusher) {
+    let (mut site, alice, bob) = Site::new(&[]);
+    let mut schema = declared(NOTES, &[]);
+    schema.agreed.rules = vec![("uses".into(), Rule::Counter)];
+    alice.register(&mut site.store, vec![schema]);
+    (site, alice, bob)
+}
+
+#[test]
+fn of_rows_that_become_one_the_cells_that_differ_and_can_lose_are_in_conflict() {
+    for (body, conflicts) in [("of alice", 0), ("of bob", 1)] {
+        let (mut site, mut alice, mut bob) = notes();
+        site.push(&mut alice, &[note(1, "of alice", 1)]);
+        assert_eq!(site.push(&mut bob, &[note(2, body, 2)]).conflicts, conflicts);
+    }
+}
+
+#[test]
+fn what_the_author_of_a_row_wrote_to_the_other_one_itself_is_in_no_conflict_with_it() {
+    let (mut site, mut alice, mut bob) = notes();
+    site.push(&mut alice, &[note(1, "of alice", 1)]);
+    // It has the row, of a pull that is not over.
+    site.push(&mut bob, &[("notes", 1, Some(vec![("body", t("edited"))]))]);
+    assert_eq!(site.push(&mut bob, &[note(2, "of bob", 1)]).conflicts, 0);
+}
+
+#[test]
+fn of_rows_that_become_one_what_was_there_before_every_write_is_in_conflict_with_its_like_only() {
+    for (alices_ms, bobs_ms, conflicts) in [(0, 0, 1), (1, 0, 0), (0, 1, 1), (1, 1, 1)] {
+        let (mut site, mut alice, mut bob) = notes();
+        for (who, row, body, ms, conflicts) in
+            [(&mut alice, 1, "of alice", alices_ms, 0), (&mut bob, 2, "of bob", bobs_ms, conflicts)]
+        {
+            let cells = [("name", text("same")), ("body", text(body))];
+            let mut body = who.body("notes", ms, row, &cells);
+            body.rows[0].number = Some(i64::from(row));
+            if ms == 0 {
+                body.rows[0].writes[0].stamp = Stamp::ZERO;
+            }
+            assert_eq!(who.push(&mut site.store, body).conflicts, conflicts, "{alices_ms} {bobs_ms}");
+        }
+    }
+}
+
+#[test]
+fn a_new_row_that_one_which_was_withheld_turns_out_to_be_is_in_conflict_with_it() {
+    let (mut site, mut alice, mut bob) = notes();
+    let numbered = |row, name, n: i64, body| {
+        ("notes", row, Some(vec![("name", t(name)), ("n", Value::Integer(n).into()), ("body", t(body))]))
+    };
+    site.push(&mut alice, &[numbered(1, "mine", 1, "a")]);
+    site.push(&mut alice, &[("notes", 1, Some(vec![("name", t("taken"))]))]);
+    site.push(&mut bob, &[numbered(2, "taken", 2, "of bob")]);
+    assert_eq!(site.rows(), [1], "its name is taken");
+    let freed = ("notes", 1, Some(vec![("name", t("other"))]));
+    let new = ("notes", 3, Some(vec![("n", Value::Integer(2).into()), ("body", t("of alice"))]));
+    let ack = site.push(&mut alice, &[freed, new]);
+    assert_eq!((site.rows(), ack.conflicts), (vec![1, 2], 1));
+}
+
+#[test]
+fn a_row_that_was_withheld_and_then_lost_its_parent_comes_back_with_it() {
+    let parents = "CREATE TABLE p(id INTEGER PRIMARY KEY, name)";
+    let children =
+        "CREATE TABLE c(id INTEGER PRIMARY KEY, k UNIQUE, p INTEGER REFERENCES p(id) ON DELETE CASCADE)";
+    let (mut site, mut alice, mut bob) = Site::new(&[(parents, &[]), (children, &[])]);
+    site.push(&mut alice, &[("p", 1, Some(vec![("name", t("p"))])), ("c", 3, Some(vec![("k", t("mine"))]))]);
+    site.pull(&mut alice);
+    site.pull(&mut bob);
+    site.push(&mut alice, &[("c", 3, Some(vec![("k", t("taken"))]))]);
+    site.push(&mut bob, &[("c", 2, Some(vec![("k", t("taken")), ("p", at(1))]))]);
+    assert_eq!(site.rows(), [1, 3]);
+    // What frees its key takes its parent.
+    site.push(&mut alice, &[deleted("c", 3), deleted("p", 1)]);
+    assert_eq!(site.rows(), [] as [u8; 0]);
+    site.push(&mut bob, &[("p", 1, Some(vec![("name", t("edited"))]))]);
+    assert_eq!(site.rows(), [1, 2]);
 }
