@@ -6,7 +6,8 @@ use super::bookkeeping::PREFIX;
 use super::choice::{Choice, SyncOptions};
 use super::driver::{Sql, SqlError};
 use super::fields::Fields;
-use super::foreign_keys::Link;
+use super::foreign_keys::{Link, Shadow};
+use super::generated::TableColumns;
 use super::references::Reference;
 use super::table_info::{Affinity, ForeignKey, RawColumn, read_columns, read_foreign_keys};
 use super::unique_index::{KeyOrigin, KeyPart, KeyTerm, UniqueKey, read_unique_keys};
@@ -58,6 +59,8 @@ pub struct Table {
     pub parents: Vec<Link>,
     /// Foreign keys of synced tables, this one included, that reference it and can be checked.
     pub children: Vec<Link>,
+    /// Generated columns by which rows reference it.
+    pub shadows: Vec<Shadow>,
     /// The application's triggers on it, by name.
     pub triggers: Vec<(String, String)>,
     /// Whether its key is an `INTEGER PRIMARY KEY` that means the same everywhere.
@@ -203,7 +206,7 @@ impl Catalog {
             }
         }
         catalog.link();
-        catalog.link_rows(&columns);
+        catalog.link_rows(&columns, &TableColumns::read(sql)?);
         choice.complete(&mut catalog);
         catalog.parents_first();
         Ok(catalog)
@@ -364,6 +367,7 @@ impl Objects {
             unique_keys: Vec::new(),
             parents: Vec::new(),
             children: Vec::new(),
+            shadows: Vec::new(),
             triggers: triggers.map(|(_, trigger, text)| (trigger.clone(), text.clone())).collect(),
             is_global,
             declared: Agreement::default(),

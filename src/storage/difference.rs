@@ -1,6 +1,7 @@
 //! How a row differs from its last synced state.
 
 use super::catalog::{Column, Table};
+use super::foreign_keys::referenced_keys;
 use super::references::Reference;
 use super::row_meta::RowMeta;
 use super::rows::fingerprints;
@@ -46,12 +47,13 @@ pub fn differing(table: &Table, meta: &RowMeta, row: &[Value]) -> Vec<Difference
         .collect()
 }
 
-/// The columns of a foreign key mean one row together: half of one write and half of another mean none.
+/// The columns of a foreign key mean one row together: half of one write and half of another mean none. So do the
+/// columns that rows reference: a key made of the halves of two would be one that no row was written to reference.
 fn write_together(table: &Table, is_written: &mut [bool]) {
     let composite = table.foreign_keys.iter().filter(|key| key.columns.len() > 1);
-    let links: Vec<Vec<usize>> = composite
-        .map(|key| key.columns.iter().filter_map(|(column, _)| table.position(column)).collect())
-        .collect();
+    let own =
+        composite.map(|key| key.columns.iter().filter_map(|(column, _)| table.position(column)).collect());
+    let links: Vec<Vec<usize>> = own.chain(referenced_keys(table)).collect();
     // Foreign keys can share columns, so that one pulls in the next.
     for _ in 0..links.len() {
         for link in links.iter().filter(|link| !link.is_empty()) {

@@ -9,7 +9,7 @@ use super::apply_row::set_cells;
 use super::catalog::{Key, Table};
 use super::context::Context;
 use super::driver::{Sql, SqlError, ValueRef};
-use super::foreign_keys::{Link, cell, conditions, is_parent_here};
+use super::foreign_keys::{Link, cell, conditions, is_parent_here, read_with_shadows};
 use super::journal::Journal;
 use super::referrers::keys_where;
 use super::rows::{Entry, LocalKey, read_row};
@@ -42,6 +42,9 @@ impl Applier<'_> {
         (old, new): (Row<'_>, Row<'_>),
         depth: usize,
     ) -> Result<(), SqlError> {
+        // What the row's generated columns are by now only SQLite knows.
+        let present = if table.shadows.is_empty() { None } else { read_with_shadows(sql, table, new.key)? };
+        let new = Row { cells: present.as_deref().unwrap_or(new.cells), ..new };
         for link in &table.children {
             let cells = |row: Row<'_>| -> Option<Vec<Value>> {
                 let cells = link.columns.iter().map(|(_, to)| cell(table, row.key, row.cells, to).cloned());
@@ -77,7 +80,7 @@ impl Applier<'_> {
         }
         let Some(mut entry) = Entry::by_key(sql, table, &LocalKey::of(table, key)?)? else { return Ok(()) };
         let before = Journal::before(sql, table, Some(&entry))?;
-        let Some(old) = read_row(sql, table, key)? else { return Ok(()) };
+        let Some(old) = read_with_shadows(sql, table, key)? else { return Ok(()) };
         let cells = link.columns.iter().map(|(from, _)| from.as_str()).zip(now);
         if set_cells(sql, table, key, cells)?.is_some() {
             return Ok(());

@@ -2,8 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::catalog::{Catalog, Key, Table, quote};
+use super::catalog::{Catalog, Key, Table, quote, quote_list};
 use super::driver::{Sql, SqlError, ValueRef};
+use super::generated::TableColumns;
 use super::rows::{key_condition, key_params};
 use super::table_info::RawColumn;
 use crate::model::Value;
@@ -19,10 +20,23 @@ pub struct Link {
     pub columns: Vec<(String, String)>,
 }
 
+/// A generated column by which a row is referenced. Its value is read with the row's cells, behind them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shadow {
+    /// Its name.
+    pub name: String,
+    /// The positions of the columns that it is made of, in [`Table::columns`].
+    behind: Vec<usize>,
+}
+
 impl Catalog {
-    /// Finds the foreign keys that can be checked; `columns` are those of all tables, synced or not. SQLite
-    /// accepts foreign keys to tables and columns that do not exist.
-    pub fn link_rows(&mut self, columns: &HashMap<String, Vec<RawColumn>>) {
+    /// Finds the foreign keys that can be checked; `columns` are those of all tables, synced or not, and `made` says
+    /// what generated ones are made of. SQLite accepts foreign keys to tables and columns that do not exist.
+    pub fn link_rows(
+        &mut self,
+        columns: &HashMap<String, Vec<RawColumn>>,
+        made: &HashMap<String, TableColumns>,
+    ) {
         let by_name: HashMap<String, &Vec<RawColumn>> =
             columns.iter().map(|(name, own)| (name.to_lowercase(), own)).collect();
         let mut links = Vec::new();
@@ -50,7 +64,15 @@ impl Catalog {
             let pairs =
                 |links: &[Link]| links.iter().flat_map(|link| link.columns.clone()).collect::<Vec<_>>();
             let from: HashSet<String> = pairs(&table.parents).iter().map(|(from, _)| lower(from)).collect();
-            let to: HashSet<String> = pairs(&table.children).iter().map(|(_, to)| lower(to)).collect();
+            let mut to: HashSet<String> = pairs(&table.children).iter().map(|(_, to)| lower(to)).collect();
+            table.shadows = shadows(table, &to, made.get(&table.name));
+            to.extend(
+                table
+                    .shadows
+                    .iter()
+                    .flat_map(|shadow| &shadow.behind)
+                    .map(|at| lower(&table.columns[*at].name)),
+            );
             for column in &mut table.columns {
                 let name = column.name.to_lowercase();
                 column.is_foreign_key = from.contains(&name);
@@ -58,6 +80,21 @@ impl Catalog {
             }
         }
     }
+}
+
+/// The generated columns among those that are referenced, by their names in lower case.
+fn shadows(table: &Table, referenced: &HashSet<String>, made: Option<&TableColumns>) -> Vec<Shadow> {
+    let Some(made) = made else { return Vec::new() };
+    let mut names: Vec<&String> = referenced.iter().collect();
+    names.sort();
+    let shadow = |name: &String| {
+        let (written, generated) = made.behind(std::slice::from_ref(name));
+        // The one that is asked for comes last.
+        let (name, _) = generated.into_iter().last()?;
+        let behind = written.iter().filter_map(|column| table.position(column)).collect();
+        Some(Shadow { name, behind })
+    };
+    names.into_iter().filter_map(shadow).collect()
 }
 
 /// The first foreign key of a row whose parent is not here.
@@ -103,10 +140,9 @@ pub fn referencing_child<'a>(
     new: Option<&[Value]>,
 ) -> Result<Option<&'a Link>, SqlError> {
     for link in &table.children {
-        let cells = |row| link.columns.iter().map(move |(_, to)| cell(table, key, row, to));
-        let was: Option<Vec<&Value>> = cells(row).collect();
+        let was: Option<Vec<&Value>> = link.columns.iter().map(|(_, to)| cell(table, key, row, to)).collect();
         let Some(was) = was.filter(|was| !was.contains(&&Value::Null)) else { continue };
-        if new.is_some_and(|new| cells(new).eq(was.iter().copied().map(Some))) {
+        if new.is_some_and(|new| link.columns.iter().all(|(_, to)| is_kept(table, (key, row), new, to))) {
             continue;
         }
         let mut params: Vec<ValueRef<'_>> = was.iter().map(|&value| value.into()).collect();
@@ -158,14 +194,59 @@ pub fn is_parent_here(sql: &mut dyn Sql, link: &Link, values: &[ValueRef<'_>]) -
     Ok(sql.query_row(&referenced, values)?.is_some())
 }
 
-/// A row's cell by the column's name; none for a generated column.
-pub fn cell<'a>(table: &Table, key: &'a [Value], row: &'a [Value], column: &str) -> Option<&'a Value> {
-    match &table.key {
-        Key::Number(number) if number.eq_ignore_ascii_case(column) => key.first(),
-        _ => table
-            .columns
-            .iter()
-            .position(|own| own.name.eq_ignore_ascii_case(column))
-            .and_then(|at| row.get(at)),
+/// The keys by which rows reference a table, as far as they are made of several columns: their positions.
+pub fn referenced_keys(table: &Table) -> impl Iterator<Item = Vec<usize>> {
+    let positions = |column: &String| {
+        if let Some(at) = table.position(column) {
+            return vec![at];
+        }
+        let shadow = table.shadows.iter().find(|shadow| shadow.name.eq_ignore_ascii_case(column));
+        shadow.map(|shadow| shadow.behind.clone()).unwrap_or_default()
+    };
+    let key = move |link: &Link| link.columns.iter().flat_map(|(_, to)| positions(to)).collect::<Vec<_>>();
+    table.children.iter().map(key).filter(|key| key.len() > 1)
+}
+
+/// Whether a column is the same in a row that is to be changed. What a generated one will be nobody knows yet: it is
+/// taken for another if anything is that it is made of.
+fn is_kept(table: &Table, (key, row): (&[Value], &[Value]), new: &[Value], column: &str) -> bool {
+    match table.shadows.iter().find(|shadow| shadow.name.eq_ignore_ascii_case(column)) {
+        Some(shadow) => shadow.behind.iter().all(|at| row.get(*at) == new.get(*at)),
+        None => cell(table, key, row, column) == cell(table, key, new, column),
     }
+}
+
+/// The columns for a SELECT of a row with its shadows.
+pub fn columns_with_shadows(table: &Table) -> String {
+    let columns = table.columns.iter().map(|column| &column.name);
+    quote_list(columns.chain(table.shadows.iter().map(|shadow| &shadow.name)).map(String::as_str))
+}
+
+/// A row's cells and shadows.
+pub fn read_with_shadows(
+    sql: &mut dyn Sql,
+    table: &Table,
+    key: &[Value],
+) -> Result<Option<Vec<Value>>, SqlError> {
+    let statement = format!(
+        "SELECT {} FROM main.{} WHERE {}",
+        columns_with_shadows(table),
+        quote(&table.name),
+        key_condition(table)
+    );
+    sql.query_row(&statement, &key_params(table, key))
+}
+
+/// A row's cell by the column's name; none for a shadow, unless it was read with the row.
+pub fn cell<'a>(table: &Table, key: &'a [Value], row: &'a [Value], column: &str) -> Option<&'a Value> {
+    if let Key::Number(number) = &table.key
+        && number.eq_ignore_ascii_case(column)
+    {
+        return key.first();
+    }
+    let shadow = || {
+        let at = table.shadows.iter().position(|shadow| shadow.name.eq_ignore_ascii_case(column))?;
+        Some(table.columns.len() + at)
+    };
+    row.get(table.position(column).or_else(shadow)?)
 }

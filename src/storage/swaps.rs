@@ -13,11 +13,12 @@ use super::apply_row::Outcome;
 use super::catalog::{Key, Table, quote, quote_list};
 use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
 use super::follow::Row;
+use super::foreign_keys::columns_with_shadows;
 use super::incoming::Arrival;
 use super::obstacles::obstacles;
 use super::quarantine::ask_again;
 use super::row_meta::RowMeta;
-use super::rows::{Entry, LocalKey, column_list, key_condition, key_params};
+use super::rows::{Entry, LocalKey, key_condition, key_params};
 use crate::model::Value;
 
 /// How many rows may be in each other's way. More than an application renames at once, and few enough for a turn.
@@ -171,7 +172,7 @@ pub fn whole_row(
     let statement = format!(
         "SELECT {}, {} FROM main.{} WHERE {}",
         table.hidden_rowid.map_or("NULL", |name| name),
-        column_list(table),
+        columns_with_shadows(table),
         quote(&table.name),
         key_condition(table)
     );
@@ -265,7 +266,7 @@ pub fn insert(
     row: &[Value],
 ) -> Result<bool, SqlError> {
     let mut names: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
-    let mut params: Vec<ValueRef<'_>> = row.iter().map(ValueRef::from).collect();
+    let mut params: Vec<ValueRef<'_>> = row.iter().take(names.len()).map(ValueRef::from).collect();
     match (&table.key, key, table.hidden_rowid, rowid) {
         (Key::Number(column), LocalKey::Number(number), ..) => {
             names.push(column);

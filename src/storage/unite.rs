@@ -4,7 +4,7 @@ use super::apply::Applier;
 use super::apply_row::{Outcome, set_cells};
 use super::catalog::{Key, Table};
 use super::driver::{Sql, SqlError};
-use super::foreign_keys::cell;
+use super::foreign_keys::{cell, read_with_shadows};
 use super::identity::fingerprint;
 use super::quarantine::ask_again;
 use super::referrers::Referrers;
@@ -181,7 +181,8 @@ impl Applier<'_> {
         let (Some(old_key), Some(new_key)) = (from.key.values()?, to.key.values()?) else {
             return Ok(changes);
         };
-        let (Some(old), Some(new)) = (read_row(sql, table, &old_key)?, read_row(sql, table, &new_key)?)
+        let (Some(old), Some(new)) =
+            (read_with_shadows(sql, table, &old_key)?, read_with_shadows(sql, table, &new_key)?)
         else {
             return Ok(changes);
         };

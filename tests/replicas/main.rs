@@ -7,11 +7,13 @@ mod choice;
 #[expect(dead_code, reason = "shared with other tests, which need more of it")]
 #[path = "../support/clock.rs"]
 mod clock;
+mod composite_parents;
 mod convergence;
 #[expect(dead_code, reason = "shared with other tests, which need more of it")]
 #[path = "../support/database.rs"]
 mod database;
 mod generated_keys;
+mod generated_parents;
 mod hostile;
 #[expect(dead_code, reason = "shared with other tests, which need more of it")]
 #[path = "../support/hub.rs"]

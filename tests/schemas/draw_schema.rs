@@ -283,11 +283,8 @@ fn references_to_unique(dice: &mut Dice, features: &Features, schema: &mut Schem
     for at in 1..schema.tables.len() {
         let parent = schema.tables[dice.below(at)].clone();
         let is_unique = |column: &&Column| {
-            column.pool != Pool::Generated
-                && parent
-                    .unique
-                    .iter()
-                    .any(|unique| unique.starts_with(&format!("UNIQUE({})", quote(&column.name))))
+            let constraint = format!("UNIQUE({})", quote(&column.name));
+            parent.unique.iter().any(|unique| unique.starts_with(&constraint))
         };
         let Some(to) = parent.columns.iter().find(is_unique).filter(|_| dice.chance(50)) else { continue };
         let kind = to.clauses.split(' ').next().filter(|kind| *kind != "NOT").unwrap_or("");

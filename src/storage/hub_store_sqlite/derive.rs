@@ -309,7 +309,7 @@ impl<'a> Deriver<'a> {
         };
         let Some(parent) = self.rules.table(link.parent) else { return Ok(None) };
         let Some(rule) = parent.unique.get(key) else { return Ok(None) };
-        let named = rule.digest_of(&link.parent_columns, values);
+        let named = rule.digest_of(&link.order, values);
         let Some(digest) = self.claims.present(named)? else { return Ok(None) };
         targets.insert(digest.into());
         if let Some(holder) = self.claims.holder(digest)? {

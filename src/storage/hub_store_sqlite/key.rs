@@ -17,13 +17,16 @@ pub struct UniqueRule {
     /// The columns whose values decide the key.
     pub columns: Vec<ColumnIndex>,
     parts: Vec<Part>,
+    is_partial: bool,
     /// What SQLite must evaluate: the condition, then each expression. None for a key of columns alone.
     query: Option<String>,
 }
 
 struct Part {
-    /// The column; none for an expression.
+    /// The column that travels; none for a generated one, or an expression.
     column: Option<ColumnIndex>,
+    /// The name of the column; none for an expression.
+    name: Option<String>,
     collation: Collation,
 }
 
@@ -45,6 +48,16 @@ pub enum KeyOf {
     Computed(KeyDigest),
 }
 
+/// What is known of the values of a row's key.
+pub enum PartsOf {
+    /// One is missing, or the row is outside of a partial index.
+    None,
+    /// These.
+    Known(Vec<CellValue>),
+    /// A function of the application's own decides.
+    Computed,
+}
+
 impl UniqueRule {
     /// The rule of a key; none if it reads a column that does not travel.
     pub fn new(table: &TableRules, key: &UniqueKey) -> Option<Self> {
@@ -55,7 +68,7 @@ impl UniqueRule {
         for part in &key.parts {
             let collation = Collation::of(&part.collation);
             hash.update(b"\0").update(part.collation.to_ascii_uppercase().as_bytes()).update(b"\0");
-            let column = match &part.term {
+            let (name, column) = match &part.term {
                 KeyTerm::Column(name) => {
                     hash.update(name.to_lowercase().as_bytes());
                     let column = table.column(name);
@@ -66,15 +79,15 @@ impl UniqueRule {
                         // A generated column: SQLite computes it.
                         evaluated.push(quote(name));
                     }
-                    column
+                    (Some(name.clone()), column)
                 }
                 KeyTerm::Expression(text) => {
                     hash.update(b"=").update(text.as_bytes());
                     evaluated.push(format!("({text})"));
-                    None
+                    (None, None)
                 }
             };
-            parts.push(Part { column, collation });
+            parts.push(Part { column, name, collation });
         }
         if let Some(filter) = &key.filter {
             hash.update(b"\0?").update(filter.as_bytes());
@@ -87,15 +100,15 @@ impl UniqueRule {
         });
         let columns = key.columns.iter().filter_map(|name| table.column(name)).collect();
         let signature = finish(&hash);
-        Some(Self { index: key.index.clone(), signature, columns, parts, query })
+        let is_partial = key.filter.is_some();
+        Some(Self { index: key.index.clone(), signature, columns, parts, is_partial, query })
     }
 
-    /// Whether this is a plain key over exactly these columns.
-    pub fn is_over(&self, columns: &[ColumnIndex]) -> bool {
-        let own: Vec<_> = self.parts.iter().filter_map(|part| part.column).collect();
-        self.query.is_none()
-            && own.len() == columns.len()
-            && own.iter().all(|column| columns.contains(column))
+    /// For each part of the key, the place of its column among these; none if the key is over others, or partial.
+    pub fn order_of(&self, columns: &[&str]) -> Option<Vec<usize>> {
+        let is = |name: &str| columns.iter().position(|column| column.eq_ignore_ascii_case(name));
+        let places: Option<Vec<usize>> = self.parts.iter().map(|part| is(part.name.as_deref()?)).collect();
+        places.filter(|places| !self.is_partial && places.len() == columns.len())
     }
 
     /// The key of a row.
@@ -106,14 +119,31 @@ impl UniqueRule {
         row: &RowState,
         value: &dyn Fn(ColumnIndex) -> Option<CellValue>,
     ) -> KeyOf {
+        match self.parts_of(scratch, table, row, value) {
+            PartsOf::None => KeyOf::None,
+            PartsOf::Known(parts) => self.of_parts(&parts),
+            PartsOf::Computed => KeyOf::Computed(self.of_input(&|column| {
+                value(column).or_else(|| row.cells.get(&column).map(|cell| cell.value.clone()))
+            })),
+        }
+    }
+
+    /// The values of the key's parts.
+    pub fn parts_of(
+        &self,
+        scratch: &mut Scratch,
+        table: &TableRules,
+        row: &RowState,
+        value: &dyn Fn(ColumnIndex) -> Option<CellValue>,
+    ) -> PartsOf {
         let cell = |column| value(column).or_else(|| row.cells.get(&column).map(|cell| cell.value.clone()));
         let evaluated = match &self.query {
             None => Vec::new(),
             Some(query) => match scratch.evaluate(|sql| evaluate(sql, table, query, &cell)) {
                 Some(Ok(Some(evaluated))) => evaluated,
                 // What SQLite refuses to evaluate, no replica can have in its index either.
-                Some(Ok(None) | Err(_)) => return KeyOf::None,
-                None => return KeyOf::Computed(self.of_input(&cell)),
+                Some(Ok(None) | Err(_)) => return PartsOf::None,
+                None => return PartsOf::Computed,
             },
         };
         let mut evaluated = evaluated.into_iter();
@@ -121,7 +151,7 @@ impl UniqueRule {
             Some(column) => value(column),
             None => evaluated.next().map(CellValue::Plain),
         });
-        parts.collect::<Option<Vec<CellValue>>>().map_or(KeyOf::None, |parts| self.of_parts(&parts))
+        parts.collect::<Option<Vec<CellValue>>>().map_or(PartsOf::None, PartsOf::Known)
     }
 
     /// A hash of all that decides the key, to the byte.
@@ -137,16 +167,10 @@ impl UniqueRule {
         finish(&hash)
     }
 
-    /// The key that a foreign key's columns name: `columns` say which column of the key each value is for.
-    pub fn digest_of(&self, columns: &[ColumnIndex], values: &[CellValue]) -> KeyOf {
-        let ordered = self.in_order(columns, values);
-        if ordered.len() == self.parts.len() { self.of_parts(&ordered) } else { KeyOf::None }
-    }
-
-    /// Such values in the order of the key's parts.
-    pub fn in_order(&self, columns: &[ColumnIndex], values: &[CellValue]) -> Vec<CellValue> {
-        let place = |part: &Part| columns.iter().position(|column| Some(*column) == part.column);
-        self.parts.iter().filter_map(|part| values.get(place(part)?).cloned()).collect()
+    /// The key that a foreign key's values name; `order` is where the value for each part is ([`Self::order_of`]).
+    pub fn digest_of(&self, order: &[usize], values: &[CellValue]) -> KeyOf {
+        let parts: Option<Vec<CellValue>> = order.iter().map(|&at| values.get(at).cloned()).collect();
+        parts.map_or(KeyOf::None, |parts| self.of_parts(&parts))
     }
 
     fn of_parts(&self, values: &[CellValue]) -> KeyOf {

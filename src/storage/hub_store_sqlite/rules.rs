@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, params};
 
 use super::claims::Claims;
-use super::key::{KeyDigest, KeyOf, UniqueRule};
+use super::key::{KeyDigest, KeyOf, PartsOf, UniqueRule};
 use super::tables;
 use crate::model::{CellValue, ColumnIndex, Digest, RowState, Rule, Seq, TableSchema, Value};
 use crate::storage::catalog::{Catalog, Key, quote};
@@ -55,8 +55,8 @@ pub struct LinkRule {
     pub parent: i64,
     /// Which of the parent's unique keys is referenced; none for its number, which travels as an identity.
     pub key: Option<usize>,
-    /// The columns there, in the order of `columns`; empty for a number.
-    pub parent_columns: Vec<ColumnIndex>,
+    /// For each part of that key, which of `columns` names it; empty for a number.
+    pub order: Vec<usize>,
     /// What becomes of a row whose parent is deleted.
     pub on_delete: OnDelete,
     /// What `SET NULL` and `SET DEFAULT` put into each column; none where they cannot.
@@ -173,6 +173,20 @@ impl TenantRules {
         Ok(keys)
     }
 
+    /// What a row that references by this link holds while it means a row of these values; none if nobody knows.
+    pub fn named_by(
+        &mut self,
+        link: &LinkRule,
+        row: &RowState,
+        value: &dyn Fn(ColumnIndex) -> Option<CellValue>,
+    ) -> Option<Vec<CellValue>> {
+        let rules = self.tables.get(&link.parent)?;
+        let key = rules.unique.get(link.key?)?;
+        let PartsOf::Known(parts) = key.parts_of(&mut self.scratch, rules, row, value) else { return None };
+        let part = |at: usize| parts.get(link.order.iter().position(|place| *place == at)?).cloned();
+        (0..link.columns.len()).map(part).collect()
+    }
+
     /// What is known of one key of a row.
     pub fn key_of(&mut self, table: i64, key: usize, row: &RowState) -> KeyOf {
         let Some(rules) = self.tables.get(&table) else { return KeyOf::None };
@@ -239,14 +253,14 @@ impl Draft {
             Key::Number(number) => number.eq_ignore_ascii_case(name),
             Key::Natural(_) => false,
         };
-        let (key_at, parent_columns) = if let [target] = targets[..]
+        let (key_at, order) = if let [target] = targets[..]
             && is_number(target)
         {
             (None, Vec::new())
         } else {
-            let wanted: Vec<ColumnIndex> =
-                targets.iter().map(|name| parent_rules.column(name)).collect::<Option<_>>()?;
-            (Some(parent_rules.unique.iter().position(|unique| unique.is_over(&wanted))?), wanted)
+            let mut keys = parent_rules.unique.iter().enumerate();
+            let (at, order) = keys.find_map(|(at, key)| Some((at, key.order_of(&targets)?)))?;
+            (Some(at), order)
         };
         let replacement = key
             .columns
@@ -255,14 +269,7 @@ impl Draft {
             // A number that a definition names means another row on each replica.
             .map(|value| value.filter(|value| key_at.is_some() || *value == Value::Null.into()))
             .collect();
-        Some(LinkRule {
-            columns,
-            parent: *parent,
-            key: key_at,
-            parent_columns,
-            on_delete: key.on_delete,
-            replacement,
-        })
+        Some(LinkRule { columns, parent: *parent, key: key_at, order, on_delete: key.on_delete, replacement })
     }
 
     fn digest(&self, rules: &TableRules) -> Digest {

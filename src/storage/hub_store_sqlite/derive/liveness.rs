@@ -9,8 +9,9 @@
 use std::collections::BTreeSet;
 
 use super::{Deriver, Edge};
-use crate::model::{CellValue, ColumnIndex};
+use crate::model::CellValue;
 use crate::storage::hub_store::StoreError;
+use crate::storage::hub_store_sqlite::rules::LinkRule;
 use crate::storage::table_info::OnDelete;
 
 /// How a row stands.
@@ -241,7 +242,7 @@ impl Deriver<'_> {
             } else if !is_alive {
                 link.replacement.clone()
             } else if edge.renamed {
-                self.values_of(edge.parent, &link.parent_columns)?
+                self.named_by(link, edge.parent)?
             } else {
                 None
             };
@@ -254,18 +255,18 @@ impl Deriver<'_> {
         Ok(has_followed)
     }
 
-    /// The present values of a row's columns; none if one is missing.
-    pub(super) fn values_of(
+    /// What a row holds that references this one by a link, as this one is at present; none if a part is missing.
+    pub(super) fn named_by(
         &mut self,
-        no: i64,
-        columns: &[ColumnIndex],
+        link: &LinkRule,
+        parent: i64,
     ) -> Result<Option<Vec<CellValue>>, StoreError> {
-        self.rows.load(no)?;
-        let told = self.rows.get(no)?.told();
-        let value = |column| match self.works.get(&no) {
+        self.rows.load(parent)?;
+        let row = self.rows.get(parent)?;
+        let value = |column| match self.works.get(&parent) {
             Some(work) => work.value(column),
-            None => told.cells.get(&column).map(|cell| cell.value.clone()),
+            None => row.told().cells.get(&column).map(|cell| cell.value.clone()),
         };
-        Ok(columns.iter().map(|column| value(*column)).collect())
+        Ok(self.rules.named_by(link, &row.raw, &value))
     }
 }

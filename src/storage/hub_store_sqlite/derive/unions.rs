@@ -185,7 +185,7 @@ impl Deriver<'_> {
             let own = link.columns.iter().map(|column| values.get(column).cloned());
             let Some(own) = own.collect::<Option<Vec<CellValue>>>() else { continue };
             if let Some((parent, true)) = self.parent(link, &own, &mut BTreeSet::new())? {
-                let present = self.values_of(parent, &link.parent_columns)?;
+                let present = self.named_by(link, parent)?;
                 values.extend(link.columns.iter().copied().zip(present.into_iter().flatten()));
             }
         }
