@@ -26,4 +26,4 @@ pub use rule::{Adjustment, Number, Rule, sqlite_order};
 pub use ruled::{Contest, RuleBook};
 pub use schema::{AgreedReference, Agreement, KeyKind, TableSchema};
 pub use stamp::{Hlc, Stamp, StampSource};
-pub use value::{CellValue, Value};
+pub use value::{CellValue, Value, whole};

@@ -26,6 +26,14 @@ pub enum Value {
     Blob(Vec<u8>),
 }
 
+/// The integer that SQLite takes a double for the same as.
+#[expect(clippy::cast_possible_truncation, reason = "only where the double is an integer within the range")]
+pub fn whole(real: f64) -> Option<i64> {
+    const LIMIT: f64 = 9_223_372_036_854_775_808.0;
+    let is_whole = real.trunc().to_bits() == real.to_bits() && (-LIMIT..LIMIT).contains(&real);
+    is_whole.then_some(real as i64)
+}
+
 impl Value {
     fn class(&self) -> u8 {
         match self {

@@ -2,7 +2,7 @@
 //!
 //! A row's key fixes its identity at birth; from then on the key is an ordinary cell.
 
-use crate::model::{CellValue, RowId, Value};
+use crate::model::{CellValue, RowId, Value, whole};
 use crate::protocol::check::Fingerprint;
 
 /// Separates the uses of one hash function, so that no id of one kind can be made to equal one of another.
@@ -113,7 +113,8 @@ pub fn fingerprint(value: &Value) -> u64 {
 }
 
 /// A row's fingerprint: of its identity, and of its cells as they travel, by the names of their columns in lower
-/// case and in the order of these.
+/// case and in the order of these. A whole double counts as the integer that it equals: which of the two a sum is stored
+/// as is for its column to say, and the hub has no column.
 pub fn row_fingerprint<'a>(
     id: RowId,
     cells: impl IntoIterator<Item = (&'a str, &'a CellValue)>,
@@ -122,7 +123,12 @@ pub fn row_fingerprint<'a>(
     hash.bytes(&id.0);
     for (column, value) in cells {
         hash.bytes(column.as_bytes());
-        hash.cell(value);
+        match value {
+            CellValue::Plain(Value::Real(real)) => {
+                hash.value(&whole(*real).map_or(Value::Real(*real), Value::Integer));
+            }
+            value => hash.cell(value),
+        }
     }
     Fingerprint(u128::from_be_bytes(hash.finish()))
 }

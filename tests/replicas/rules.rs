@@ -257,3 +257,27 @@ fn a_row_of_which_nothing_is_left_to_send_waits_for_nothing() {
     settle(&mut hub, &mut a, &mut b, USES);
     assert_eq!(a.rows("SELECT count(*) FROM _federation_row WHERE batch IS NOT NULL"), vec![vec![number(0)]]);
 }
+
+/// Breaks if the self-check takes what the column makes of the hub's sum for damage: an INTEGER column holds 0.0 as 0.
+#[test]
+fn a_counter_whose_sum_is_a_whole_real_is_what_its_column_makes_of_it() {
+    for kind in ["INTEGER", "REAL", ""] {
+        let schema = format!("CREATE TABLE skills(name TEXT PRIMARY KEY, uses {kind}, best, worst, tags)");
+        let (mut hub, mut a, mut b) = pair(&schema);
+        (a.options, b.options) = (options(), options());
+        a.run("INSERT INTO skills(name, uses) VALUES('retry', 0)");
+        settle(&mut hub, &mut a, &mut b, USES);
+        a.run("UPDATE skills SET uses = uses + 0.5");
+        b.run("UPDATE skills SET uses = uses - 0.5");
+        for _ in 0..3 {
+            settle(&mut hub, &mut a, &mut b, "SELECT uses, typeof(uses) FROM skills");
+        }
+        assert_eq!(a.rows("SELECT uses = 0 FROM skills"), [[number(1)]], "{kind}");
+        // What is written beside it is no addition.
+        a.run("UPDATE skills SET best = 1, uses = uses");
+        b.run("UPDATE skills SET worst = 1, uses = uses + 2");
+        let counts = [a.sync(&mut hub), b.sync(&mut hub), a.sync(&mut hub)];
+        assert_eq!(counts.map(|counts| counts.conflicts), [0, 0, 0], "{kind}");
+        assert_eq!(a.rows("SELECT uses = 2 FROM skills"), [[number(1)]], "{kind}");
+    }
+}

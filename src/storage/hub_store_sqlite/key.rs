@@ -1,7 +1,7 @@
 //! Unique keys: when SQLite would take the keys of two rows for the same.
 
 use super::rules::TableRules;
-use crate::model::{CellValue, ColumnIndex, RowId, RowState, Value};
+use crate::model::{CellValue, ColumnIndex, RowId, RowState, Value, whole};
 use crate::storage::catalog::quote;
 use crate::storage::driver::{Sql, SqlError, ValueRef};
 use crate::storage::scratch::Scratch;
@@ -201,7 +201,7 @@ fn add(hash: &mut blake3::Hasher, value: &CellValue, collation: Collation) -> Op
         CellValue::Ref(RowId(id)) => tagged(b'@', id),
         CellValue::Plain(Value::Null) => return None,
         CellValue::Plain(Value::Integer(integer)) => tagged(b'i', &integer.to_be_bytes()),
-        CellValue::Plain(Value::Real(real)) => match as_integer(*real) {
+        CellValue::Plain(Value::Real(real)) => match whole(*real) {
             Some(integer) => tagged(b'i', &integer.to_be_bytes()),
             None => tagged(b'r', &real.to_be_bytes()),
         },
@@ -213,18 +213,6 @@ fn add(hash: &mut blake3::Hasher, value: &CellValue, collation: Collation) -> Op
         CellValue::Plain(Value::Blob(blob)) => tagged(b'b', blob),
     }
     Some(())
-}
-
-/// The integer that SQLite takes a double for the same as.
-#[expect(clippy::cast_possible_truncation, reason = "only where the double is an integer within the range")]
-fn as_integer(real: f64) -> Option<i64> {
-    const LIMIT: f64 = 9_223_372_036_854_775_808.0;
-    real.trunc()
-        .total_cmp(&real)
-        .is_eq()
-        .then_some(real)
-        .filter(|real| (-LIMIT..LIMIT).contains(real))
-        .map(|real| real as i64)
 }
 
 /// Evaluates expressions over one row, in an empty table of the tenant's own definition. None if the row is
