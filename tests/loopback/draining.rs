@@ -27,7 +27,7 @@ async fn readiness(site: &Site) -> String {
 #[tokio::test]
 async fn a_hub_that_waits_for_a_sync_to_end_is_not_ready_and_waits_no_longer_than_it_may() {
     let site = Site::with(":memory:", |options| {
-        options.drain_timeout_ms = 1_500;
+        options.drain_timeout_ms = 6_000;
         options.metrics_listen = Some("127.0.0.1:0".into());
     })
     .await;
@@ -35,10 +35,10 @@ async fn a_hub_that_waits_for_a_sync_to_end_is_not_ready_and_waits_no_longer_tha
     let slow = enter(&site).await;
     // A sync of which nothing else comes.
     let _under_way = send(&slow, vec![0, 0, 0x40, 0]).await;
-    sleep(Duration::from_millis(200)).await;
+    sleep(Duration::from_secs(1)).await;
     let ((), answer) =
         tokio::join!(async { timeout(PATIENCE, site.hub.stop()).await.expect("it waits for ever") }, async {
-            sleep(Duration::from_millis(300)).await;
+            sleep(Duration::from_secs(1)).await;
             readiness(&site).await
         });
     assert_eq!(answer, "HTTP/1.1 503 Service Unavailable");

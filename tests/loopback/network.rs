@@ -74,7 +74,7 @@ async fn a_sync_outlasts_a_hole_in_the_network() {
 async fn a_sync_that_nothing_answers_says_so_in_time_and_the_next_one_sends_what_it_did_not() {
     let site = Site::start(":memory:").await;
     let relay = Relay::before(site.hub.local_addr()).await;
-    let options = AgentOptions { request_timeout_ms: 1_000, ..options(&site, &relay, "a") };
+    let options = AgentOptions { request_timeout_ms: 4_000, ..options(&site, &relay, "a") };
     let member = Member::connect(options).await;
     member.run(NOTES).await;
     member.sync().await;
