@@ -14,7 +14,7 @@ use super::identity::IdentityError;
 use super::revocations::Changes;
 use super::tenants::Seat;
 use super::token::{Claims, TokenError};
-use super::writer::Greeting;
+use super::writer::job::Greeting;
 use crate::protocol::frame::FrameError;
 use crate::protocol::hub_request::Caller;
 use crate::protocol::hub_session::{HubSession, SessionInput, SessionOutput};

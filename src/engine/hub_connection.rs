@@ -21,7 +21,7 @@ use super::hub::Shared;
 use super::retirement::OwnReplicas;
 use super::tenants::{LONGEST_WAIT, Seat};
 use super::token::Claims;
-use super::writer::Reply;
+use super::writer::job::Reply;
 use crate::protocol::close_code::{CLOSED, EXPIRED, GOODBYE, REVOKED};
 use crate::protocol::frame;
 use crate::protocol::hub_request::{Caller, PullRequest, StoreRequest};

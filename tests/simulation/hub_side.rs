@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use federation_hub::engine::hub_time::HubTime;
-use federation_hub::engine::writer::{Answer, Greeting, Job, Reply, UpkeepJob, run_group};
+use federation_hub::engine::writer::group::run_group;
+use federation_hub::engine::writer::job::{Answer, Greeting, Job, Reply, UpkeepJob};
 use federation_hub::model::{ReplicaId, Seq};
 use federation_hub::protocol::hub_request::Caller;
 use federation_hub::protocol::hub_session::{

@@ -1,6 +1,6 @@
 //! What the hub's store answers, and how that gets to agents.
 
-use federation_hub::engine::writer::{Answer, Greeting, Reply};
+use federation_hub::engine::writer::job::{Answer, Greeting, Reply};
 use federation_hub::model::{ReplicaId, Seq};
 use federation_hub::protocol::frame::MAX_FRAME_BYTES;
 use federation_hub::protocol::hub_request::StoreRequest;
