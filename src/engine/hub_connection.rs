@@ -24,8 +24,8 @@ use super::token::Claims;
 use super::writer::job::Reply;
 use crate::protocol::close_code::{CLOSED, EXPIRED, GOODBYE, REVOKED};
 use crate::protocol::frame;
+use crate::protocol::hub_exchange::{HubExchange, Input, Output};
 use crate::protocol::hub_request::{Caller, PullRequest, StoreRequest};
-use crate::protocol::hub_session::{HubExchange, Input, Output};
 use crate::protocol::message::{Refusal, Refused, Standing, ToAgent};
 use crate::storage::hub_store::{Checked, RowSource, Snapshot, StoreError};
 use crate::transport::{
