@@ -11,6 +11,7 @@ pub mod clock;
 mod comeback;
 pub mod hub;
 mod hub_connection;
+pub mod hub_counts;
 pub mod hub_limits;
 pub mod hub_time;
 pub mod identity;
