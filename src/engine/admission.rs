@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::audit;
 use super::clock::wall_now_ms;
 use super::hub::Shared;
-use super::hub_connection::{StreamError, send};
+use super::hub_stream::{StreamError, send};
 use super::identity::IdentityError;
 use super::revocations::Changes;
 use super::tenants::Seat;
