@@ -5,9 +5,8 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -18,6 +17,7 @@ use tokio::time::timeout;
 
 use super::audit;
 use super::hub_connection;
+use super::hub_counts::{Counts, HubStats};
 use super::hub_limits::HubLimits;
 use super::identity::IdentityPolicy;
 use super::log::{LogError, LogOptions};
@@ -32,7 +32,7 @@ use super::token::{TokenOptions, TokenVerifier};
 use super::writer::{StoreCounts, Writer};
 use crate::model::ReplicaId;
 use crate::protocol::message::Refusal;
-use crate::storage::hub_store::{StoreError, StoreStats};
+use crate::storage::hub_store::StoreError;
 use crate::storage::hub_store_sqlite::{OpenStoreError, SqliteHubStore};
 use crate::transport::{BindError, Credentials, DEFAULT_PORT, HubEndpoint, HubTls, PemSource};
 
@@ -141,25 +141,6 @@ pub enum HubStartError {
     System(#[from] io::Error),
 }
 
-/// How a hub is doing.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct HubStats {
-    /// Agents that are connected and let in.
-    pub connected_agents: u64,
-    /// Tenants that the store holds.
-    pub tenants: u64,
-    /// Live rows of all tenants.
-    pub rows: u64,
-    /// Seconds since the start.
-    pub uptime_seconds: f64,
-    /// Syncs answered since the start.
-    pub syncs: u64,
-    /// Bytes of frames sent to agents that were let in.
-    pub bytes_sent: u64,
-    /// Bytes of frames received from them.
-    pub bytes_received: u64,
-}
-
 /// What all connections of a hub share.
 pub(super) struct Shared {
     pub(super) writer: Writer,
@@ -180,65 +161,6 @@ impl Shared {
     /// How the hub is doing.
     pub(super) fn stats(&self) -> HubStats {
         self.counts.stats(self.writer.counts().get())
-    }
-}
-
-/// What is counted while agents come and go.
-#[derive(Debug)]
-pub(super) struct Counts {
-    started: Instant,
-    connected: AtomicU64,
-    syncs: AtomicU64,
-    sent: AtomicU64,
-    received: AtomicU64,
-}
-
-impl Default for Counts {
-    fn default() -> Self {
-        let (connected, syncs, sent, received) = Default::default();
-        Self { started: Instant::now(), connected, syncs, sent, received }
-    }
-}
-
-impl Counts {
-    /// How a hub is doing whose store holds so much.
-    fn stats(&self, store: StoreStats) -> HubStats {
-        HubStats {
-            connected_agents: self.connected.load(Ordering::Relaxed),
-            tenants: store.tenants,
-            rows: store.rows,
-            uptime_seconds: self.started.elapsed().as_secs_f64(),
-            syncs: self.syncs.load(Ordering::Relaxed),
-            bytes_sent: self.sent.load(Ordering::Relaxed),
-            bytes_received: self.received.load(Ordering::Relaxed),
-        }
-    }
-
-    /// Counts an agent for as long as the result lives.
-    pub(super) fn enter(self: &Arc<Self>) -> Connected {
-        self.connected.fetch_add(1, Ordering::Relaxed);
-        Connected(Arc::clone(self))
-    }
-
-    pub(super) fn add_sync(&self) {
-        self.syncs.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn add_sent(&self, bytes: u64) {
-        self.sent.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    pub(super) fn add_received(&self, bytes: u64) {
-        self.received.fetch_add(bytes, Ordering::Relaxed);
-    }
-}
-
-/// An agent that is let in.
-pub(super) struct Connected(Arc<Counts>);
-
-impl Drop for Connected {
-    fn drop(&mut self) {
-        self.0.connected.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -14,7 +14,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::hub::HubStats;
+use super::hub_counts::HubStats;
 use super::writer::CommitMetrics;
 use crate::protocol::message::{Refusal, ToAgent};
 

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::clock::wall_now_ms;
 use super::hub::Shared;
-use super::writer::UpkeepJob;
+use super::writer::job::UpkeepJob;
 use crate::model::ReplicaId;
 use crate::protocol::hub_request::Caller;
 

@@ -10,6 +10,7 @@ pub mod extent;
 pub mod frame;
 #[cfg(test)]
 mod golden;
+pub mod hub_exchange;
 pub mod hub_request;
 pub mod hub_session;
 pub mod limits;

@@ -25,8 +25,10 @@ mod refusals;
 mod revocations;
 mod rows;
 mod rules;
+mod session;
 mod snapshot;
 mod tables;
+mod tenant;
 mod tombstones;
 mod weight;
 
@@ -40,16 +42,16 @@ pub use open::OpenStoreError;
 
 use self::backup::FileBackup;
 use self::presence::Sightings;
-use self::refusals::RefusedTable;
 use self::rules::TenantRules;
+use self::session::session;
 use self::snapshot::ReaderPool;
+use self::tenant::Tenant;
 use self::tombstones::Sweep;
 pub use self::weight::StoreLimits;
-use self::weight::Weight;
 use super::backup::BackupSource;
 use super::hub_store::{Checked, HubStore, Snapshot, StoreError, StoreStats, Upkeep, Welcomed};
 use super::revocation::{Revocation, Revoked};
-use crate::model::{Digest, Hlc, ReplicaId, Seq};
+use crate::model::ReplicaId;
 use crate::protocol::check::CheckRequest;
 use crate::protocol::hub_request::{AttachRequest, Caller, PullRequest, PushRequest, RegisterRequest};
 use crate::protocol::message::{Ack, Attached, Incarnation, Refusal};
@@ -328,153 +330,6 @@ fn damaged(what: &str) -> StoreError {
 
 fn refused<T>(reason: Refusal, message: impl Into<String>) -> Result<T, StoreError> {
     Err(StoreError::Refused(reason, message.into()))
-}
-
-/// A tenant, as far as every operation needs it.
-struct Tenant {
-    id: i64,
-    /// The last position that was given away.
-    seq: Seq,
-    highest: Hlc,
-    /// Live rows.
-    rows: u64,
-    /// What all rows take.
-    weight: Weight,
-    /// Tombstones have been collected up to here.
-    horizon: Seq,
-    /// And none that could be is left up to here.
-    swept: Seq,
-    /// Names of agents that retired up to here may be forgotten; -1 if none are.
-    forgotten: i64,
-}
-
-impl Tenant {
-    fn find(conn: &Connection, name: &str) -> Result<Option<Self>, StoreError> {
-        let tenant = conn
-            .prepare_cached(
-                "SELECT id, seq, highest, rows, horizon, swept, forgotten, live_bytes, dead_bytes
-                 FROM tenant WHERE name = ?1",
-            )?
-            .query_row([name], |row| {
-                let unsigned = |index| row.get::<_, i64>(index).map(i64::cast_unsigned);
-                let (seq, highest, rows) = (unsigned(1)?, Hlc(unsigned(2)?), unsigned(3)?);
-                let (horizon, swept, forgotten) = (unsigned(4)?, unsigned(5)?, row.get(6)?);
-                let weight = Weight { live: unsigned(7)?, dead: unsigned(8)? };
-                Ok(Self { id: row.get(0)?, seq, highest, rows, weight, horizon, swept, forgotten })
-            })
-            .optional()?;
-        Ok(tenant)
-    }
-
-    fn find_or_create(conn: &Connection, name: &str, stats: &mut StoreStats) -> Result<Self, StoreError> {
-        if let Some(tenant) = Self::find(conn, name)? {
-            return Ok(tenant);
-        }
-        conn.execute("INSERT INTO tenant (name) VALUES (?1)", [name])?;
-        stats.tenants += 1;
-        let id = conn.last_insert_rowid();
-        Ok(Self {
-            id,
-            seq: 0,
-            highest: Hlc::ZERO,
-            rows: 0,
-            weight: Weight::default(),
-            horizon: 0,
-            swept: 0,
-            forgotten: -1,
-        })
-    }
-
-    fn save(&self, conn: &Connection) -> Result<(), StoreError> {
-        conn.prepare_cached(
-            "UPDATE tenant SET seq = ?2, highest = ?3, rows = ?4, live_bytes = ?5, dead_bytes = ?6 WHERE id = ?1",
-        )?
-        .execute(params![
-            self.id,
-            self.seq.cast_signed(),
-            self.highest.0.cast_signed(),
-            self.rows.cast_signed(),
-            self.weight.live.cast_signed(),
-            self.weight.dead.cast_signed()
-        ])?;
-        Ok(())
-    }
-}
-
-/// What the store knows of a replica.
-struct Replica {
-    epoch: u64,
-    last: Option<(u64, Digest)>,
-    /// The agent's count at its last push, and the position at which that began.
-    push: (u64, Seq),
-    /// Tables whose declarations contradict the tenant's.
-    refused: Vec<RefusedTable>,
-}
-
-impl Replica {
-    /// The last position before the push that a batch is part of: batches of one sync bear one count.
-    fn push_from(
-        &self,
-        conn: &Connection,
-        tenant: &Tenant,
-        id: ReplicaId,
-        counter: u64,
-    ) -> Result<Seq, StoreError> {
-        if self.push.0 == counter {
-            return Ok(self.push.1);
-        }
-        conn.prepare_cached(
-            "UPDATE replica SET push_counter = ?3, push_from = ?4 WHERE tenant = ?1 AND id = ?2",
-        )?
-        .execute(params![tenant.id, &id.0[..], counter.cast_signed(), tenant.seq.cast_signed()])?;
-        Ok(tenant.seq)
-    }
-
-    fn find(conn: &Connection, tenant: &Tenant, id: ReplicaId) -> Result<Option<Self>, StoreError> {
-        let found = conn
-            .prepare_cached(
-                "SELECT epoch, n, digest, push_counter, push_from, refused FROM replica
-                 WHERE tenant = ?1 AND id = ?2",
-            )?
-            .query_row(params![tenant.id, &id.0[..]], |row| {
-                let digest = row.get_ref(2)?.as_blob_or_null()?.map(Digest::from_slice);
-                let push = (row.get::<_, i64>(3)?.cast_unsigned(), row.get::<_, i64>(4)?.cast_unsigned());
-                let refused = refusals::read(row.get_ref(5)?.as_blob_or_null()?);
-                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, digest, push, refused))
-            })
-            .optional()?;
-        let Some((epoch, n, digest, push, refused)) = found else { return Ok(None) };
-        let last = match digest {
-            None => None,
-            Some(Some(digest)) => Some((n.cast_unsigned(), digest)),
-            Some(None) => return Err(damaged("a replica's digest")),
-        };
-        Ok(Some(Self { epoch: epoch.cast_unsigned(), last, push, refused: refused? }))
-    }
-}
-
-/// The tenant and the replica of a session, if it is still the replica's newest.
-fn session(
-    conn: &Connection,
-    caller: &Caller,
-    replica: ReplicaId,
-    epoch: u64,
-) -> Result<(Tenant, Replica), StoreError> {
-    let not_attached = "the replica is not attached: attach it, then sync again";
-    let Some(tenant) = Tenant::find(conn, &caller.tenant)? else {
-        return refused(Refusal::Stale, not_attached);
-    };
-    match Replica::find(conn, &tenant, replica)? {
-        None => refused(Refusal::Stale, not_attached),
-        Some(found) if found.epoch != epoch => refused(
-            Refusal::Stale,
-            format!(
-                "a newer session of this replica exists (epoch {}, not {epoch}): attach again",
-                found.epoch
-            ),
-        ),
-        Some(found) => Ok((tenant, found)),
-    }
 }
 
 #[cfg(test)]

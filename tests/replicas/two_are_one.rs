@@ -3,7 +3,7 @@
 use crate::identity::{NO_ROWS, settle};
 use crate::world::parts::text;
 use crate::world::{Agent, Hub, pair};
-use federation_hub::model::{RowId, RowUpdate, TableHeader, Value};
+use federation_hub::model::{Hlc, Op, RowId, RowUpdate, Stamp, TableHeader, Value, Write};
 use federation_hub::protocol::message::Rows;
 use federation_hub::storage::apply::Incoming;
 
@@ -190,4 +190,25 @@ fn a_union_with_a_row_that_was_deleted_here_waits_until_the_hub_has_heard_of_tha
     unite(&mut b, lost, kept);
     assert_eq!(b.rows(set_aside), [[Value::Integer(0)]]);
     assert_eq!(identity(&mut b, "1"), kept, "what is here goes on as the one row");
+}
+
+/// Breaks if what is said of the one row comes before what says that a row here is that one: where no unique index tells, it
+/// would be made a second time, and the row here would go with its number.
+#[test]
+fn a_row_here_keeps_its_number_where_the_one_that_it_is_comes_before_the_news() {
+    let schema = "CREATE TABLE notes(id INTEGER PRIMARY KEY, title TEXT, body TEXT)";
+    let (_hub, mut a, _) = both_know(schema, "INSERT INTO notes VALUES(5, 'here', 'of a')");
+    let (lost, survivor) = (identity(&mut a, "5"), RowId([7; 16]));
+    let stamp = Stamp { hlc: Hlc::from_ms(1), replica: 9 };
+    let cells = vec![(0, text("here").into()), (1, text("of both").into())];
+    let told = |id, seq, united: Option<RowId>, writes| {
+        let whole = united.is_none();
+        RowUpdate { table: 0, id, number: Some(5), seq, whole, united, writes }
+    };
+    let writes = vec![Write { stamp, base: 3, op: Op::Set(cells) }];
+    let rows = vec![told(survivor, 3, None, writes), told(lost, 4, Some(survivor), Vec::new())];
+    let tables = vec![TableHeader { name: "notes".into(), columns: vec!["title".into(), "body".into()] }];
+    a.apply(&Incoming { rows: Rows { tables, rows }, ..Incoming::default() });
+    a.bears_damage = true;
+    assert_eq!(a.rows("SELECT id, title FROM notes"), [[Value::Integer(5), text("here")]]);
 }

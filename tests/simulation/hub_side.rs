@@ -12,12 +12,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use federation_hub::engine::hub_time::HubTime;
-use federation_hub::engine::writer::{Answer, Greeting, Job, Reply, UpkeepJob, run_group};
+use federation_hub::engine::writer::group::run_group;
+use federation_hub::engine::writer::job::{Answer, Greeting, Job, Reply, UpkeepJob};
 use federation_hub::model::{ReplicaId, Seq};
+use federation_hub::protocol::hub_exchange::{HubExchange, Input, Output};
 use federation_hub::protocol::hub_request::Caller;
-use federation_hub::protocol::hub_session::{
-    HubExchange, HubSession, Input, Output, SessionInput, SessionOutput,
-};
+use federation_hub::protocol::hub_session::{HubSession, SessionInput, SessionOutput};
 use federation_hub::protocol::message::{Done, ToAgent, ToHub};
 use federation_hub::storage::hub_store::{HubStore, RowSource};
 use federation_hub::storage::hub_store_sqlite::SqliteHubStore;

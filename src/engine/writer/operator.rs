@@ -2,7 +2,9 @@
 
 use tokio::sync::oneshot;
 
-use super::{Answer, Job, Task, Uncommitted, Writer, closed};
+use super::group::Uncommitted;
+use super::job::{Answer, Job, Task};
+use super::{Writer, closed};
 use crate::engine::clock::wall_now_ms;
 use crate::storage::backup::BackupSource;
 use crate::storage::hub_store::HubStore;

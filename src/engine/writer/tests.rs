@@ -1,8 +1,15 @@
+use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
+use super::group::run_group;
+use super::job::{Read, Work, Write};
 use super::*;
+use crate::engine::hub_time::KEEP_TIME_MS;
 use crate::model::{Digest, Hlc};
-use crate::protocol::message::{BatchBody, Done, Rows, Standing};
+use crate::protocol::check::CheckRequest;
+use crate::protocol::hub_request::{AttachRequest, PullRequest, PushRequest, RegisterRequest};
+use crate::protocol::message::{Ack, Attached, BatchBody, Done, Rows, Standing};
+use crate::storage::hub_store::{Checked, Snapshot, Upkeep, Welcomed};
 use crate::storage::revocation::{Revocation, Revoked};
 
 /// Writes down what it is asked. Batch 13 fails, and commits do as long as `disk_full` says so.

@@ -7,8 +7,10 @@ use std::collections::HashSet;
 
 use rusqlite::{Connection, Row as SqlRow, params};
 
+use super::damaged;
+use super::session::session;
 use super::tables::Table;
-use super::{Tenant, damaged, session};
+use super::tenant::Tenant;
 use crate::model::{CellValue, ColumnIndex, RowId, RowState, RowUpdate, Seq, TableHeader};
 use crate::protocol::check::{CheckRequest, Fingerprint, Print, Range};
 use crate::protocol::hub_request::Caller;

@@ -19,10 +19,11 @@ use rusqlite::Connection;
 pub use local_effects::{Earlier, may_follow};
 
 use super::claims::{Claims, Target};
+use super::damaged;
 use super::key::KeyDigest;
 use super::rows::Rows;
 use super::rules::{LinkRule, TableRules, TenantRules};
-use super::{Tenant, damaged};
+use super::tenant::Tenant;
 use crate::model::{CellValue, ColumnIndex, RowId, RowState, Seq, Value, Verdict};
 use crate::protocol::limits::MAX_ACK_NOTICES;
 use crate::storage::hub_store::StoreError;

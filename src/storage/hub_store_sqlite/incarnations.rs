@@ -7,7 +7,8 @@
 
 use rusqlite::{Connection, params};
 
-use super::{Tenant, damaged};
+use super::damaged;
+use super::tenant::Tenant;
 use crate::model::Seq;
 use crate::protocol::limits::MAX_PAST_INCARNATIONS;
 use crate::protocol::message::Incarnation;

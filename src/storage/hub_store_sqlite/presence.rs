@@ -8,7 +8,9 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Replica, Tenant, damaged, incarnations};
+use super::session::Replica;
+use super::tenant::Tenant;
+use super::{damaged, incarnations};
 use crate::model::{ReplicaId, Seq};
 use crate::protocol::hub_request::{AttachRequest, Caller};
 use crate::protocol::limits::MAX_CLOCK_ENTRIES;

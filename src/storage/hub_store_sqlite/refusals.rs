@@ -6,7 +6,9 @@
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 
-use super::{Replica, Tenant, damaged, tables};
+use super::session::Replica;
+use super::tenant::Tenant;
+use super::{damaged, tables};
 use crate::model::ReplicaId;
 use crate::protocol::hub_request::RegisterRequest;
 use crate::storage::hub_store::StoreError;

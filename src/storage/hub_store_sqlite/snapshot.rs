@@ -11,8 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, params};
 
+use super::session::session;
 use super::tables::{self, Table};
-use super::{Tenant, damaged, open, presence, refused, run, session};
+use super::tenant::Tenant;
+use super::{damaged, open, presence, refused, run};
 use crate::model::{RowId, RowUpdate, Seq, TableHeader};
 use crate::protocol::hub_request::{Caller, PullRequest};
 use crate::protocol::limits::{CHUNK_BYTES, CHUNK_ROWS};

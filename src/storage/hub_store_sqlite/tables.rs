@@ -5,7 +5,8 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{Tenant, damaged};
+use super::damaged;
+use super::tenant::Tenant;
 use crate::model::{Agreement, ColumnIndex, KeyKind, Rule, Seq, TableHeader, TableSchema};
 use crate::protocol::limits::{MAX_COLUMNS, MAX_NAME_BYTES, MAX_SCHEMA_BYTES, MAX_TABLES};
 use crate::storage::hub_store::StoreError;

@@ -9,8 +9,8 @@ mod schema;
 
 use super::*;
 use crate::model::{
-    Agreement, CellValue, KeyKind, Op, RowChange, RowId, RowUpdate, Stamp, TableHeader, TableSchema, Value,
-    Write,
+    Agreement, CellValue, Digest, Hlc, KeyKind, Op, RowChange, RowId, RowUpdate, Seq, Stamp, TableHeader,
+    TableSchema, Value, Write,
 };
 use crate::protocol::limits::MAX_PAST_INCARNATIONS;
 use crate::protocol::message::{BatchBody, Rows};

@@ -1,10 +1,11 @@
 //! What the hub's store answers, and how that gets to agents.
 
-use federation_hub::engine::writer::{Answer, Greeting, Reply};
+use federation_hub::engine::writer::job::{Answer, Greeting, Reply};
 use federation_hub::model::{ReplicaId, Seq};
 use federation_hub::protocol::frame::MAX_FRAME_BYTES;
+use federation_hub::protocol::hub_exchange::Input;
 use federation_hub::protocol::hub_request::StoreRequest;
-use federation_hub::protocol::hub_session::{Input, SessionInput};
+use federation_hub::protocol::hub_session::SessionInput;
 use federation_hub::protocol::message::{Refused, Welcome};
 use federation_hub::storage::hub_store::{Checked, HubStore, StoreError};
 

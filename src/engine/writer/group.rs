@@ -1,0 +1,174 @@
+//! A group of jobs: writes, their one commit, their answers, and then the reads.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::job::{Answer, Greeting, Job, Read, Reply, Task, UpkeepJob, Work, Write};
+use crate::engine::hub_time::KEEP_TIME_MS;
+use crate::protocol::hub_request::Caller;
+use crate::storage::hub_store::{HubStore, StoreStats, Upkeep, Welcomed, hub_time_ms};
+
+/// Runs a group, and leaves it empty. `now_ms` is the hub's time, in ms since the epoch.
+pub fn run_group(store: &mut dyn HubStore, group: &mut Vec<Job>, now_ms: i64) {
+    run_and_count(store, group, now_ms, &mut |_, _, _| {});
+}
+
+/// As [`run_group`]; `count` is told, before anybody gets an answer, how much there is, how many writes shared the
+/// commit, and how long that took.
+pub(super) fn run_and_count(
+    store: &mut dyn HubStore,
+    group: &mut Vec<Job>,
+    now_ms: i64,
+    count: &mut dyn FnMut(StoreStats, usize, Duration),
+) {
+    let mut reads = Vec::new();
+    let mut lists = Vec::new();
+    let mut answers = Vec::new();
+    // While no agent is there, nobody goes by it.
+    let is_time_told = group.iter().any(|job| match &job.0 {
+        Task::Asked(..) => true,
+        Task::Revocation(_) | Task::Backup(_) => false,
+        Task::Upkeep(job, _) => !job.connected.is_empty(),
+    });
+    for Job(task) in group.drain(..) {
+        match task {
+            Task::Asked(caller, Work::Write(write)) => answers.push(run_write(store, &caller, write, now_ms)),
+            Task::Asked(caller, Work::Read(read)) => reads.push((caller, read)),
+            Task::Upkeep(job, reply) => answers.push(run_upkeep(store, &job, reply, now_ms)),
+            // It reads what is committed by then, and so nothing of this group that might be taken back.
+            Task::Backup(reply) => {
+                let _ = reply.send(store.backup_source());
+            }
+            Task::Revocation(job) => match job.run(store) {
+                Ok(answer) => answers.push(answer),
+                Err(list) => lists.push(list),
+            },
+        }
+    }
+    if is_time_told && now_ms.saturating_sub(store.kept_time_ms()) >= KEEP_TIME_MS {
+        keep_time(store, now_ms);
+    }
+    let began = Instant::now();
+    let committed = store.commit();
+    if let Err(error) = &committed {
+        tracing::error!(%error, "a group of {} writes was not committed", answers.len());
+    }
+    count(store.stats(), answers.len(), began.elapsed());
+    for answer in answers {
+        answer.send(&committed);
+    }
+    for list in lists {
+        list.read(store);
+    }
+    for (caller, read) in reads {
+        run_read(store, &caller, read, now_ms);
+    }
+}
+
+fn keep_time(store: &mut dyn HubStore, now_ms: i64) {
+    if let Err(error) = store.keep_time(now_ms) {
+        tracing::warn!(%error, "the hub's time was not kept, and is with the next group");
+    }
+}
+
+/// A write that has run and waits for its commit. Whoever asked may be gone; the write has happened anyway.
+pub(super) enum Uncommitted {
+    Reply(oneshot::Sender<Reply>, Reply),
+    /// Nobody is left to be told of a failure.
+    Done(oneshot::Sender<()>),
+    Upkeep(oneshot::Sender<bool>, bool),
+    Revoked(oneshot::Sender<Answer<()>>, Answer<()>),
+    Reinstated(oneshot::Sender<Answer<bool>>, Answer<bool>),
+}
+
+impl Uncommitted {
+    fn send(self, committed: &Answer<()>) {
+        match self {
+            Self::Reply(asker, reply) => {
+                let reply = match (committed, reply) {
+                    (Ok(()), reply) => reply,
+                    (Err(error), Reply::Attached(answer)) => Reply::Attached(answer.and(Err(error.clone()))),
+                    (Err(error), Reply::Registered(answer)) => {
+                        Reply::Registered(answer.and(Err(error.clone())))
+                    }
+                    (Err(error), Reply::Pushed(answer)) => Reply::Pushed(answer.and(Err(error.clone()))),
+                    (Err(error), Reply::Checked(answer)) => Reply::Checked(answer.and(Err(error.clone()))),
+                    (Err(error), Reply::Pulled(answer)) => Reply::Pulled(answer.and(Err(error.clone()))),
+                };
+                let _ = asker.send(reply);
+            }
+            Self::Done(asker) => {
+                let _ = asker.send(());
+            }
+            Self::Revoked(asker, answer) => {
+                let _ = asker.send(answer.and(committed.clone()));
+            }
+            Self::Reinstated(asker, answer) => {
+                let _ = asker.send(answer.and_then(|was| committed.clone().map(|()| was)));
+            }
+            Self::Upkeep(asker, more) => {
+                let _ = asker.send(more && committed.is_ok());
+            }
+        }
+    }
+}
+
+fn run_write(store: &mut dyn HubStore, caller: &Caller, write: Write, now_ms: i64) -> Uncommitted {
+    match write {
+        Write::Attach(request, reply) => {
+            Uncommitted::Reply(reply, Reply::Attached(store.attach(caller, &request, now_ms)))
+        }
+        Write::Register(request, reply) => {
+            Uncommitted::Reply(reply, Reply::Registered(store.register(caller, &request)))
+        }
+        Write::Push(request, reply) => {
+            Uncommitted::Reply(reply, Reply::Pushed(store.push(caller, request, now_ms)))
+        }
+        Write::EndSession(counter, reply) => {
+            if let Err(error) = store.end_session(caller, counter) {
+                tracing::warn!(%error, agent = caller.agent, "an agent's count was not kept");
+            }
+            Uncommitted::Done(reply)
+        }
+        Write::Retire(replicas, reply) => {
+            if let Err(error) = store.retire(caller, &replicas) {
+                tracing::warn!(%error, agent = caller.agent, "an agent's goodbye was not heard");
+            }
+            Uncommitted::Done(reply)
+        }
+    }
+}
+
+fn run_upkeep(
+    store: &mut dyn HubStore,
+    job: &UpkeepJob,
+    reply: oneshot::Sender<bool>,
+    now_ms: i64,
+) -> Uncommitted {
+    let UpkeepJob { wall_ms, agent_ttl_ms, connected } = job;
+    let upkeep = Upkeep { now_ms, wall_ms: *wall_ms, agent_ttl_ms: *agent_ttl_ms, connected };
+    let more = store.upkeep(&upkeep).unwrap_or_else(|error| {
+        tracing::warn!(%error, "upkeep of the store has failed, and is tried again later");
+        false
+    });
+    Uncommitted::Upkeep(reply, more)
+}
+
+fn run_read(store: &mut dyn HubStore, caller: &Caller, read: Read, now_ms: i64) {
+    match read {
+        Read::Welcome(reply) => {
+            let greeting = |known: Welcomed| Greeting {
+                hub_now_ms: hub_time_ms(now_ms, known.highest),
+                counter: known.counter,
+            };
+            let _ = reply.send(store.welcome(caller).map(greeting));
+        }
+        Read::Check(request, reply) => {
+            let _ = reply.send(Reply::Checked(store.check(caller, &request)));
+        }
+        Read::Pull(request, reply) => {
+            let _ = reply.send(Reply::Pulled(store.snapshot(caller, &request, now_ms).map(Box::new)));
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! A replica, as the store knows it, and the session in which it is attached.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::refusals::{self, RefusedTable};
+use super::tenant::Tenant;
+use super::{damaged, refused};
+use crate::model::{Digest, ReplicaId, Seq};
+use crate::protocol::hub_request::Caller;
+use crate::protocol::message::Refusal;
+use crate::storage::hub_store::StoreError;
+
+/// What the store knows of a replica.
+pub(super) struct Replica {
+    pub(super) epoch: u64,
+    pub(super) last: Option<(u64, Digest)>,
+    /// The agent's count at its last push, and the position at which that began.
+    pub(super) push: (u64, Seq),
+    /// Tables whose declarations contradict the tenant's.
+    pub(super) refused: Vec<RefusedTable>,
+}
+
+impl Replica {
+    /// The last position before the push that a batch is part of: batches of one sync bear one count.
+    pub(super) fn push_from(
+        &self,
+        conn: &Connection,
+        tenant: &Tenant,
+        id: ReplicaId,
+        counter: u64,
+    ) -> Result<Seq, StoreError> {
+        if self.push.0 == counter {
+            return Ok(self.push.1);
+        }
+        conn.prepare_cached(
+            "UPDATE replica SET push_counter = ?3, push_from = ?4 WHERE tenant = ?1 AND id = ?2",
+        )?
+        .execute(params![tenant.id, &id.0[..], counter.cast_signed(), tenant.seq.cast_signed()])?;
+        Ok(tenant.seq)
+    }
+
+    pub(super) fn find(
+        conn: &Connection,
+        tenant: &Tenant,
+        id: ReplicaId,
+    ) -> Result<Option<Self>, StoreError> {
+        let found = conn
+            .prepare_cached(
+                "SELECT epoch, n, digest, push_counter, push_from, refused FROM replica
+                 WHERE tenant = ?1 AND id = ?2",
+            )?
+            .query_row(params![tenant.id, &id.0[..]], |row| {
+                let digest = row.get_ref(2)?.as_blob_or_null()?.map(Digest::from_slice);
+                let push = (row.get::<_, i64>(3)?.cast_unsigned(), row.get::<_, i64>(4)?.cast_unsigned());
+                let refused = refusals::read(row.get_ref(5)?.as_blob_or_null()?);
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, digest, push, refused))
+            })
+            .optional()?;
+        let Some((epoch, n, digest, push, refused)) = found else { return Ok(None) };
+        let last = match digest {
+            None => None,
+            Some(Some(digest)) => Some((n.cast_unsigned(), digest)),
+            Some(None) => return Err(damaged("a replica's digest")),
+        };
+        Ok(Some(Self { epoch: epoch.cast_unsigned(), last, push, refused: refused? }))
+    }
+}
+
+/// The tenant and the replica of a session, if it is still the replica's newest.
+pub(super) fn session(
+    conn: &Connection,
+    caller: &Caller,
+    replica: ReplicaId,
+    epoch: u64,
+) -> Result<(Tenant, Replica), StoreError> {
+    let not_attached = "the replica is not attached: attach it, then sync again";
+    let Some(tenant) = Tenant::find(conn, &caller.tenant)? else {
+        return refused(Refusal::Stale, not_attached);
+    };
+    match Replica::find(conn, &tenant, replica)? {
+        None => refused(Refusal::Stale, not_attached),
+        Some(found) if found.epoch != epoch => refused(
+            Refusal::Stale,
+            format!(
+                "a newer session of this replica exists (epoch {}, not {epoch}): attach again",
+                found.epoch
+            ),
+        ),
+        Some(found) => Ok((tenant, found)),
+    }
+}
