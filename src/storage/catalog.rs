@@ -184,7 +184,8 @@ impl Catalog {
     pub fn read(sql: &mut dyn Sql, choice: &Choice<'_>) -> Result<Self, SqlError> {
         let mut objects = Objects::read(sql)?;
         let columns = read_columns(sql)?;
-        let mut unique_keys = read_unique_keys(sql)?;
+        let made = TableColumns::read(sql)?;
+        let mut unique_keys = read_unique_keys(sql, &made)?;
         let mut foreign_keys = read_foreign_keys(sql)?;
         let mut catalog = Self { options: choice.options().clone(), ..Self::default() };
         catalog.left_alone.extend(objects.views.drain(..).map(|view| (view, "a view".to_owned())));
@@ -206,7 +207,7 @@ impl Catalog {
             }
         }
         catalog.link();
-        catalog.link_rows(&columns, &TableColumns::read(sql)?);
+        catalog.link_rows(&columns, &made);
         choice.complete(&mut catalog);
         catalog.parents_first();
         Ok(catalog)

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use super::catalog::{Catalog, Key, Table, quote, quote_list};
 use super::driver::{Sql, SqlError, ValueRef};
-use super::generated::TableColumns;
-use super::rows::{key_condition, key_params};
+use super::generated::{ColumnsOfTables, TableColumns};
+use super::rows::{key_condition, key_params, read_columns};
 use super::table_info::RawColumn;
 use crate::model::Value;
 
@@ -32,11 +32,7 @@ pub struct Shadow {
 impl Catalog {
     /// Finds the foreign keys that can be checked; `columns` are those of all tables, synced or not, and `made` says
     /// what generated ones are made of. SQLite accepts foreign keys to tables and columns that do not exist.
-    pub fn link_rows(
-        &mut self,
-        columns: &HashMap<String, Vec<RawColumn>>,
-        made: &HashMap<String, TableColumns>,
-    ) {
+    pub fn link_rows(&mut self, columns: &HashMap<String, Vec<RawColumn>>, made: &ColumnsOfTables) {
         let by_name: HashMap<String, &Vec<RawColumn>> =
             columns.iter().map(|(name, own)| (name.to_lowercase(), own)).collect();
         let mut links = Vec::new();
@@ -228,13 +224,7 @@ pub fn read_with_shadows(
     table: &Table,
     key: &[Value],
 ) -> Result<Option<Vec<Value>>, SqlError> {
-    let statement = format!(
-        "SELECT {} FROM main.{} WHERE {}",
-        columns_with_shadows(table),
-        quote(&table.name),
-        key_condition(table)
-    );
-    sql.query_row(&statement, &key_params(table, key))
+    read_columns(sql, table, &columns_with_shadows(table), key)
 }
 
 /// A row's cell by the column's name; none for a shadow, unless it was read with the row.

@@ -14,13 +14,16 @@ pub struct TableColumns {
     generated: Vec<(String, String)>,
 }
 
+/// The columns of tables, by the tables' names.
+pub type ColumnsOfTables = HashMap<String, TableColumns>;
+
 impl TableColumns {
     /// The columns of each table of `main`, by the table's name.
     ///
     /// # Errors
     /// SQLite's.
-    pub fn read(sql: &mut dyn Sql) -> Result<HashMap<String, Self>, SqlError> {
-        let mut tables: HashMap<String, Self> = HashMap::new();
+    pub fn read(sql: &mut dyn Sql) -> Result<ColumnsOfTables, SqlError> {
+        let mut tables = ColumnsOfTables::new();
         sql.query(
             "SELECT m.name, x.name, x.hidden IN (2, 3), m.sql \
              FROM main.sqlite_master AS m, pragma_table_xinfo(m.name) AS x WHERE m.type = 'table'",

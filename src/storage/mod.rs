@@ -43,6 +43,7 @@ mod referrers;
 pub mod registered;
 pub mod renamed_tables;
 pub mod replica;
+mod repoint;
 pub mod resolution;
 pub mod resolver;
 pub mod revocation;

@@ -101,12 +101,16 @@ impl<'a> Referrers<'a> {
 
     /// The keys of the rows.
     pub fn keys(&self, sql: &mut dyn Sql) -> Result<Vec<Vec<Value>>, SqlError> {
-        let held =
-            || std::iter::once((self.at, &self.value)).chain(self.only.iter().map(|(at, it)| (*at, it)));
-        let condition = |(at, _): (usize, _)| format!("{} = ?", quote(&self.table.columns[at].name));
-        let condition = held().map(condition).collect::<Vec<_>>().join(" AND ");
-        let params: Vec<ValueRef<'_>> = held().map(|(_, value)| value.into()).collect();
+        let held = self.held();
+        let condition = |(at, _): &(usize, Value)| format!("{} = ?", quote(&self.table.columns[*at].name));
+        let condition = held.iter().map(condition).collect::<Vec<_>>().join(" AND ");
+        let params: Vec<ValueRef<'_>> = held.iter().map(|(_, value)| value.into()).collect();
         keys_where(sql, self.table, &condition, &params)
+    }
+
+    /// What such a row holds, by the positions of columns.
+    pub fn held(&self) -> Vec<(usize, Value)> {
+        std::iter::once((self.at, self.value.clone())).chain(self.only.iter().cloned()).collect()
     }
 }
 

@@ -378,7 +378,16 @@ impl Entry {
 
 /// Reads a row's travelling columns by its key.
 pub fn read_row(sql: &mut dyn Sql, table: &Table, key: &[Value]) -> Result<Option<Vec<Value>>, SqlError> {
-    let columns = column_list(table);
+    read_columns(sql, table, &column_list(table), key)
+}
+
+/// These columns of a row; none if it is not there.
+pub fn read_columns(
+    sql: &mut dyn Sql,
+    table: &Table,
+    columns: &str,
+    key: &[Value],
+) -> Result<Option<Vec<Value>>, SqlError> {
     sql.query_row(
         &format!("SELECT {columns} FROM main.{} WHERE {}", quote(&table.name), key_condition(table)),
         &key_params(table, key),

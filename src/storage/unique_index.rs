@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::catalog::quote;
 use super::driver::{Sql, SqlError};
 use super::fields::Fields;
-use super::generated::TableColumns;
+use super::generated::{ColumnsOfTables, TableColumns};
 use super::sql_text::{Token, first_list, names, span, tokens};
 
 /// A key that SQLite keeps unique, by an index. (A rowid has none: [`read_unique_keys`] does not find it.)
@@ -102,10 +102,13 @@ impl UniqueKey {
     }
 }
 
-/// The unique keys of each table of `main`, by the table's name.
+/// The unique keys of each table of `main`, by the table's name; `columns` are those tables' columns.
 ///
 /// A key whose definition cannot be read is left out; there is none that SQLite accepts.
-pub fn read_unique_keys(sql: &mut dyn Sql) -> Result<HashMap<String, Vec<UniqueKey>>, SqlError> {
+pub fn read_unique_keys(
+    sql: &mut dyn Sql,
+    columns: &ColumnsOfTables,
+) -> Result<HashMap<String, Vec<UniqueKey>>, SqlError> {
     let mut keys: HashMap<String, Vec<UniqueKey>> = HashMap::new();
     // Which columns an expression reads, and its text, no pragma tells.
     let mut texts: HashMap<String, String> = HashMap::new();
@@ -144,7 +147,6 @@ pub fn read_unique_keys(sql: &mut dyn Sql) -> Result<HashMap<String, Vec<UniqueK
             Ok(())
         },
     )?;
-    let columns = TableColumns::read(sql)?;
     for (table, own) in &mut keys {
         let Some(columns) = columns.get(table) else { continue };
         own.retain_mut(|key| complete(key, texts.remove(&key.index).as_deref(), columns));
@@ -216,7 +218,8 @@ mod tests {
     fn keys(schema: &str, table: &str) -> Vec<UniqueKey> {
         let mut sql = RusqliteSql::new(Connection::open_in_memory().unwrap());
         sql.run(schema).unwrap();
-        read_unique_keys(&mut sql).unwrap().remove(table).unwrap_or_default()
+        let columns = TableColumns::read(&mut sql).unwrap();
+        read_unique_keys(&mut sql, &columns).unwrap().remove(table).unwrap_or_default()
     }
 
     fn column(name: &str, collation: &str) -> KeyPart {

@@ -5,28 +5,12 @@ use super::apply_row::{Outcome, set_cells};
 use super::catalog::{Key, Table};
 use super::driver::{Sql, SqlError};
 use super::foreign_keys::{cell, read_with_shadows};
-use super::identity::fingerprint;
-use super::quarantine::ask_again;
 use super::referrers::Referrers;
+use super::repoint::{Repoint, run_all};
 use super::row_meta::{CellMeta, Pending, RowMeta};
-use super::rows::{Entry, LocalKey, Sending, read_row};
-use super::swaps::delete;
+use super::rows::{Entry, LocalKey, Sending};
+use super::swaps::{delete, insert, whole_row};
 use crate::model::{RowId, Seq, Value};
-
-/// A change of a reference: rows that hold one get another.
-struct Repoint<'a> {
-    referrers: Referrers<'a>,
-    /// What they get, by the positions of columns.
-    new: Vec<(usize, Value)>,
-}
-
-/// What became of it.
-enum Repointed {
-    /// So many rows hold another reference.
-    Rows(usize),
-    /// A constraint does not let it, for this reason.
-    Refused(String),
-}
 
 impl Applier<'_> {
     /// Lets the row `loser` go on as `survivor`. What is here keeps its number; if both are here, the loser's
@@ -75,7 +59,8 @@ impl Applier<'_> {
             return Ok(Outcome::Unchanged);
         }
         if !known.is_present() {
-            if let Some(reason) = self.repoint_row(sql, table, &known, &lost)? {
+            let references = self.references(sql, table, &known, &lost)?;
+            if let Some(reason) = run_all(sql, &references)? {
                 return Ok(Outcome::Refused(reason));
             }
             known.forget(sql, table)?;
@@ -93,13 +78,10 @@ impl Applier<'_> {
         lost: &Entry,
         mut known: Entry,
     ) -> Result<Outcome, SqlError> {
-        if let Some(reason) = self.repoint_row(sql, table, lost, &known)? {
-            return Ok(Outcome::Refused(reason));
-        }
+        let references = self.references(sql, table, lost, &known)?;
         let mut moved: Vec<(&str, Value)> = Vec::new();
-        let was_present = lost.is_present();
-        if let (true, Some(key)) = (was_present, lost.key.values()?) {
-            let row = read_row(sql, table, &key)?.unwrap_or_default();
+        let gone = if lost.is_present() { Some(whole_row(sql, table, lost)?) } else { None };
+        if let Some((_, row)) = &gone {
             for (column, value) in table.columns.iter().zip(row) {
                 let Some(cell) = lost.meta.cell(column.number) else { continue };
                 let Some(pending) = cell.pending.filter(|pending| !pending.is_acked(self.acked)) else {
@@ -108,10 +90,19 @@ impl Applier<'_> {
                 if known.meta.cell(column.number).is_none_or(|own| own.stamp < cell.stamp) {
                     // It belongs to the one row now, and is sent as that row's.
                     known.meta.put(CellMeta { pending: Some(Pending { mark: 0, ..pending }), ..*cell });
-                    moved.push((&column.name, value));
+                    moved.push((&column.name, value.clone()));
                 }
             }
+            // It goes first: a unique value that it holds may be that of a row which references it.
             delete(sql, table, &lost.key)?;
+        }
+        if let Some(reason) = run_all(sql, &references)? {
+            if let Some((rowid, row)) = &gone
+                && !insert(sql, table, &lost.key, *rowid, row)?
+            {
+                return Err(SqlError::corrupt("a row that was here cannot be put back"));
+            }
+            return Ok(Outcome::Refused(reason));
         }
         lost.forget(sql, table)?;
         alias(sql, table, lost.id, known.id)?;
@@ -133,37 +124,26 @@ impl Applier<'_> {
                 known.update(sql, table, &was)?;
             }
         }
-        Ok(if was_present { Outcome::Applied } else { Outcome::Unchanged })
+        Ok(if gone.is_some() { Outcome::Applied } else { Outcome::Unchanged })
     }
 
-    /// Has what references one row reference another. Returns why a constraint does not let it, if so: the
-    /// referencing rows are then one as well, or one of them gives way, and the hub says which.
-    fn repoint_row(
+    /// What references one row, and is to reference another.
+    fn references(
         &self,
         sql: &mut dyn Sql,
         table: &Table,
         from: &Entry,
         to: &Entry,
-    ) -> Result<Option<String>, SqlError> {
+    ) -> Result<Vec<Repoint<'_>>, SqlError> {
         let mut changes = Vec::new();
         if let (LocalKey::Number(old), LocalKey::Number(new)) = (&from.key, &to.key) {
             for referrers in Referrers::all(self.catalog, table, *old) {
                 let new = referrers.table.columns[referrers.at].affinity.stored(*new);
-                changes.push(Repoint { new: vec![(referrers.at, new)], referrers });
+                changes.push(Repoint { new: vec![(referrers.at, new)], referrers, by_number: true });
             }
         }
-        let by_number = changes.len();
         changes.extend(self.plain_references(sql, table, from, to)?);
-        for (at, change) in changes.iter().enumerate() {
-            match change.run(sql)? {
-                Repointed::Refused(reason) => return Ok(Some(reason)),
-                // What they show holds until the row that they reference is told. Another row may have its present
-                // key by then, so that only the hub knows what they mean.
-                Repointed::Rows(1..) if at >= by_number => ask_again(sql, change.referrers.table)?,
-                Repointed::Rows(_) => {}
-            }
-        }
-        Ok(None)
+        Ok(changes)
     }
 
     /// References by columns that mean the same everywhere.
@@ -204,7 +184,8 @@ impl Applier<'_> {
                 && only != now
                 && let Some((at, value)) = only.pop()
             {
-                changes.push(Repoint { referrers: Referrers { table: child, at, value, only }, new: now });
+                let referrers = Referrers { table: child, at, value, only };
+                changes.push(Repoint { referrers, new: now, by_number: false });
             }
         }
         Ok(changes)
@@ -224,42 +205,4 @@ fn adopt(sql: &mut dyn Sql, table: &Table, mut lost: Entry, survivor: RowId) -> 
 fn alias(sql: &mut dyn Sql, table: &Table, lost: RowId, survivor: RowId) -> Result<(), SqlError> {
     let meta = RowMeta { united: Some(survivor), ..RowMeta::default() };
     Entry { key: LocalKey::dead(lost), id: lost, sending: Sending::Clean, meta }.insert(sql, table)
-}
-
-impl Repoint<'_> {
-    /// Changes the rows, and what is remembered of them: it is no write.
-    fn run(&self, sql: &mut dyn Sql) -> Result<Repointed, SqlError> {
-        let table = self.referrers.table;
-        let keys = self.referrers.keys(sql)?;
-        for key in &keys {
-            let cells = self.new.iter().map(|(at, value)| (table.columns[*at].name.as_str(), value));
-            if let Some(reason) = set_cells(sql, table, key, cells)? {
-                return Ok(Repointed::Refused(reason));
-            }
-            self.remember(sql, key)?;
-        }
-        Ok(Repointed::Rows(keys.len()))
-    }
-
-    fn remember(&self, sql: &mut dyn Sql, key: &[Value]) -> Result<(), SqlError> {
-        if key.contains(&Value::Null) {
-            return Ok(());
-        }
-        let table = self.referrers.table;
-        let was = LocalKey::of(table, key)?;
-        let Some(mut entry) = Entry::by_key(sql, table, &was)? else { return Ok(()) };
-        let mut new_key = key.to_vec();
-        for (at, value) in &self.new {
-            if let Some(cell) = entry.meta.cell(table.columns[*at].number).copied() {
-                entry.meta.put(CellMeta { fingerprint: fingerprint(value), ..cell });
-            }
-            if let Key::Natural(positions) = &table.key
-                && let Some(part) = positions.iter().position(|position| position == at)
-            {
-                new_key[part] = value.clone();
-            }
-        }
-        entry.key = LocalKey::of(table, &new_key)?;
-        entry.update(sql, table, &was)
-    }
 }

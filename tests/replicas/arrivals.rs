@@ -18,6 +18,14 @@ fn both_know(schema: &str, writes: &str) -> (Hub, Agent, Agent) {
     (hub, a, b)
 }
 
+/// Has agents know what `links.target` references.
+fn declare_targets(agents: &mut [&mut Agent], parent: &DeclaredParent) {
+    for agent in agents {
+        let (table, column) = ("links".into(), "target".into());
+        agent.options.references = vec![DeclaredReference { table, column, parent: parent.clone() }];
+    }
+}
+
 /// Syncs, while the application writes something after the hub has answered and before that is applied.
 fn sync_while(agent: &mut Agent, hub: &mut Hub, writes: &str) -> Counts {
     agent
@@ -42,12 +50,8 @@ fn links_mean_what_they_meant(key: &str) {
          CREATE TABLE skills(id {key}, what TEXT);"
     );
     let (mut hub, mut a, mut b) = shifted(schema, "INSERT INTO skills(what) VALUES('b1'), ('b2')");
-    for agent in [&mut a, &mut b] {
-        let map = vec![(text("fact"), "facts".to_owned()), (text("skill"), "skills".to_owned())];
-        let parent = DeclaredParent::ByColumn { column: "kind".into(), map };
-        let (table, column) = ("links".into(), "target".into());
-        agent.options.references = vec![DeclaredReference { table, column, parent }];
-    }
+    let map = vec![(text("fact"), "facts".to_owned()), (text("skill"), "skills".to_owned())];
+    declare_targets(&mut [&mut a, &mut b], &DeclaredParent::ByColumn { column: "kind".into(), map });
     a.run("INSERT INTO skills VALUES(1, 'to come'), (2, 'to go')");
     a.run("INSERT INTO links VALUES('skill', 1, 'x', 'first'), ('skill', 2, 'y', 'second')").sync(&mut hub);
     // The skill's last change comes after the link, and what the other link meant never comes.
@@ -66,11 +70,7 @@ fn a_number_that_was_given_away_is_no_row_that_could_be_deleted() {
     let schema = "CREATE TABLE links(id TEXT PRIMARY KEY, target INTEGER);
                   CREATE TABLE skills(id INTEGER PRIMARY KEY, what TEXT);";
     let (mut hub, mut a, mut b) = pair(schema);
-    for agent in [&mut a, &mut b] {
-        let parent = DeclaredParent::Table("skills".into());
-        let (table, column) = ("links".into(), "target".into());
-        agent.options.references = vec![DeclaredReference { table, column, parent }];
-    }
+    declare_targets(&mut [&mut a, &mut b], &DeclaredParent::Table("skills".into()));
     a.run("INSERT INTO skills VALUES(1, 'mine'); INSERT INTO links VALUES('x', 1)").sync(&mut hub);
     a.run("UPDATE skills SET what = 'edited'").sync(&mut hub);
     b.slice = 1;
@@ -207,11 +207,7 @@ fn a_number_that_the_application_gives_again_means_the_new_row_everywhere() {
     let schema = "CREATE TABLE links(id TEXT PRIMARY KEY, target INTEGER, label TEXT);
                   CREATE TABLE skills(id INTEGER PRIMARY KEY, what TEXT);";
     let (mut hub, mut a, mut b) = pair(schema);
-    for agent in [&mut a, &mut b] {
-        let parent = DeclaredParent::Table("skills".into());
-        let (table, column) = ("links".into(), "target".into());
-        agent.options.references = vec![DeclaredReference { table, column, parent }];
-    }
+    declare_targets(&mut [&mut a, &mut b], &DeclaredParent::Table("skills".into()));
     b.run("INSERT INTO skills(what) VALUES('of b')").sync(&mut hub);
     a.run("INSERT INTO skills VALUES(1, 'old'); INSERT INTO links VALUES('x', 1, 'l')");
     settle(&mut hub, &mut [&mut a, &mut b]);

@@ -152,6 +152,31 @@ fn references_by_a_plain_key_follow_to_the_one_row_as_far_as_they_meant_the_othe
 }
 
 #[test]
+fn where_one_reference_cannot_change_yet_none_does() {
+    let schema = "
+        CREATE TABLE notes(id INTEGER PRIMARY KEY, code TEXT UNIQUE);
+        CREATE TABLE uses(code TEXT PRIMARY KEY REFERENCES notes(code), n INTEGER);
+        CREATE TABLE pins(id INTEGER PRIMARY KEY, note INTEGER UNIQUE REFERENCES notes);
+        CREATE TABLE shelves(id INTEGER PRIMARY KEY, note INTEGER REFERENCES notes);
+        CREATE TABLE boxes(id INTEGER PRIMARY KEY, code TEXT UNIQUE REFERENCES notes(code));";
+    let (_, mut a, _) = both_know(
+        schema,
+        "INSERT INTO notes VALUES(1, 'x'), (2, 'y'); INSERT INTO uses VALUES('x', 1);
+         INSERT INTO shelves(note) VALUES(1); INSERT INTO pins(note) VALUES(1);
+         INSERT INTO boxes(code) VALUES('x'), ('y')",
+    );
+    let everything = ["notes", "uses", "pins", "shelves", "boxes", "_federation_row WHERE tbl > 1"]
+        .map(|table| format!("SELECT * FROM {table} ORDER BY 1, 2"));
+    let before = everything.clone().map(|query| a.rows(&query));
+    unite_present(&mut a, "1", "2");
+    assert_eq!(
+        a.rows("SELECT reason FROM _federation_quarantine"),
+        [[text("UNIQUE constraint failed: boxes.code")]]
+    );
+    assert_eq!(everything.map(|query| a.rows(&query)), before);
+}
+
+#[test]
 fn a_union_with_a_row_that_was_deleted_here_waits_until_the_hub_has_heard_of_that() {
     let schema = "CREATE TABLE notes(id INTEGER PRIMARY KEY, title TEXT)";
     let (mut hub, mut a, mut b) = both_know(schema, "INSERT INTO notes(title) VALUES('lost'), ('kept')");

@@ -116,3 +116,19 @@ fn a_table_that_may_have_one_row_only_has_one_everywhere() {
     settle(&mut hub, &mut [&mut a, &mut b]);
     assert_eq!(agree(&mut [&mut a, &mut b], all), vec![vec![text("new"), text("later")]]);
 }
+
+#[test]
+fn of_two_rows_that_are_one_the_row_that_goes_stands_in_the_way_of_no_reference_to_the_other() {
+    let schema = "CREATE TABLE t(name TEXT PRIMARY KEY, parent TEXT REFERENCES t);
+                  CREATE UNIQUE INDEX one_child ON t(parent COLLATE NOCASE);";
+    let (mut hub, mut a, mut b) = pair(schema);
+    // `a` and `b` have one parent, in capitals or not; `c` belongs to the one that goes, while its name is taken over.
+    a.run("INSERT INTO t VALUES('A', NULL), ('other', NULL), ('a', 'A')").sync(&mut hub);
+    a.run("UPDATE t SET name = 'b' WHERE name = 'other'").sync(&mut hub);
+    b.run("INSERT INTO t VALUES('a', NULL), ('b', 'a'), ('c', 'b')");
+    settle(&mut hub, &mut [&mut b, &mut a]);
+    let aside = "SELECT reason FROM _federation_quarantine";
+    assert_eq!(agree(&mut [&mut a, &mut b], aside), Vec::<Vec<Value>>::new());
+    let all = agree(&mut [&mut a, &mut b], "SELECT name, parent FROM t ORDER BY name");
+    assert_eq!(all.iter().map(|row| row[0].clone()).collect::<Vec<_>>(), ["A", "a", "b", "c"].map(text));
+}

@@ -146,7 +146,7 @@ impl UniqueRule {
         row: &RowState,
         value: &dyn Fn(ColumnIndex) -> Option<CellValue>,
     ) -> PartsOf {
-        let cell = |column| value(column).or_else(|| row.cells.get(&column).map(|cell| cell.value.clone()));
+        let cell = |column| present(column, row, value);
         let evaluated = match &self.query {
             None => Vec::new(),
             Some(query) if self.is_costly(query, &cell) => return PartsOf::Computed,
@@ -204,6 +204,15 @@ impl UniqueRule {
         let is_own = self.parts.iter().any(|part| part.collation == Collation::Own);
         if is_own { KeyOf::Compared(finish(&hash)) } else { KeyOf::Known(finish(&hash)) }
     }
+}
+
+/// What a row has in a column: what stands in for its own value, if anything does.
+fn present(
+    column: ColumnIndex,
+    row: &RowState,
+    value: &dyn Fn(ColumnIndex) -> Option<CellValue>,
+) -> Option<CellValue> {
+    value(column).or_else(|| row.cells.get(&column).map(|cell| cell.value.clone()))
 }
 
 fn finish(hash: &blake3::Hasher) -> KeyDigest {
