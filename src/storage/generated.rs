@@ -133,6 +133,19 @@ mod tests {
     }
 
     #[test]
+    fn a_chain_is_as_long_as_what_it_stands_for() {
+        let long = |columns: &str| written_out(&format!("CREATE TABLE t(a TEXT, {columns})"));
+        assert_eq!(long("b"), 0);
+        assert_eq!(
+            long("b AS (a), \"c\" TEXT GENERATED ALWAYS AS (b || B || 'b' || lower(a)) STORED"),
+            2 + 6
+        );
+        assert_eq!(long("b AS (c), c AS (b)"), 5, "SQLite refuses it");
+        let doubled: Vec<_> = (1..100).map(|n| format!("g{n} AS (g{0} || g{0})", n - 1)).collect();
+        assert_eq!(long(&format!("g0 AS (a), {}", doubled.join(", "))), u64::MAX);
+    }
+
+    #[test]
     fn a_generated_column_is_followed_to_what_is_written() {
         let ddl = "CREATE TABLE t(a TEXT CHECK(CAST(a AS INT) > 0), \"b,c\" DEFAULT (lower('x')),
              d TEXT COLLATE NOCASE GENERATED ALWAYS AS (replace(E, ')', \"b,c\") /* ) */) STORED,
