@@ -103,6 +103,8 @@ async fn cross_tenant_cursor_and_key_probing() {
     victim.sync().await;
     let (replica, row) = secrets_of(&victim).await;
     let attacker = enter(&site).await;
+    // Of his own tenant, which there is from now on.
+    let epoch = attach(&attacker, MINE, true).await.epoch;
 
     let attached = attach(&attacker, replica, false).await;
     assert_eq!(attached.standing, Standing::Retired, "as of any replica that there never was");
@@ -112,7 +114,6 @@ async fn cross_tenant_cursor_and_key_probing() {
         assert!(matches!(&heard[..], [ToAgent::Refused(refused)] if refused.reason == Refusal::Stale));
     }
 
-    let epoch = attach(&attacker, MINE, true).await.epoch;
     let range = |upto| Range {
         table: "notes".into(),
         columns: vec!["id".into(), "title".into()],
