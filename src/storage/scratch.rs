@@ -310,8 +310,9 @@ mod tests {
         ] {
             assert!(prove_harmless(&table(ddl, &[])).is_err(), "{ddl}");
         }
-        let doubled: String = (1..60).map(|n| format!(", g{n} AS (g{0} || g{0})", n - 1)).collect();
-        let chain = format!("CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT, g0 AS (title){doubled})");
+        let doubled: Vec<_> = (1..60).map(|n| format!(", g{n} AS (g{0} || g{0})", n - 1)).collect();
+        let chain =
+            format!("CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT, g0 AS (title){})", doubled.concat());
         assert!(prove_harmless(&table(&chain, &[])).unwrap_err().contains("generated columns"));
         let trigger = "CREATE TRIGGER evil AFTER INSERT ON notes BEGIN DELETE FROM notes; END";
         assert!(prove_harmless(&table(NOTES, &[trigger])).is_err());
