@@ -9,7 +9,7 @@ use super::rows::Entry;
 use super::transaction::{Purpose, transaction};
 use crate::model::Hlc;
 
-/// Unsent rows that are looked at, beginning with those to be offered again.
+/// Unsent rows of a table that are looked at, beginning with those to be offered again.
 const MAX_ROWS: i64 = 1_000;
 
 /// Composes nothing.
@@ -39,8 +39,14 @@ pub fn held_back_turn(
             state.highest = context.highest;
             state.save(sql)?;
         }
-        let unsent = Entry::unsent(sql, &cached.catalog, MAX_ROWS)?;
-        Ok(unsent.iter().any(|(_, entry)| counts_old || is_written(&entry.meta)))
+        let unsent = Entry::unsent_tables(sql, &cached.catalog)?;
+        for table in cached.catalog.tables.iter().filter(|table| unsent.contains(&table.number)) {
+            let unsent = Entry::unsent(sql, table, MAX_ROWS)?;
+            if unsent.iter().any(|entry| counts_old || is_written(&entry.meta)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     })
 }
 

@@ -13,6 +13,7 @@ pub mod catalog;
 pub mod choice;
 pub mod collect;
 mod collisions;
+mod composer;
 pub mod context;
 pub mod detach;
 pub mod difference;

@@ -1,6 +1,8 @@
 //! The bookkeeping of rows: from a key here to an identity and back.
 
-use super::catalog::{Catalog, Column, Key, Table, quote, quote_list};
+use std::collections::HashSet;
+
+use super::catalog::{Catalog, Column, Key, Table, as_number, quote, quote_list};
 use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
 use super::fields::integer;
 use super::identity::fingerprint;
@@ -204,20 +206,32 @@ impl Entry {
         Ok(entries)
     }
 
-    /// Rows with something to send, beginning with those to be offered again.
-    pub fn unsent(sql: &mut dyn Sql, catalog: &Catalog, limit: i64) -> Result<Vec<(i64, Self)>, SqlError> {
-        let mut entries = Vec::new();
-        // Rows of a table that is gone wait until it is back, or for ever, and must hold nobody up.
+    /// The tables that have rows with something to send, by their numbers. Rows of a table that is gone wait until it is
+    /// back, or for ever, and must hold nobody up.
+    pub fn unsent_tables(sql: &mut dyn Sql, catalog: &Catalog) -> Result<HashSet<i64>, SqlError> {
         let tables: Vec<i64> = catalog.tables.iter().map(|table| table.number).collect();
+        let mut unsent = HashSet::new();
         sql.query(
-            "SELECT k, id, batch, state, tbl FROM _federation_row \
-             WHERE batch <= 0 AND tbl IN (SELECT value FROM json_each(?)) ORDER BY batch LIMIT ?",
-            &[format!("{tables:?}").as_str().into(), limit.into()],
+            "SELECT t.value FROM json_each(?) AS t WHERE EXISTS(SELECT 1 FROM _federation_row AS r \
+             INDEXED BY _federation_row_batch WHERE r.batch IN (-2, -1, 0) AND r.tbl = t.value)",
+            &[format!("{tables:?}").as_str().into()],
             &mut |row| {
-                let [entry @ .., Value::Integer(table)] = row else {
-                    return Err(SqlError::corrupt("_federation_row holds no table"));
-                };
-                entries.push((*table, Self::read(entry)?));
+                unsent.extend(as_number(&row[0]));
+                Ok(())
+            },
+        )?;
+        Ok(unsent)
+    }
+
+    /// Rows of a table with something to send, beginning with those to be offered again.
+    pub fn unsent(sql: &mut dyn Sql, table: &Table, limit: i64) -> Result<Vec<Self>, SqlError> {
+        let mut entries = Vec::new();
+        sql.query(
+            "SELECT k, id, batch, state FROM _federation_row INDEXED BY _federation_row_batch \
+             WHERE batch IN (-2, -1, 0) AND tbl = ? ORDER BY batch LIMIT ?",
+            &[table.number.into(), limit.into()],
+            &mut |row| {
+                entries.push(Self::read(row)?);
                 Ok(())
             },
         )?;

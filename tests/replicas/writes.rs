@@ -1,7 +1,7 @@
 //! Every way to write: whatever the application's statement, the others get what it did.
 
 use crate::world::parts::text;
-use crate::world::{Agent, Counts, Hub, pair, settle};
+use crate::world::{Agent, Counts, Fate, Hub, pair, settle};
 use federation_hub::model::Value;
 
 const SKILLS: &str = "CREATE TABLE skills(id TEXT PRIMARY KEY, name TEXT, kind TEXT, gone INTEGER);";
@@ -223,4 +223,45 @@ fn keys_that_cannot_be_exchanged_here_are_as_they_were() {
     assert_eq!(b.sync(&mut hub).pulled, 3);
     assert_eq!(settle(&mut hub, &mut a, &mut b, rows).len(), 3);
     assert_eq!(b.sync(&mut hub).pushed, 0);
+}
+
+#[test]
+fn whoever_vanishes_between_two_batches_leaves_no_row_that_waits_for_one_that_nobody_has() {
+    // In the order of the alphabet, and of their numbers, children come first.
+    let schema = "CREATE TABLE child(id INTEGER PRIMARY KEY, parent INTEGER NOT NULL REFERENCES parent,
+                    place TEXT NOT NULL REFERENCES place(name));
+                  CREATE TABLE parent(id INTEGER PRIMARY KEY, what TEXT);
+                  CREATE TABLE place(name TEXT PRIMARY KEY);";
+    let arrived = |count: usize| {
+        let (mut hub, mut a, mut b) = pair(schema);
+        a.limits.rows = 1;
+        a.run("INSERT INTO parent(what) VALUES('p1'), ('p2'); INSERT INTO place VALUES('here'), ('there')");
+        a.run("INSERT INTO child(parent, place) VALUES(1, 'there')");
+        // The look at what is there has begun, when the application writes more.
+        a.sync_with(&mut hub, Fate::LosesBatch, &mut |_| {});
+        a.run("INSERT INTO child(parent, place) VALUES(2, 'there'); INSERT INTO parent(what) VALUES('p3')");
+        a.run("INSERT INTO child(parent, place) VALUES(3, 'here')");
+        let is_whole = a.sync_with(&mut hub, Fate::LosesBatchAfter(count), &mut |_| {}).is_some();
+        assert_eq!(b.sync(&mut hub).quarantined, 0, "after {count} batches");
+        (
+            is_whole,
+            b.rows("SELECT 1 FROM child UNION ALL SELECT 1 FROM parent UNION ALL SELECT 1 FROM place").len(),
+        )
+    };
+    let arrived: Vec<(bool, usize)> = (0..9).map(arrived).collect();
+    let rows_after = |count: usize| (count == 8, count);
+    assert_eq!(arrived, (0..9).map(rows_after).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_references_a_row_whose_batch_was_lost_goes_after_it() {
+    let schema = "CREATE TABLE child(id INTEGER PRIMARY KEY, parent INTEGER NOT NULL REFERENCES parent);
+                  CREATE TABLE parent(id INTEGER PRIMARY KEY, what TEXT);";
+    let (mut hub, mut a, mut b) = pair(schema);
+    a.sync(&mut hub);
+    a.limits.rows = 1;
+    a.run("INSERT INTO parent(what) VALUES('p1')").sync_with(&mut hub, Fate::LosesBatch, &mut |_| {});
+    a.run("INSERT INTO child(parent) VALUES(1)");
+    a.sync_with(&mut hub, Fate::LosesBatchAfter(1), &mut |_| {});
+    assert_eq!(b.sync(&mut hub), Counts { pulled: 1, ..Counts::default() });
 }

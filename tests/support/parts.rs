@@ -11,6 +11,8 @@ pub enum Fate {
     Complete,
     /// The batch never arrives.
     LosesBatch,
+    /// So many batches arrive, and the next one never does.
+    LosesBatchAfter(usize),
     /// The hub has the batch, and its answer never arrives.
     LosesAnswer,
     /// This many turns of the answer are applied, and the rest never arrives.

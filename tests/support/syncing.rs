@@ -142,7 +142,7 @@ impl Agent {
                 hub.register(&self.caller, &request)?;
             }
             if let Some((sent, batch)) = &turn.collected.batch {
-                if fate == Fate::LosesBatch {
+                if fate == Fate::LosesBatch || fate == Fate::LosesBatchAfter(acked.len()) {
                     self.lost = Some((turn.state.replica, epoch, batch.clone()));
                     return Ok(None);
                 }

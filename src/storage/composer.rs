@@ -1,0 +1,159 @@
+//! Composing: what changed of rows becomes the body of a batch.
+
+use std::collections::HashMap;
+
+use super::catalog::{Catalog, Table};
+use super::collect::TurnLimits;
+use super::collisions::{self, Found};
+use super::context::Context;
+use super::driver::{Sql, SqlError};
+use super::outgoing::outgoing;
+use super::rows::{Entry, LocalKey};
+use crate::model::{ColumnIndex, Op, RowChange, Seq, TableHeader, Value, Write};
+use crate::protocol::message::{BatchBody, Collision};
+
+/// Gathers the rows of a batch.
+pub struct Composer {
+    /// The mark of the batch; 0 if none is composed.
+    pub mark: u64,
+    /// The mark of the last acknowledged batch.
+    acked: u64,
+    max_row_bytes: usize,
+    /// The batch.
+    pub body: BatchBody,
+    /// The bytes of its values.
+    pub bytes: usize,
+    /// Rows that cannot be sent, each with the reason.
+    pub rejected: Vec<String>,
+    places: HashMap<i64, u16>,
+}
+
+impl Composer {
+    /// Begins a batch after the one with the mark `acked`.
+    pub fn new(mark: u64, acked: u64, max_row_bytes: usize) -> Self {
+        Self {
+            mark,
+            acked,
+            max_row_bytes,
+            body: BatchBody::default(),
+            places: HashMap::new(),
+            bytes: 0,
+            rejected: Vec::new(),
+        }
+    }
+
+    /// Adds what of a row is in this batch.
+    pub fn add(
+        &mut self,
+        sql: &mut dyn Sql,
+        context: &mut Context<'_>,
+        table: &Table,
+        entry: &Entry,
+        row: Option<Vec<Value>>,
+    ) -> Result<(), SqlError> {
+        let mut change = RowChange {
+            table: self.place(table)?,
+            id: entry.id,
+            number: match entry.key {
+                LocalKey::Number(number) => Some(number),
+                _ => None,
+            },
+            is_new: entry.meta.is_new_to_hub(self.acked),
+            writes: Vec::new(),
+        };
+        if let Some(deleted) = entry.meta.deleted
+            && let Some(pending) = deleted.pending.filter(|pending| pending.mark == self.mark)
+        {
+            change.writes.push(Write { stamp: deleted.stamp, base: pending.base, op: Op::Delete });
+        }
+        if let Some(row) = row {
+            self.add_cells(sql, context, table, entry, &row, &mut change.writes)?;
+            self.add_adjustments(table, entry, &mut change.writes);
+        }
+        let bytes = change.heap_bytes();
+        if bytes > self.max_row_bytes {
+            self.rejected.push(format!(
+                "a row of {} is not shared: its {bytes} bytes exceed the limit of {}",
+                table.name, self.max_row_bytes
+            ));
+        } else if !change.writes.is_empty() {
+            self.bytes += bytes;
+            self.body.rows.push(change);
+        }
+        Ok(())
+    }
+
+    fn add_cells(
+        &self,
+        sql: &mut dyn Sql,
+        context: &mut Context<'_>,
+        table: &Table,
+        entry: &Entry,
+        row: &[Value],
+        writes: &mut Vec<Write>,
+    ) -> Result<(), SqlError> {
+        for (at, column) in table.columns.iter().enumerate() {
+            let index = ColumnIndex::try_from(at)
+                .map_err(|_| SqlError::corrupt(format!("{} has too many columns", table.name)))?;
+            let Some(cell) = entry.meta.cell(column.number) else { continue };
+            let Some(pending) = cell.pending.filter(|pending| pending.mark == self.mark) else { continue };
+            let value = outgoing(sql, context, table, row, at)?;
+            let same = |write: &&mut Write| write.stamp == cell.stamp && write.base == pending.base;
+            match writes.iter_mut().find(same).map(|write| &mut write.op) {
+                Some(Op::Set(cells)) => cells.push((index, value)),
+                _ => writes.push(Write {
+                    stamp: cell.stamp,
+                    base: pending.base,
+                    op: Op::Set(vec![(index, value)]),
+                }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what this replica did to cells whose rule asks for that.
+    fn add_adjustments(&self, table: &Table, entry: &Entry, writes: &mut Vec<Write>) {
+        for (column, pending) in entry.meta.adjustments(self.mark) {
+            let at = table.columns.iter().position(|own| own.number == column);
+            let (Some(at), Some(cell)) =
+                (at.and_then(|at| ColumnIndex::try_from(at).ok()), entry.meta.cell(column))
+            else {
+                continue;
+            };
+            let op = Op::Adjust(vec![(at, pending.what.clone())]);
+            writes.push(Write { stamp: cell.stamp, base: pending.base, op });
+        }
+    }
+
+    fn place(&mut self, table: &Table) -> Result<u16, SqlError> {
+        if let Some(place) = self.places.get(&table.number) {
+            return Ok(*place);
+        }
+        let place = u16::try_from(self.body.tables.len())
+            .map_err(|_| SqlError::corrupt("more tables than a batch can name"))?;
+        let columns = table.columns.iter().map(|column| column.name.clone()).collect();
+        self.body.tables.push(TableHeader { name: table.name.clone(), columns });
+        self.places.insert(table.number, place);
+        Ok(place)
+    }
+
+    /// Adds the collisions that are to be told of.
+    pub fn add_collisions(
+        &mut self,
+        sql: &mut dyn Sql,
+        catalog: &Catalog,
+        base: Seq,
+    ) -> Result<(), SqlError> {
+        for Found { table, rows, index, .. } in collisions::take(sql, catalog)? {
+            let Some(table) = catalog.numbered(table) else { continue };
+            let table = self.place(table)?;
+            self.body.collisions.push(Collision { table, index, rows, base });
+        }
+        Ok(())
+    }
+
+    /// Whether no other row fits.
+    pub fn is_full(&self, limits: TurnLimits) -> bool {
+        self.body.rows.len() >= limits.rows || self.bytes >= limits.bytes
+    }
+}
