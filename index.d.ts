@@ -477,8 +477,9 @@ export interface FederationHubServerOptions {
   /** The CA that signs agents' certificates as PEM text, instead of `clientCaPath`. */
   clientCaPem?: string
   /**
-   * The file with the lists of certificates that were revoked, PEM. A CA without a list has revoked none. It
-   * keeps revoked certificates from connecting; `revoke()` ends sessions.
+   * The file with the lists of certificates that were revoked, PEM. Each CA needs one, those above it but for the
+   * root's own included: certificates of one without a list are refused as well. It keeps revoked certificates from
+   * connecting; `revoke()` ends sessions.
    */
   crlPath?: string
   /** Those lists as PEM text, instead of `crlPath`. */

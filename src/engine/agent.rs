@@ -153,8 +153,7 @@ impl Agent {
         if self.is_connected() {
             return Ok(());
         }
-        let limit = Duration::from_millis(self.0.options.connect_timeout_ms);
-        let session = self.open_session(&link.endpoint, tokens.as_ref(), limit).await;
+        let session = self.open_first_session(&link.endpoint, tokens.as_ref()).await;
         let session = session.inspect_err(|error| self.note(error))?;
         link.databases.clear();
         let mut shared = self.shared();

@@ -138,8 +138,9 @@ impl From<EndpointAddressError> for AgentError {
 impl From<ConnectError> for AgentError {
     fn from(error: ConnectError) -> Self {
         if matches!(error, ConnectError::Lost { lost: ConnectionLost::Refused, .. }) {
+            // Somebody is there, and too full for another one, or about to stop: it may do so only for a moment.
             let refused = Self::crowded_out(ErrorCode::Busy, error.to_string());
-            return Self { remedy: Remedy::ConnectLater, ..refused };
+            return Self { remedy: Remedy::Reconnect, ..refused };
         }
         let code = match &error {
             ConnectError::Config(_) => ErrorCode::Config,

@@ -87,8 +87,8 @@ async fn readiness(hub: &Shared, is_stopping: bool) -> Response<Full<Bytes>> {
     let why_not = if is_stopping {
         "stopping\n"
     } else {
-        match timeout(READY_LIMIT, hub.writer.revocations()).await {
-            Ok(Ok(_)) => return text(StatusCode::OK, "ok\n".to_owned()),
+        match timeout(READY_LIMIT, hub.writer.is_readable()).await {
+            Ok(Ok(())) => return text(StatusCode::OK, "ok\n".to_owned()),
             Ok(Err(_)) => "the store cannot be read\n",
             Err(_) => "the store is slow\n",
         }

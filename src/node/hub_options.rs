@@ -43,8 +43,9 @@ pub struct FederationHubServerOptions {
     pub client_ca_path: Option<String>,
     /// The CA that signs agents' certificates as PEM text, instead of `clientCaPath`.
     pub client_ca_pem: Option<String>,
-    /// The file with the lists of certificates that were revoked, PEM. A CA without a list has revoked none. It
-    /// keeps revoked certificates from connecting; `revoke()` ends sessions.
+    /// The file with the lists of certificates that were revoked, PEM. Each CA needs one, those above it but for the
+    /// root's own included: certificates of one without a list are refused as well. It keeps revoked certificates from
+    /// connecting; `revoke()` ends sessions.
     pub crl_path: Option<String>,
     /// Those lists as PEM text, instead of `crlPath`.
     pub crl_pem: Option<String>,

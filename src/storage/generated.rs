@@ -71,6 +71,30 @@ impl TableColumns {
     }
 }
 
+/// How long the generated columns of a `CREATE TABLE` are when all are written out over stored ones, in mentions of columns.
+/// SQLite does write them out: a chain in which each mentions the one before it twice is small, and keeps it busy for ever.
+pub fn written_out(ddl: &str) -> u64 {
+    let generated: HashMap<String, Vec<String>> = expressions(ddl)
+        .into_iter()
+        .map(|(name, expression)| (name.to_lowercase(), names(&expression)))
+        .collect();
+    let mut known = HashMap::new();
+    generated.keys().fold(0, |sum: u64, name| sum.saturating_add(length_of(name, &generated, &mut known)))
+}
+
+fn length_of(name: &str, generated: &HashMap<String, Vec<String>>, known: &mut HashMap<String, u64>) -> u64 {
+    let name = name.to_lowercase();
+    let Some(mentioned) = generated.get(&name) else { return 1 };
+    if let Some(length) = known.get(&name) {
+        return *length;
+    }
+    // A column that is made of itself ends here, and at SQLite.
+    known.insert(name.clone(), 1);
+    let length = mentioned.iter().fold(1, |sum: u64, it| sum.saturating_add(length_of(it, generated, known)));
+    known.insert(name, length);
+    length
+}
+
 /// The generated columns of a `CREATE TABLE`, with their expressions.
 fn expressions(ddl: &str) -> Vec<(String, String)> {
     let tokens = tokens(ddl).unwrap_or_default();
@@ -106,6 +130,19 @@ mod tests {
         sql.run(ddl).unwrap();
         let read: Vec<String> = read.iter().map(|&name| name.to_owned()).collect();
         TableColumns::read(&mut sql).unwrap()["t"].behind(&read)
+    }
+
+    #[test]
+    fn a_chain_is_as_long_as_what_it_stands_for() {
+        let long = |columns: &str| written_out(&format!("CREATE TABLE t(a TEXT, {columns})"));
+        assert_eq!(long("b"), 0);
+        assert_eq!(
+            long("b AS (a), \"c\" TEXT GENERATED ALWAYS AS (b || B || 'b' || lower(a)) STORED"),
+            2 + 6
+        );
+        assert_eq!(long("b AS (c), c AS (b)"), 5, "SQLite refuses it");
+        let doubled: Vec<_> = (1..100).map(|n| format!("g{n} AS (g{0} || g{0})", n - 1)).collect();
+        assert_eq!(long(&format!("g0 AS (a), {}", doubled.join(", "))), u64::MAX);
     }
 
     #[test]

@@ -42,6 +42,7 @@ pub use open::OpenStoreError;
 
 use self::backup::FileBackup;
 use self::presence::Sightings;
+use self::revocations::Tally;
 use self::rules::TenantRules;
 use self::session::session;
 use self::snapshot::ReaderPool;
@@ -78,6 +79,8 @@ pub struct SqliteHubStore {
     sightings: Sightings,
     /// Where the look for tombstones stands.
     sweep: Sweep,
+    /// How many revocations there are.
+    revoked: Tally,
     /// Set when SQLite rolled the whole group back on its own, as it does on a full disk.
     lost: Option<StoreError>,
     limits: StoreLimits,
@@ -108,6 +111,7 @@ impl SqliteHubStore {
             rules: HashMap::new(),
             sightings: Sightings::default(),
             sweep: Sweep::default(),
+            revoked: Tally::default(),
             lost: None,
             limits: StoreLimits::default(),
         })
@@ -160,6 +164,7 @@ impl SqliteHubStore {
     fn give_up(&mut self) {
         self.rules.clear();
         self.sightings.clear();
+        self.revoked.forget();
         if !self.conn.is_autocommit() {
             // A rollback that fails leaves nothing to do; the next BEGIN tells.
             let _ = run(&self.conn, "ROLLBACK");
@@ -248,7 +253,13 @@ impl HubStore for SqliteHubStore {
     }
 
     fn revoke(&mut self, revocation: &Revocation) -> Result<(), StoreError> {
-        self.write(|conn, _| revocations::revoke(conn, revocation))
+        let mut tally = std::mem::take(&mut self.revoked);
+        let outcome = self.write(|conn, _| revocations::revoke(conn, &mut tally, revocation));
+        // What has failed was taken back, and with it what it had counted.
+        if outcome.is_ok() {
+            self.revoked = tally;
+        }
+        outcome
     }
 
     fn reinstate(&mut self, whom: &Revoked) -> Result<bool, StoreError> {

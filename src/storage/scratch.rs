@@ -9,18 +9,46 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rusqlite::Connection;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+use rusqlite::limits::Limit;
 use rusqlite::types::Null;
 
 use super::catalog::{Catalog, is_internal};
 use super::choice::{Choice, SyncOptions};
+use super::generated::written_out;
 use super::sqlite_driver::RusqliteSql;
 use crate::model::{Agreement, TableSchema};
 
 /// The longest definition that is looked at, in bytes.
 const MAX_DDL_BYTES: usize = 64 << 10;
 
+/// How long the generated columns of a table may be when all are written out ([`written_out`]).
+const MAX_WRITTEN_OUT: u64 = 10_000;
+
 /// The functions and collations of an application's own that one scratch database stands in for, at most.
 const MAX_STAND_INS: usize = 1_000;
+
+/// SQLite's own functions, with their numbers of arguments, that can cost out of all proportion to what they are given: the
+/// product of two lengths, or whatever length a number says.
+const COSTLY: [(&str, i32); 12] = [
+    ("format", -1),
+    ("glob", 2),
+    ("instr", 2),
+    ("like", 2),
+    ("like", 3),
+    ("ltrim", 2),
+    ("printf", -1),
+    ("replace", 3),
+    ("rtrim", 2),
+    ("trim", 2),
+    ("unhex", 2),
+    ("zeroblob", 1),
+];
+
+/// The longest value that may come up where an expression is evaluated at others' cost, in bytes.
+const MAX_VALUE_BYTES: i32 = 1 << 18;
+
+/// The longest program that such an expression may be translated to, in instructions.
+const MAX_INSTRUCTIONS: i32 = 100_000;
 
 /// A database in memory that takes definitions which name functions and collations of an application's own. In
 /// the place of such a function stands one that is NULL and tells that it was asked; such a collation compares
@@ -62,12 +90,27 @@ impl Scratch {
         }
     }
 
+    /// Bounds what an expression can cost, in which strangers may have written anything: functions of SQLite's whose cost is
+    /// out of proportion are stood in for like an application's own.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub fn bound_cost(&mut self) -> Result<(), rusqlite::Error> {
+        self.sql.connection().set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)?;
+        self.sql.connection().set_limit(Limit::SQLITE_LIMIT_VDBE_OP, MAX_INSTRUCTIONS)?;
+        COSTLY.iter().try_for_each(|(function, arguments)| self.take_the_place_of(function, *arguments))
+    }
+
     fn stand_in_for(&mut self, function: &str) -> Result<(), rusqlite::Error> {
         self.stand_ins += 1;
+        self.take_the_place_of(function, -1)
+    }
+
+    fn take_the_place_of(&mut self, function: &str, arguments: i32) -> Result<(), rusqlite::Error> {
         let was_asked = Arc::clone(&self.was_asked);
         // An index may be over this only; and SQLite holds other functions back from a definition.
         let flags = FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
-        self.sql.connection().create_scalar_function(function, -1, flags, move |_| {
+        self.sql.connection().create_scalar_function(function, arguments, flags, move |_| {
             was_asked.store(true, Ordering::Relaxed);
             Ok(Null)
         })
@@ -102,6 +145,9 @@ pub fn prove_harmless(table: &TableSchema) -> Result<(), String> {
     }
     if texts().map(String::len).sum::<usize>() > MAX_DDL_BYTES {
         return Err(format!("its definition exceeds {MAX_DDL_BYTES} bytes"));
+    }
+    if written_out(&table.ddl) > MAX_WRITTEN_OUT {
+        return Err("its generated columns are made of one another too often".into());
     }
     let mut scratch = Scratch::open().map_err(|error| error.to_string())?;
     let guard = |scratch: &mut Scratch, guard: Option<fn(AuthContext<'_>) -> Authorization>| {
@@ -192,6 +238,38 @@ mod tests {
         assert!(ask("SELECT abs(1)").is_some());
     }
 
+    /// Breaks if whoever may write a definition can keep a thread busy with it that others wait for.
+    #[test]
+    fn functions_that_cost_more_than_they_are_given_are_left_to_whoever_asks() {
+        let mut scratch = Scratch::open().unwrap();
+        scratch.bound_cost().unwrap();
+        let mut ask = |text: &str| {
+            scratch
+                .evaluate(|sql| sql.query_row(&format!("SELECT {text}"), &[]).map(Option::unwrap_or_default))
+        };
+        for costly in [
+            "instr('ab', 'b')",
+            "replace('a', 'b', 'c')",
+            "printf('%9d', 1)",
+            "format('%9d', 1)",
+            "zeroblob(9)",
+            "'a' LIKE 'b'",
+            "'a' NOT LIKE 'b' ESCAPE 'c'",
+            "'a' GLOB 'b'",
+            "trim('a', 'b')",
+            "ltrim('a', 'b')",
+            "rtrim('a', 'b')",
+            "unhex('00 00', ' ')",
+        ] {
+            assert!(ask(costly).is_none(), "{costly}");
+        }
+        for cheap in ["lower('A')", "trim(' a ')", "coalesce(NULL, 1)", "substr('abc', 2)", "1 IN (1, 2)"] {
+            assert!(ask(cheap).is_some_and(|answer| answer.is_ok()), "{cheap}");
+        }
+        let long = format!("{}'0123456789'{}", "hex(".repeat(20), ")".repeat(20));
+        assert!(ask(&long).is_some_and(|answer| answer.is_err()));
+    }
+
     #[test]
     fn a_database_stands_in_for_so_many_functions_only() {
         let mut scratch = Scratch::open().unwrap();
@@ -232,6 +310,10 @@ mod tests {
         ] {
             assert!(prove_harmless(&table(ddl, &[])).is_err(), "{ddl}");
         }
+        let doubled: Vec<_> = (1..60).map(|n| format!(", g{n} AS (g{0} || g{0})", n - 1)).collect();
+        let chain =
+            format!("CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT, g0 AS (title){})", doubled.concat());
+        assert!(prove_harmless(&table(&chain, &[])).unwrap_err().contains("generated columns"));
         let trigger = "CREATE TRIGGER evil AFTER INSERT ON notes BEGIN DELETE FROM notes; END";
         assert!(prove_harmless(&table(NOTES, &[trigger])).is_err());
         let reserved = TableSchema { name: "_federation_row".into(), ..table(NOTES, &[]) };

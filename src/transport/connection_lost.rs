@@ -84,6 +84,11 @@ impl TlsFailure {
                 "agent and hub speak incompatible versions of the protocol, or this is no hub: bring both to \
                  the same release"
             }
+            // TLS has one alert for both; what the library says here tells them apart.
+            (Judge::Here, alert::UNKNOWN_CA) if self.detail.contains("RevocationStatus") => {
+                "the revocation lists here have none of the CA that signed the other side's certificate, or an \
+                 intermediate one: add it (a hub's crlPath needs a list of each CA)"
+            }
             (Judge::Here, alert::UNKNOWN_CA | alert::DECRYPT_ERROR) => {
                 "the other side's certificate is not signed by the CA that is trusted here: pass the CA that \
                  signed it (an agent's caPath, a hub's clientCaPath)"
@@ -104,7 +109,8 @@ impl TlsFailure {
             }
             (Judge::There, alert::UNKNOWN_CA | alert::DECRYPT_ERROR) => {
                 "the other side does not know the CA that signed this side's certificate: use a certificate \
-                 signed by the CA that it trusts (a hub's clientCaPath, an agent's caPath)"
+                 signed by the CA that it trusts (a hub's clientCaPath, an agent's caPath). A hub with revocation \
+                 lists (crlPath) also refuses so if it has none of that CA"
             }
             (Judge::There, alert::BAD_CERTIFICATE | alert::CERTIFICATE_UNKNOWN) => {
                 "the other side does not accept this side's certificate: check what it was issued for"

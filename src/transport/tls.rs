@@ -35,7 +35,8 @@ pub struct HubTls {
     pub key: PemSource,
     /// The CA that agents' certificates must be signed by; without one the hub asks for no certificate.
     pub client_ca: Option<PemSource>,
-    /// Which of their certificates have been revoked. A CA without a list has revoked none.
+    /// Which of their certificates have been revoked, intermediate ones included. If there are lists, each CA needs one:
+    /// of a certificate whose CA has none nobody knows whether it is good, and it is refused.
     pub crl: Option<PemSource>,
 }
 
@@ -116,7 +117,7 @@ impl HubTls {
                 let roots = Arc::new(root_store(ca)?);
                 let mut verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
                 if let Some(crl) = &self.crl {
-                    verifier = verifier.with_crls(crl.load_crls()?).allow_unknown_revocation_status();
+                    verifier = verifier.with_crls(crl.load_crls()?);
                 }
                 let verifier = verifier.build().map_err(|error| match (&error, &self.crl) {
                     (VerifierBuilderError::InvalidCrl(_), Some(crl)) => ca_error(crl, &error),

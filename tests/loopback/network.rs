@@ -70,6 +70,33 @@ async fn a_sync_outlasts_a_hole_in_the_network() {
     assert_eq!(report.pushed, 1_000);
 }
 
+/// Breaks if an agent takes its connection for alive for ever, or does not make it anew: by then it has been silent for longer
+/// than either side bears.
+#[tokio::test]
+async fn a_hole_that_is_longer_than_connections_live_ends_those_syncs_only_that_may_not_take_so_long() {
+    let site = Site::start(":memory:").await;
+    let relay = Relay::before(site.hub.local_addr()).await;
+    let patient = AgentOptions { connect_timeout_ms: 5_000, ..options(&site, &relay, "patient") };
+    let usual = AgentOptions { request_timeout_ms: 20_000, ..options(&site, &relay, "usual") };
+    let (patient, usual) = (Member::connect(patient).await, Member::connect(usual).await);
+    for member in [&patient, &usual] {
+        member.run(NOTES).await;
+        member.sync().await;
+        member.run(MANY).await;
+    }
+    relay.set(Weather::HOLE);
+    let (report, error, ()) = tokio::join!(patient.sync(), usual.try_sync(), async {
+        sleep(Duration::from_secs(33)).await;
+        relay.set(Weather::FAIR);
+    });
+    assert_eq!(report.pushed, 1_000);
+    let error = error.unwrap_err();
+    assert_eq!(error.code, ErrorCode::Timeout, "{error}");
+    assert_eq!(usual.sync().await.pushed, 1_000);
+    patient.sync().await;
+    assert_eq!(patient.rows(BODIES).await, usual.rows(BODIES).await);
+}
+
 #[tokio::test]
 async fn a_sync_that_nothing_answers_says_so_in_time_and_the_next_one_sends_what_it_did_not() {
     let site = Site::start(":memory:").await;

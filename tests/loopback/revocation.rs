@@ -9,7 +9,10 @@ use federation_hub::engine::agent_error::ErrorCode;
 use federation_hub::engine::clock::wall_now_ms;
 use federation_hub::engine::token::Grant;
 use federation_hub::engine::token_source::TokenSource;
-use federation_hub::storage::revocation::Revoked;
+use federation_hub::model::ReplicaId;
+use federation_hub::storage::hub_store::HubStore;
+use federation_hub::storage::hub_store_sqlite::SqliteHubStore;
+use federation_hub::storage::revocation::{Revocation, Revoked};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
@@ -144,4 +147,43 @@ async fn an_agent_with_a_new_token_in_place_of_a_revoked_one_goes_on() {
     let ticket = member.agent.begin_sync().unwrap().authenticated_by(Some(fresh.clone()));
     member.agent.sync(ticket, member.database.clone()).await.unwrap();
     assert_eq!(fresh.1.load(Ordering::Relaxed), 2);
+}
+
+/// Breaks if one of very many is not found, if they are gone after a restart, or if a hub that holds so many takes no more.
+#[tokio::test]
+async fn a_hundred_thousand_revocations_hold_and_keep_nobody_else_out() {
+    const MANY: usize = 99_990;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("hub.db").to_str().unwrap().to_owned();
+    let mut store = SqliteHubStore::open(&path, ReplicaId([1; 16])).unwrap();
+    for n in 0..MANY {
+        let whom = match n % 3 {
+            0 => agent("acme", &format!("agent {n}")),
+            1 => Revoked::Token(format!("token {n}")),
+            _ => Revoked::Tenant(format!("tenant {n}")),
+        };
+        store.revoke(&Revocation { whom, at_ms: 0, until_ms: None }).unwrap();
+    }
+    store.commit().unwrap();
+    drop(store);
+    let mut site = Site::start(&path).await;
+    for _ in 0..2 {
+        assert_eq!(site.hub.revocations().len(), MANY);
+        for n in [0, 1, 2, 50_000, 50_001, 50_002, MANY - 3, MANY - 2, MANY - 1] {
+            let options = match n % 3 {
+                0 => site.options("acme", &format!("agent {n}")),
+                1 => named(&site, "acme", "good", &format!("token {n}")),
+                _ => site.options(&format!("tenant {n}"), "good"),
+            };
+            let error = Agent::new(options).connect().await.expect_err("revoked");
+            assert_eq!(error.code, ErrorCode::Unauthenticated, "{n}: {error}");
+        }
+        let good = Member::connect(named(&site, "acme", "good", "token 0")).await;
+        good.sync().await;
+        site.hub.revoke(agent("acme", "good"), None).await.unwrap();
+        is_out(&good).await;
+        assert!(site.hub.reinstate(agent("acme", "good")).await.unwrap());
+        good.sync().await;
+        site.restart().await;
+    }
 }

@@ -178,8 +178,25 @@ impl Agent {
         ))
     }
 
+    /// Connects for the first time. A hub that is there, and lets nobody in because it is being restarted, is asked again
+    /// for as long as connecting may take.
+    pub(super) async fn open_first_session(
+        &self,
+        endpoint: &AgentEndpoint,
+        tokens: Option<&Arc<dyn TokenSource>>,
+    ) -> Result<Session, AgentError> {
+        let limit = Duration::from_millis(self.0.options.connect_timeout_ms);
+        let mut comeback = Comeback::new(limit, false);
+        loop {
+            match self.open_session(endpoint, tokens, comeback.limit(limit)).await {
+                Err(error) if comeback.is_due(&error, random()).await => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// Connects, and is admitted.
-    pub(super) async fn open_session(
+    async fn open_session(
         &self,
         endpoint: &AgentEndpoint,
         tokens: Option<&Arc<dyn TokenSource>>,

@@ -8,6 +8,16 @@ use crate::storage::scratch::Scratch;
 use crate::storage::sqlite_driver::RusqliteSql;
 use crate::storage::unique_index::{Collation, KeyTerm, UniqueKey};
 
+/// Bytes of the values that an expression is evaluated over here. The store's thread is everybody's; of longer ones the
+/// replicas tell, as of what only an application can compute.
+const MAX_EVALUATED_BYTES: usize = 16 << 10;
+
+/// Bytes of the expressions themselves, likewise.
+const MAX_EXPRESSION_BYTES: usize = 4 << 10;
+
+/// Bytes of a value that no expression asks for and that is put into its row all the same; of a longer one, none are.
+const MAX_BYSTANDER_BYTES: usize = 64;
+
 /// A key that must be unique, by the store's numbers.
 pub struct UniqueRule {
     /// The name of the index that keeps it on a replica.
@@ -139,12 +149,15 @@ impl UniqueRule {
         let cell = |column| present(column, row, value);
         let evaluated = match &self.query {
             None => Vec::new(),
-            Some(query) => match scratch.evaluate(|sql| evaluate(sql, table, query, &cell)) {
-                Some(Ok(Some(evaluated))) => evaluated,
-                // What SQLite refuses to evaluate, no replica can have in its index either.
-                Some(Ok(None) | Err(_)) => return PartsOf::None,
-                None => return PartsOf::Computed,
-            },
+            Some(query) if self.is_costly(query, &cell) => return PartsOf::Computed,
+            Some(query) => {
+                match scratch.evaluate(|sql| evaluate(sql, table, (query, &self.columns), &cell)) {
+                    Some(Ok(Some(evaluated))) => evaluated,
+                    // What SQLite refuses to evaluate, no replica can have in its index either.
+                    Some(Ok(None) | Err(_)) => return PartsOf::None,
+                    None => return PartsOf::Computed,
+                }
+            }
         };
         let mut evaluated = evaluated.into_iter();
         let parts = self.parts.iter().map(|part| match part.column {
@@ -152,6 +165,13 @@ impl UniqueRule {
             None => evaluated.next().map(CellValue::Plain),
         });
         parts.collect::<Option<Vec<CellValue>>>().map_or(PartsOf::None, PartsOf::Known)
+    }
+
+    /// Whether the expressions, or what they are over, are too long to be evaluated here.
+    fn is_costly(&self, query: &str, cell: &dyn Fn(ColumnIndex) -> Option<CellValue>) -> bool {
+        let values = self.columns.iter().filter_map(|column| cell(*column));
+        query.len() > MAX_EXPRESSION_BYTES
+            || values.map(|value| value.heap_bytes()).sum::<usize>() > MAX_EVALUATED_BYTES
     }
 
     /// A hash of all that decides the key, to the byte.
@@ -225,11 +245,11 @@ fn add(hash: &mut blake3::Hasher, value: &CellValue, collation: Collation) -> Op
 }
 
 /// Evaluates expressions over one row, in an empty table of the tenant's own definition. None if the row is
-/// outside of the index.
+/// outside of the index. The key is decided by the values of `columns`.
 fn evaluate(
     scratch: &mut RusqliteSql,
     table: &TableRules,
-    query: &str,
+    (query, columns): (&str, &[ColumnIndex]),
     cell: &dyn Fn(ColumnIndex) -> Option<CellValue>,
 ) -> Result<Option<Vec<Value>>, SqlError> {
     let mut names = Vec::new();
@@ -238,6 +258,16 @@ fn evaluate(
         let Some(cell) = cell(column) else { continue };
         names.push(quote(name));
         values.push(match cell {
+            CellValue::Plain(value)
+                if value.heap_bytes() > MAX_BYSTANDER_BYTES && !columns.contains(&column) =>
+            {
+                // Of the same type, because the table may insist on one.
+                if matches!(value, Value::Text(_)) {
+                    Value::Text(String::new())
+                } else {
+                    Value::Blob(Vec::new())
+                }
+            }
             CellValue::Plain(value) => value,
             // Some number, the same for the same row: it has one here, whichever.
             CellValue::Ref(id) => Value::Integer(number_of(id)),

@@ -36,18 +36,36 @@ fn read(row: &Row<'_>) -> Result<Revocation, StoreError> {
     Ok(Revocation { whom, at_ms: row.get(3)?, until_ms: row.get(4)? })
 }
 
-/// Remembers a revocation; those that have ended make room.
-pub fn revoke(conn: &Connection, revocation: &Revocation) -> Result<(), StoreError> {
-    conn.prepare_cached("DELETE FROM revocation WHERE until_ms <= ?1")?.execute([revocation.at_ms])?;
-    let count: i64 =
-        conn.prepare_cached("SELECT count(*) FROM revocation")?.query_row([], |row| row.get(0))?;
-    if count >= MAX_REVOCATIONS {
+/// How many revocations there are at most. They are counted once, and again when there might be too many: each of very many
+/// costs as much as the first.
+#[derive(Default)]
+pub struct Tally(Option<i64>);
+
+impl Tally {
+    /// Counts again before the next one: what was counted may have been taken back.
+    pub fn forget(&mut self) {
+        self.0 = None;
+    }
+}
+
+/// Remembers a revocation; those that have ended make room where there is none.
+pub fn revoke(conn: &Connection, tally: &mut Tally, revocation: &Revocation) -> Result<(), StoreError> {
+    let at_most = match tally.0.take() {
+        Some(known) if known < MAX_REVOCATIONS => known,
+        _ => {
+            conn.prepare_cached("DELETE FROM revocation WHERE until_ms <= ?1")?
+                .execute([revocation.at_ms])?;
+            conn.prepare_cached("SELECT count(*) FROM revocation")?.query_row([], |row| row.get(0))?
+        }
+    };
+    if at_most >= MAX_REVOCATIONS {
         let message = format!("{MAX_REVOCATIONS} revocations are remembered already: take some back");
         return Err(StoreError::Refused(Refusal::Protocol, message));
     }
     let (kind, tenant, name) = key_of(&revocation.whom);
     conn.prepare_cached("INSERT OR REPLACE INTO revocation VALUES (?1, ?2, ?3, ?4, ?5)")?
         .execute(params![kind, tenant, name, revocation.at_ms, revocation.until_ms])?;
+    tally.0 = Some(at_most + 1);
     Ok(())
 }
 
@@ -72,4 +90,39 @@ pub fn all(conn: &Connection, now_ms: i64) -> Result<Vec<Revocation>, StoreError
         all.push(read(row)?);
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::open;
+    use super::*;
+
+    fn token(n: i64, at_ms: i64, until_ms: Option<i64>) -> Revocation {
+        Revocation { whom: Revoked::Token(format!("token {n:06}")), at_ms, until_ms }
+    }
+
+    /// Breaks if the limit is off, if what has ended makes no room, or if a tally outlives what it has counted.
+    #[test]
+    fn there_are_so_many_and_those_that_end_make_room() {
+        let conn = open::memory().unwrap();
+        let mut tally = Tally::default();
+        for n in 0..MAX_REVOCATIONS {
+            revoke(&conn, &mut tally, &token(n, 0, (n % 2 == 0).then_some(1_000))).unwrap();
+        }
+        for _ in 0..2 {
+            let error = revoke(&conn, &mut tally, &token(-1, 999, None)).unwrap_err();
+            assert!(matches!(&error, StoreError::Refused(_, why) if why.contains("100000")), "{error}");
+        }
+        // The same one again is another one to the tally, and none to the store.
+        conn.execute("DELETE FROM revocation WHERE name = 'token 000007'", []).unwrap();
+        for at_ms in 0..3 {
+            revoke(&conn, &mut tally, &token(9, at_ms, None)).unwrap();
+        }
+        revoke(&conn, &mut tally, &token(-1, 998, None)).unwrap();
+        revoke(&conn, &mut tally, &token(-2, 999, None)).unwrap_err();
+        revoke(&conn, &mut tally, &token(-2, 1_000, None)).unwrap();
+        let held = all(&conn, 0).unwrap();
+        assert_eq!(held.len(), usize::try_from(MAX_REVOCATIONS / 2 + 1).unwrap());
+        assert!(held.iter().all(|it| it.until_ms.is_none()));
+    }
 }

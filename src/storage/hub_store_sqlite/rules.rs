@@ -123,6 +123,7 @@ impl TenantRules {
         let options = SyncOptions::default();
         draft.complete(&Choice::new(&options, agreed)).map_err(|error| failed(&error))?;
         drop_indexes(&mut draft.scratch.sql).map_err(|error| failed(&error))?;
+        draft.scratch.bound_cost()?;
         let tables = draft.tables.into_iter().map(|(id, rules)| (id, Arc::new(rules))).collect();
         Ok(Self { version, tables, scratch: draft.scratch })
     }

@@ -5,7 +5,7 @@ use federation_hub::engine::agent_error::{AgentError, ErrorCode};
 use federation_hub::engine::identity::IdentityPolicy;
 use federation_hub::transport::{Credentials, PemSource};
 
-use crate::ca::{Pair, certificate, revocation_list};
+use crate::ca::{Authority, Pair, certificate, revocation_list};
 use crate::site::{Member, Site};
 
 const OWN: &str = "spiffe://trusted.example/tenant/acme/agent/a";
@@ -116,4 +116,37 @@ async fn a_revoked_certificate() {
         assert!(error.message.contains("revoked"), "{error}");
     }
     connect(&site, certificate(&site.credentials, 9, &[OWN])).await.unwrap().sync().await;
+}
+
+/// Breaks if a certificate is taken for good of which no list could say that it is not, whichever CA of its chain has none.
+#[tokio::test]
+async fn a_certificate_of_a_ca_without_a_revocation_list() {
+    let (root, other) = (Authority::root("root"), Authority::root("other"));
+    let below = root.intermediate("below", 5);
+    let pair = |chain: &[&str], (certificate, key): (String, String)| -> Pair {
+        (PemSource::Text(certificate + &chain.concat()), PemSource::Text(key))
+    };
+    let direct = pair(&[], root.certificate(7, &[OWN]));
+    let through = pair(&[&below.pem], below.certificate(7, &[OWN]));
+    let others = pair(&[], other.certificate(7, &[OWN]));
+    let authorities = PemSource::Text([&*root.pem, &other.pem].concat());
+    for (lists, who_is_in) in [
+        (vec![root.list(&[])], [true, false, false]),
+        (vec![below.list(&[])], [false, false, false]),
+        (vec![other.list(&[7]), root.list(&[])], [true, false, false]),
+        (vec![below.list(&[]), root.list(&[]), other.list(&[])], [true, true, true]),
+        (vec![below.list(&[]), root.list(&[5]), other.list(&[])], [true, false, true]),
+    ] {
+        let site = Site::with(":memory:", |options| {
+            options.tls.client_ca = Some(authorities.clone());
+            options.tls.crl = Some(PemSource::Text(lists.concat()));
+        })
+        .await;
+        for (pair, is_in) in [&direct, &through, &others].into_iter().zip(who_is_in) {
+            match connect(&site, pair.clone()).await {
+                Ok(member) => assert!(is_in && member.agent.is_connected()),
+                Err(error) => assert!(!is_in && error.code == ErrorCode::Tls, "{error}"),
+            }
+        }
+    }
 }
