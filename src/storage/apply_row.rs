@@ -7,9 +7,10 @@ use super::follow::Row;
 use super::foreign_keys::referencing_child;
 use super::incoming::{Arrival, Cell};
 use super::journal::Journal;
+use super::local_key::LocalKey;
 use super::quarantine::{ask_again, refused};
 use super::row_meta::RowMeta;
-use super::rows::{Entry, LocalKey, Sending, key_condition, key_params};
+use super::rows::{Entry, Sending, key_condition, key_params};
 use super::swaps::whole_row;
 use crate::model::{RowUpdate, TableHeader, Value};
 

@@ -7,8 +7,9 @@ use super::collect::TurnLimits;
 use super::collisions::{self, Found};
 use super::context::Context;
 use super::driver::{Sql, SqlError};
+use super::local_key::LocalKey;
 use super::outgoing::outgoing;
-use super::rows::{Entry, LocalKey};
+use super::rows::Entry;
 use crate::model::{ColumnIndex, Op, RowChange, Seq, TableHeader, Value, Write};
 use crate::protocol::message::{BatchBody, Collision};
 

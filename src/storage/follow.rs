@@ -11,8 +11,9 @@ use super::context::Context;
 use super::driver::{Sql, SqlError, ValueRef};
 use super::foreign_keys::{Link, cell, conditions, is_parent_here, read_with_shadows};
 use super::journal::Journal;
+use super::local_key::LocalKey;
 use super::referrers::keys_where;
-use super::rows::{Entry, LocalKey, read_row};
+use super::rows::{Entry, read_row};
 use super::settle::{Origin, settle_row};
 use crate::model::Value;
 

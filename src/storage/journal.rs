@@ -9,10 +9,11 @@ use std::collections::HashSet;
 use super::catalog::{Catalog, Table};
 use super::driver::{Sql, SqlError};
 use super::foreign_keys::{deserted_child, missing_parent};
+use super::local_key::LocalKey;
 use super::numbers::Numbers;
 use super::quarantine::ask_again;
 use super::row_meta::RowMeta;
-use super::rows::{Entry, LocalKey, Sending};
+use super::rows::{Entry, Sending};
 use super::swaps::{delete, insert, whole_row};
 use crate::model::{RowId, Value};
 

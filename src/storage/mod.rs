@@ -32,6 +32,7 @@ pub mod incoming;
 pub mod journal;
 pub mod known_columns;
 pub mod lease;
+pub mod local_key;
 pub mod look;
 mod meta_codec;
 pub mod migrate;

@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use super::catalog::{Catalog, Key, Table, as_number, quote};
 use super::driver::{Sql, SqlError};
+use super::local_key::LocalKey;
 use super::referrers::dangling;
-use super::rows::{Entry, LocalKey};
+use super::rows::Entry;
 
 /// Numbers given out by one turn.
 #[derive(Debug)]

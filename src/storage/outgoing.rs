@@ -5,9 +5,10 @@ use super::catalog::Table;
 use super::context::Context;
 use super::driver::{Sql, SqlError};
 use super::identity::{natural_row_id, old_row_id};
+use super::local_key::LocalKey;
 use super::references::Reference;
 use super::row_meta::RowMeta;
-use super::rows::{Entry, LocalKey, Sending, read_row};
+use super::rows::{Entry, Sending, read_row};
 use crate::model::{CellValue, RowId, Value};
 
 /// One of a row's values as it travels: a number of another row becomes that row's identity.

@@ -3,8 +3,9 @@
 use super::catalog::Table;
 use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
 use super::fields::{Fields, integer};
+use super::local_key::LocalKey;
 use super::row_meta::RowMeta;
-use super::rows::{Entry, LocalKey, Sending};
+use super::rows::{Entry, Sending};
 use crate::model::{ColumnIndex, Op, RowId, RowUpdate, TableHeader, Value};
 
 /// A row that is set aside.

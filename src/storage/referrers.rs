@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, HashSet};
 use super::catalog::{Catalog, Key, Table, as_number, quote, quote_list};
 use super::driver::{EachRow, Sql, SqlError, ValueRef};
 use super::identity::fingerprint;
+use super::local_key::LocalKey;
 use super::look::number_sql;
 use super::references::Reference;
 use super::row_meta::CellMeta;
-use super::rows::{Entry, LocalKey};
+use super::rows::Entry;
 use crate::model::Value;
 
 /// A column of rows that holds one number of a table's row.

@@ -4,10 +4,11 @@ use super::apply_row::set_cells;
 use super::catalog::{Key, Table};
 use super::driver::{Sql, SqlError};
 use super::identity::fingerprint;
+use super::local_key::LocalKey;
 use super::quarantine::ask_again;
 use super::referrers::Referrers;
 use super::row_meta::CellMeta;
-use super::rows::{Entry, LocalKey};
+use super::rows::Entry;
 use crate::model::Value;
 
 /// A change of a reference: rows that hold one get another.

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use super::catalog::{Catalog, Column, Table};
 use super::driver::{Sql, SqlError};
+use super::local_key::LocalKey;
 use super::numbers::Numbers;
 use super::row_meta::RowMeta;
-use super::rows::{Entry, LocalKey, Sending};
+use super::rows::{Entry, Sending};
 use crate::model::{RowId, Value};
 
 /// How many unions one identity is followed through.

@@ -4,7 +4,8 @@ use super::capture_triggers::{WALL_CLOCK, log_op};
 use super::catalog::{Table, quote, quote_list};
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::{Fields, integer};
-use super::rows::{Entry, column_list, decode_values, encode_values};
+use super::local_key::{decode_values, encode_values};
+use super::rows::{Entry, column_list};
 use super::settle::{Origin, log_entry};
 use crate::model::{KeyKind, Value};
 

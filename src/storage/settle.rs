@@ -11,10 +11,11 @@ use super::context::Context;
 use super::difference::{Difference, differing};
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::{Fields, integer};
+use super::local_key::LocalKey;
 use super::outgoing::{natural_id, old_id};
 use super::referrers::{spoil, spoil_unguarded};
 use super::row_meta::{CellMeta, Pending, RowMeta, Tombstone};
-use super::rows::{Entry, LocalKey, Sending, read_row};
+use super::rows::{Entry, Sending, read_row};
 use super::ruled::fallback_notice;
 use crate::model::{RowId, Stamp, Value};
 

@@ -9,7 +9,7 @@ use super::capture_triggers::{WALL_CLOCK, log_op};
 use super::catalog::{Table, quote, quote_list};
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::{Fields, integer};
-use super::rows::LocalKey;
+use super::local_key::LocalKey;
 use super::settle::log_entry;
 use crate::model::Value;
 

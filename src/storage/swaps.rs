@@ -15,10 +15,11 @@ use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
 use super::follow::Row;
 use super::foreign_keys::columns_with_shadows;
 use super::incoming::Arrival;
+use super::local_key::LocalKey;
 use super::obstacles::obstacles;
 use super::quarantine::ask_again;
 use super::row_meta::RowMeta;
-use super::rows::{Entry, LocalKey, key_condition, key_params};
+use super::rows::{Entry, key_condition, key_params};
 use crate::model::Value;
 
 /// How many rows may be in each other's way. More than an application renames at once, and few enough for a turn.

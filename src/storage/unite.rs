@@ -5,10 +5,11 @@ use super::apply_row::{Outcome, set_cells};
 use super::catalog::{Key, Table};
 use super::driver::{Sql, SqlError};
 use super::foreign_keys::{cell, read_with_shadows};
+use super::local_key::LocalKey;
 use super::referrers::Referrers;
 use super::repoint::{Repoint, run_all};
 use super::row_meta::{CellMeta, Pending, RowMeta};
-use super::rows::{Entry, LocalKey, Sending};
+use super::rows::{Entry, Sending};
 use super::swaps::{delete, insert, whole_row};
 use crate::model::{RowId, Seq, Value};
 

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use super::capture_triggers::{WALL_CLOCK, log_op};
 use super::catalog::{Catalog, Table, as_number, quote};
 use super::driver::{Sql, SqlError, ValueRef};
-use super::rows::{Entry, LocalKey, column_list, fingerprints};
+use super::local_key::LocalKey;
+use super::rows::{Entry, column_list, fingerprints};
 use super::settle::log_entry;
 use crate::model::Value;
 

@@ -9,8 +9,9 @@ use super::bookkeeping::{PROBE_COLUMNS, Probe, probe, probe_sql};
 use super::catalog::{Catalog, Table};
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::{Fields, integer};
+use super::local_key::LocalKey;
 use super::look::{Bounds, Here, Seen, Slice, is_comparable, look_at};
-use super::rows::{Entry, LocalKey, beginning};
+use super::rows::{Entry, beginning};
 use super::strays::capture_strays;
 use crate::model::{RowId, Value};
 
