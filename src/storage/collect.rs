@@ -86,7 +86,7 @@ pub fn collect(
     let taken_up = if is_behind { 0 } else { mark };
     let mut drained = settle_log(sql, context, limits.rows, taken_up, &mut compose)?;
     drained = drained && composer.bytes < limits.bytes;
-    if drained {
+    if drained && is_behind {
         drained = catch_up(sql, context, &mut composer, limits, settled)?;
     }
     if drained && state.cursor == state.resume {
