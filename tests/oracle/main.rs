@@ -15,6 +15,7 @@ mod local;
 #[path = "../support/model/mod.rs"]
 mod model;
 mod natural;
+mod natural_references;
 mod pushes;
 mod ruled;
 mod unique;

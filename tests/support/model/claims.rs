@@ -21,7 +21,7 @@ pub struct Claims {
     /// Who wants a key that another row has.
     waiting: BTreeSet<(Key, RowKey)>,
     /// Rows that are told as dead, because what they want is taken.
-    withheld: BTreeSet<RowKey>,
+    pub withheld: BTreeSet<RowKey>,
     /// Columns that show what was told before, because what was written is taken.
     kept: BTreeMap<RowKey, Row>,
     /// What is told.
@@ -307,7 +307,7 @@ impl Decision<'_> {
         for (column, value) in &changed {
             raws.get_mut(row).unwrap().cells.get_mut(column).unwrap().value = value.clone();
         }
-        let family = Family { schema, raws: &raws };
+        let family = Family { schema, raws: &raws, withheld: &self.claims.withheld };
         let is_gone = family.parents(row).iter().any(|(reference, parent)| {
             reference.columns.iter().any(|(column, _)| changed.contains_key(column))
                 && !view.living.rows.contains(parent)

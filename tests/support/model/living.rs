@@ -23,10 +23,10 @@ pub struct Living {
 
 /// Works it out. Rows that are withheld are dead, whoever references them.
 pub fn derive(schema: &Schema, raws: &Raws, withheld: &BTreeSet<RowKey>) -> Living {
-    let family = Family { schema, raws };
+    let family = Family { schema, raws, withheld };
     let is_written_alive = |(row, raw): &(&RowKey, &Raw)| raw.is_alive && !withheld.contains(*row);
     let born: BTreeSet<RowKey> = raws.iter().filter(is_written_alive).map(|(key, _)| key.clone()).collect();
-    let kept = family.kept(&born, withheld);
+    let kept = family.kept(&born);
     let mut living = Living { rows: born.union(&kept).cloned().collect(), values: BTreeMap::new() };
     // What is kept has living parents, unless one is withheld.
     while let Some(dead) = living.rows.iter().find(|row| family.dies(row, &living.rows)) {
@@ -50,6 +50,8 @@ pub fn derive(schema: &Schema, raws: &Raws, withheld: &BTreeSet<RowKey>) -> Livi
 pub struct Family<'a> {
     pub schema: &'a Schema,
     pub raws: &'a Raws,
+    /// Rows that have not got the keys that they were written with.
+    pub withheld: &'a BTreeSet<RowKey>,
 }
 
 impl<'a> Family<'a> {
@@ -81,11 +83,12 @@ impl<'a> Family<'a> {
             })
         };
         let candidates = self.raws.iter().filter(|(candidate, _)| candidate.0 == key.parent).filter(has_key);
-        candidates.max_by_key(|(_, raw)| raw.is_alive).map(|(candidate, _)| candidate.clone())
+        let has_got = |(row, raw): &(&RowKey, &Raw)| raw.is_alive && !self.withheld.contains(*row);
+        candidates.max_by_key(has_got).map(|(candidate, _)| candidate.clone())
     }
 
     /// What living rows reference, beside themselves, with RESTRICT or NO ACTION, and what such rows cannot be without.
-    fn kept(&self, born: &BTreeSet<RowKey>, withheld: &BTreeSet<RowKey>) -> BTreeSet<RowKey> {
+    fn kept(&self, born: &BTreeSet<RowKey>) -> BTreeSet<RowKey> {
         let mut kept = BTreeSet::new();
         let mut open: Vec<RowKey> = born.iter().cloned().collect();
         while let Some(row) = open.pop() {
@@ -97,7 +100,7 @@ impl<'a> Family<'a> {
                         kept.contains(&row) && !self.can_do_without(key)
                     }
                 };
-                if holds && parent != row && !withheld.contains(&parent) && kept.insert(parent.clone()) {
+                if holds && parent != row && !self.withheld.contains(&parent) && kept.insert(parent.clone()) {
                     open.push(parent);
                 }
             }

@@ -1,0 +1,61 @@
+//! References by keys that applications choose: they mean the same row everywhere, also one that nobody has made yet.
+
+use proptest::prelude::*;
+
+use crate::cases::steps;
+use crate::pushes::{Step, config, play};
+
+fn clause() -> impl Strategy<Value = String> {
+    let action = prop_oneof![
+        4 => Just(" ON DELETE CASCADE"),
+        3 => Just(" ON DELETE SET NULL"),
+        2 => Just(" ON DELETE RESTRICT"),
+        2 => Just(""),
+    ];
+    (prop::bool::weighted(0.3), action).prop_map(|(is_required, action)| {
+        format!("{} REFERENCES p(k){action}", if is_required { " NOT NULL" } else { "" })
+    })
+}
+
+fn schema() -> impl Strategy<Value = Vec<String>> {
+    let collation = prop_oneof![3 => Just(""), 1 => Just(" COLLATE NOCASE")];
+    (collation, clause(), clause()).prop_map(|(collation, one, other)| {
+        vec![
+            format!("CREATE TABLE p(k TEXT NOT NULL{collation} PRIMARY KEY, name)"),
+            format!("CREATE TABLE c(id INTEGER PRIMARY KEY, name, one TEXT{one})"),
+            format!("CREATE TABLE g(g TEXT NOT NULL PRIMARY KEY, name, one TEXT{other})"),
+        ]
+    })
+}
+
+/// A statement about one of few rows. References lead to whatever row has the key, if there is one.
+fn statement() -> impl Strategy<Value = (u64, String)> {
+    let key = || prop_oneof![4 => Just("'x'"), 4 => Just("'y'"), 1 => Just("'X'")];
+    (0..12_u8, key(), key(), 1..4_i64, 0..3_i64, 1..4_u64).prop_map(|(kind, k, to, id, name, later)| {
+        let to = format!("(SELECT k FROM p WHERE k = {to})");
+        let statement = match kind {
+            0..3 => format!("DELETE FROM p WHERE k = {k}"),
+            3 => format!("DELETE FROM c WHERE id = {id}"),
+            4 => format!("UPDATE p SET name = {name} WHERE k = {k}"),
+            5 => format!("UPDATE c SET one = {to} WHERE id = {id}"),
+            6 => format!("UPDATE g SET one = {to}, name = {name} WHERE g = {k}"),
+            7..9 => format!("INSERT INTO c VALUES({id}, {name}, {to})"),
+            9 => format!("INSERT INTO g VALUES({k}, {name}, {to})"),
+            _ => format!("INSERT INTO p VALUES({k}, {name})"),
+        };
+        (later, statement)
+    })
+}
+
+fn case() -> impl Strategy<Value = (Vec<String>, Vec<Step>)> {
+    (schema(), steps(|_| statement(), 6, 25))
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn what_becomes_of_references_by_chosen_keys_follows_from_the_rules((schema, steps) in case()) {
+        prop_assert_eq!(play(&schema, &steps), Ok(()));
+    }
+}
