@@ -171,6 +171,11 @@ pub fn reconcile(
                 tenant_tables::forget(sql)?;
                 sql.execute("UPDATE _federation_row SET batch = -2", &[])?;
             }
+            if state.incarnation != Some(incarnation) {
+                // What a pull that broke off has passed over was to come later, if rows were changed meanwhile that a
+                // store which was put back has as they were.
+                state.resume = state.cursor;
+            }
             if renewed || state.incarnation != Some(incarnation) || !sent.is_empty() {
                 state.incarnation = Some(incarnation);
                 state.tenant = Some(tenant.to_owned());

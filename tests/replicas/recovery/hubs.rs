@@ -211,6 +211,29 @@ fn increments_that_no_hub_has_yet_survive_its_loss() {
     assert_eq!(uses(&mut b), Value::Integer(21));
 }
 
+/// If the agent went on where a pull from the lost hub broke off, it missed a row: that hub would have told it later,
+/// because it had been edited after the backup.
+#[test]
+fn a_pull_that_a_lost_hub_had_begun_begins_again_at_a_restored_one() {
+    let (mut site, mut hub, mut a, mut b) = sited();
+    a.run("INSERT INTO notes VALUES('y', 'two')").sync(&mut hub);
+    a.run("INSERT INTO notes VALUES('z', 'three')").sync(&mut hub);
+    let backup = site.backup();
+    a.run("UPDATE notes SET title = 'edited' WHERE id = 'y'").sync(&mut hub);
+    b.slice = 1;
+    b.sync_with(&mut hub, Fate::InterruptedPull(1), &mut |_| {});
+    assert_eq!(titles(&mut b), ["one", "three"], "of two rows, the one that was edited comes last");
+    drop(hub);
+    site.restore(&backup);
+    let mut hub = site.start();
+    reconnect(&mut [&mut b]);
+    b.sync(&mut hub);
+    assert_eq!(titles(&mut b), ["one", "two", "three"]);
+    reconnect(&mut [&mut a]);
+    all_sync(&mut hub, &mut [&mut a, &mut b]);
+    assert_eq!(titles(&mut b), ["one", "edited", "three"]);
+}
+
 /// If a hub that knows fewer batches than it acknowledged were taken for an honest one, the row would stay with its
 /// author for good.
 #[test]
