@@ -104,13 +104,25 @@ fn first_look(sql: &mut dyn Sql, catalog: &Catalog, replica: ReplicaId) -> Resul
 pub struct Reconciled {
     /// The state now.
     pub state: ReplicaState,
-    /// The replica took a new id, and must attach again under it.
-    pub renewed: bool,
+    /// What to do next.
+    pub next: Next,
     /// Rows of batches that the hub had accepted without an acknowledgement's reaching this replica (I13); changed
     /// again since, a row is not one of them.
     pub delivered: u64,
     /// What people should know.
     pub notice: Option<String>,
+}
+
+/// What follows when a replica has heard from its hub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// It is attached.
+    Sync,
+    /// It attaches again: it took a new id, or another process has synced the database since it asked.
+    Attach {
+        /// Whether nobody has attached its present id to any hub.
+        is_new: bool,
+    },
 }
 
 /// What to tell when nobody knows whether the hub has some additions and removals, so that they are not sent.
@@ -126,11 +138,13 @@ fn is_of_past(state: &ReplicaState, current: Incarnation, past: &[(Incarnation, 
     })
 }
 
-/// Settles with the hub which batches it has accepted (I12), and which store this is (I15).
+/// Settles with the hub which batches it has accepted (I12), and which store this is (I15). The hub was `asked` on
+/// behalf of that state.
 pub fn reconcile(
     sql: &mut dyn Sql,
     tenant: &str,
     incarnation: Incarnation,
+    asked: &ReplicaState,
     attached: &Attached,
     fresh: ReplicaId,
     claim: Claim,
@@ -139,6 +153,12 @@ pub fn reconcile(
         transaction(sql, Purpose::Collect, |sql| {
             let mut state = probe(sql)?.state;
             claim.check(state.lease.as_ref())?;
+            if state != *asked {
+                // The answer is about a past that another process has gone on from: in its light, what that one has
+                // pushed since would look like what a hub forgot.
+                let next = Next::Attach { is_new: state.incarnation.is_none() };
+                return Ok(Reconciled { state, next, delivered: 0, notice: None });
+            }
             let sent = sent_batches(sql)?;
             let accepted = attached.last.map_or((0, Digest::ZERO), |last| last);
             let before = (state.n(state.acked), state.acked_digest);
@@ -184,7 +204,8 @@ pub fn reconcile(
             if !renewed && attached.standing == Standing::Behind {
                 doubt::begin(sql, state.acked)?;
             }
-            Ok(Reconciled { state, renewed, delivered, notice })
+            let next = if renewed { Next::Attach { is_new: true } } else { Next::Sync };
+            Ok(Reconciled { state, next, delivered, notice })
         })
     })
 }

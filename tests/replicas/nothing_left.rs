@@ -2,8 +2,9 @@
 
 use crate::world::parts::text;
 use crate::world::{Agent, Counts, Fate, Hub, pair, settle};
-use federation_hub::model::Value;
+use federation_hub::model::{Rule, Value};
 use federation_hub::storage::attach::release;
+use federation_hub::storage::choice::TableOptions;
 use federation_hub::storage::detach::detach;
 use federation_hub::storage::driver::SqlErrorKind;
 use federation_hub::storage::lease::LEASE_MS;
@@ -144,5 +145,39 @@ fn a_sync_that_failed_gives_back_its_own_lease_only() {
         let claim = if held_by_a { a.claim() } else { b.claim() };
         release(&mut b.sql, claim).unwrap();
         assert_eq!(b.try_collect().unwrap_err().kind, next, "{held_by_a}");
+    }
+}
+
+/// The hub's answer to one process tells of a past that the other has gone on from.
+///
+/// Judged by it, what the other had pushed was what a hub had forgotten: it was offered whole, as if it were nobody's, and
+/// the additions in it were lost; of a hub that knew more than the database had known, it was a copy, with the same end.
+#[test]
+fn an_answer_from_before_another_process_has_synced_is_asked_for_again() {
+    for has_synced in [false, true] {
+        let (mut hub, mut a) = (Hub::new(), Agent::new("acme", "a", 1));
+        let empty = a.copy();
+        a.restore(&empty);
+        let rules = vec![("n".to_owned(), Rule::Counter)];
+        let table = TableOptions { name: "counts".into(), is_global: false, rules };
+        a.options.tables = vec![table];
+        a.run("CREATE TABLE counts(id TEXT PRIMARY KEY, n INTEGER); INSERT INTO counts VALUES('x', 0)");
+        let mut b = a.beside("b", 2);
+        b.options = a.options.clone();
+        if has_synced {
+            a.sync(&mut hub);
+            a.reconnect();
+        }
+        a.meanwhile = Some(Box::new(move |hub| {
+            for _ in 0..2 {
+                b.run("UPDATE counts SET n = n + 1").sync(hub);
+            }
+            b.run("UPDATE counts SET n = n + 1");
+        }));
+        assert_eq!(a.sync(&mut hub).pushed, 1, "{has_synced}");
+        assert_eq!(a.notices, Vec::<String>::new(), "{has_synced}");
+        let mut c = Agent::new("acme", "c", 3);
+        c.sync(&mut hub);
+        assert_eq!(c.rows("SELECT n FROM counts"), vec![vec![Value::Integer(3)]], "{has_synced}");
     }
 }

@@ -56,8 +56,8 @@ enum Stage {
     Connect,
     Greeting { connection: ConnectionId, asked_at_ms: i64 },
     Open,
-    Attaching,
-    Reconcile(Attached),
+    Attaching { asked: Box<ReplicaState> },
+    Reconcile { asked: Box<ReplicaState>, attached: Attached },
     Collect,
     Receiving,
     Applying,
@@ -169,7 +169,7 @@ impl Sync {
     pub fn arrive(&mut self, message: Option<ToAgent>) -> bool {
         self.progress += 1;
         self.inbox.push_back(message);
-        matches!(self.stage, Stage::Greeting { .. } | Stage::Attaching | Stage::Receiving)
+        matches!(self.stage, Stage::Greeting { .. } | Stage::Attaching { .. } | Stage::Receiving)
     }
 }
 

@@ -10,7 +10,7 @@ use federation_hub::model::{ReplicaId, Value};
 use federation_hub::protocol::hub_request::{AttachRequest, Caller};
 use federation_hub::protocol::message::{Batch, Contested};
 use federation_hub::storage::apply::Incoming;
-use federation_hub::storage::attach::{TurnError, open, reconcile};
+use federation_hub::storage::attach::{Next, TurnError, open, reconcile};
 use federation_hub::storage::choice::SyncOptions;
 use federation_hub::storage::collect::TurnLimits;
 use federation_hub::storage::driver::{Sql, SqlError, SqlErrorKind};
@@ -25,6 +25,9 @@ use tempfile::TempPath;
 use crate::clock::Clock;
 use crate::database::Faulty;
 pub use crate::hub::Hub;
+
+/// What others do to a hub.
+pub type Meanwhile = Box<dyn FnOnce(&mut Hub)>;
 
 /// An agent's database, and what its connection would remember.
 pub struct Agent {
@@ -59,6 +62,8 @@ pub struct Agent {
     pub contests: Vec<Contested>,
     /// Rows that the hub had accepted without its knowing.
     delivered: u64,
+    /// What others do while the hub's next answer to an `Attach` is under way.
+    pub meanwhile: Option<Meanwhile>,
     /// How many syncs it has begun.
     syncs: u64,
     /// The last batch that never arrived, and the replica and the epoch that it is of.
@@ -103,6 +108,7 @@ impl Agent {
             bears_rejection: false,
             contests: Vec::new(),
             delivered: 0,
+            meanwhile: None,
             syncs: 0,
             lost: None,
             looked_at: 0,
@@ -184,14 +190,20 @@ impl Agent {
             let attached = hub.store.attach(&self.caller, &request, now_ms).unwrap();
             hub.store.commit().unwrap();
             let (incarnation, fresh) = (hub.store.incarnation(), ReplicaId((self.mint)()));
+            if let Some(meanwhile) = self.meanwhile.take() {
+                meanwhile(hub);
+            }
             let reconciled =
-                reconcile(&mut self.sql, &self.caller.tenant, incarnation, &attached, fresh, claim).unwrap();
+                reconcile(&mut self.sql, &self.caller.tenant, incarnation, &state, &attached, fresh, claim)
+                    .unwrap();
             self.delivered += reconciled.delivered;
             self.notices.extend(reconciled.notice);
-            (state, is_new) = (reconciled.state, true);
-            if !reconciled.renewed {
-                self.attached = Some((attached.epoch, None));
-                return (attached.epoch, None);
+            match reconciled.next {
+                Next::Attach { is_new: minted } => (state, is_new) = (reconciled.state, minted),
+                Next::Sync => {
+                    self.attached = Some((attached.epoch, None));
+                    return (attached.epoch, None);
+                }
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::engine::token_source::{self, TokenSource};
 use crate::engine::turn::turn;
 use crate::model::ReplicaId;
 use crate::protocol::message::{Attach, Hello};
-use crate::storage::attach::{open, reconcile, release};
+use crate::storage::attach::{Next, open, reconcile, release};
 use crate::storage::driver::{Sql, SqlDriver, batch};
 use crate::storage::lease::{Claim, Holder};
 use crate::storage::replica::Mint;
@@ -161,16 +161,25 @@ impl Agent {
             let epoch = attached.epoch;
             let (tenant, incarnation, fresh) =
                 (tenant.clone(), session.welcome.incarnation, fresh_replica(mint));
+            let asked = state;
             let reconciled = turn(driver, patience, move |sql| {
-                reconcile(sql, &tenant, incarnation, &attached, fresh, claim(holder))
+                reconcile(sql, &tenant, incarnation, &asked, &attached, fresh, claim(holder))
             })
             .await?;
             delivered += reconciled.delivered;
             notices.extend(reconciled.notice);
-            if !reconciled.renewed {
-                return Ok(AttachedDatabase { epoch, catalog: None, is_noted: false, delivered, notices });
+            match reconciled.next {
+                Next::Sync => {
+                    return Ok(AttachedDatabase {
+                        epoch,
+                        catalog: None,
+                        is_noted: false,
+                        delivered,
+                        notices,
+                    });
+                }
+                Next::Attach { is_new: minted } => (state, is_new) = (reconciled.state, minted),
             }
-            (state, is_new) = (reconciled.state, true);
         }
         Err(AgentError::new(
             ErrorCode::Protocol,

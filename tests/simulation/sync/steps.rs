@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use federation_hub::protocol::agent_session::{AgentExchange, ExchangeError, Step};
 use federation_hub::protocol::message::{Attach, Attached, Hello, SyncBegin, ToAgent, ToHub, Welcome};
-use federation_hub::storage::attach::{TurnError, open, reconcile};
+use federation_hub::storage::attach::{Next, Reconciled, TurnError, open, reconcile};
 use federation_hub::storage::bookkeeping::ReplicaState;
 use federation_hub::storage::replica::{Setting, apply_turn, collect_turn};
 use federation_hub::storage::scratch::prove_harmless;
@@ -27,8 +27,8 @@ impl Process {
                 self.greeting(&mut sync, connection, asked_at_ms, network.queue.now_ms())
             }
             Stage::Open => self.open(&mut sync, network),
-            Stage::Attaching => attaching(&mut sync),
-            Stage::Reconcile(attached) => self.reconcile(&mut sync, attached, network),
+            Stage::Attaching { asked } => attaching(&mut sync, asked),
+            Stage::Reconcile { asked, attached } => self.reconcile(&mut sync, asked, attached, network),
             Stage::Collect => self.collect(&mut sync, network),
             Stage::Receiving => self.receiving(&mut sync),
             Stage::Applying => self.applying(&mut sync, network.queue.now_ms()),
@@ -84,7 +84,10 @@ impl Process {
     fn open(&mut self, sync: &mut Sync, network: &mut Network) -> Flow {
         let (tenant, fresh, claim) = (tenant_name(self.birth.tenant), self.fresh_replica(), self.claim());
         match open(&mut self.agent.sql, &tenant, fresh, claim, &self.birth.options) {
-            Ok(state) => self.attach(sync, &state, state.incarnation.is_none(), network),
+            Ok(state) => {
+                let is_new = state.incarnation.is_none();
+                self.attach(sync, state, is_new, network)
+            }
             Err(TurnError::Sql(error)) => {
                 sync.stage = Stage::Open;
                 failed(sync, &error, network.queue.now_ms())
@@ -93,7 +96,7 @@ impl Process {
         }
     }
 
-    fn attach(&mut self, sync: &mut Sync, state: &ReplicaState, is_new: bool, network: &mut Network) -> Flow {
+    fn attach(&mut self, sync: &mut Sync, state: ReplicaState, is_new: bool, network: &mut Network) -> Flow {
         let Some(session) = self.session else { return Flow::Failed(Remedy::Reconnect) };
         sync.inbox.clear();
         sync.stream = self.new_stream();
@@ -101,25 +104,33 @@ impl Process {
         let message = ToHub::Attach(Attach { replica: state.replica, cursor: state.cursor, is_new });
         network.send(session.connection, Way::ToHub, sync.stream, Packet::of(&message));
         network.send(session.connection, Way::ToHub, sync.stream, Packet::End);
-        sync.stage = Stage::Attaching;
+        sync.stage = Stage::Attaching { asked: Box::new(state) };
         Flow::Wait
     }
 
-    fn reconcile(&mut self, sync: &mut Sync, attached: Attached, network: &mut Network) -> Flow {
+    fn reconcile(
+        &mut self,
+        sync: &mut Sync,
+        asked: Box<ReplicaState>,
+        attached: Attached,
+        network: &mut Network,
+    ) -> Flow {
         let Some(session) = self.session else { return Flow::Failed(Remedy::Reconnect) };
         let (tenant, fresh, claim) = (tenant_name(self.birth.tenant), self.fresh_replica(), self.claim());
         let sql = &mut self.agent.sql;
-        match reconcile(sql, &tenant, session.incarnation, &attached, fresh, claim) {
-            Ok(reconciled) if !reconciled.renewed => {
+        match reconcile(sql, &tenant, session.incarnation, &asked, &attached, fresh, claim) {
+            Ok(Reconciled { next: Next::Sync, .. }) => {
                 self.attached = Some((attached.epoch, None));
                 sync.stage = Stage::Collect;
                 Flow::Soon(1)
             }
             // The database is synced by others meanwhile, or the hub is not at rest.
             Ok(_) if sync.attaches >= MAX_ATTACHES => Flow::Failed(Remedy::None),
-            Ok(reconciled) => self.attach(sync, &reconciled.state, true, network),
+            Ok(Reconciled { next: Next::Attach { is_new }, state, .. }) => {
+                self.attach(sync, state, is_new, network)
+            }
             Err(error) => {
-                sync.stage = Stage::Reconcile(attached);
+                sync.stage = Stage::Reconcile { asked, attached };
                 failed(sync, &error, network.queue.now_ms())
             }
         }
@@ -268,12 +279,12 @@ impl Process {
     }
 }
 
-fn attaching(sync: &mut Sync) -> Flow {
+fn attaching(sync: &mut Sync, asked: Box<ReplicaState>) -> Flow {
     let Some(message) = sync.inbox.pop_front() else {
-        sync.stage = Stage::Attaching;
+        sync.stage = Stage::Attaching { asked };
         return Flow::Wait;
     };
     let Some(ToAgent::Attached(attached)) = message else { return unexpected(message) };
-    sync.stage = Stage::Reconcile(attached);
+    sync.stage = Stage::Reconcile { asked, attached };
     Flow::Soon(0)
 }
