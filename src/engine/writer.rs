@@ -11,6 +11,7 @@ pub mod group;
 pub mod job;
 mod operator;
 mod shares;
+mod turns;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -20,10 +21,10 @@ use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 pub use self::commits::CommitMetrics;
-use self::fair_queue::FairQueue;
 use self::group::run_and_count;
 use self::job::{Answer, Greeting, Job, Reply, Task, UpkeepJob};
 use self::shares::Shares;
+use self::turns::Turns;
 use super::clock::wall_now_ms;
 use super::hub_time::HubTime;
 use crate::model::ReplicaId;
@@ -33,12 +34,6 @@ use crate::storage::hub_store::{HubStore, StoreError, StoreStats};
 
 /// Jobs that wait for the thread; whoever asks more waits as well.
 const MAX_WAITING: usize = 1024;
-
-/// Jobs of one group. More would let the first of them wait for long.
-const MAX_GROUP: usize = 128;
-
-/// What a group may cost ([`Job::cost`]), its last job aside: a group of one tenant's must not keep others waiting.
-const MAX_GROUP_COST: u64 = 4_096;
 
 /// A job on its way to the thread, with its part of its tenant's share.
 struct Waiting {
@@ -184,44 +179,14 @@ fn closed() -> StoreError {
 
 /// The thread: one group after the other until nobody can ask any more.
 fn run(mut store: Box<dyn HubStore>, mut waiting: mpsc::Receiver<Waiting>, counts: &StoreCounts) {
-    let mut group = Vec::with_capacity(MAX_GROUP);
-    let mut queue = Queue::default();
+    let mut turns = Turns::default();
     let (began, mut time) = (Instant::now(), HubTime::new(store.kept_time_ms()));
-    while gather(&mut queue, &mut waiting) {
-        take_group(&mut queue, &mut group);
+    while turns.gather(&mut waiting) {
         let now_ms = time.read(wall_now_ms(), began.elapsed());
-        run_and_count(store.as_mut(), &mut group, now_ms, &mut |stats, writes, took| {
+        run_and_count(store.as_mut(), turns.group(), now_ms, &mut |stats, writes, took| {
             counts.set(stats);
             counts.commits.add(writes, took);
         });
-    }
-}
-
-type Queue = FairQueue<Option<String>, Waiting>;
-
-/// Takes in all jobs that wait, and waits for one if there is none. False when nobody can ask any more. No more come in
-/// than their tenants' shares allow.
-fn gather(queue: &mut Queue, waiting: &mut mpsc::Receiver<Waiting>) -> bool {
-    if queue.is_empty() {
-        let Some(first) = waiting.blocking_recv() else { return false };
-        queue.push(&first.job.lane(), first.job.cost(), first);
-    }
-    for _ in 0..MAX_WAITING {
-        let Ok(next) = waiting.try_recv() else { break };
-        queue.push(&next.job.lane(), next.job.cost(), next);
-    }
-    true
-}
-
-/// The next group, tenants in turn.
-fn take_group(queue: &mut Queue, group: &mut Vec<Job>) {
-    let mut cost = 0;
-    while group.len() < MAX_GROUP && cost < MAX_GROUP_COST {
-        let Some((job_cost, Waiting { job, share, .. })) = queue.pop() else { return };
-        cost += job_cost;
-        // Another one of its tenant may wait from now on.
-        drop(share);
-        group.push(job);
     }
 }
 

@@ -20,6 +20,7 @@ mod merger;
 mod migrations;
 mod open;
 mod presence;
+mod proofs;
 mod push;
 mod refusals;
 mod revocations;

@@ -9,16 +9,39 @@ use crate::engine::hub_time::KEEP_TIME_MS;
 use crate::protocol::hub_request::Caller;
 use crate::storage::hub_store::{HubStore, StoreStats, Upkeep, Welcomed, hub_time_ms};
 
+/// Where the jobs of a group come from.
+pub(super) trait Source {
+    /// Who pays for a job.
+    type Bill;
+
+    /// The next job; none if the group is to be committed now.
+    fn next(&mut self) -> Option<(Job, Self::Bill)>;
+
+    /// Told of each job how long it took.
+    fn took(&mut self, bill: Self::Bill, time: Duration);
+}
+
+/// Jobs that nobody pays for.
+impl Source for std::vec::Drain<'_, Job> {
+    type Bill = ();
+
+    fn next(&mut self) -> Option<(Job, ())> {
+        Iterator::next(self).map(|job| (job, ()))
+    }
+
+    fn took(&mut self, (): (), _: Duration) {}
+}
+
 /// Runs a group, and leaves it empty. `now_ms` is the hub's time, in ms since the epoch.
 pub fn run_group(store: &mut dyn HubStore, group: &mut Vec<Job>, now_ms: i64) {
-    run_and_count(store, group, now_ms, &mut |_, _, _| {});
+    run_and_count(store, group.drain(..), now_ms, &mut |_, _, _| {});
 }
 
 /// As [`run_group`]; `count` is told, before anybody gets an answer, how much there is, how many writes shared the
 /// commit, and how long that took.
-pub(super) fn run_and_count(
+pub(super) fn run_and_count<S: Source>(
     store: &mut dyn HubStore,
-    group: &mut Vec<Job>,
+    mut source: S,
     now_ms: i64,
     count: &mut dyn FnMut(StoreStats, usize, Duration),
 ) {
@@ -26,15 +49,20 @@ pub(super) fn run_and_count(
     let mut lists = Vec::new();
     let mut answers = Vec::new();
     // While no agent is there, nobody goes by it.
-    let is_time_told = group.iter().any(|job| match &job.0 {
-        Task::Asked(..) => true,
-        Task::Revocation(_) | Task::Backup(_) => false,
-        Task::Upkeep(job, _) => !job.connected.is_empty(),
-    });
-    for Job(task) in group.drain(..) {
+    let mut is_time_told = false;
+    while let Some((Job(task), bill)) = source.next() {
+        is_time_told |= match &task {
+            Task::Asked(..) => true,
+            Task::Revocation(_) | Task::Backup(_) => false,
+            Task::Upkeep(job, _) => !job.connected.is_empty(),
+        };
+        let began = Instant::now();
         match task {
             Task::Asked(caller, Work::Write(write)) => answers.push(run_write(store, &caller, write, now_ms)),
-            Task::Asked(caller, Work::Read(read)) => reads.push((caller, read)),
+            Task::Asked(caller, Work::Read(read)) => {
+                reads.push((caller, read, bill));
+                continue;
+            }
             Task::Upkeep(job, reply) => answers.push(run_upkeep(store, &job, reply, now_ms)),
             // It reads what is committed by then, and so nothing of this group that might be taken back.
             Task::Backup(reply) => {
@@ -45,6 +73,7 @@ pub(super) fn run_and_count(
                 Err(list) => lists.push(list),
             },
         }
+        source.took(bill, began.elapsed());
     }
     if is_time_told && now_ms.saturating_sub(store.kept_time_ms()) >= KEEP_TIME_MS {
         keep_time(store, now_ms);
@@ -61,8 +90,10 @@ pub(super) fn run_and_count(
     for list in lists {
         list.read(store);
     }
-    for (caller, read) in reads {
+    for (caller, read, bill) in reads {
+        let began = Instant::now();
         run_read(store, &caller, read, now_ms);
+        source.took(bill, began.elapsed());
     }
 }
 

@@ -79,6 +79,17 @@ pub struct UpkeepJob {
     pub connected: HashSet<(String, ReplicaId)>,
 }
 
+/// Whose turn a job takes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Lane {
+    /// The operator's, who waits for nobody to pay.
+    Operator,
+    /// What nobody asks for.
+    Upkeep,
+    /// This tenant's.
+    Tenant(String),
+}
+
 /// Something that a store is to do, with where its answer goes.
 pub struct Job(pub(super) Task);
 
@@ -94,11 +105,12 @@ pub(super) enum Task {
 }
 
 impl Job {
-    /// Whose it is; nobody's if the operator, or time, asks for it.
-    pub(super) fn lane(&self) -> Option<String> {
+    /// Whose it is.
+    pub(super) fn lane(&self) -> Lane {
         match &self.0 {
-            Task::Asked(caller, _) => Some(caller.tenant.clone()),
-            Task::Revocation(_) | Task::Backup(_) | Task::Upkeep(..) => None,
+            Task::Asked(caller, _) => Lane::Tenant(caller.tenant.clone()),
+            Task::Revocation(_) | Task::Backup(_) => Lane::Operator,
+            Task::Upkeep(..) => Lane::Upkeep,
         }
     }
 

@@ -1,8 +1,10 @@
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use super::group::run_group;
-use super::job::{Read, Work, Write};
+use super::group::{Source, run_group};
+use super::job::{Lane, Read, Work, Write};
+use super::turns::{MAX_GROUP, Turns};
 use super::*;
 use crate::engine::hub_time::KEEP_TIME_MS;
 use crate::model::{Digest, Hlc};
@@ -285,16 +287,58 @@ fn a_tenant_that_floods_is_in_each_group_no_more_than_its_share() {
     send(push_job("good", 1_000, 1));
     send(Job::upkeep(UpkeepJob { wall_ms: 0, agent_ttl_ms: 0, connected: HashSet::new() }).0);
     drop(jobs);
-    let (mut queue, mut groups) = (Queue::default(), Vec::new());
-    while gather(&mut queue, &mut waiting) {
-        let mut group = Vec::new();
-        take_group(&mut queue, &mut group);
-        groups.push(group.iter().map(Job::lane).collect::<Vec<_>>());
+    let (mut turns, mut groups) = (Turns::default(), Vec::new());
+    while turns.gather(&mut waiting) {
+        let mut group = turns.group();
+        groups.push(std::iter::from_fn(|| group.next()).map(|(job, _)| job.lane()).collect::<Vec<_>>());
     }
     let first = &groups[0];
-    assert!(first[..3].contains(&Some("good".to_owned())) && first[..3].contains(&None), "{first:?}");
+    let is_soon = |lane| first[..3].contains(&lane);
+    assert!(is_soon(Lane::Tenant("good".into())) && is_soon(Lane::Upkeep), "{first:?}");
     assert_eq!(first.len(), 2 + 9, "500 rows each, and no more once it is full");
     assert_eq!(groups.iter().map(Vec::len).sum::<usize>(), 202, "everybody comes to his turn");
+}
+
+/// Breaks if a tenant pays only for the rows of its jobs, or if a group goes on however long its jobs take.
+#[test]
+fn who_keeps_the_thread_longer_than_its_rows_would_pays_for_the_time() {
+    let (jobs, mut waiting) = mpsc::channel(MAX_WAITING);
+    let counts = Arc::default();
+    let send = |job| {
+        assert!(jobs.try_send(Waiting { job, share: None, _queued: Queued::enter(&counts) }).is_ok());
+    };
+    let push_of = |tenant| Job::ask(&caller_of(tenant), StoreRequest::Push(push(1))).0;
+    for _ in 0..10 {
+        send(push_of("slow"));
+    }
+    for _ in 0..100 {
+        send(push_of("good"));
+    }
+    for _ in 0..3 {
+        send(Job::upkeep(UpkeepJob { wall_ms: 0, agent_ttl_ms: 0, connected: HashSet::new() }).0);
+        let list = operator::List::Nothing(oneshot::channel().0);
+        send(Job(Task::Revocation(operator::RevocationJob::List(list))));
+    }
+    drop(jobs);
+    let (mut turns, mut groups, good) = (Turns::default(), Vec::new(), Lane::Tenant("good".into()));
+    while turns.gather(&mut waiting) {
+        let (mut group, mut lanes) = (turns.group(), Vec::new());
+        while let Some((job, bill)) = group.next() {
+            group.took(bill, Duration::from_millis(if job.lane() == good { 1 } else { 100 }));
+            lanes.push(job.lane());
+        }
+        groups.push(lanes);
+    }
+    let long_ones = |lanes: &[Lane]| lanes.iter().filter(|lane| **lane != good).count();
+    assert!(groups.iter().all(|lanes| long_ones(lanes) <= 3), "{groups:?}");
+    let order = groups.concat();
+    let place = |lane: &Lane, nth: usize| {
+        let mut places = order.iter().enumerate().filter(|(_, other)| *other == lane);
+        places.nth(nth).map(|(at, _)| at).unwrap()
+    };
+    assert!(place(&Lane::Operator, 2) < 12, "{order:?}");
+    assert!(place(&Lane::Tenant("slow".into()), 1) > 90, "{order:?}");
+    assert!(place(&Lane::Upkeep, 1) > 90, "{order:?}");
 }
 
 /// Breaks if whoever fills the queue keeps others from asking.

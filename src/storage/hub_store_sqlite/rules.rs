@@ -8,6 +8,7 @@ use rusqlite::{Connection, params};
 
 use super::claims::Claims;
 use super::key::{KeyDigest, KeyOf, PartsOf, UniqueRule};
+use super::proofs::Proofs;
 use super::tables;
 use crate::model::{CellValue, ColumnIndex, Digest, RowState, Rule, Seq, TableSchema, Value};
 use crate::storage::catalog::{Catalog, Key, quote};
@@ -15,7 +16,7 @@ use crate::storage::choice::{Choice, SyncOptions};
 use crate::storage::driver::{Sql, SqlError};
 use crate::storage::fields::Fields;
 use crate::storage::hub_store::StoreError;
-use crate::storage::scratch::{Scratch, prove_harmless};
+use crate::storage::scratch::Scratch;
 use crate::storage::table_info::{ForeignKey, OnDelete, default_value};
 
 /// The rules of a tenant, as of a version of its definitions.
@@ -24,6 +25,7 @@ pub struct TenantRules {
     tables: HashMap<i64, Arc<TableRules>>,
     /// The tenant's tables, empty: where keys over expressions are evaluated.
     scratch: Scratch,
+    proofs: Proofs,
 }
 
 /// The rules that a table is in.
@@ -95,11 +97,14 @@ impl TenantRules {
             .cast_unsigned();
         match known {
             Some(known) if known.version == version => Ok(known),
-            _ => Self::read(tables::all(conn, tenant)?, version),
+            known => {
+                let proofs = known.map(|known| known.proofs).unwrap_or_default();
+                Self::read(tables::all(conn, tenant)?, version, proofs)
+            }
         }
     }
 
-    fn read(schemas: Vec<(i64, TableSchema)>, version: Seq) -> Result<Self, StoreError> {
+    fn read(schemas: Vec<(i64, TableSchema)>, version: Seq, mut proofs: Proofs) -> Result<Self, StoreError> {
         let failed =
             |error: &dyn std::fmt::Display| StoreError::Failed(format!("the tenant's rules: {error}"));
         let mut scratch = Scratch::open()?;
@@ -110,7 +115,7 @@ impl TenantRules {
         let (mut tables, mut agreed) = (HashMap::new(), HashMap::new());
         for (id, schema) in schemas {
             // A definition that is not what it claims has no rules; replicas refuse it as well.
-            if prove_harmless(&schema).is_ok() && make(&mut scratch, &schema).is_ok() {
+            if proofs.is_harmless(id, &schema) && make(&mut scratch, &schema).is_ok() {
                 let merge = tables::merge_rules(&schema);
                 let rules =
                     TableRules { name: schema.name, columns: schema.columns, ..TableRules::default() };
@@ -125,7 +130,7 @@ impl TenantRules {
         drop_indexes(&mut draft.scratch.sql).map_err(|error| failed(&error))?;
         draft.scratch.bound_cost()?;
         let tables = draft.tables.into_iter().map(|(id, rules)| (id, Arc::new(rules))).collect();
-        Ok(Self { version, tables, scratch: draft.scratch })
+        Ok(Self { version, tables, scratch: draft.scratch, proofs })
     }
 
     /// Rows that were looked at under other rules than there are now.
