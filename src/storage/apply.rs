@@ -100,6 +100,7 @@ pub fn apply(
     if let Some(done) = &incoming.done {
         state.cursor = done.cursor;
         state.resume = done.cursor;
+        state.covered = state.acked;
         state.highest = state.highest.max(done.highest);
         bury(sql, context.catalog, state, done.horizon)?;
     }

@@ -165,7 +165,12 @@ pub fn reconcile(
             // Of a copy of this database the hub knows more than it does; a hub that knows less has forgotten.
             let is_retired = attached.standing == Standing::Retired;
             let has_forgotten = !is_retired && accepted.0 < before.0;
-            let other_store = has_forgotten || !is_of_past(&state, incarnation, &attached.past);
+            // A hub that has let the replica retire has what it acknowledged; one that was put back to a time before
+            // it knew the replica may not. Where no position tells the two apart, nothing may be lost.
+            let may_have_lost =
+                is_retired && state.incarnation != Some(incarnation) && state.covered != state.acked;
+            let other_store =
+                has_forgotten || may_have_lost || !is_of_past(&state, incarnation, &attached.past);
             let known = sent.iter().find(|batch| (state.n(batch.mark), batch.digest) == accepted);
             let mut delivered = 0;
             let renewed = match known {
@@ -185,8 +190,7 @@ pub fn reconcile(
                 forget_sent(sql, state.acked)?;
             }
             if other_store {
-                state.cursor = 0;
-                state.resume = 0;
+                (state.cursor, state.resume, state.covered) = (0, 0, state.acked);
                 state.schema_digest = None;
                 tenant_tables::forget(sql)?;
                 sql.execute("UPDATE _federation_row SET batch = -2", &[])?;

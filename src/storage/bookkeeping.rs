@@ -17,7 +17,7 @@ use crate::protocol::message::Incarnation;
 pub const PREFIX: &str = "_federation_";
 
 /// The version of the bookkeeping's layout, for later versions of this library.
-const LAYOUT: i64 = 2;
+const LAYOUT: i64 = 3;
 
 /// The bookkeeping tables.
 ///
@@ -34,7 +34,7 @@ const TABLES: &[&str] = &[
        layout INTEGER NOT NULL, replica BLOB NOT NULL, tenant TEXT, incarnation BLOB,
        cursor INTEGER NOT NULL, resume INTEGER NOT NULL, highest INTEGER NOT NULL,
        acked INTEGER NOT NULL, acked_digest BLOB NOT NULL, mark_offset INTEGER NOT NULL, schema_digest BLOB,
-       lease_holder BLOB, lease_until INTEGER, buried INTEGER NOT NULL)",
+       lease_holder BLOB, lease_until INTEGER, buried INTEGER NOT NULL, covered INTEGER NOT NULL)",
     "CREATE TABLE _federation_table(
        tbl INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, columns TEXT NOT NULL,
        scan TEXT, scanned BLOB, refresh INTEGER NOT NULL DEFAULT 0,
@@ -59,7 +59,8 @@ const TABLES: &[&str] = &[
 
 /// The columns of `_federation_replica`, in the order in which [`ReplicaState`] is read.
 const STATE_COLUMNS: &str = "layout, replica, tenant, incarnation, cursor, resume, highest, acked, \
-                             acked_digest, mark_offset, schema_digest, lease_holder, lease_until, buried";
+                             acked_digest, mark_offset, schema_digest, lease_holder, lease_until, buried, \
+                             covered";
 
 /// The replica's one row of state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +90,8 @@ pub struct ReplicaState {
     pub lease: Option<Lease>,
     /// What is remembered of dead rows has been looked through for what the hub forgot up to here.
     pub buried: Seq,
+    /// The mark of the last batch that is known to lie at or below `cursor`.
+    pub covered: u64,
 }
 
 /// What one statement tells of a database: enough to see that there is nothing to do.
@@ -164,7 +167,7 @@ fn look(sql: &mut dyn Sql) -> Result<Probe, SqlError> {
 }
 
 /// How many columns a probe has.
-pub const PROBE_COLUMNS: usize = 18;
+pub const PROBE_COLUMNS: usize = 19;
 
 /// The statement of a probe, with further columns behind its own. Its first column is never negative.
 pub fn probe_sql(further: &str) -> String {
@@ -208,6 +211,7 @@ impl ReplicaState {
             schema_digest: None,
             lease: None,
             buried: 0,
+            covered: 0,
         }
     }
 
@@ -257,6 +261,7 @@ impl ReplicaState {
             schema_digest: fields.optional_bytes(Digest::from_slice),
             lease: read_lease(fields),
             buried: fields.unsigned()?,
+            covered: fields.unsigned()?,
         })
     }
 
@@ -264,7 +269,7 @@ impl ReplicaState {
         self.write(
             sql,
             &format!(
-                "INSERT INTO _federation_replica({STATE_COLUMNS}) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                "INSERT INTO _federation_replica({STATE_COLUMNS}) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             ),
         )
     }
@@ -274,7 +279,7 @@ impl ReplicaState {
         self.write(
             sql,
             &format!(
-                "UPDATE _federation_replica SET ({STATE_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                "UPDATE _federation_replica SET ({STATE_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             ),
         )
     }
@@ -301,6 +306,7 @@ impl ReplicaState {
                 holder,
                 until,
                 integer(self.buried)?,
+                integer(self.covered)?,
             ],
         )?;
         Ok(())

@@ -15,7 +15,7 @@ const IDS: &str = "SELECT id FROM notes ORDER BY id";
 const HOUR_MS: i64 = 3_600_000;
 
 /// Does what is due at the hub this much later.
-fn upkeep(hub: &mut Hub, later_ms: i64) {
+pub fn upkeep(hub: &mut Hub, later_ms: i64) {
     let (now_ms, connected) = (hub.clock.now_ms() + later_ms, HashSet::new());
     while hub
         .store
@@ -28,7 +28,7 @@ fn upkeep(hub: &mut Hub, later_ms: i64) {
 }
 
 /// Has the hub forget all agents.
-fn retire_all(hub: &mut Hub) {
+pub fn retire_all(hub: &mut Hub) {
     upkeep(hub, 2 * HOUR_MS);
 }
 

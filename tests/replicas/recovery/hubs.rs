@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use super::{MEMORY, NOTES, USES, all_sync, counting, memories, newcomer, titles, uses};
+use crate::retirement::{retire_all, upkeep};
 use crate::world::{Agent, Counts, Fate, Hub};
 use federation_hub::model::{ReplicaId, Value};
 use federation_hub::protocol::frame::decode_payload;
@@ -250,6 +251,46 @@ fn a_batch_whose_acknowledgement_alone_arrived_is_offered_again_to_a_hub_that_fo
     reconnect(&mut [&mut a, &mut b]);
     all_sync(&mut hub, &mut [&mut a, &mut b]);
     assert_eq!(titles(&mut b), ["one", "two"]);
+}
+
+/// The hub that was put back has never heard of the replica, like one that has let it retire; which of the two it is, its
+/// positions do not tell. If it were taken to have retired, its row would stay with it for good.
+#[test]
+fn a_newcomers_batch_whose_acknowledgement_alone_arrived_is_offered_again_to_a_hub_that_forgot_both() {
+    let (mut site, mut hub, mut a, mut b) = sited();
+    let backup = site.backup();
+    let mut c = newcomer(3);
+    c.run(MEMORY).run("INSERT INTO notes VALUES('y', 'two')");
+    c.sync_with(&mut hub, Fate::LosesAnswer, &mut |_| {});
+    c.sync_with(&mut hub, Fate::InterruptedPull(0), &mut |_| {});
+    drop(hub);
+    site.restore(&backup);
+    let mut hub = site.start();
+    reconnect(&mut [&mut a, &mut b, &mut c]);
+    all_sync(&mut hub, &mut [&mut c, &mut a, &mut b]);
+    assert_eq!(titles(&mut b), ["one", "two"]);
+}
+
+/// If every store that does not know the replica were taken for one that was put back, what had died would come back with
+/// whoever had been away.
+#[test]
+fn an_agent_that_has_retired_offers_nothing_to_a_hub_that_was_started_again() {
+    let (mut site, mut hub, mut a, mut b) = sited();
+    b.run("INSERT INTO notes VALUES('y', 'two')").sync(&mut hub);
+    a.sync(&mut hub);
+    retire_all(&mut hub);
+    reconnect(&mut [&mut a]);
+    a.sync(&mut hub);
+    a.run("DELETE FROM notes WHERE id = 'y'");
+    for _ in 0..2 {
+        a.sync(&mut hub);
+        upkeep(&mut hub, 0);
+    }
+    drop(hub);
+    let mut hub = site.start();
+    reconnect(&mut [&mut a, &mut b]);
+    all_sync(&mut hub, &mut [&mut b, &mut a]);
+    assert_eq!(titles(&mut a), ["one"]);
 }
 
 /// Breaks if a restart counts as another store: all agents would offer all that they hold.
