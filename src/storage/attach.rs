@@ -138,6 +138,15 @@ fn is_of_past(state: &ReplicaState, current: Incarnation, past: &[(Incarnation, 
     })
 }
 
+/// Positions and definitions mean nothing to this store, and it is offered all that is here.
+fn begin_anew(sql: &mut dyn Sql, state: &mut ReplicaState) -> Result<(), SqlError> {
+    (state.cursor, state.resume, state.covered) = (0, 0, state.acked);
+    state.schema_digest = None;
+    tenant_tables::forget(sql)?;
+    sql.execute("UPDATE _federation_row SET batch = -2", &[])?;
+    Ok(())
+}
+
 /// Settles with the hub which batches it has accepted (I12), and which store this is (I15). The hub was `asked` on
 /// behalf of that state.
 pub fn reconcile(
@@ -190,10 +199,7 @@ pub fn reconcile(
                 forget_sent(sql, state.acked)?;
             }
             if other_store {
-                (state.cursor, state.resume, state.covered) = (0, 0, state.acked);
-                state.schema_digest = None;
-                tenant_tables::forget(sql)?;
-                sql.execute("UPDATE _federation_row SET batch = -2", &[])?;
+                begin_anew(sql, &mut state)?;
             }
             if state.incarnation != Some(incarnation) {
                 // What a pull that broke off has passed over was to come later, if rows were changed meanwhile that a
