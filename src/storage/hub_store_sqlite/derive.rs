@@ -28,7 +28,8 @@ use crate::model::{CellValue, ColumnIndex, RowId, RowState, Seq, Value, Verdict}
 use crate::protocol::limits::MAX_ACK_NOTICES;
 use crate::storage::hub_store::StoreError;
 
-/// Rounds after which a batch is left as it is: no schema is known that needs more than a few.
+/// Rounds after which a batch is left as it is, besides one for each row that gets what it waited for: no schema is known
+/// that needs more than a few.
 const MAX_ROUNDS: usize = 100;
 
 /// Derives for one batch.
@@ -191,7 +192,9 @@ impl<'a> Deriver<'a> {
             self.rows.get_mut(entity)?.withheld = false;
             round.insert(entity);
         }
-        for _ in 0..MAX_ROUNDS {
+        let mut rounds = 0;
+        while rounds < MAX_ROUNDS + self.admitted.len() {
+            rounds += 1;
             if round.is_empty() {
                 return self.settle();
             }
