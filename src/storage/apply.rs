@@ -13,7 +13,7 @@ use super::collisions;
 use super::context::Context;
 use super::doubt::{self, Gone};
 use super::driver::{Sql, SqlError};
-use super::follow::{Followed, settle_followed};
+use super::follow::{Followed, Leader, settle_followed};
 use super::journal::{Journal, Undone};
 use super::quarantine;
 use super::resolver::Resolver;
@@ -130,6 +130,8 @@ pub struct Applier<'a> {
     pub applied: u64,
     /// Whether the pull is at its end: nothing else is coming.
     pub is_final: bool,
+    /// Rows that got another key at the end of a pull, which others may have to follow.
+    pub leaders: Vec<Leader>,
     /// Rows that followed another to its new key.
     pub followed: Followed,
     check_quarantine: bool,
@@ -138,8 +140,8 @@ pub struct Applier<'a> {
 impl<'a> Applier<'a> {
     fn new(catalog: &'a Catalog, acked: u64, check_quarantine: bool) -> Self {
         let (resolver, journal) = (Resolver::new(catalog), Journal::default());
-        let (is_final, followed) = (false, Followed::new());
-        Self { catalog, acked, resolver, journal, applied: 0, is_final, followed, check_quarantine }
+        let (is_final, leaders, followed) = (false, Vec::new(), Followed::new());
+        Self { catalog, acked, resolver, journal, applied: 0, is_final, leaders, followed, check_quarantine }
     }
 
     /// Applies rows, each together with what is set aside of it.
@@ -187,6 +189,7 @@ impl<'a> Applier<'a> {
         loop {
             let before = refused.len();
             refused = self.attempt_again(sql, &mut ahead, refused)?;
+            self.follow_leaders(sql)?;
             let undone =
                 std::mem::take(&mut self.journal).settle(sql, self.catalog, &self.resolver.numbers)?;
             self.applied = self.applied.saturating_sub(undone.len() as u64);

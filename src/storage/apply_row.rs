@@ -3,7 +3,7 @@
 use super::apply::Applier;
 use super::catalog::{Key, Table, quote, quote_list};
 use super::driver::{Sql, SqlError, ValueRef};
-use super::follow::Row;
+use super::follow::Leader;
 use super::foreign_keys::referencing_child;
 use super::incoming::{Arrival, Cell};
 use super::journal::Journal;
@@ -209,8 +209,8 @@ impl Applier<'_> {
                 for cell in &changed {
                     new[cell.at] = cell.value.clone();
                 }
-                let rows = (Row { key: &key, cells: row }, Row { key: &new_key, cells: &new });
-                self.follow(sql, item, table, rows, 0)?;
+                let (was, is) = ((key, row.clone()), (new_key, new));
+                self.leaders.push(Leader { item, table: table.number, was, is });
             }
             self.journal.note(item, (table, entry.id), Some(before), entry.key.clone());
         }

@@ -22,20 +22,43 @@ const MAX_DEPTH: usize = 16;
 
 /// A row by its key and its cells.
 #[derive(Clone, Copy)]
-pub struct Row<'a> {
+struct Row<'a> {
     /// The values of its key's columns.
-    pub key: &'a [Value],
+    key: &'a [Value],
     /// Its travelling cells.
-    pub cells: &'a [Value],
+    cells: &'a [Value],
 }
 
 /// Rows that have followed: their tables' numbers, and their keys.
 pub type Followed = Vec<(i64, Vec<Value>)>;
 
+/// A row that has got another key, and what may have to follow it.
+pub struct Leader {
+    /// Which item of the turn has changed it.
+    pub item: usize,
+    /// Its table's number.
+    pub table: i64,
+    /// Its key and its cells, as they were.
+    pub was: (Vec<Value>, Vec<Value>),
+    /// As they are.
+    pub is: (Vec<Value>, Vec<Value>),
+}
+
 impl Applier<'_> {
+    /// Has what references rows that have other keys now follow them, once all are applied that may have taken those
+    /// over.
+    pub fn follow_leaders(&mut self, sql: &mut dyn Sql) -> Result<(), SqlError> {
+        for Leader { item, table, was, is } in std::mem::take(&mut self.leaders) {
+            let Some(table) = self.catalog.numbered(table) else { continue };
+            let rows = (Row { key: &was.0, cells: &was.1 }, Row { key: &is.0, cells: &is.1 });
+            self.follow(sql, item, table, rows, 0)?;
+        }
+        Ok(())
+    }
+
     /// Has what references a row as it was reference it as it is. Where a constraint does not let it, the
     /// journal will object.
-    pub fn follow(
+    fn follow(
         &mut self,
         sql: &mut dyn Sql,
         item: usize,

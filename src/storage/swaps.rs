@@ -12,7 +12,7 @@ use super::apply::Applier;
 use super::apply_row::Outcome;
 use super::catalog::{Key, Table, quote, quote_list};
 use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
-use super::follow::Row;
+use super::follow::Leader;
 use super::foreign_keys::columns_with_shadows;
 use super::incoming::Arrival;
 use super::local_key::LocalKey;
@@ -67,7 +67,7 @@ pub fn rotate<'a>(
     }
     if applier.is_final {
         for member in &members {
-            lead_along(applier, sql, table, member)?;
+            lead_along(applier, table, member)?;
         }
     }
     applier.journal.bind(noted);
@@ -239,13 +239,8 @@ fn put_back(
     Ok(true)
 }
 
-/// Has what references a row by a key that no row has any more follow it to its new one.
-fn lead_along(
-    applier: &mut Applier<'_>,
-    sql: &mut dyn Sql,
-    table: &Table,
-    member: &Member<'_>,
-) -> Result<(), SqlError> {
+/// Notes that what references a row by a key that no row has any more is to follow it to its new one.
+fn lead_along(applier: &mut Applier<'_>, table: &Table, member: &Member<'_>) -> Result<(), SqlError> {
     let (Some(before), Some((_, cells)), Some(target)) = (&member.before, &member.row, &member.target) else {
         return Ok(());
     };
@@ -254,8 +249,9 @@ fn lead_along(
         Key::Number(_) => key.clone(),
         Key::Natural(positions) => positions.iter().map(|&at| target[at].clone()).collect(),
     };
-    let rows = (Row { key: &key, cells }, Row { key: &new_key, cells: target });
-    applier.follow(sql, member.place, table, rows, 0)
+    let (was, is) = ((key, cells.clone()), (new_key, target.clone()));
+    applier.leaders.push(Leader { item: member.place, table: table.number, was, is });
+    Ok(())
 }
 
 /// Inserts a row under the number, or the hidden rowid, that it had. Returns whether SQLite has taken it.
