@@ -171,42 +171,39 @@ pub fn reconcile(
             let sent = sent_batches(sql)?;
             let accepted = attached.last.map_or((0, Digest::ZERO), |last| last);
             let before = (state.n(state.acked), state.acked_digest);
-            // Of a copy of this database the hub knows more than it does; a hub that knows less has forgotten.
-            let is_retired = attached.standing == Standing::Retired;
-            let has_forgotten = !is_retired && accepted.0 < before.0;
+            // Of a copy of this database the hub knows more than it does. One that knows less has forgotten; in one and
+            // the same opening it has let the replica retire, and a late `Attach` has brought back the name alone.
+            let is_same_opening = state.incarnation == Some(incarnation);
+            let knows_less = accepted.0 < before.0;
+            let is_retired = attached.standing == Standing::Retired || knows_less && is_same_opening;
+            let has_forgotten = knows_less && !is_retired;
             // A hub that has let the replica retire has what it acknowledged; one that was put back to a time before
             // it knew the replica may not. Where no position tells the two apart, nothing may be lost.
-            let may_have_lost =
-                is_retired && state.incarnation != Some(incarnation) && state.covered != state.acked;
+            let may_have_lost = is_retired && !is_same_opening && state.covered != state.acked;
             let other_store =
                 has_forgotten || may_have_lost || !is_of_past(&state, incarnation, &attached.past);
             let known = sent.iter().find(|batch| (state.n(batch.mark), batch.digest) == accepted);
-            let mut delivered = 0;
-            let renewed = match known {
-                _ if other_store || is_retired => true,
-                Some(batch) => {
-                    delivered = acknowledge(sql, &mut state, *batch)?;
-                    false
-                }
-                None => accepted != before,
-            };
-            let mut notice = None;
+            let renewed = other_store || is_retired || known.is_none() && accepted != before;
+            let (mut delivered, mut notice) = (0, None);
             if renewed {
-                if state.renew(sql, fresh)? {
-                    notice = Some(DROPPED.to_owned());
+                notice = state.renew(sql, fresh)?.then(|| DROPPED.to_owned());
+            } else {
+                if let Some(batch) = known {
+                    delivered = acknowledge(sql, &mut state, *batch)?;
                 }
-            } else if !sent.is_empty() {
-                forget_sent(sql, state.acked)?;
+                if !sent.is_empty() {
+                    forget_sent(sql, state.acked)?;
+                }
             }
             if other_store {
                 begin_anew(sql, &mut state)?;
             }
-            if state.incarnation != Some(incarnation) {
+            if !is_same_opening {
                 // What a pull that broke off has passed over was to come later, if rows were changed meanwhile that a
                 // store which was put back has as they were.
                 state.resume = state.cursor;
             }
-            if renewed || state.incarnation != Some(incarnation) || !sent.is_empty() {
+            if renewed || !is_same_opening || !sent.is_empty() {
                 state.incarnation = Some(incarnation);
                 state.tenant = Some(tenant.to_owned());
                 state.save(sql)?;

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 
 use crate::world::parts::text;
-use crate::world::{Agent, Fate, Hub, pair, settle};
+use crate::world::{Agent, Counts, Fate, Hub, pair, settle};
 use federation_hub::model::{ReplicaId, Rule, Value};
+use federation_hub::protocol::hub_request::{AttachRequest, Caller};
 use federation_hub::storage::attach::open;
 use federation_hub::storage::choice::{SyncOptions, TableOptions};
 use federation_hub::storage::hub_store::{HubStore, Upkeep};
@@ -287,4 +288,27 @@ fn the_counter_of_a_new_row_arrives_whether_or_not_the_hub_had_it_when_it_forgot
         assert_eq!(settle(&mut hub, &mut a, &mut b, "SELECT hits FROM facts"), [[Value::Integer(5)]]);
         assert_eq!(a.sync(&mut hub).healed + b.sync(&mut hub).healed, 0, "{fate:?}");
     }
+}
+
+/// Breaks if a hub that knows the name of a replica and none of its batches counts as another store: the agent offers all
+/// that it holds, as somebody who has seen nothing, and what it has read is in conflict with what it writes.
+#[test]
+fn a_late_attach_of_a_replica_that_has_retired_brings_back_no_more_than_its_name() {
+    let (mut hub, mut a, mut b) = pair(NOTES);
+    b.run("INSERT INTO notes VALUES('x', 'b', 0)").sync(&mut hub);
+    a.sync(&mut hub);
+    a.run("UPDATE notes SET title = 'a'").sync(&mut hub);
+    b.sync(&mut hub);
+    let Value::Blob(replica) = replica_of(&mut b) else { panic!("no replica") };
+    retire_all(&mut hub);
+    let replica = ReplicaId::from_slice(&replica).unwrap();
+    let late = AttachRequest { replica, cursor: 0, is_new: true, token_until_ms: i64::MAX };
+    let caller = Caller { tenant: "acme".into(), agent: "b".into() };
+    hub.store.attach(&caller, &late, hub.clock.now_ms()).unwrap();
+    hub.store.commit().unwrap();
+    b.reconnect();
+    b.run("UPDATE notes SET title = 'c'");
+    assert_eq!(b.sync(&mut hub), Counts { pushed: 1, ..Counts::default() });
+    a.reconnect();
+    settle(&mut hub, &mut a, &mut b, ALL);
 }
