@@ -18,7 +18,7 @@ use federation_hub::model::{ReplicaId, Seq};
 use federation_hub::protocol::hub_exchange::{HubExchange, Input, Output};
 use federation_hub::protocol::hub_request::Caller;
 use federation_hub::protocol::hub_session::{HubSession, SessionInput, SessionOutput};
-use federation_hub::protocol::message::{Done, ToAgent, ToHub};
+use federation_hub::protocol::message::{Done, Incarnation, ToAgent, ToHub};
 use federation_hub::storage::hub_store::{HubStore, RowSource};
 use federation_hub::storage::hub_store_sqlite::SqliteHubStore;
 use rusqlite::Connection as Sqlite;
@@ -139,12 +139,16 @@ impl HubSide {
         self.directory.path().join("hub.db")
     }
 
+    /// Which opening of the store this is.
+    pub fn incarnation(&self) -> Incarnation {
+        ReplicaId(u128::from(self.life).to_be_bytes())
+    }
+
     /// Starts it with what its file holds.
     pub fn start(&mut self) {
         self.life += 1;
-        let incarnation = ReplicaId(u128::from(self.life).to_be_bytes());
         let path = self.path();
-        let store = SqliteHubStore::open(path.to_str().unwrap(), incarnation).unwrap();
+        let store = SqliteHubStore::open(path.to_str().unwrap(), self.incarnation()).unwrap();
         (self.time, self.running) = (HubTime::new(store.kept_time_ms()), Duration::ZERO);
         self.store = Some(Mortal::new(store));
     }

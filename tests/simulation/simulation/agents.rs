@@ -48,8 +48,10 @@ impl Simulation {
                 self.network.queue.after(IDLE_MS, Event::Patience(at, turn, progress));
             }
             Flow::Complete => {
+                let session = self.processes[at].session;
                 if let Some(sync) = self.processes[at].sync.take() {
-                    self.has_old_time = false;
+                    // What was on its way to the agent tells nothing about the hub that was restored meanwhile.
+                    self.has_old_time &= session.is_none_or(|it| it.incarnation != self.hub.incarnation());
                     self.trace.push(format!(
                         "{} process {at} synced: {:?}",
                         self.since_beginning(),
