@@ -121,6 +121,12 @@ impl UniqueRule {
         places.filter(|places| !self.is_partial && places.len() == columns.len())
     }
 
+    /// Whether each of its columns is compared as the column is by itself: a foreign key names no other one.
+    pub fn compares_as(&self, collation: &dyn Fn(&str) -> Option<Collation>) -> bool {
+        let is_same = |part: &Part| part.name.as_deref().and_then(collation) == Some(part.collation);
+        self.parts.iter().all(is_same)
+    }
+
     /// The key of a row.
     pub fn key_of(
         &self,

@@ -17,7 +17,9 @@ use crate::storage::driver::{Sql, SqlError};
 use crate::storage::fields::Fields;
 use crate::storage::hub_store::StoreError;
 use crate::storage::scratch::Scratch;
+use crate::storage::sqlite_driver::RusqliteSql;
 use crate::storage::table_info::{ForeignKey, OnDelete, default_value};
+use crate::storage::unique_index::Collation;
 
 /// The rules of a tenant, as of a version of its definitions.
 pub struct TenantRules {
@@ -210,7 +212,7 @@ struct Draft {
 impl Draft {
     fn complete(&mut self, choice: &Choice<'_>) -> Result<(), SqlError> {
         let catalog = Catalog::read(&mut self.scratch.sql, choice)?;
-        let filled = Filled::read(&mut self.scratch.sql)?;
+        let declared = Declarations::read(&mut self.scratch.sql)?;
         for rules in self.tables.values_mut() {
             rules.number = catalog.table(&rules.name).and_then(|table| match &table.key {
                 Key::Number(column) => Some(column.clone()),
@@ -226,7 +228,7 @@ impl Draft {
                 continue;
             };
             let links: Vec<LinkRule> =
-                table.foreign_keys.iter().filter_map(|key| self.link(id, &catalog, key, &filled)).collect();
+                table.foreign_keys.iter().filter_map(|key| self.link(id, &catalog, key, &declared)).collect();
             for parent in links.iter().map(|link| link.parent).collect::<Vec<_>>() {
                 if let Some(parent) = self.tables.get_mut(&parent) {
                     parent.is_parent = true;
@@ -246,7 +248,13 @@ impl Draft {
         Ok(())
     }
 
-    fn link(&self, table: i64, catalog: &Catalog, key: &ForeignKey, filled: &Filled) -> Option<LinkRule> {
+    fn link(
+        &self,
+        table: i64,
+        catalog: &Catalog,
+        key: &ForeignKey,
+        declared: &Declarations,
+    ) -> Option<LinkRule> {
         let rules = self.tables.get(&table)?;
         let (parent, parent_rules) =
             self.tables.iter().find(|(_, other)| other.name.eq_ignore_ascii_case(&key.parent))?;
@@ -264,14 +272,19 @@ impl Draft {
         {
             (None, Vec::new())
         } else {
-            let mut keys = parent_rules.unique.iter().enumerate();
-            let (at, order) = keys.find_map(|(at, key)| Some((at, key.order_of(&targets)?)))?;
+            let keys = parent_rules.unique.iter().enumerate();
+            let mut fitting = keys.filter_map(|(at, key)| Some((at, key.order_of(&targets)?)));
+            let first = fitting.next()?;
+            let collation = |column: &str| declared.collation(&parent_rules.name, column);
+            let names = |at: usize| parent_rules.unique[at].compares_as(&collation);
+            let named = if names(first.0) { None } else { fitting.find(|(at, _)| names(*at)) };
+            let (at, order) = named.unwrap_or(first);
             (Some(at), order)
         };
         let replacement = key
             .columns
             .iter()
-            .map(|(column, _)| filled.replacement(&rules.name, column, key.on_delete))
+            .map(|(column, _)| declared.replacement(&rules.name, column, key.on_delete))
             // A number that a definition names means another row on each replica.
             .map(|value| value.filter(|value| key_at.is_some() || *value == Value::Null.into()))
             .collect();
@@ -326,11 +339,17 @@ fn drop_indexes(sql: &mut dyn Sql) -> Result<(), SqlError> {
     names.iter().try_for_each(|name| sql.run(&format!("DROP INDEX {}", quote(name))))
 }
 
-/// What columns may hold instead of a reference.
-struct Filled(HashMap<(String, String), (bool, Value)>);
+/// What is declared of columns by themselves.
+struct Declarations(HashMap<(String, String), Declaration>);
 
-impl Filled {
-    fn read(sql: &mut dyn Sql) -> Result<Self, SqlError> {
+struct Declaration {
+    is_required: bool,
+    default: Value,
+    collation: Collation,
+}
+
+impl Declarations {
+    fn read(sql: &mut RusqliteSql) -> Result<Self, SqlError> {
         let mut columns = Vec::new();
         sql.query(
             "SELECT m.name, x.name, x.\"notnull\" OR x.pk, x.dflt_value, x.type FROM main.sqlite_master AS m, \
@@ -343,12 +362,16 @@ impl Filled {
                 Ok(())
             },
         )?;
-        let mut filled = HashMap::new();
+        let mut declared = HashMap::new();
         for (name, is_required, default, kind) in columns {
             let default = default.map_or(Value::Null, |text| default_value(sql, &text, &kind));
-            filled.insert(name, (is_required, default));
+            let said = sql.connection().column_metadata(Some("main"), &*name.0, &*name.1);
+            let collation =
+                said.ok().and_then(|(_, collation, ..)| collation?.to_str().ok().map(Collation::of));
+            let collation = collation.unwrap_or(Collation::Binary);
+            declared.insert(name, Declaration { is_required, default, collation });
         }
-        Ok(Self(filled))
+        Ok(Self(declared))
     }
 
     /// What the column shows when its parent is dead; none if it can show nothing else, or nothing is to replace it.
@@ -356,8 +379,17 @@ impl Filled {
         if !matches!(action, OnDelete::SetNull | OnDelete::SetDefault) {
             return None;
         }
-        let (is_required, default) = self.0.get(&(table.to_lowercase(), column.to_lowercase()))?;
+        let Declaration { is_required, default, .. } = self.of(table, column)?;
         let value = if action == OnDelete::SetDefault { default.clone() } else { Value::Null };
         (!is_required || value != Value::Null).then_some(value.into())
+    }
+
+    /// How the column is compared where nothing else is said.
+    fn collation(&self, table: &str, column: &str) -> Option<Collation> {
+        self.of(table, column).map(|it| it.collation)
+    }
+
+    fn of(&self, table: &str, column: &str) -> Option<&Declaration> {
+        self.0.get(&(table.to_lowercase(), column.to_lowercase()))
     }
 }

@@ -107,6 +107,21 @@ fn a_reference_is_by_the_key_that_it_names() {
     assert_eq!((cell(&view, 4, "p"), cell(&view, 4, "q")), (Some(t("new a")), Some(t("new b"))));
 }
 
+/// Breaks if what SQLite does not take for a row's parent is taken for it here: the child would be told of, and wait on
+/// every replica for ever.
+#[test]
+fn a_reference_is_by_the_key_that_compares_as_its_column_does() {
+    let parent = "CREATE TABLE p(id INTEGER PRIMARY KEY, a TEXT, UNIQUE(a))";
+    let child = "CREATE TABLE c(id INTEGER PRIMARY KEY, p TEXT REFERENCES p(a) ON DELETE CASCADE)";
+    let index = ["CREATE UNIQUE INDEX whatever_its_case ON p(a COLLATE NOCASE)"];
+    let (mut site, mut alice, mut bob) = Site::new(&[(parent, &index), (child, &[])]);
+    let named = |row, name| ("p", row, Some(vec![("a", t(name))]));
+    site.push(&mut alice, &[named(1, "A"), ("c", 2, Some(vec![("p", t("A"))]))]);
+    site.pull(&mut bob);
+    site.push(&mut bob, &[deleted("p", 1), named(3, "a")]);
+    assert_eq!(site.rows(), [3]);
+}
+
 const PAIRS: &str = "CREATE TABLE p(id INTEGER PRIMARY KEY, a TEXT, b TEXT, UNIQUE(a, b))";
 const BY_BOTH: &str =
     "CREATE TABLE by_both(id INTEGER PRIMARY KEY, p, q, FOREIGN KEY(p, q) REFERENCES p(a, b))";
