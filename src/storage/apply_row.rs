@@ -56,7 +56,7 @@ impl Applier<'_> {
             Ok(merged) => merged,
             Err(reason) => return Ok(Outcome::Refused(reason)),
         };
-        let is_outdated = meta.told(update.seq);
+        let is_outdated = meta.told(update);
         let outcome = match (entry, is_present, meta.is_alive()) {
             (Some(entry), true, true) => {
                 self.update_row(sql, item, table, entry, meta, &cells, leave_children)

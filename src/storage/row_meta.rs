@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::driver::SqlError;
 use super::meta_codec;
 use super::ruled::RuledCell;
-use crate::model::{Hlc, RowId, Seq, Stamp};
+use crate::model::{Hlc, Op, RowId, RowUpdate, Seq, Stamp};
 
 /// A replica's number for a column of a table: its position in `_federation_table.columns`.
 pub type LocalColumn = u16;
@@ -64,6 +64,15 @@ pub struct RowMeta {
     pub ruled: Vec<RuledCell>,
 }
 
+/// Whether an update tells of a row that is dead.
+fn is_of_death(update: &RowUpdate) -> bool {
+    let newest = |is_delete: bool| {
+        let writes = update.writes.iter().filter(|write| (write.op == Op::Delete) == is_delete);
+        writes.map(|write| write.stamp).max()
+    };
+    newest(true) > newest(false)
+}
+
 impl RowMeta {
     /// The bytes for `_federation_row.state`.
     pub fn encode(&self) -> Result<Vec<u8>, SqlError> {
@@ -117,12 +126,16 @@ impl RowMeta {
         self.forget_sent_adjustments(acked);
     }
 
-    /// Notes that what the hub has told of the row is in it, up to this position. Returns whether the table is to be
-    /// asked for again: of a write here and an update that was set aside, the hub has not told this replica what it
-    /// made of both.
-    pub fn told(&mut self, position: Seq) -> bool {
+    /// Notes that this update of the hub is in the row. Returns whether the table is to be asked for again: of a write
+    /// here and an update that was set aside, the hub has not told this replica what it made of both.
+    pub fn told(&mut self, update: &RowUpdate) -> bool {
         let is_outdated = self.held && self.cells.iter().any(|cell| cell.pending.is_some());
-        (self.seen, self.held, self.unshared) = (position, false, None);
+        // A row that was made here, and that the hub knows as dead only, is one that it will not have once it forgets
+        // the dead.
+        if !(self.is_alive() && is_of_death(update)) {
+            self.unshared = None;
+        }
+        (self.seen, self.held) = (update.seq, false);
         is_outdated
     }
 

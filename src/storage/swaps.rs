@@ -133,7 +133,7 @@ impl<'a> Member<'a> {
             acked: applier.acked,
         };
         let Ok((mut meta, cells)) = arrival.merge(sql, &mut applier.resolver)? else { return Ok(None) };
-        let is_outdated = meta.told(update.1.seq);
+        let is_outdated = meta.told(&update.1);
         let row = match before.as_ref().filter(|entry| entry.is_present()) {
             Some(entry) => Some(whole_row(sql, table, entry)?),
             None => None,

@@ -312,3 +312,26 @@ fn a_late_attach_of_a_replica_that_has_retired_brings_back_no_more_than_its_name
     a.reconnect();
     settle(&mut hub, &mut a, &mut b, ALL);
 }
+
+/// Breaks if a row counts as known to the hub once that has told of its death: the hub forgets the dead, and then takes the
+/// row that was made anew for an edit of one that it has forgotten.
+#[test]
+fn a_row_made_anew_while_its_death_was_told_outlives_what_the_hub_remembers() {
+    let (mut hub, mut a, mut b) = pair(NOTES);
+    a.sync(&mut hub);
+    b.sync(&mut hub);
+    for statement in ["INSERT INTO notes VALUES('x', 'a', 0)", "DELETE FROM notes"] {
+        a.run(statement).sync(&mut hub);
+    }
+    b.sync_with(&mut hub, Fate::Complete, &mut |b| {
+        b.run("INSERT INTO notes VALUES('x', 'b', 1)");
+    });
+    retire_all(&mut hub);
+    a.reconnect();
+    collect(&mut hub, &mut [&mut a]);
+    b.reconnect();
+    assert_eq!(b.sync(&mut hub).pushed, 1);
+    a.sync(&mut hub);
+    assert_eq!(a.rows(ALL), b.rows(ALL));
+    assert_eq!(a.rows(IDS), [[text("x")]]);
+}
