@@ -89,8 +89,8 @@ pub struct Network {
     next: ConnectionId,
     /// Until when a process is cut off, in each direction: what is sent meanwhile arrives afterwards.
     cut_off: BTreeMap<(usize, bool), i64>,
-    /// What the processes sent on their last streams, for replays.
-    sent: Vec<(ConnectionId, StreamId, Vec<Packet>)>,
+    /// What the processes sent on their last streams, for replays, and when they began.
+    sent: Vec<(ConnectionId, StreamId, i64, Vec<Packet>)>,
     /// Packets that got lost.
     pub lost: u64,
 }
@@ -189,19 +189,19 @@ impl Network {
         if stream == 0 {
             return;
         }
-        match self.sent.iter_mut().find(|(of, on, _)| (*of, *on) == (connection, stream)) {
-            Some((_, _, packets)) => packets.push(packet.clone()),
-            None => self.sent.push((connection, stream, vec![packet.clone()])),
+        match self.sent.iter_mut().find(|(of, on, ..)| (*of, *on) == (connection, stream)) {
+            Some((.., packets)) => packets.push(packet.clone()),
+            None => self.sent.push((connection, stream, self.queue.now_ms(), vec![packet.clone()])),
         }
         if self.sent.len() > REMEMBERED {
             self.sent.remove(0);
         }
     }
 
-    /// What was sent on one of the last streams, with its connection.
-    pub fn sent(&self, which: usize) -> Option<(ConnectionId, Vec<Packet>)> {
-        let (connection, _, packets) = self.sent.get(which % self.sent.len().max(1))?;
-        Some((*connection, packets.clone()))
+    /// What was sent on one of the last streams, with its connection, and when the stream began.
+    pub fn sent(&self, which: usize) -> Option<(ConnectionId, i64, Vec<Packet>)> {
+        let (connection, _, began_ms, packets) = self.sent.get(which % self.sent.len().max(1))?;
+        Some((*connection, *began_ms, packets.clone()))
     }
 
     /// Forgets a connection: whatever is sent on it from now on gets lost.

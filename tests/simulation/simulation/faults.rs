@@ -128,7 +128,11 @@ impl Simulation {
     }
 
     pub(super) fn replay(&mut self, which: usize) {
-        let Some((connection, packets)) = self.network.sent(which) else { return };
+        let Some((connection, began_ms, packets)) = self.network.sent(which) else { return };
+        // No connection lives on in silence for as long as a replica may: nothing arrives so late.
+        if self.network.queue.now_ms() - began_ms > self.case.agent_ttl_ms / 2 {
+            return;
+        }
         // A number that no agent gives to a stream.
         let stream = self.dice.number() | 1 << 63;
         for packet in packets {
