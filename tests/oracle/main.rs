@@ -17,5 +17,6 @@ mod model;
 mod natural;
 mod natural_references;
 mod pushes;
+mod renamed;
 mod ruled;
 mod unique;

@@ -20,12 +20,44 @@ pub struct Claims {
     held: BTreeMap<Key, (RowKey, bool)>,
     /// Who wants a key that another row has.
     waiting: BTreeSet<(Key, RowKey)>,
+    /// Who had a key last that nobody has, or was written with it when nobody had had it.
+    former: BTreeMap<Key, RowKey>,
     /// Rows that are told as dead, because what they want is taken.
     pub withheld: BTreeSet<RowKey>,
     /// Columns that show what was told before, because what was written is taken.
     kept: BTreeMap<RowKey, Row>,
     /// What is told.
     pub shown: BTreeMap<RowKey, Row>,
+}
+
+impl Claims {
+    /// Notes that a row was written with these keys. Where nobody has one or had it, that row is meant by it.
+    pub fn note_meant(&mut self, keys: impl IntoIterator<Item = Key>, row: &RowKey) {
+        for key in keys {
+            if !self.held.contains_key(&key) {
+                self.former.entry(key).or_insert_with(|| row.clone());
+            }
+        }
+    }
+
+    /// Who references whom, of some rows.
+    pub fn family<'a>(&'a self, tenant: &'a Tenant, raws: &'a Raws) -> Family<'a> {
+        Family {
+            schema: tenant.schema(),
+            raws,
+            withheld: &self.withheld,
+            keys: tenant.keys(),
+            held: &self.held,
+            is_before: false,
+            former: &self.former,
+            unions: &self.unions,
+        }
+    }
+
+    /// The same, where keys are whose they were when the last batch had been decided about.
+    pub fn family_before<'a>(&'a self, tenant: &'a Tenant, raws: &'a Raws) -> Family<'a> {
+        Family { is_before: true, ..self.family(tenant, raws) }
+    }
 }
 
 /// What follows from what was written.
@@ -82,9 +114,10 @@ impl Decision<'_> {
             self.claims.withheld.remove(row);
         }
         for _ in 0..100 {
-            let before = (self.claims.held.clone(), self.claims.withheld.clone());
+            let decided = |it: &Claims| (it.held.clone(), it.withheld.clone(), it.former.clone());
+            let before = decided(&self.claims);
             self.round();
-            let after = (self.claims.held.clone(), self.claims.withheld.clone());
+            let after = decided(&self.claims);
             if self.asked.is_empty() && before == after {
                 break;
             }
@@ -109,7 +142,7 @@ impl Decision<'_> {
                 }
             }
         }
-        let living = living::derive(self.tenant.schema(), &raws, &self.claims.withheld);
+        let living = living::derive(&self.claims.family(self.tenant, &raws));
         View { united, raws, living }
     }
 
@@ -156,6 +189,13 @@ impl Decision<'_> {
             if !self.wanted(&view, &row).iter().any(|(_, it)| *it == key) {
                 self.release(&key);
                 freed.insert(key);
+            }
+        }
+        for row in view.united.keys() {
+            if !view.living.rows.contains(row) || self.claims.kept.contains_key(row) {
+                let keys: Vec<Key> =
+                    self.keys_of(row, &view.united).into_iter().map(|(_, key)| key).collect();
+                self.claims.note_meant(keys, row);
             }
         }
         let claimants = self.by_birth(&view.living.rows);
@@ -250,6 +290,7 @@ impl Decision<'_> {
         self.conflicts += self.differences(view, row, holder);
         for key in self.held_by(loser) {
             self.claims.held.remove(&key);
+            self.claims.former.insert(key, loser.clone());
         }
         self.claims.unions.unite(loser, survivor, self.now);
         self.claims.kept.remove(loser);
@@ -307,7 +348,7 @@ impl Decision<'_> {
         for (column, value) in &changed {
             raws.get_mut(row).unwrap().cells.get_mut(column).unwrap().value = value.clone();
         }
-        let family = Family { schema, raws: &raws, withheld: &self.claims.withheld };
+        let family = self.claims.family(self.tenant, &raws);
         let is_gone = family.parents(row).iter().any(|(reference, parent)| {
             reference.columns.iter().any(|(column, _)| changed.contains_key(column))
                 && !view.living.rows.contains(parent)
@@ -344,6 +385,7 @@ impl Decision<'_> {
 
     fn release(&mut self, key: &Key) {
         if let Some((row, is_by_birth)) = self.claims.held.remove(key) {
+            self.claims.former.insert(key.clone(), row.clone());
             self.released.insert((row, key.clone()), is_by_birth);
         }
     }

@@ -8,6 +8,8 @@ use super::history::RowKey;
 use super::number::is_equal;
 use super::raw::Raw;
 use super::schema::{Column, ForeignKey, OnDelete, Schema};
+use super::unions::Unions;
+use super::unique::{Key, KeyBook};
 
 /// All rows, as their own writes make them.
 pub type Raws = BTreeMap<RowKey, Raw>;
@@ -22,8 +24,8 @@ pub struct Living {
 }
 
 /// Works it out. Rows that are withheld are dead, whoever references them.
-pub fn derive(schema: &Schema, raws: &Raws, withheld: &BTreeSet<RowKey>) -> Living {
-    let family = Family { schema, raws, withheld };
+pub fn derive(family: &Family<'_>) -> Living {
+    let Family { schema, raws, withheld, .. } = *family;
     let is_written_alive = |(row, raw): &(&RowKey, &Raw)| raw.is_alive && !withheld.contains(*row);
     let born: BTreeSet<RowKey> = raws.iter().filter(is_written_alive).map(|(key, _)| key.clone()).collect();
     let kept = family.kept(&born);
@@ -35,11 +37,15 @@ pub fn derive(schema: &Schema, raws: &Raws, withheld: &BTreeSet<RowKey>) -> Livi
     }
     for row in &living.rows {
         for (key, parent) in family.parents(row) {
-            if !living.rows.contains(&parent) {
-                for (column, _) in &key.columns {
-                    let value = replacement(key, schema.column(&key.child, column));
-                    living.values.insert((row.clone(), column.clone()), value.into());
-                }
+            for (column, to) in &key.columns {
+                let value = if !living.rows.contains(&parent) {
+                    replacement(key, schema.column(&key.child, column)).into()
+                } else if family.has_followed(key, row) {
+                    raws[&parent].cells[to.as_ref().unwrap()].value.clone()
+                } else {
+                    continue;
+                };
+                living.values.insert((row.clone(), column.clone()), value);
             }
         }
     }
@@ -47,11 +53,22 @@ pub fn derive(schema: &Schema, raws: &Raws, withheld: &BTreeSet<RowKey>) -> Livi
 }
 
 /// Rows, and who references whom.
+#[derive(Clone, Copy)]
 pub struct Family<'a> {
     pub schema: &'a Schema,
     pub raws: &'a Raws,
     /// Rows that have not got the keys that they were written with.
     pub withheld: &'a BTreeSet<RowKey>,
+    /// Unique keys.
+    pub keys: &'a KeyBook,
+    /// Who had which key when that was last decided, and whether one of the rows that it is was made with it.
+    pub held: &'a BTreeMap<Key, (RowKey, bool)>,
+    /// Whether that is what counts, whatever the rows are by now.
+    pub is_before: bool,
+    /// Who had a key last, or was written with it when nobody had had it.
+    pub former: &'a BTreeMap<Key, RowKey>,
+    /// Which rows are one.
+    pub unions: &'a Unions,
 }
 
 impl<'a> Family<'a> {
@@ -61,7 +78,17 @@ impl<'a> Family<'a> {
         keys.filter_map(|key| Some((key, self.parent(key, row)?))).collect()
     }
 
+    /// Whether a row references another one by a key that this one has no more.
+    fn has_followed(&self, key: &ForeignKey, row: &RowKey) -> bool {
+        self.named(key, row).is_some_and(|(_, is_former)| is_former)
+    }
+
     fn parent(&self, key: &ForeignKey, row: &RowKey) -> Option<RowKey> {
+        self.named(key, row).map(|(parent, _)| parent)
+    }
+
+    /// The row that one means, and whether only by a key that it had.
+    fn named(&self, key: &ForeignKey, row: &RowKey) -> Option<(RowKey, bool)> {
         let child = self.raws.get(row)?;
         let mut wanted = Vec::new();
         for (from, to) in &key.columns {
@@ -73,7 +100,7 @@ impl<'a> Family<'a> {
         }
         if let [(None, CellValue::Ref(id))] = wanted[..] {
             let parent = (key.parent.clone(), *id);
-            return self.raws.contains_key(&parent).then_some(parent);
+            return self.raws.contains_key(&parent).then_some((parent, false));
         }
         let has_key = |(_, raw): &(&RowKey, &Raw)| {
             wanted.iter().all(|(to, value)| {
@@ -82,9 +109,27 @@ impl<'a> Family<'a> {
                 raw.cells.get(to).is_some_and(|cell| is_same(&cell.value, value, ignores_case))
             })
         };
-        let candidates = self.raws.iter().filter(|(candidate, _)| candidate.0 == key.parent).filter(has_key);
-        let has_got = |(row, raw): &(&RowKey, &Raw)| raw.is_alive && !self.withheld.contains(*row);
-        candidates.max_by_key(has_got).map(|(candidate, _)| candidate.clone())
+        let mut candidates = self.raws.iter().filter(|(row, _)| row.0 == key.parent).filter(has_key);
+        let has_got =
+            |(row, raw): &(&RowKey, &Raw)| raw.is_alive && !self.withheld.contains(*row) && !self.is_before;
+        if let Some((holder, _)) = candidates.clone().find(has_got) {
+            return Some((holder.clone(), false));
+        }
+        let wanted = self.key(key, &wanted);
+        if let Some((holder, _)) = wanted.as_ref().and_then(|key| self.held.get(key)) {
+            return Some((self.unions.entity(holder), false));
+        }
+        let former = wanted.and_then(|key| self.former.get(&key));
+        let former = former.map(|former| (self.unions.entity(former), true));
+        former.or_else(|| candidates.next().map(|(dead, _)| (dead.clone(), false)))
+    }
+
+    /// The key that is wanted.
+    fn key(&self, key: &ForeignKey, wanted: &[(&Option<String>, &CellValue)]) -> Option<Key> {
+        let names = wanted.iter().map(|(to, _)| (*to).clone()).collect::<Option<BTreeSet<String>>>()?;
+        let unique = self.schema.unique[&key.parent].iter().find(|unique| unique.columns == names)?;
+        let value = |column: &str| wanted.iter().find(|(to, _)| to.as_deref() == Some(column)).map(|it| it.1);
+        self.keys.key_of(unique, &value)
     }
 
     /// What living rows reference, beside themselves, with RESTRICT or NO ACTION, and what such rows cannot be without.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use federation_hub::model::{CellValue, Value};
 
 use super::history::{Entry, RowKey, What};
-use super::living::{Family, Raws};
+use super::living::Raws;
 use super::schema::OnDelete;
 use super::tenant::Tenant;
 
@@ -22,7 +22,7 @@ pub fn forget(tenant: &mut Tenant, push: (u64, u64)) {
             && matches!(&entry.what, What::Set(_, value) if *value == CellValue::Plain(Value::Null))
     };
     let before = tenant.raws(&|entry| !is_null(entry));
-    let family = Family { schema: tenant.schema(), raws: &before, withheld: &tenant.claims().withheld };
+    let family = tenant.claims().family_before(tenant, &before);
     let mut nulled = BTreeSet::new();
     for row in tenant.rows_with(is_null) {
         for (key, parent) in family.parents(&row) {
@@ -64,10 +64,10 @@ fn cascaded(tenant: &Tenant, deleted: &BTreeSet<RowKey>) -> BTreeSet<RowKey> {
     // Its author deleted a row as it was told, or as its own writes had made it.
     let own = tenant.raws(&|_| true);
     let told = told(tenant, &own);
-    let (schema, withheld) = (tenant.schema(), &tenant.claims().withheld);
     let deleted_parents = |row: &RowKey, on_delete: OnDelete| -> Vec<RowKey> {
-        let parents =
-            [&own, &told].into_iter().flat_map(|raws| Family { schema, raws, withheld }.parents(row));
+        let parents = [&own, &told]
+            .into_iter()
+            .flat_map(|raws| tenant.claims().family_before(tenant, raws).parents(row));
         let parents = parents.filter(|(key, _)| key.on_delete == on_delete);
         parents.flat_map(|(_, parent)| among(tenant, &parent, deleted)).collect()
     };

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use federation_hub::model::{CellValue, ReplicaId, Rule, Seq, TableSchema};
+use federation_hub::model::{CellValue, Op, ReplicaId, RowChange, Rule, Seq, TableHeader, TableSchema};
 
 use super::claims::Claims;
 use super::history::{Birth, Entry, History, RowKey, What, entries};
@@ -10,7 +10,7 @@ use super::living::Raws;
 use super::raw::Raw;
 use super::schema::Schema;
 use super::unions::Unions;
-use super::unique::KeyBook;
+use super::unique::{Key, KeyBook};
 use super::{Accepted, Difference, claims, conflicts, local_effects};
 
 /// A row as somebody new must be told of it: its cells by column.
@@ -111,6 +111,9 @@ impl Tenant {
                 // What is done to a value is done once, however many rows are one.
                 history.entries.extend(done.filter(|it| at == 0 || !matches!(it.what, What::Adjust(..))));
             }
+            for target in &targets {
+                self.note_overwritten(target, header, change);
+            }
             merged.push((targets[0].clone(), before, first));
             touched.extend(targets);
         }
@@ -142,6 +145,26 @@ impl Tenant {
             told.join("\n"),
             batch.body
         ))
+    }
+
+    /// What references a row by a key that its author saw in it, and that other writes won over, means this row.
+    fn note_overwritten(&mut self, row: &RowKey, header: &TableHeader, change: &RowChange) {
+        let mut seen = self.raw(row, &|_| true);
+        let mut has_lost = false;
+        for write in &change.writes {
+            let Op::Set(cells) = &write.op else { continue };
+            for (column, value) in cells {
+                let column = header.columns[usize::from(*column)].to_ascii_lowercase();
+                let Some(cell) = seen.cells.get_mut(&column) else { continue };
+                has_lost |= cell.value != *value;
+                cell.value = value.clone();
+            }
+        }
+        if has_lost {
+            let keys = self.schema.unique.get(&row.0).into_iter().flatten();
+            let keys: Vec<Key> = keys.filter_map(|unique| self.keys.key(unique, &seen)).collect();
+            self.claims.note_meant(keys, row);
+        }
     }
 
     /// The rows that a write to one of them is to, and what it is merged with. Of rows that are one, somebody who

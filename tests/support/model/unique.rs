@@ -99,6 +99,11 @@ impl KeyBook {
 
     /// The key of a row; none if it can stand beside every other one.
     pub fn key(&self, unique: &Unique, row: &Raw) -> Option<Key> {
+        self.key_of(unique, &|column| row.cells.get(column).map(|cell| &cell.value))
+    }
+
+    /// The key of a row of these values.
+    pub fn key_of<'v>(&self, unique: &Unique, value: &dyn Fn(&str) -> Option<&'v CellValue>) -> Option<Key> {
         let places: Vec<&str> = unique.all.iter().map(|_| "?").collect();
         let columns: Vec<String> = unique.all.iter().map(|name| quoted(name)).collect();
         let sql = format!(
@@ -108,8 +113,7 @@ impl KeyBook {
             places.join(", ")
         );
         let insert = || -> i64 {
-            let stored =
-                |name: &String| row.cells.get(name).map_or(types::Value::Null, |it| stored(&it.value));
+            let stored = |name: &String| value(name).map_or(types::Value::Null, stored);
             let values = params_from_iter(unique.all.iter().map(stored));
             let mut statement = self.0.prepare_cached(&sql).unwrap();
             // To its end: what returns rows is done only then.
