@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use federation_hub::model::{Seq, Stamp};
 
 use super::history::{Birth, Entry, RowKey};
-use super::living::{self, Family, Living, Raws};
+use super::living::{self, Family, Raws};
 use super::raw::is_plain;
 use super::tenant::{Row, Tenant};
 use super::unions::Unions;
 use super::unique::Key;
+use super::view::View;
 
 /// What was decided about unique keys.
 #[derive(Clone, Debug, Default)]
@@ -58,15 +59,6 @@ impl Claims {
     pub fn family_before<'a>(&'a self, tenant: &'a Tenant, raws: &'a Raws) -> Family<'a> {
         Family { is_before: true, ..self.family(tenant, raws) }
     }
-}
-
-/// What follows from what was written.
-struct View {
-    /// The rows that stand for themselves, as they were written.
-    united: Raws,
-    /// And as they are to be, but for foreign keys.
-    raws: Raws,
-    living: Living,
 }
 
 /// Decides after a batch.
@@ -402,16 +394,5 @@ impl Decision<'_> {
         let mut rows: Vec<RowKey> = rows.into_iter().cloned().collect();
         rows.sort_by_key(|row| self.birth(row).order);
         rows
-    }
-}
-
-impl View {
-    /// What a row shows.
-    fn row(&self, row: &RowKey) -> Row {
-        let shown = |(column, cell): (&String, &super::raw::Cell)| {
-            let derived = self.living.values.get(&(row.clone(), column.clone()));
-            (column.clone(), derived.unwrap_or(&cell.value).clone())
-        };
-        self.raws[row].cells.iter().map(shown).collect()
     }
 }

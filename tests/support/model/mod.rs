@@ -25,6 +25,7 @@ mod tenant;
 pub mod told;
 mod unions;
 mod unique;
+mod view;
 
 use std::collections::BTreeMap;
 
