@@ -30,6 +30,7 @@ mod rules_converge;
 mod schema_change;
 mod self_check;
 mod sharing;
+mod taken_over;
 mod triggers;
 mod two_are_one;
 mod unions;

@@ -8,6 +8,7 @@
 mod alike;
 mod liveness;
 mod local_effects;
+mod references;
 mod unions;
 mod unique;
 
@@ -24,7 +25,7 @@ use super::key::KeyDigest;
 use super::rows::Rows;
 use super::rules::{LinkRule, TableRules, TenantRules};
 use super::tenant::Tenant;
-use crate::model::{CellValue, ColumnIndex, RowId, RowState, Seq, Value, Verdict};
+use crate::model::{CellValue, ColumnIndex, RowState, Seq, Value, Verdict};
 use crate::protocol::limits::MAX_ACK_NOTICES;
 use crate::storage::hub_store::StoreError;
 
@@ -54,6 +55,8 @@ pub struct Deriver<'a> {
     whole: BTreeSet<i64>,
     /// Rows that went with a parent where the batch was made: if they live on, they are needed there whole.
     dropped: BTreeSet<i64>,
+    /// Of those, the ones whose delete was another one's effect.
+    cascaded: BTreeSet<i64>,
     /// Rows that this batch made.
     births: BTreeSet<i64>,
     /// Rows that were withheld until this batch freed their keys.
@@ -66,6 +69,8 @@ pub struct Deriver<'a> {
     let_go: Vec<(i64, KeyDigest)>,
     /// Rows that were parted from others, and those that reference them.
     parted: BTreeSet<i64>,
+    /// Who is to have keys of rows that are dead by their own writes, until that is decided.
+    takers: BTreeMap<KeyDigest, i64>,
     /// Of rows that this batch may have changed by foreign keys only: what they were before.
     earlier: BTreeMap<i64, Earlier>,
 }
@@ -94,6 +99,8 @@ struct Work {
     merged: RowState,
     /// Cells that show another value.
     values: BTreeMap<ColumnIndex, CellValue>,
+    /// Those of them that stand in for a key which another row has.
+    fallback: BTreeMap<ColumnIndex, CellValue>,
     edges: Vec<Edge>,
     alive: bool,
     /// Kept alive by a row that references it.
@@ -148,12 +155,14 @@ impl<'a> Deriver<'a> {
             decided: BTreeSet::new(),
             whole: BTreeSet::new(),
             dropped: BTreeSet::new(),
+            cascaded: BTreeSet::new(),
             births: BTreeSet::new(),
             admitted: BTreeSet::new(),
             linked: BTreeSet::new(),
             released: BTreeMap::new(),
             let_go: Vec::new(),
             parted: BTreeSet::new(),
+            takers: BTreeMap::new(),
             earlier: BTreeMap::new(),
         })
     }
@@ -192,6 +201,7 @@ impl<'a> Deriver<'a> {
             self.rows.get_mut(entity)?.withheld = false;
             round.insert(entity);
         }
+        self.note_takers(&mut round)?;
         let mut rounds = 0;
         while rounds < MAX_ROUNDS + self.admitted.len() {
             rounds += 1;
@@ -228,7 +238,9 @@ impl<'a> Deriver<'a> {
         let members = self.members(no)?;
         let row = self.rows.get(no)?;
         let (table, is_new) = (row.table, self.births.contains(&no));
-        let withheld = self.works.get(&no).map_or(row.withheld, |work| work.withheld);
+        let work = self.works.get(&no);
+        let withheld = work.map_or(row.withheld, |work| work.withheld);
+        let fallback = work.map(|work| work.fallback.clone()).unwrap_or_default();
         // Whoever withdrew one of them has dropped the row, which the others may keep alive.
         let is_withdrawn =
             |raw: &RowState| raw.deleted.as_ref().is_some_and(|it| it.seq > self.since) && !raw.is_alive();
@@ -242,6 +254,7 @@ impl<'a> Deriver<'a> {
             alive: merged.is_alive() && !withheld,
             merged,
             values: BTreeMap::new(),
+            fallback,
             edges: Vec::new(),
             kept: false,
             withheld,
@@ -256,6 +269,7 @@ impl<'a> Deriver<'a> {
                 work.values.insert(*column, CellValue::Ref(canonical));
             }
         }
+        work.values.extend(work.fallback.clone());
         if let Some(rules) = self.rules.table(table) {
             for (at, link) in rules.links.iter().enumerate() {
                 let Some(values) = work.link_values(link) else { continue };
@@ -276,74 +290,6 @@ impl<'a> Deriver<'a> {
         self.claims.set_links(no, is_new && self.linked.insert(no), &targets)?;
         self.works.insert(no, work);
         Ok(())
-    }
-
-    /// What a foreign key of several columns was last told to be, if its columns were written by different
-    /// writes: half of one and half of another means no row.
-    fn mixed(&self, no: i64, work: &Work, link: &LinkRule) -> Result<Option<Vec<CellValue>>, StoreError> {
-        let written: BTreeSet<Seq> =
-            link.columns.iter().filter_map(|column| work.merged.cells.get(column)).map(|it| it.seq).collect();
-        if written.len() < 2 {
-            return Ok(None);
-        }
-        let before = &self.rows.get(no)?.before;
-        Ok(link.columns.iter().map(|column| Some(before.cells.get(column)?.value.clone())).collect())
-    }
-
-    /// The identity under which a row goes.
-    fn canonical(&self, id: RowId) -> Result<RowId, StoreError> {
-        if !self.has_unions {
-            return Ok(id);
-        }
-        Ok(self.claims.survivor_of(id)?.unwrap_or(id))
-    }
-
-    /// The row that a link's values mean, and whether it has another key by now. Adds what it would be
-    /// referenced by. A row that the hub does not know is none: nothing can be said of it.
-    fn parent(
-        &mut self,
-        link: &LinkRule,
-        values: &[CellValue],
-        targets: &mut BTreeSet<Target>,
-    ) -> Result<Option<(i64, bool)>, StoreError> {
-        let Some(key) = link.key else {
-            let [CellValue::Ref(id)] = values else { return Ok(None) };
-            let found = self.rows.find(link.parent, *id)?;
-            return found.map(|no| Ok((self.entity(no)?, false))).transpose();
-        };
-        let Some(parent) = self.rules.table(link.parent) else { return Ok(None) };
-        let Some(rule) = parent.unique.get(key) else { return Ok(None) };
-        let named = rule.digest_of(&link.order, values);
-        let Some(digest) = self.claims.present(named)? else { return Ok(None) };
-        targets.insert(digest.into());
-        if let Some(holder) = self.claims.holder(digest)? {
-            return Ok(Some((self.entity(holder)?, false)));
-        }
-        let former = self.claims.former_holder(digest)?;
-        former.map(|no| Ok((self.entity(no)?, true))).transpose()
-    }
-
-    /// The rows that reference this one, or did before its key changed.
-    fn children(&mut self, no: i64) -> Result<BTreeSet<i64>, StoreError> {
-        let is_parent = self.rules.table(self.rows.get(no)?.table).is_some_and(|rules| rules.is_parent);
-        if !is_parent {
-            return Ok(BTreeSet::new());
-        }
-        let mut targets = BTreeSet::new();
-        for member in self.members(no)? {
-            targets.insert(self.rows.get(member)?.id.into());
-            targets.extend(self.claims.held_by(member)?.into_iter().map(Target::from));
-            targets.extend(self.claims.formerly_held_by(member)?.into_iter().map(Target::from));
-        }
-        self.referencing(&targets)
-    }
-
-    fn referencing(&mut self, targets: &BTreeSet<Target>) -> Result<BTreeSet<i64>, StoreError> {
-        let mut rows = BTreeSet::new();
-        for no in self.claims.referencing(targets)? {
-            rows.insert(self.entity(no)?);
-        }
-        Ok(rows)
     }
 
     /// Brings the tenant's count of live rows, and what they take, up to what the batch made of it.

@@ -45,6 +45,8 @@ pub struct TableRules {
     pub links: Vec<LinkRule>,
     /// Whether another table's rows, or its own, reference it.
     pub is_parent: bool,
+    /// Which of its unique keys they do it by.
+    pub referenced: BTreeSet<usize>,
     /// How its columns are merged where two rows are one.
     pub merge: Vec<Rule>,
     /// The digest of all that: rows were looked at under rules with this digest, or must be looked at again.
@@ -229,9 +231,10 @@ impl Draft {
             };
             let links: Vec<LinkRule> =
                 table.foreign_keys.iter().filter_map(|key| self.link(id, &catalog, key, &declared)).collect();
-            for parent in links.iter().map(|link| link.parent).collect::<Vec<_>>() {
-                if let Some(parent) = self.tables.get_mut(&parent) {
+            for link in &links {
+                if let Some(parent) = self.tables.get_mut(&link.parent) {
                     parent.is_parent = true;
+                    parent.referenced.extend(link.key);
                 }
             }
             if let Some(rules) = self.tables.get_mut(&id) {

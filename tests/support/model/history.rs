@@ -17,7 +17,7 @@ pub enum What {
 }
 
 /// One thing that was done, as the hub accepted it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     /// Whoever has seen everything up to here has seen this.
     pub position: Seq,

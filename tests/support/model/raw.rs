@@ -8,7 +8,7 @@ use super::history::{Entry, History, What};
 use super::rules;
 
 /// A row as its own writes make it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Raw {
     /// Whether its newest write is newer than its newest delete.
     pub is_alive: bool,
@@ -19,7 +19,7 @@ pub struct Raw {
 }
 
 /// What is in a cell, and who put it there.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Cell {
     /// The value.
     pub value: CellValue,

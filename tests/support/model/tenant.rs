@@ -104,18 +104,22 @@ impl Tenant {
             let unborn = History { birth, number: change.number, entries: Vec::new() };
             let first = self.rows.get(&targets[0]).map_or(0, |history| history.entries.len());
             for (at, target) in targets.iter().enumerate() {
+                let was = self.raw(target, &|_| true);
                 let history = self.rows.entry(target.clone()).or_insert_with(|| unborn.clone());
                 history.number = history.number.or(change.number);
                 let done =
                     change.writes.iter().flat_map(|it| entries(header, it, (push, self.batches), position));
                 // What is done to a value is done once, however many rows are one.
                 history.entries.extend(done.filter(|it| at == 0 || !matches!(it.what, What::Adjust(..))));
+                // What has lost to other writes touches nothing.
+                if self.raw(target, &|_| true) != was {
+                    touched.insert(target.clone());
+                }
             }
             for target in &targets {
                 self.note_overwritten(target, header, change);
             }
             merged.push((targets[0].clone(), before, first));
-            touched.extend(targets);
         }
         local_effects::forget(self, push);
         let (mut conflicts, mut told) = (0, Vec::new());

@@ -63,7 +63,9 @@ impl Deriver<'_> {
         let deleted: Vec<i64> =
             self.earlier.iter().filter(|(_, it)| has_delete(it)).map(|(no, _)| *no).collect();
         for no in deleted {
-            candidates.extend(self.children(no)?);
+            // Of rows that are one, the one that stands for them has the keys.
+            let entity = self.entity(no)?;
+            candidates.extend(self.children(entity)?);
         }
         let mut went_with = BTreeMap::new();
         let mut cut = Vec::new();
@@ -118,6 +120,9 @@ impl Deriver<'_> {
         // If it lives on, it is needed whole where it is not, or shows another value.
         let entity = self.entity(no)?;
         self.dropped.insert(entity);
+        if is_delete {
+            self.cascaded.insert(entity);
+        }
         Ok(())
     }
 

@@ -155,6 +155,9 @@ impl Deriver<'_> {
         }
         for no in [no, heir] {
             self.whole.insert(no);
+            if let Some(work) = self.works.get_mut(&no) {
+                work.fallback.clear();
+            }
             self.prepare(no)?;
             let children = self.children(no)?;
             self.parted.extend(children);

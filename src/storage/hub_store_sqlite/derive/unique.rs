@@ -37,11 +37,9 @@ impl Deriver<'_> {
         for no in rows {
             self.note_unheld(*no, &mut again)?;
         }
-        let mut claimants: Vec<i64> = rows.iter().copied().collect();
-        let rank = |no: &i64| self.rows.get(*no).map(|row| (row.born, row.id)).ok();
-        claimants.sort_by_key(rank);
+        let claimants = self.by_birth(rows);
         // Whoever loses falls back on what it had, before another one takes that.
-        for no in claimants.clone() {
+        for &no in &claimants {
             if self.obstacle(no)?.is_some() {
                 self.claim(no, &mut again)?;
             }
@@ -74,8 +72,20 @@ impl Deriver<'_> {
             again.extend(self.referencing(&[Target::from(key)].into())?);
             again.extend(self.children(row)?);
         }
+        for (key, taker) in std::mem::take(&mut self.takers) {
+            if self.claims.holder(key)? != Some(taker) {
+                again.extend(self.referencing(&[Target::from(key)].into())?);
+            }
+        }
         again.append(&mut self.parted);
         Ok(again)
+    }
+
+    /// Rows in the order of their births.
+    pub(super) fn by_birth(&self, rows: &BTreeSet<i64>) -> Vec<i64> {
+        let mut rows: Vec<i64> = rows.iter().copied().collect();
+        rows.sort_by_key(|no| self.rows.get(*no).map(|row| (row.born, row.id)).ok());
+        rows
     }
 
     /// The keys that a row must have to itself.
@@ -229,11 +239,12 @@ impl Deriver<'_> {
         let columns = rules.with_links(&rules.unique[key].columns);
         accepted.retain(|column, _| columns.contains(column));
         let work = self.work_mut(no)?;
-        let values = work.values.clone();
+        let (values, fallback) = (work.values.clone(), work.fallback.clone());
         let mut changed = BTreeMap::new();
         for (column, accepted) in accepted {
             if work.value(column).as_ref() != Some(&accepted) {
-                work.values.insert(column, accepted);
+                work.values.insert(column, accepted.clone());
+                work.fallback.insert(column, accepted);
                 changed.insert(column, rules.columns[usize::from(column)].as_str());
             }
         }
@@ -257,7 +268,7 @@ impl Deriver<'_> {
         self.claims.add_links(no, &targets)?;
         if changed.is_empty() {
             let work = self.work_mut(no)?;
-            (work.withheld, work.values) = (true, values);
+            (work.withheld, work.values, work.fallback) = (true, values, fallback);
             again.insert(no);
             self.report.note(format!(
                 "a row of {} is withheld: another row has its unique values, and none that it had before are free",
@@ -269,6 +280,10 @@ impl Deriver<'_> {
                 rules.name,
                 changed.into_values().collect::<Vec<_>>().join(", ")
             ));
+            if !rules.referenced.is_empty() {
+                // They show the key that it has.
+                again.extend(self.children(no)?);
+            }
         }
         Ok(())
     }
