@@ -78,6 +78,11 @@ impl Arrival<'_> {
                     continue;
                 };
                 let column = &self.table.columns[at];
+                let local = meta.cell(column.number).filter(|local| self.is_news(local)).copied();
+                if is_present && !column.rule.adjusts() && local.is_some_and(|it| it.stamp > write.stamp) {
+                    // What it references may be gone here with this very write.
+                    continue;
+                }
                 let value = match value {
                     CellValue::Plain(value) => value.clone(),
                     CellValue::Ref(id) => {
@@ -98,7 +103,6 @@ impl Arrival<'_> {
                     continue;
                 }
                 let remote = merged_cell(column.number, write.stamp, &value);
-                let local = meta.cell(column.number).filter(|local| self.is_news(local));
                 let wins = local.is_none_or(|local| {
                     (remote.stamp, remote.fingerprint != local.fingerprint) > (local.stamp, false)
                 });

@@ -360,3 +360,28 @@ fn what_references_a_row_of_a_union_is_what_the_hub_says_once_another_row_has_it
     assert_eq!(a.rows(used), b.rows(used));
     assert_eq!(a.rows("SELECT * FROM skills ORDER BY 1"), b.rows("SELECT * FROM skills ORDER BY 1"));
 }
+
+/// Breaks if a reference that this replica has replaced since is looked for: its row may be gone with that write.
+#[test]
+fn what_a_row_references_no_longer_here_is_not_waited_for() {
+    let (mut hub, mut agents) = agents(
+        2,
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, name UNIQUE, color, loop REFERENCES t(id) ON DELETE SET DEFAULT)",
+    );
+    agents[1].run("INSERT INTO t(name) VALUES('a')").sync(&mut hub);
+    agents[0].run("INSERT INTO t(name) VALUES('1'); INSERT INTO t(name, color, loop) VALUES('a', 'red', 1)");
+    // The hub tells that the two named `a` are one, which references the row that goes meanwhile.
+    agents[0].sync_with(&mut hub, Fate::Complete, &mut |agent| {
+        agent.run("DELETE FROM t WHERE name = '1'");
+    });
+    for _ in 0..2 {
+        for agent in &mut agents {
+            agent.sync(&mut hub);
+        }
+    }
+    for agent in &mut agents {
+        let rows = agent.rows("SELECT name, color, loop FROM t");
+        assert_eq!(rows, [[Value::Text("a".into()), Value::Text("red".into()), Value::Null]]);
+        assert_eq!(agent.rows("SELECT reason FROM _federation_quarantine"), Vec::<Vec<Value>>::new());
+    }
+}
