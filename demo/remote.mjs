@@ -9,10 +9,10 @@ export class Remote {
   #calls = new Map();
   #nextId = 1;
 
-  /** Starts the module at `url`. */
-  constructor(url) {
+  /** Starts the module at `url`; `options` are those of Node's `fork`. */
+  constructor(url, options = {}) {
     // 'advanced' carries bytes and 64-bit integers unharmed; JSON would not.
-    this.#child = fork(url, { serialization: 'advanced' });
+    this.#child = fork(url, { serialization: 'advanced', ...options });
     this.#child.on('message', ({ id, value, error }) => {
       const { resolve, reject } = this.#calls.get(id);
       this.#calls.delete(id);
