@@ -13,7 +13,9 @@ import { Remote } from '../../demo/remote.mjs';
 import { sleep } from '../../demo/sleep.mjs';
 import { certificateFor } from './certificate.mjs';
 
-const [HUB, AGENT] = ['federation-hub', 'federation-agent'];
+// Two runs may share a machine.
+const [HUB, AGENT] = [`federation-hub-${process.pid}`, `federation-agent-${process.pid}`];
+const [HUB_DEVICE, AGENT_DEVICE] = [`fh${process.pid}`, `fa${process.pid}`];
 const [HUB_ADDRESS, AGENT_ADDRESS, NEXT_ADDRESS] = ['10.77.0.1', '10.77.0.2', '10.77.0.3'];
 const FAIR = { lost: 0, overtaken: 0, delayMs: 0 };
 const NOTES = 'CREATE TABLE IF NOT EXISTS notes(id INTEGER PRIMARY KEY, body)';
@@ -23,6 +25,14 @@ const MANY = `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHE
 const BODIES = 'SELECT body FROM notes ORDER BY body';
 
 const ip = (...args) => execFileSync('ip', args, { stdio: ['ignore', 'pipe', 'pipe'] });
+
+function remove(namespace) {
+  try {
+    ip('netns', 'del', namespace);
+  } catch {
+    // It was never made.
+  }
+}
 
 /** Why this machine cannot run it; undefined if it can. */
 function obstacle() {
@@ -35,6 +45,14 @@ function obstacle() {
       return `there is no ${command}`;
     }
   }
+  try {
+    ip('netns', 'add', HUB);
+    ip('-n', HUB, 'tuntap', 'add', 'dev', HUB_DEVICE, 'mode', 'tun');
+  } catch (error) {
+    return `this machine allows none: ${error.stderr}`.trim();
+  } finally {
+    remove(HUB);
+  }
   return undefined;
 }
 
@@ -46,7 +64,7 @@ class Network {
   static async open() {
     const network = new Network();
     for (const name of [HUB, AGENT]) ip('netns', 'add', name);
-    const ends = [`${HUB}:fhub:${HUB_ADDRESS}/24`, `${AGENT}:fagent:${AGENT_ADDRESS}/24`];
+    const ends = [`${HUB}:${HUB_DEVICE}:${HUB_ADDRESS}/24`, `${AGENT}:${AGENT_DEVICE}:${AGENT_ADDRESS}/24`];
     const program = fileURLToPath(new URL('wire.py', import.meta.url));
     network.#wire = spawn('python3', [program, ...ends], { stdio: ['pipe', 'pipe', 'inherit'] });
     network.#said = createInterface({ input: network.#wire.stdout })[Symbol.asyncIterator]();
@@ -60,26 +78,20 @@ class Network {
   }
 
   setMtu(bytes) {
-    ip('-n', HUB, 'link', 'set', 'fhub', 'mtu', bytes);
-    ip('-n', AGENT, 'link', 'set', 'fagent', 'mtu', bytes);
+    ip('-n', HUB, 'link', 'set', HUB_DEVICE, 'mtu', bytes);
+    ip('-n', AGENT, 'link', 'set', AGENT_DEVICE, 'mtu', bytes);
   }
 
   moveAgent(from, to) {
-    ip('-n', AGENT, 'addr', 'add', `${to}/24`, 'dev', 'fagent');
-    ip('-n', AGENT, 'addr', 'del', `${from}/24`, 'dev', 'fagent');
+    ip('-n', AGENT, 'addr', 'add', `${to}/24`, 'dev', AGENT_DEVICE);
+    ip('-n', AGENT, 'addr', 'del', `${from}/24`, 'dev', AGENT_DEVICE);
     // The first address takes the others of its network with it.
-    ip('-n', AGENT, 'addr', 'replace', `${to}/24`, 'dev', 'fagent');
+    ip('-n', AGENT, 'addr', 'replace', `${to}/24`, 'dev', AGENT_DEVICE);
   }
 
   close() {
     this.#wire?.kill();
-    for (const name of [HUB, AGENT]) {
-      try {
-        ip('netns', 'del', name);
-      } catch {
-        // It was never made.
-      }
-    }
+    for (const name of [HUB, AGENT]) remove(name);
   }
 }
 
