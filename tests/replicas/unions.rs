@@ -2,7 +2,7 @@
 
 use crate::identity::{agree, settle, shifted};
 use crate::world::parts::text;
-use crate::world::{Agent, pair};
+use crate::world::{Agent, Fate, pair};
 use federation_hub::model::Value;
 
 pub const SKILLS: &str = "
@@ -131,4 +131,20 @@ fn of_two_rows_that_are_one_the_row_that_goes_stands_in_the_way_of_no_reference_
     assert_eq!(agree(&mut [&mut a, &mut b], aside), Vec::<Vec<Value>>::new());
     let all = agree(&mut [&mut a, &mut b], "SELECT name, parent FROM t ORDER BY name");
     assert_eq!(all.iter().map(|row| row[0].clone()).collect::<Vec<_>>(), ["A", "a", "b", "c"].map(text));
+}
+
+/// Breaks if a death is taken for known to whoever deleted one of the rows: it was told that what they are together lives.
+#[test]
+fn two_rows_that_are_one_are_gone_for_whoever_deletes_the_second() {
+    let (mut hub, mut a, mut b) = pair("CREATE TABLE tags(id INTEGER PRIMARY KEY, name TEXT UNIQUE, of)");
+    a.run("INSERT INTO tags(name, of) VALUES('x', 'a')").sync(&mut hub);
+    a.run("DELETE FROM tags");
+    b.run("INSERT INTO tags(name, of) VALUES('x', 'b')").sync_with(&mut hub, Fate::LosesAnswer, &mut |_| {});
+    a.sync(&mut hub);
+    // Before it learns that it is the row that was made by `a` as well, its author deletes the one that it made.
+    b.sync_with(&mut hub, Fate::Complete, &mut |b| {
+        b.run("DELETE FROM tags");
+    });
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    assert_eq!(agree(&mut [&mut a, &mut b], "SELECT of FROM tags"), Vec::<Vec<Value>>::new());
 }

@@ -25,7 +25,7 @@ use super::key::KeyDigest;
 use super::rows::Rows;
 use super::rules::{LinkRule, TableRules, TenantRules};
 use super::tenant::Tenant;
-use crate::model::{CellValue, ColumnIndex, RowState, Seq, Value, Verdict};
+use crate::model::{Cell, CellValue, ColumnIndex, NOBODY, RowState, Seq, Value, Verdict};
 use crate::protocol::limits::MAX_ACK_NOTICES;
 use crate::storage::hub_store::StoreError;
 
@@ -317,6 +317,7 @@ impl<'a> Deriver<'a> {
             if !self.decided.contains(&no) {
                 continue;
             }
+            let is_united = self.members(no)?.len() > 1;
             let row = self.rows.get_mut(no)?;
             if !row.stands_for_itself() {
                 continue;
@@ -325,7 +326,12 @@ impl<'a> Deriver<'a> {
             let whole = alive && (self.whole.contains(&no) || self.dropped.contains(&no));
             let verdict = Verdict { alive, values: work.values, whole };
             let position = self.tenant.seq + 1;
-            let told = work.merged.effective(&row.before, &verdict, self.since, position);
+            let mut told = work.merged.effective(&row.before, &verdict, self.since, position);
+            let is_news = |delete: &&mut Cell<()>| is_united && !alive && delete.seq > self.since;
+            if let Some(delete) = told.deleted.as_mut().filter(is_news) {
+                // Whoever deleted the last of them may have been told that the others live.
+                (delete.seq, delete.writer) = (position, NOBODY);
+            }
             if told.seq() == position {
                 self.tenant.seq = position;
             }
