@@ -78,6 +78,14 @@ impl RowState {
         }
     }
 
+    /// Keeps what was told of columns that the row has no more, unless `is_bound` says that they are a matter of other
+    /// rows: it was one with a row whose author knew more columns, and nobody can be told of a cell that is not there.
+    pub fn keep_told(&mut self, before: &Self, is_bound: impl Fn(ColumnIndex) -> bool) {
+        for (column, told) in before.cells.iter().filter(|(column, _)| !is_bound(**column)) {
+            self.cells.entry(*column).or_insert_with(|| told.clone());
+        }
+    }
+
     fn effective_delete(
         &self,
         before: &Self,

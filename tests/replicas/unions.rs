@@ -148,3 +148,28 @@ fn two_rows_that_are_one_are_gone_for_whoever_deletes_the_second() {
     settle(&mut hub, &mut [&mut a, &mut b]);
     assert_eq!(agree(&mut [&mut a, &mut b], "SELECT of FROM tags"), Vec::<Vec<Value>>::new());
 }
+
+/// Breaks if a column that only the author of the second row knows is told of no more when that row goes, and stays where
+/// it was told.
+#[test]
+fn what_a_row_that_goes_has_added_to_the_other_one_stays_everywhere() {
+    let (mut hub, mut a, mut b) = pair("CREATE TABLE tags(id INTEGER PRIMARY KEY, name TEXT UNIQUE)");
+    let mut c = Agent::new("acme", "c", 9);
+    for agent in [&mut b, &mut c] {
+        agent.run("CREATE TABLE IF NOT EXISTS tags(id INTEGER PRIMARY KEY, name TEXT UNIQUE)");
+        agent.run("ALTER TABLE tags ADD COLUMN colour TEXT DEFAULT 'none'");
+    }
+    a.run("INSERT INTO tags(name) VALUES('x')").sync(&mut hub);
+    b.run("INSERT INTO tags(name, colour) VALUES('x', 'red')").sync_with(
+        &mut hub,
+        Fate::LosesAnswer,
+        &mut |_| {},
+    );
+    c.sync(&mut hub);
+    b.sync_with(&mut hub, Fate::Complete, &mut |b| {
+        b.run("DELETE FROM tags");
+    });
+    settle(&mut hub, &mut [&mut a, &mut b, &mut c]);
+    let rows = agree(&mut [&mut b, &mut c], "SELECT name, colour FROM tags");
+    assert_eq!(rows, [[text("x"), text("red")]]);
+}

@@ -327,6 +327,9 @@ impl<'a> Deriver<'a> {
             let verdict = Verdict { alive, values: work.values, whole };
             let position = self.tenant.seq + 1;
             let mut told = work.merged.effective(&row.before, &verdict, self.since, position);
+            if let Some(rules) = self.rules.table(work.table).filter(|_| alive) {
+                told.keep_told(&row.before, |column| references::is_bound(&rules, column));
+            }
             let is_news = |delete: &&mut Cell<()>| is_united && !alive && delete.seq > self.since;
             if let Some(delete) = told.deleted.as_mut().filter(is_news) {
                 // Whoever deleted the last of them may have been told that the others live.

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::{Deriver, Target, Work};
-use crate::model::{CellValue, RowId, Seq};
+use crate::model::{CellValue, ColumnIndex, RowId, Seq};
 use crate::storage::hub_store::StoreError;
-use crate::storage::hub_store_sqlite::rules::LinkRule;
+use crate::storage::hub_store_sqlite::rules::{LinkRule, TableRules};
 
 impl Deriver<'_> {
     /// What a foreign key of several columns was last told to be, if its columns were written by different
@@ -123,4 +123,10 @@ impl Deriver<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether what a column holds is a matter of other rows as well.
+pub(super) fn is_bound(rules: &TableRules, column: ColumnIndex) -> bool {
+    let in_links = rules.links.iter().any(|link| link.columns.contains(&column));
+    in_links || rules.unique.iter().any(|unique| unique.columns.contains(&column))
 }
