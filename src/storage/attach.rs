@@ -208,7 +208,12 @@ pub fn reconcile(
                 state.tenant = Some(tenant.to_owned());
                 state.save(sql)?;
             }
-            if !renewed && attached.standing == Standing::Behind {
+            let is_behind = if renewed {
+                !other_store && doubt::has_late_writes(sql, state.cursor, state.acked)?
+            } else {
+                attached.standing == Standing::Behind
+            };
+            if is_behind {
                 doubt::begin(sql, state.acked)?;
             }
             let next = if renewed { Next::Attach { is_new: true } } else { Next::Sync };

@@ -45,6 +45,23 @@ pub fn begin(sql: &mut dyn Sql, acked: u64) -> Result<(), SqlError> {
     Ok(())
 }
 
+/// Whether writes to rows that the hub had are not sent, and did not see all that this replica has by now. Such a row may have
+/// outlived a delete, of which the hub kept the tombstone for the sake of the cursor that was last reported; under another
+/// id, none was. (An adjustment outlives nothing.)
+pub fn has_late_writes(sql: &mut dyn Sql, cursor: Seq, acked: u64) -> Result<bool, SqlError> {
+    let mut any = false;
+    let statement = format!("SELECT state FROM _federation_row WHERE batch IS NOT NULL AND {PRESENT}");
+    sql.query(&statement, &[], &mut |row| {
+        let [Value::Blob(state)] = row else {
+            return Err(SqlError::corrupt("_federation_row holds no state"));
+        };
+        let meta = RowMeta::decode(state)?;
+        any |= !meta.is_new_to_hub(acked) && meta.has_write_from_before(cursor, acked);
+        Ok(())
+    })?;
+    Ok(any)
+}
+
 /// Puts the rows of one table into doubt, of which every row is asked for.
 pub fn begin_with(sql: &mut dyn Sql, table: i64) -> Result<(), SqlError> {
     sql.execute(

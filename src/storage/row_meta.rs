@@ -144,6 +144,13 @@ impl RowMeta {
         self.unshared.is_some_and(|mark| !(1..=acked).contains(&mark))
     }
 
+    /// Whether a write of a cell, which the hub has not acknowledged, has seen less than this position; `acked` is the mark
+    /// of the last batch that it has.
+    pub fn has_write_from_before(&self, position: Seq, acked: u64) -> bool {
+        let unsent = self.cells.iter().filter(|cell| cell.is_unknown_to_hub(acked));
+        unsent.filter_map(|cell| cell.pending).any(|pending| pending.base < position)
+    }
+
     /// Has unacknowledged writes know of what the hub did at this position.
     pub fn raise_bases(&mut self, position: Seq) {
         for pending in self.cells.iter_mut().filter_map(|cell| cell.pending.as_mut()) {

@@ -169,6 +169,31 @@ fn a_row_that_an_agent_edited_before_it_heard_of_the_delete_comes_back_whole() {
     assert_eq!(all, [[text("x"), text("later"), Value::Integer(0)]]);
 }
 
+/// Breaks if the hub alone says who is behind: it knows only cursors, and forgets which one a replica had reported.
+#[test]
+fn an_edit_that_outlived_a_delete_goes_with_its_row_once_the_hub_has_forgotten_both() {
+    let (mut hub, mut a, mut b) = pair(NOTES);
+    a.run("INSERT INTO notes VALUES('x', 'a', 0), ('lives', 'a', 0)");
+    settle(&mut hub, &mut a, &mut b, ALL);
+    a.run("DELETE FROM notes WHERE id = 'x'");
+    collect(&mut hub, &mut [&mut a]);
+    b.sync_with(&mut hub, Fate::Complete, &mut |b| {
+        b.run("UPDATE notes SET title = 'later'");
+    });
+    // B's cursor is above the delete, and its edit is not sent. Nobody waits for that any more.
+    retire_all(&mut hub);
+    a.reconnect();
+    collect(&mut hub, &mut [&mut a]);
+    b.bears_rejection = true;
+    b.reconnect();
+    assert_eq!(b.sync(&mut hub).rejected, 1);
+    assert!(b.notices.iter().any(|notice| notice.contains("deleted while")), "{:?}", b.notices);
+    let all = settle(&mut hub, &mut a, &mut b, ALL);
+    assert_eq!(all, [[text("lives"), text("later"), Value::Integer(0)]]);
+    let idle = b.sync(&mut hub);
+    assert_eq!((idle.pushed, idle.pulled, idle.healed), (0, 0, 0), "and that is the end of it");
+}
+
 #[test]
 fn a_copy_of_a_database_whose_replica_has_retired_is_told_what_that_one_wrote() {
     let (mut hub, mut a, mut b) = pair(NOTES);

@@ -16,12 +16,13 @@ const FRESH: u64 = 4;
 
 /// Seeds that have shown something. What each one does changes whenever drawing does; what they showed has a test
 /// of its own.
-const SHOWED: [(u64, &str); 5] = [
+const SHOWED: [(u64, &str); 6] = [
     (11, "a column that was new to a replica hid what a rule had made of a row"),
     (57, "a row whose additions were dropped stayed unsent for ever"),
     (66, "the same, in a copy of a database"),
     (103, "a batch that a process left behind was sent by nobody"),
     (133, "the rows of tables whose declaration failed were rejected for good"),
+    (18_005_000, "an edit that outlived a delete kept its row after the hub had forgotten its author"),
 ];
 
 /// A number from the environment.
