@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Cell, CellValue, ColumnIndex, RowState, Rule, Seq};
+use super::{Cell, CellValue, ColumnIndex, RowState, Rule, Seq, Value};
 
 /// The writer of what is derived: no replica's, so that every replica is told of it.
 pub const NOBODY: u64 = 0;
@@ -21,6 +21,17 @@ pub struct Verdict {
     pub values: BTreeMap<ColumnIndex, CellValue>,
     /// Whether every reader needs every cell: the row was united with another one, or parted from it.
     pub whole: bool,
+}
+
+/// What stays of a column whose author's row has left the one that it was one with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remainder {
+    /// What was told.
+    Told,
+    /// NULL: other rows may want the value, or be referenced by it.
+    Null,
+    /// Nothing: it would have to be NULL, which the column does not take.
+    Nothing,
 }
 
 impl RowState {
@@ -78,11 +89,22 @@ impl RowState {
         }
     }
 
-    /// Keeps what was told of columns that the row has no more, unless `is_bound` says that they are a matter of other
-    /// rows: it was one with a row whose author knew more columns, and nobody can be told of a cell that is not there.
-    pub fn keep_told(&mut self, before: &Self, is_bound: impl Fn(ColumnIndex) -> bool) {
-        for (column, told) in before.cells.iter().filter(|(column, _)| !is_bound(**column)) {
-            self.cells.entry(*column).or_insert_with(|| told.clone());
+    /// Goes on telling of columns that the row has no more: it was one with a row whose author knew more columns, and nobody
+    /// can be told of a cell that is not there.
+    pub fn keep_told(&mut self, before: &Self, position: Seq, remainder: impl Fn(ColumnIndex) -> Remainder) {
+        for (column, told) in &before.cells {
+            if self.cells.contains_key(column) {
+                continue;
+            }
+            let kept = match remainder(*column) {
+                Remainder::Nothing => continue,
+                Remainder::Null if told.value != Value::Null.into() => {
+                    let value = Value::Null.into();
+                    Cell { stamp: told.stamp, seq: position, writer: NOBODY, value }
+                }
+                Remainder::Null | Remainder::Told => told.clone(),
+            };
+            self.cells.insert(*column, kept);
         }
     }
 
@@ -108,7 +130,7 @@ impl RowState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Hlc, Op, Stamp, Value, Write};
+    use crate::model::{Hlc, Op, Stamp, Write};
 
     const READER: u64 = 99;
 
@@ -199,5 +221,25 @@ mod tests {
         let mut gone = one.clone();
         gone.merge(None, &[delete(8, 1)], 1, 4);
         assert!(!RowState::united([&gone, &other], &[]).is_alive());
+    }
+
+    #[test]
+    fn a_column_that_is_gone_is_told_on_or_taken_back_once_or_not_told_at_all() {
+        let before = row(&[(1, set(5, 1, &[(0, 1), (1, 10), (2, 20), (3, 30)]))], 1);
+        let remainder = |column| match column {
+            0 | 1 => Remainder::Told,
+            2 => Remainder::Null,
+            _ => Remainder::Nothing,
+        };
+        let mut told = row(&[(2, set(6, 2, &[(0, 2)]))], 2);
+        told.keep_told(&before, 9, remainder);
+        assert_eq!(told.cells[&0].value, Value::Integer(2).into());
+        assert_eq!(told.cells[&1], before.cells[&1]);
+        let null = Cell { stamp: before.cells[&2].stamp, seq: 9, writer: NOBODY, value: Value::Null.into() };
+        assert_eq!(told.cells[&2], null);
+        assert!(!told.cells.contains_key(&3));
+        let mut later = row(&[(2, set(6, 2, &[(0, 2)]))], 2);
+        later.keep_told(&told, 12, remainder);
+        assert_eq!(later, told, "it was told");
     }
 }

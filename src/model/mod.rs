@@ -18,7 +18,7 @@ mod value;
 
 pub use change::{ColumnIndex, Op, RowChange, RowUpdate, Seq, TableHeader, Write};
 pub use clock::{ClockOrder, VectorClock};
-pub use effective::{NOBODY, Verdict};
+pub use effective::{NOBODY, Remainder, Verdict};
 pub use id::{Digest, ReplicaId, RowId};
 pub use made::{Addition, Made};
 pub use merge::{Cell, Merged, RowState};

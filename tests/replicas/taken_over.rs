@@ -60,3 +60,58 @@ fn a_tag_takes_over_the_name_of_one_that_goes_with_its_group() {
     assert_eq!(agree(&mut [&mut a, &mut b], "SELECT name FROM tags"), texts(&["b"]));
     assert_eq!(agree(&mut [&mut a, &mut b], "SELECT tag FROM notes"), texts(&["b"]));
 }
+
+/// Breaks if a tag that goes with its group counts as one that takes a name over: whoever uses the name keeps both.
+#[test]
+fn a_tag_that_goes_with_its_group_takes_over_nothing() {
+    let schema = "PRAGMA foreign_keys = ON; CREATE TABLE groups(id INTEGER PRIMARY KEY, name);
+        CREATE TABLE tags(id INTEGER PRIMARY KEY, name TEXT UNIQUE, color, of REFERENCES groups(id) ON DELETE CASCADE);
+        CREATE TABLE notes(id INTEGER PRIMARY KEY, tag TEXT REFERENCES tags(name))";
+    let (mut hub, mut a, mut b) = pair(schema);
+    a.run(
+        "INSERT INTO groups VALUES(1, 'one');
+           INSERT INTO tags(name, color, of) VALUES('x', 'red', NULL), ('y', 'blue', 1)",
+    );
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    b.run("INSERT INTO notes(tag) VALUES('x')");
+    b.sync(&mut hub);
+    a.run(
+        "DELETE FROM tags WHERE name = 'x'; UPDATE tags SET name = 'x' WHERE name = 'y'; DELETE FROM groups",
+    );
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    assert_eq!(agree(&mut [&mut a, &mut b], "SELECT color FROM tags"), texts(&["red"]));
+    assert_eq!(agree(&mut [&mut a, &mut b], "SELECT name FROM groups"), NO_ROWS);
+}
+
+/// Breaks if references follow a tag to a name that it did not get.
+#[test]
+fn what_references_a_tag_that_keeps_its_former_name_shows_that_name() {
+    let schema = "PRAGMA foreign_keys = ON; CREATE TABLE tags(id INTEGER PRIMARY KEY, name TEXT UNIQUE, n);
+        CREATE TABLE notes(id INTEGER PRIMARY KEY, tag TEXT REFERENCES tags(name) ON UPDATE CASCADE)";
+    let (mut hub, mut a, mut b) = pair(schema);
+    a.run("INSERT INTO tags(name, n) VALUES('o', 1), ('w', 2)");
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    a.run("UPDATE tags SET name = 't' WHERE n = 1").sync(&mut hub);
+    b.run("INSERT INTO notes(tag) VALUES('o'); UPDATE tags SET name = 'x' WHERE n = 2").sync(&mut hub);
+    a.run("UPDATE tags SET name = 'x' WHERE n = 1");
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    assert_eq!(agree(&mut [&mut a, &mut b], "SELECT name FROM tags ORDER BY n"), texts(&["t", "x"]));
+    assert_eq!(agree(&mut [&mut a, &mut b], "SELECT tag FROM notes"), texts(&["t"]));
+}
+
+/// Breaks if references follow a key that is itself a reference only where that one was looked at first.
+#[test]
+fn a_reference_to_a_key_that_is_a_reference_follows_both() {
+    let schema = "PRAGMA foreign_keys = ON; CREATE TABLE people(name TEXT PRIMARY KEY);
+        CREATE TABLE members(name TEXT PRIMARY KEY REFERENCES people(name) ON UPDATE CASCADE);
+        CREATE TABLE notes(id INTEGER PRIMARY KEY, by TEXT REFERENCES members(name) ON UPDATE CASCADE)";
+    let (mut hub, mut a, mut b) = pair(schema);
+    a.run("INSERT INTO notes(by) VALUES(NULL)").sync(&mut hub);
+    a.run("INSERT INTO people VALUES('p'); INSERT INTO members VALUES('p')");
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    b.run("UPDATE notes SET by = 'p'").sync(&mut hub);
+    a.run("UPDATE people SET name = 'q'");
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    assert_eq!(agree(&mut [&mut a, &mut b], "SELECT name FROM members"), texts(&["q"]));
+    assert_eq!(agree(&mut [&mut a, &mut b], "SELECT by FROM notes"), texts(&["q"]));
+}

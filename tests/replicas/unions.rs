@@ -173,3 +173,30 @@ fn what_a_row_that_goes_has_added_to_the_other_one_stays_everywhere() {
     let rows = agree(&mut [&mut b, &mut c], "SELECT name, colour FROM tags");
     assert_eq!(rows, [[text("x"), text("red")]]);
 }
+
+/// Breaks if a value that is unique, and free for others, stays where it was told.
+#[test]
+fn a_unique_value_goes_with_the_row_that_brought_it_and_another_row_can_have_it() {
+    let (mut hub, mut a, mut b) = pair("CREATE TABLE tags(id INTEGER PRIMARY KEY, name TEXT UNIQUE)");
+    let (mut c, mut d) = (Agent::new("acme", "c", 9), Agent::new("acme", "d", 10));
+    for agent in [&mut b, &mut c, &mut d] {
+        agent.run("CREATE TABLE IF NOT EXISTS tags(id INTEGER PRIMARY KEY, name TEXT UNIQUE)");
+        agent.run("ALTER TABLE tags ADD COLUMN colour TEXT; CREATE UNIQUE INDEX colours ON tags(colour)");
+    }
+    a.run("INSERT INTO tags(name) VALUES('x')").sync(&mut hub);
+    b.run("INSERT INTO tags(name, colour) VALUES('x', 'red')").sync_with(
+        &mut hub,
+        Fate::LosesAnswer,
+        &mut |_| {},
+    );
+    c.sync(&mut hub);
+    assert_eq!(c.rows("SELECT colour FROM tags"), [[text("red")]]);
+    b.sync_with(&mut hub, Fate::Complete, &mut |b| {
+        b.run("DELETE FROM tags");
+    });
+    b.sync(&mut hub);
+    d.run("INSERT INTO tags(name, colour) VALUES('y', 'red')").sync(&mut hub);
+    settle(&mut hub, &mut [&mut a, &mut b, &mut c, &mut d]);
+    let rows = agree(&mut [&mut b, &mut c, &mut d], "SELECT name, colour FROM tags ORDER BY name");
+    assert_eq!(rows, [[text("x"), Value::Null], [text("y"), text("red")]]);
+}

@@ -328,7 +328,7 @@ impl<'a> Deriver<'a> {
             let position = self.tenant.seq + 1;
             let mut told = work.merged.effective(&row.before, &verdict, self.since, position);
             if let Some(rules) = self.rules.table(work.table).filter(|_| alive) {
-                told.keep_told(&row.before, |column| references::is_bound(&rules, column));
+                told.keep_told(&row.before, position, |column| references::remainder(&rules, column));
             }
             let is_news = |delete: &&mut Cell<()>| is_united && !alive && delete.seq > self.since;
             if let Some(delete) = told.deleted.as_mut().filter(is_news) {

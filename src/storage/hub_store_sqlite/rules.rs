@@ -47,6 +47,8 @@ pub struct TableRules {
     pub is_parent: bool,
     /// Which of its unique keys they do it by.
     pub referenced: BTreeSet<usize>,
+    /// Its columns that take no NULL.
+    pub required: BTreeSet<ColumnIndex>,
     /// How its columns are merged where two rows are one.
     pub merge: Vec<Rule>,
     /// The digest of all that: rows were looked at under rules with this digest, or must be looked at again.
@@ -223,6 +225,9 @@ impl Draft {
             let keys = catalog.table(&rules.name).map(|table| table.unique_keys.clone());
             let keys = keys.unwrap_or_default();
             rules.unique = keys.iter().filter_map(|key| UniqueRule::new(rules, key)).collect();
+            let is_required = |name: &str| declared.of(&rules.name, name).is_some_and(|it| it.is_required);
+            let names = (0..).zip(&rules.columns).filter(|(_, name)| is_required(name));
+            rules.required = names.map(|(column, _)| column).collect();
         }
         let ids: Vec<i64> = self.tables.keys().copied().collect();
         for id in ids {

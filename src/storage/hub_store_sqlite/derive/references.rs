@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Deriver, Target, Work};
-use crate::model::{CellValue, ColumnIndex, RowId, Seq};
+use crate::model::{CellValue, ColumnIndex, Remainder, RowId, Seq};
 use crate::storage::hub_store::StoreError;
 use crate::storage::hub_store_sqlite::rules::{LinkRule, TableRules};
 
@@ -125,8 +125,13 @@ impl Deriver<'_> {
     }
 }
 
-/// Whether what a column holds is a matter of other rows as well.
-pub(super) fn is_bound(rules: &TableRules, column: ColumnIndex) -> bool {
+/// What stays of a column that a row has no more. One of a key or a reference is a matter of other rows as well.
+pub(super) fn remainder(rules: &TableRules, column: ColumnIndex) -> Remainder {
     let in_links = rules.links.iter().any(|link| link.columns.contains(&column));
-    in_links || rules.unique.iter().any(|unique| unique.columns.contains(&column))
+    let is_bound = in_links || rules.unique.iter().any(|unique| unique.columns.contains(&column));
+    match (is_bound, rules.required.contains(&column)) {
+        (false, _) => Remainder::Told,
+        (true, false) => Remainder::Null,
+        (true, true) => Remainder::Nothing,
+    }
 }
