@@ -74,3 +74,21 @@ fn a_row_whose_new_value_is_taken_has_its_former_one_back_before_an_older_row_ta
     ];
     assert_eq!(play(&schema, &steps), Ok(()));
 }
+
+/// Breaks if a row that was withheld together with another one stays so when it leaves that one for a key which is free.
+#[test]
+fn a_row_that_leaves_a_union_is_asked_again() {
+    let schema = ["CREATE TABLE t(id INTEGER PRIMARY KEY, a UNIQUE)".to_owned()];
+    let push = |who, statements: &[(u64, &str)]| {
+        Step::Push(who, statements.iter().map(|(later, it)| (*later, (*it).to_owned())).collect())
+    };
+    let steps = [
+        push(0, &[(1, "INSERT INTO t VALUES(1, 'x')")]),
+        Step::Pull(3),
+        push(2, &[(1, "INSERT INTO t VALUES(129, 'x')"), (1, "INSERT INTO t VALUES(130, 'y')")]),
+        push(0, &[(1, "INSERT OR REPLACE INTO t VALUES(2, 'x')")]),
+        push(3, &[(1, "UPDATE t SET a = 'y' WHERE a = 'x'")]),
+        push(2, &[(2, "UPDATE t SET a = 'z' WHERE id = 129"), (3, "INSERT INTO t VALUES(151, 'x')")]),
+    ];
+    assert_eq!(play(&schema, &steps), Ok(()));
+}

@@ -189,8 +189,9 @@ impl<'a> Deriver<'a> {
     /// Derives what is told of the rows that the batch touched, and of those around them.
     pub fn derive(&mut self, touched: &BTreeSet<i64>) -> Result<(), StoreError> {
         for no in touched {
-            // What becomes of one of them can leave another one alone.
             let entity = self.entity(*no)?;
+            self.rows.get_mut(entity)?.withheld = false;
+            // What becomes of one of them can leave another one alone.
             for member in self.members(entity)? {
                 self.part(member)?;
             }

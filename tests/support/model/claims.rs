@@ -292,6 +292,8 @@ impl Decision<'_> {
             view.living.rows.remove(gone);
         }
         self.look();
+        // Another row may become one with both yet.
+        view.united = self.tenant.united(&self.own, &self.claims.unions);
         self.asked.remove(loser);
         self.asked.insert(survivor.clone());
     }
