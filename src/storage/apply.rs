@@ -98,9 +98,11 @@ pub fn apply(
         state.resume = state.resume.max(last);
     }
     if let Some(done) = &incoming.done {
+        // The position goes back where another process has synced since this pull began: what it was told may have been
+        // overwritten by what is older. What was acknowledged to it may lie above.
+        state.covered = if done.cursor < state.cursor { 0 } else { state.acked };
         state.cursor = done.cursor;
         state.resume = done.cursor;
-        state.covered = state.acked;
         state.highest = state.highest.max(done.highest);
         bury(sql, context.catalog, state, done.horizon)?;
     }

@@ -3,12 +3,13 @@
 
 use std::path::PathBuf;
 
-use super::{MEMORY, NOTES, USES, all_sync, counting, memories, newcomer, titles, uses};
+use super::{MEMORY, NOTES, USES, all_sync, counting, memories, newcomer, replica, titles, uses};
 use crate::retirement::{retire_all, upkeep};
 use crate::world::{Agent, Counts, Fate, Hub};
 use federation_hub::model::{ReplicaId, Value};
 use federation_hub::protocol::frame::decode_payload;
-use federation_hub::protocol::hub_request::{Caller, PushRequest};
+use federation_hub::protocol::hub_request::{AttachRequest, Caller, PullRequest, PushRequest};
+use federation_hub::storage::apply::Incoming;
 use federation_hub::storage::attach::{TurnError, open};
 use federation_hub::storage::detach::detach;
 use federation_hub::storage::hub_store::HubStore;
@@ -291,6 +292,34 @@ fn an_agent_that_has_retired_offers_nothing_to_a_hub_that_was_started_again() {
     reconnect(&mut [&mut a, &mut b]);
     all_sync(&mut hub, &mut [&mut b, &mut a]);
     assert_eq!(titles(&mut a), ["one"]);
+}
+
+/// Breaks if the end of a pull is taken to cover what another process has pushed since: the position goes back to one that
+/// the backup has as well, and nobody finds out that the hub lost what came after it.
+#[test]
+fn a_pull_that_another_process_has_overtaken_covers_nothing_of_what_that_one_pushed() {
+    let (mut site, mut hub, mut a, mut b) = sited();
+    let backup = site.backup();
+    let mut c = newcomer(3);
+    c.sync(&mut hub);
+    let Value::Blob(replica) = replica(&mut c) else { panic!("no replica") };
+    let replica = ReplicaId::from_slice(&replica).unwrap();
+    let caller = Caller { tenant: "acme".into(), agent: "agent 3".into() };
+    let attach = AttachRequest { replica, cursor: 0, is_new: true, token_until_ms: i64::MAX };
+    let epoch = hub.store.attach(&caller, &attach, hub.clock.now_ms()).unwrap().epoch;
+    hub.store.commit().unwrap();
+    let request = PullRequest { replica, epoch, cursor: 0, resume: 0, refresh: vec![] };
+    let late = hub.store.snapshot(&caller, &request, hub.clock.now_ms()).unwrap();
+    reconnect(&mut [&mut c]);
+    c.run("INSERT INTO notes VALUES('later', 'after the backup')");
+    assert_eq!(c.sync(&mut hub).pushed, 1);
+    c.apply(&Incoming { rows: late.first, done: Some(late.done), ..Incoming::default() });
+    drop(hub);
+    site.restore(&backup);
+    let mut hub = site.start();
+    reconnect(&mut [&mut a, &mut b, &mut c]);
+    all_sync(&mut hub, &mut [&mut c, &mut a, &mut b]);
+    assert_eq!(titles(&mut a), ["after the backup", "one"]);
 }
 
 /// Breaks if a restart counts as another store: all agents would offer all that they hold.
