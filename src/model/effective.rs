@@ -86,6 +86,7 @@ impl RowState {
             deleted: self.effective_delete(before, verdict, since, position),
             cells: cells.collect(),
             made: BTreeMap::new(),
+            beneath: self.beneath.clone(),
         }
     }
 

@@ -55,6 +55,9 @@ pub struct RowState {
     pub cells: BTreeMap<ColumnIndex, Cell>,
     /// What rules made cells of.
     pub made: BTreeMap<ColumnIndex, Made>,
+    /// The last delete of another replica than that of `deleted`. It is what stays if that one is taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beneath: Option<Cell<()>>,
 }
 
 impl RowState {
@@ -105,11 +108,7 @@ impl RowState {
             match &write.op {
                 Op::Delete => {
                     deletes = true;
-                    let delete = Cell { stamp: write.stamp, seq, writer, value: () };
-                    if self.deleted.as_ref().is_none_or(|current| current.stamp < write.stamp) {
-                        self.deleted = Some(delete);
-                        merged.changed = true;
-                    }
+                    merged.changed |= self.delete(Cell { stamp: write.stamp, seq, writer, value: () });
                     merged.changed |= self.cancel(write.base, writer, seq);
                 }
                 Op::Set(cells) => {
@@ -132,6 +131,36 @@ impl RowState {
             merged.changed = true;
         }
         merged
+    }
+
+    /// Merges a delete; says whether that changed anything.
+    fn delete(&mut self, delete: Cell<()>) -> bool {
+        let is_later = |than: &Option<Cell<()>>| than.as_ref().is_none_or(|it| it.stamp < delete.stamp);
+        if is_later(&self.deleted) {
+            let beaten = self.deleted.replace(delete).filter(|it| Some(it.writer) != self.deleter());
+            if beaten.is_some() {
+                self.beneath = beaten;
+            }
+            return true;
+        }
+        let is_beneath = self.deleter() != Some(delete.writer) && is_later(&self.beneath);
+        if is_beneath {
+            self.beneath = Some(delete);
+        }
+        is_beneath
+    }
+
+    fn deleter(&self) -> Option<u64> {
+        self.deleted.as_ref().map(|delete| delete.writer)
+    }
+
+    /// Takes back the delete of one replica, and leaves another one's.
+    pub fn undelete(&mut self, writer: u64) {
+        if self.deleter() == Some(writer) {
+            self.deleted = self.beneath.take();
+        } else {
+            self.beneath = None;
+        }
     }
 
     /// A delete that did not know of an edit, or an edit that did not know of a delete.
@@ -324,6 +353,27 @@ mod tests {
         let (writes, whole) = state.since(2, 2).unwrap();
         assert!(whole, "the deleter needs every cell, {writes:?}");
         assert_eq!(writes.len(), 3);
+    }
+
+    #[test]
+    fn a_delete_that_is_taken_back_leaves_another_replicas() {
+        let mut state = RowState::default();
+        state.merge(None, &[set(stamp(1, 1), 0, &[(0, 1)])], 1, 1);
+        state.merge(None, &[delete(stamp(5, 2), 1)], 2, 2);
+        state.merge(None, &[delete(stamp(6, 3), 1)], 3, 3);
+        state.merge(None, &[delete(stamp(7, 3), 1)], 3, 4);
+        let (mut one, mut other) = (state.clone(), state);
+        one.undelete(3);
+        assert_eq!(one.deleted.map(|it| (it.stamp, it.seq, it.writer)), Some((stamp(5, 2), 2, 2)));
+        assert_eq!(one.beneath, None);
+        other.undelete(2);
+        assert_eq!(other.deleted.as_ref().map(|it| it.writer), Some(3));
+        other.undelete(3);
+        assert!(other.is_alive());
+        assert!(other.merge(None, &[delete(stamp(9, 2), 1)], 2, 5).changed);
+        assert!(other.merge(None, &[delete(stamp(8, 4), 1)], 4, 6).changed, "an earlier one is kept as well");
+        assert!(!other.merge(None, &[delete(stamp(8, 4), 1)], 4, 7).changed);
+        assert_eq!(other.beneath.map(|it| it.writer), Some(4));
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! here as well. MessagePack of
 //! `[format, number, whole since, delete, [[hlc, replica, seq, writer, [[column, value], …]], …]]`,
 //! where a writer that equals the stamp's replica is nil. A row with cells that rules made has the format 2 and one
-//! element more: what they were made of, by column.
+//! element more: what they were made of, by column. A row with a delete beneath its delete has the format 3, and that
+//! delete behind it.
 
 use std::collections::BTreeMap;
 
@@ -16,12 +17,16 @@ const FORMAT: u8 = 1;
 /// The first element of a row with cells that rules made.
 const WITH_RULES: u8 = 2;
 
+/// The first element of a row that another replica has deleted as well.
+const WITH_BENEATH: u8 = 3;
+
 /// What several registers share.
 type Head = (Hlc, u64, Seq, Option<u64>);
 type Groups<V> = Vec<(Head, Vec<(ColumnIndex, V)>)>;
 type Body<V> = (u8, Option<i64>, Seq, Option<Head>, Groups<V>);
 type Rules = BTreeMap<ColumnIndex, Made>;
 type BodyWithRules<V, A> = (u8, Option<i64>, Seq, Option<Head>, Groups<V>, A);
+type BodyWithBeneath<V, A> = (u8, Option<i64>, Seq, Option<Head>, Groups<V>, A, Head);
 
 /// Encodes a state.
 pub fn encode(state: &RowState) -> Result<Vec<u8>, rmp_serde::encode::Error> {
@@ -31,6 +36,11 @@ pub fn encode(state: &RowState) -> Result<Vec<u8>, rmp_serde::encode::Error> {
     }
     let deleted = state.deleted.as_ref().map(head_of);
     let (number, whole_since, groups) = (state.number, state.whole_since, groups.into_iter().collect());
+    if let Some(beneath) = state.beneath.as_ref().map(head_of) {
+        let body: BodyWithBeneath<&CellValue, &Rules> =
+            (WITH_BENEATH, number, whole_since, deleted, groups, &state.made, beneath);
+        return rmp_serde::to_vec(&body);
+    }
     if state.made.is_empty() {
         let body: Body<&CellValue> = (FORMAT, number, whole_since, deleted, groups);
         return rmp_serde::to_vec(&body);
@@ -43,20 +53,29 @@ pub fn encode(state: &RowState) -> Result<Vec<u8>, rmp_serde::encode::Error> {
 /// Decodes a state.
 pub fn decode(bytes: &[u8]) -> Result<RowState, rmp_serde::decode::Error> {
     // The second byte is the format: the first says how many elements there are.
-    let (format, number, whole_since, deleted, groups, made) = if bytes.get(1) == Some(&WITH_RULES) {
-        rmp_serde::from_slice::<BodyWithRules<CellValue, Rules>>(bytes)?
-    } else {
-        let (format, number, whole_since, deleted, groups): Body<CellValue> = rmp_serde::from_slice(bytes)?;
-        (format, number, whole_since, deleted, groups, Rules::new())
+    let (format, number, whole_since, deleted, groups, made, beneath) = match bytes.get(1) {
+        Some(&WITH_BENEATH) => {
+            let body: BodyWithBeneath<CellValue, Rules> = rmp_serde::from_slice(bytes)?;
+            (body.0, body.1, body.2, body.3, body.4, body.5, Some(body.6))
+        }
+        Some(&WITH_RULES) => {
+            let body: BodyWithRules<CellValue, Rules> = rmp_serde::from_slice(bytes)?;
+            (body.0, body.1, body.2, body.3, body.4, body.5, None)
+        }
+        _ => {
+            let body: Body<CellValue> = rmp_serde::from_slice(bytes)?;
+            (body.0, body.1, body.2, body.3, body.4, Rules::new(), None)
+        }
     };
-    if format != FORMAT && format != WITH_RULES {
+    if !(FORMAT..=WITH_BENEATH).contains(&format) {
         return Err(rmp_serde::decode::Error::Uncategorized(format!("row format {format}")));
     }
     let mut cells = BTreeMap::new();
     for (head, members) in groups {
         cells.extend(members.into_iter().map(|(column, value)| (column, cell_of(head, value))));
     }
-    Ok(RowState { number, whole_since, deleted: deleted.map(|head| cell_of(head, ())), cells, made })
+    let delete = |head: Option<Head>| head.map(|head| cell_of(head, ()));
+    Ok(RowState { number, whole_since, deleted: delete(deleted), cells, made, beneath: delete(beneath) })
 }
 
 fn head_of<V>(cell: &Cell<V>) -> Head {
@@ -87,6 +106,11 @@ mod tests {
         let delete = Write { stamp: Stamp { hlc: Hlc(12), replica: 4 }, base: 2, op: Op::Delete };
         state.merge(None, &[delete], 4, 3);
         assert_eq!(decode(&encode(&state).unwrap()).unwrap(), state);
+        let mut twice = state.clone();
+        let other = Write { stamp: Stamp { hlc: Hlc(14), replica: 5 }, base: 2, op: Op::Delete };
+        twice.merge(None, &[other], 5, 4);
+        assert_eq!(twice.beneath, state.deleted);
+        assert_eq!(decode(&encode(&twice).unwrap()).unwrap(), twice);
         assert_eq!(decode(&encode(&RowState::default()).unwrap()).unwrap(), RowState::default());
         let one = Op::Adjust(vec![(4, Adjustment::Add(Number::Real(0.5)))]);
         state.merge(None, &[Write { stamp: Stamp { hlc: Hlc(13), replica: 4 }, base: 3, op: one }], 4, 4);
@@ -107,7 +131,7 @@ mod tests {
         let bytes = encode(&RowState::default()).unwrap();
         assert!(decode(&bytes[..bytes.len() - 1]).is_err());
         let mut other_format = bytes;
-        other_format[1] = 3;
+        other_format[1] = 4;
         assert!(decode(&other_format).is_err());
     }
 }

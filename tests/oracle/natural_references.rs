@@ -59,3 +59,32 @@ proptest! {
         prop_assert_eq!(play(&schema, &steps), Ok(()));
     }
 }
+
+fn parts() -> Vec<String> {
+    vec![
+        "CREATE TABLE p(k TEXT NOT NULL PRIMARY KEY, name)".to_owned(),
+        "CREATE TABLE c(id INTEGER PRIMARY KEY, name, one TEXT REFERENCES p(k) ON DELETE CASCADE)".to_owned(),
+    ]
+}
+
+fn push(who: usize, statements: &[(u64, &str)]) -> Step {
+    Step::Push(who, statements.iter().map(|(later, it)| (*later, (*it).to_owned())).collect())
+}
+
+/// Breaks if a delete that is taken for what became of a parent takes along what somebody else has deleted by himself.
+#[test]
+fn a_child_that_two_have_deleted_does_not_come_back_with_its_parent() {
+    for last in
+        ["INSERT INTO p VALUES('x', 1)", "INSERT INTO p VALUES('x', 1); INSERT INTO c VALUES(1, 1, 'x')"]
+    {
+        let steps = [
+            push(0, &[(1, "INSERT INTO p VALUES('x', 0)"), (1, "INSERT INTO c VALUES(1, 0, 'x')")]),
+            Step::Pull(3),
+            push(0, &[(1, "DELETE FROM c WHERE id = 1")]),
+            push(3, &[(1, "DELETE FROM c WHERE id = 1")]),
+            push(3, &[(3, "DELETE FROM p WHERE k = 'x'")]),
+            push(2, &[(20, last)]),
+        ];
+        assert_eq!(play(&parts(), &steps), Ok(()));
+    }
+}

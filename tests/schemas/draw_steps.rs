@@ -127,6 +127,9 @@ impl Writer<'_> {
         } else {
             self.dice.weighed(&[(8, "INSERT"), (2, "INSERT OR IGNORE")])
         };
+        // SQLite does not see that a row which replaces another one, and references it over SET NULL, leads nowhere.
+        let references_itself = table.references.iter().any(|reference| reference.parent == table.name);
+        let verb = if references_itself { verb.replace("REPLACE", "ABORT") } else { verb.to_owned() };
         let into = quote(&table.name);
         if names.is_empty() {
             return format!("{verb} INTO {into} DEFAULT VALUES");

@@ -137,6 +137,7 @@ pub fn row_state() -> impl Strategy<Value = RowState> {
             deleted,
             cells,
             made: BTreeMap::new(),
+            beneath: None,
         },
     )
 }

@@ -114,7 +114,7 @@ impl Deriver<'_> {
             self.rows.get_mut(no)?.raw = raw;
         } else {
             // An earlier batch of the push deleted it.
-            self.rows.get_mut(no)?.raw.deleted = None;
+            self.rows.get_mut(no)?.raw.undelete(writer);
         }
         self.rows.store(no)?;
         // If it lives on, it is needed whole where it is not, or shows another value.
@@ -219,7 +219,8 @@ impl Deriver<'_> {
         self.rows.load(no)?;
         let raw = &self.rows.get(no)?.raw;
         let is_pushed = |by: u64, seq: Seq| by == writer && seq > from;
-        let Some(delete) = raw.deleted.as_ref().filter(|it| is_pushed(it.writer, it.seq)) else {
+        let mut deletes = raw.deleted.iter().chain(&raw.beneath);
+        let Some(delete) = deletes.find(|it| is_pushed(it.writer, it.seq)) else {
             return Ok(false);
         };
         // What was deleted and made again has taken its children with it. What somebody else's edit has brought
