@@ -171,15 +171,15 @@ impl Writer<'_> {
         if sets.is_empty() {
             return None;
         }
-        // SQLite does not see that an UPDATE OR REPLACE of its key as well leaves a row referencing the number that it had.
+        // SQLite does not see that an UPDATE OR REPLACE leaves a row referencing the one that it has replaced, over SET NULL, or
+        // the number that it had itself.
         let references_itself = table.references.iter().any(|reference| reference.parent == table.name);
         let verb = if self.may_replace(table) {
             self.dice.weighed(&[(8, "UPDATE"), (1, "UPDATE OR REPLACE"), (1, "UPDATE OR IGNORE")])
         } else {
             "UPDATE"
         };
-        let verb =
-            if references_itself && edits_keys { verb.replace("REPLACE", "ABORT") } else { verb.to_owned() };
+        let verb = if references_itself { verb.replace("REPLACE", "ABORT") } else { verb.to_owned() };
         let rows = self.rows(table);
         Some(format!("{verb} {} SET {}{rows}", quote(&table.name), sets.join(", ")))
     }
