@@ -17,6 +17,11 @@ impl SyncJob<'_> {
         self.session.welcome.may_write && !self.is_hub_full
     }
 
+    /// Whether anything is sent now.
+    pub(super) fn may_push(&self) -> bool {
+        self.may_write() && !self.database.pulls_first
+    }
+
     /// What to declare, and the digest of what the hub has taken in then. From one that may only read it takes
     /// nothing, and is told once for each connection, for the sake of what contradicts it.
     pub(super) fn declare(

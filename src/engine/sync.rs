@@ -45,6 +45,8 @@ pub struct AttachedDatabase {
     pub catalog: Option<CachedCatalog>,
     /// Whether people have been told which tables are not shared.
     pub is_noted: bool,
+    /// Whether it sends nothing before it has been told of everything ([`crate::storage::attach::Next::Sync`]).
+    pub pulls_first: bool,
     /// Rows that the hub had made durable without this agent's knowing, as the attaching has found out.
     pub delivered: u64,
     /// What people should know of the attaching.
@@ -114,6 +116,15 @@ pub struct ClockNews {
 pub async fn run(mut job: SyncJob<'_>, report: &mut SyncReport) -> Result<ClockNews, AgentError> {
     report.note_all(std::mem::take(&mut job.database.notices));
     report.pushed += std::mem::take(&mut job.database.delivered);
+    if job.database.pulls_first {
+        exchange_all(&mut job, report).await?;
+        job.database.pulls_first = false;
+    }
+    exchange_all(&mut job, report).await
+}
+
+/// Sends what may be sent, and takes over what comes.
+async fn exchange_all(job: &mut SyncJob<'_>, report: &mut SyncReport) -> Result<ClockNews, AgentError> {
     let first = job.collect(report).await?;
     report.quarantined = first.quarantined;
     let state = first.state.clone();
@@ -264,7 +275,7 @@ impl SyncJob<'_> {
                 self.send(sender, &ToHub::Batch(batch)).await?;
                 under_way.push(UnderWay { sent, n, rows: collected.rows });
             }
-            if !collected.more || !self.may_write() {
+            if !collected.more || !self.may_push() {
                 break;
             }
             CollectTurn { collected, look, .. } = self.collect(report).await?;
@@ -299,7 +310,7 @@ impl SyncJob<'_> {
         let cached = self.database.catalog.clone();
         let (clock, mint, holder) = (self.session.clock(), self.mint.clone(), self.holder);
         let options = Arc::clone(&self.options);
-        let limits = if self.may_write() {
+        let limits = if self.may_push() {
             TurnLimits::for_frames_of(self.session.welcome.max_frame_bytes)
         } else {
             held_back::NOTHING

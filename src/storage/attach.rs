@@ -117,7 +117,11 @@ pub struct Reconciled {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// It is attached.
-    Sync,
+    Sync {
+        /// Whether it sends nothing before it has been told of everything. It has rows that may be gone, and others that
+        /// reference them: sent first, these would wait at everyone for what perhaps nobody sends any more.
+        pulls_first: bool,
+    },
     /// It attaches again: it took a new id, or another process has synced the database since it asked.
     Attach {
         /// Whether nobody has attached its present id to any hub.
@@ -216,7 +220,11 @@ pub fn reconcile(
             if is_behind {
                 doubt::begin(sql, state.acked)?;
             }
-            let next = if renewed { Next::Attach { is_new: true } } else { Next::Sync };
+            let next = if renewed {
+                Next::Attach { is_new: true }
+            } else {
+                Next::Sync { pulls_first: is_behind && doubt::is_any(sql)? }
+            };
             Ok(Reconciled { state, next, delivered, notice })
         })
     })

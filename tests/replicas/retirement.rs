@@ -77,7 +77,7 @@ fn an_agent_that_was_away_loses_what_died_and_keeps_what_it_did() {
     a.run("DELETE FROM notes WHERE id IN ('dies', 'edited', 'both')");
     collect(&mut hub, &mut [&mut a]);
     let before = replica_of(&mut b);
-    assert_eq!(b.sync(&mut hub).rejected, 1);
+    assert_eq!(b.sync(&mut hub).rejected, 0, "it hears what is gone before it sends anything");
     assert_ne!(replica_of(&mut b), before);
     assert!(b.notices.iter().any(|notice| notice.contains("deleted while")), "{:?}", b.notices);
     let all = settle(&mut hub, &mut a, &mut b, ALL);
@@ -86,6 +86,33 @@ fn an_agent_that_was_away_loses_what_died_and_keeps_what_it_did() {
     assert_eq!(b.sync(&mut hub).pushed, 0);
     let idle = b.sync(&mut hub);
     assert_eq!((idle.pushed, idle.pulled), (0, 0), "and that is the end of it");
+}
+
+/// Breaks if it sends what it has before it is told what is gone.
+#[test]
+fn whoever_vanishes_while_it_catches_up_leaves_no_row_that_waits_for_one_that_is_gone() {
+    for on_delete in ["CASCADE", "SET NULL", "RESTRICT"] {
+        let schema = format!(
+            "CREATE TABLE tasks(id INTEGER PRIMARY KEY, title TEXT);
+             CREATE TABLE steps(id INTEGER PRIMARY KEY, task INTEGER REFERENCES tasks(id) ON DELETE {on_delete})"
+        );
+        let all =
+            "SELECT title, count(steps.id) FROM tasks LEFT JOIN steps ON task = tasks.id GROUP BY tasks.id";
+        for fate in [Fate::LosesAnswer, Fate::Complete] {
+            let (mut hub, mut a, mut b) = forgotten(&schema, "INSERT INTO tasks VALUES(1, 'one')");
+            a.run("DELETE FROM tasks");
+            collect(&mut hub, &mut [&mut a]);
+            b.run("INSERT INTO steps VALUES(1, 1)");
+            b.sync_with(&mut hub, fate, &mut |_| {});
+            assert_eq!(a.sync(&mut hub).quarantined, 0, "{on_delete}, {fate:?}");
+            let rows = settle(&mut hub, &mut a, &mut b, all);
+            assert_eq!(
+                rows,
+                [[text("one"), Value::Integer(1)]],
+                "b has it, and is asked for it: {on_delete}"
+            );
+        }
+    }
 }
 
 /// Breaks if an interrupted pull, or a lost answer, makes the agent believe that it has caught up.

@@ -92,7 +92,8 @@ pub struct Sync {
     /// What the self-check of this sync has looked at.
     look: Vec<Slice>,
     arrived: Arrived,
-    is_done: bool,
+    /// Whether it sends nothing before it has been told of everything.
+    pulls_first: bool,
     pub moved: Moved,
 }
 
@@ -101,6 +102,7 @@ struct Push {
     exchange: AgentExchange,
     state: ReplicaState,
     under_way: VecDeque<(u64, SentBatch, u64)>,
+    is_done: bool,
 }
 
 /// What has come and is not applied yet.
@@ -128,7 +130,7 @@ impl Sync {
             slices: VecDeque::new(),
             look: Vec::new(),
             arrived: Arrived::default(),
-            is_done: false,
+            pulls_first: false,
             moved: Moved::default(),
         }
     }
@@ -222,6 +224,17 @@ impl Sync {
         push.exchange.sent(batch.n);
         push.under_way.push_back((batch.n, sent, rows));
         network.send(connection, Way::ToHub, self.stream, Packet::of(&ToHub::Batch(batch)));
+    }
+
+    /// All that was to come has come. What was not to be sent before is sent now.
+    fn end(&mut self) -> Flow {
+        if !std::mem::take(&mut self.pulls_first) {
+            return Flow::Complete;
+        }
+        (self.push, self.arrived) = (None, Arrived::default());
+        self.look.clear();
+        self.stage = Stage::Collect;
+        Flow::Soon(1)
     }
 
     fn acknowledged(&mut self, ack: &Ack) {

@@ -30,6 +30,20 @@ pub struct Counts {
     pub healed: u64,
 }
 
+impl Counts {
+    /// What this one and the next one did together.
+    pub fn and(self, then: Self) -> Self {
+        Self {
+            pulled: self.pulled + then.pulled,
+            pushed: self.pushed + then.pushed,
+            conflicts: self.conflicts + then.conflicts,
+            quarantined: then.quarantined,
+            rejected: self.rejected + then.rejected,
+            healed: self.healed + then.healed,
+        }
+    }
+}
+
 /// Runs a turn, and once more each time that it finds the database busy: what the engine does.
 pub fn until_free<T>(mut turn: impl FnMut() -> Result<T, SqlError>) -> T {
     loop {

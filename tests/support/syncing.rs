@@ -4,6 +4,7 @@ use federation_hub::protocol::hub_request::{PullRequest, RegisterRequest};
 use federation_hub::protocol::message::{Ack, Refusal};
 use federation_hub::storage::apply::Incoming;
 use federation_hub::storage::bookkeeping::SentBatch;
+use federation_hub::storage::held_back::NOTHING;
 use federation_hub::storage::hub_store::StoreError;
 use federation_hub::storage::replica::{
     ApplyExtras, CachedCatalog, CollectTurn, Setting, apply_turn, collect_turn,
@@ -104,6 +105,10 @@ impl Agent {
         self.heal(hub, asker, search, &mut catalog, &mut counts)?;
         self.notices.extend(snapshot.done.refused.iter().map(|(_, reason)| reason.clone()));
         self.attached = Some((epoch, catalog));
+        if std::mem::take(&mut self.pulls_first) {
+            let then = self.try_sync(hub, fate, &mut |_| {})?;
+            return Ok(then.map(|then| counts.and(then)));
+        }
         Ok(Some(counts))
     }
 
@@ -123,7 +128,8 @@ impl Agent {
             let (clock, claim) = (self.hub_clock(), self.claim());
             let turn = until_free(|| {
                 let setting = Setting { clock, claim, options: &self.options };
-                collect_turn(&mut self.sql, catalog.clone(), setting, self.limits, &mut self.mint)
+                let limits = if self.pulls_first { NOTHING } else { self.limits };
+                collect_turn(&mut self.sql, catalog.clone(), setting, limits, &mut self.mint)
             });
             let look = turn.look.clone();
             assert!(self.bears_damage || turn.strays == 0, "{:?}", turn.notices);
@@ -152,7 +158,7 @@ impl Agent {
                 acked.push(*sent);
             }
             let first_turn = first.get_or_insert(turn);
-            if !more {
+            if !more || self.pulls_first {
                 // The last turn has looked at rows, if any has.
                 first_turn.look = look;
                 return Ok(first.map(|first| (first, acked)));

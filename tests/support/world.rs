@@ -35,6 +35,8 @@ pub struct Agent {
     caller: Caller,
     mint: Mint,
     attached: Option<(u64, Option<CachedCatalog>)>,
+    /// Whether it sends nothing before it has been told of everything.
+    pulls_first: bool,
     /// Whose leases these are.
     pub holder: Holder,
     /// How far the time by which leases run out is ahead of the true time.
@@ -94,6 +96,7 @@ impl Agent {
             caller: Caller { tenant: tenant.into(), agent: name.into() },
             mint,
             attached: None,
+            pulls_first: false,
             holder: Holder(u128::from(seed).to_be_bytes()),
             later_ms: 0,
             clock,
@@ -200,7 +203,8 @@ impl Agent {
             self.notices.extend(reconciled.notice);
             match reconciled.next {
                 Next::Attach { is_new: minted } => (state, is_new) = (reconciled.state, minted),
-                Next::Sync => {
+                Next::Sync { pulls_first } => {
+                    self.pulls_first = pulls_first;
                     self.attached = Some((attached.epoch, None));
                     return (attached.epoch, None);
                 }

@@ -169,11 +169,12 @@ impl Agent {
             delivered += reconciled.delivered;
             notices.extend(reconciled.notice);
             match reconciled.next {
-                Next::Sync => {
+                Next::Sync { pulls_first } => {
                     return Ok(AttachedDatabase {
                         epoch,
                         catalog: None,
                         is_noted: false,
+                        pulls_first,
                         delivered,
                         notices,
                     });

@@ -6,6 +6,7 @@ use federation_hub::protocol::agent_session::{AgentExchange, ExchangeError, Step
 use federation_hub::protocol::message::{Attach, Attached, Hello, SyncBegin, ToAgent, ToHub, Welcome};
 use federation_hub::storage::attach::{Next, Reconciled, TurnError, open, reconcile};
 use federation_hub::storage::bookkeeping::ReplicaState;
+use federation_hub::storage::held_back::NOTHING;
 use federation_hub::storage::replica::{Setting, apply_turn, collect_turn};
 use federation_hub::storage::scratch::prove_harmless;
 use federation_hub::storage::search::{Search, compare};
@@ -119,7 +120,8 @@ impl Process {
         let (tenant, fresh, claim) = (tenant_name(self.birth.tenant), self.fresh_replica(), self.claim());
         let sql = &mut self.agent.sql;
         match reconcile(sql, &tenant, session.incarnation, &asked, &attached, fresh, claim) {
-            Ok(Reconciled { next: Next::Sync, .. }) => {
+            Ok(Reconciled { next: Next::Sync { pulls_first }, .. }) => {
+                sync.pulls_first = pulls_first;
                 self.attached = Some((attached.epoch, None));
                 sync.stage = Stage::Collect;
                 Flow::Soon(1)
@@ -142,7 +144,8 @@ impl Process {
         };
         let clock = self.hub_clock(network.queue.now_ms());
         let setting = Setting { clock, claim: self.claim(), options: &self.birth.options };
-        let turn = collect_turn(&mut self.agent.sql, catalog, setting, self.agent.limits, &mut self.mint);
+        let limits = if sync.pulls_first { NOTHING } else { self.agent.limits };
+        let turn = collect_turn(&mut self.agent.sql, catalog, setting, limits, &mut self.mint);
         let turn = match turn {
             Ok(turn) => turn,
             Err(error) => {
@@ -169,7 +172,7 @@ impl Process {
             };
             network.send(session.connection, Way::ToHub, sync.stream, Packet::of(&ToHub::Sync(begin)));
             let exchange = AgentExchange::new(state.cursor);
-            sync.push = Some(Push { exchange, state, under_way: VecDeque::new() });
+            sync.push = Some(Push { exchange, state, under_way: VecDeque::new(), is_done: false });
         }
         sync.moved.rejected += turn.collected.rejected.len() as u64;
         if turn.strays > 0 {
@@ -178,7 +181,7 @@ impl Process {
         if let Some((sent, batch)) = turn.collected.batch {
             sync.send_batch(session.connection, network, sent, batch, turn.collected.rows);
         }
-        if turn.collected.more {
+        if turn.collected.more && !sync.pulls_first {
             sync.stage = Stage::Collect;
             return Flow::Soon(1);
         }
@@ -235,10 +238,10 @@ impl Process {
                     && done.cursor == push.state.cursor
                     && done.horizon <= push.state.buried;
                 if is_idle {
-                    return Flow::Complete;
+                    return sync.end();
                 }
+                push.is_done = true;
                 sync.cut(Some(&done), self.agent.slice);
-                sync.is_done = true;
                 sync.stage = Stage::Applying;
             }
         }
@@ -248,7 +251,11 @@ impl Process {
     fn applying(&mut self, sync: &mut Sync, now_ms: i64) -> Flow {
         let Some(incoming) = sync.slices.pop_front() else {
             sync.stage = Stage::Receiving;
-            return if sync.is_done { Flow::Complete } else { Flow::Soon(0) };
+            return if sync.push.as_ref().is_some_and(|push| push.is_done) {
+                sync.end()
+            } else {
+                Flow::Soon(0)
+            };
         };
         let Some((epoch, catalog)) = self.attached.clone() else { return Flow::Failed(Remedy::Attach) };
         let setting =
