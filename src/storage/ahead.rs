@@ -9,8 +9,9 @@ use super::quarantine::SetAside;
 use crate::model::{RowId, RowUpdate, TableHeader};
 use crate::protocol::message::Rows;
 
-/// One of them.
-pub type Update<'a> = (Cow<'a, TableHeader>, Cow<'a, RowUpdate>);
+/// One of them: the columns that it names, what the hub says, and the mark of the last batch that the hub knew as it
+/// said so.
+pub type Update<'a> = (Cow<'a, TableHeader>, Cow<'a, RowUpdate>, u64);
 
 /// The rows of a turn, in order.
 pub struct Ahead<'a> {
@@ -21,10 +22,11 @@ pub struct Ahead<'a> {
 }
 
 impl<'a> Ahead<'a> {
-    /// What has come from the hub, each with what is set aside of it if `earlier` finds something. None if a
-    /// row is of a table that was not named.
+    /// What has come from a hub that has acknowledged the batches up to the mark `acked`, each with what is set aside of
+    /// it if `earlier` finds something. None if a row is of a table that was not named.
     pub fn of(
         rows: &'a Rows,
+        acked: u64,
         mut earlier: impl FnMut(&TableHeader, RowId) -> Result<Option<SetAside>, SqlError>,
     ) -> Result<Self, SqlError> {
         let mut updates = Vec::with_capacity(rows.rows.len());
@@ -34,10 +36,10 @@ impl<'a> Ahead<'a> {
             };
             let update = match earlier(header, update.id)? {
                 Some(earlier) => {
-                    let row = earlier.merge(SetAside { header: header.clone(), update: update.clone() });
-                    (Cow::Owned(row.header), Cow::Owned(row.update))
+                    let now = SetAside { header: header.clone(), update: update.clone(), acked };
+                    owned(earlier.merge(now))
                 }
-                None => (Cow::Borrowed(header), Cow::Borrowed(update)),
+                None => (Cow::Borrowed(header), Cow::Borrowed(update), acked),
             };
             updates.push((Rc::new(update), true));
         }
@@ -46,8 +48,7 @@ impl<'a> Ahead<'a> {
 
     /// What was set aside and is tried again.
     pub fn again(rows: Vec<SetAside>) -> Self {
-        let owned = |row: SetAside| (Rc::new((Cow::Owned(row.header), Cow::Owned(row.update))), true);
-        Self { rows: rows.into_iter().map(owned).collect(), places: None }
+        Self { rows: rows.into_iter().map(|row| (Rc::new(owned(row)), true)).collect(), places: None }
     }
 
     /// All of them, with their places.
@@ -86,4 +87,8 @@ impl<'a> Ahead<'a> {
         let at = *places.get(&(table.to_lowercase(), id))?;
         self.rows[at].1.then_some(at)
     }
+}
+
+fn owned<'a>(SetAside { header, update, acked }: SetAside) -> Update<'a> {
+    (Cow::Owned(header), Cow::Owned(update), acked)
 }

@@ -149,12 +149,9 @@ impl<'a> Applier<'a> {
     /// Applies rows, each together with what is set aside of it.
     fn apply_all(&mut self, sql: &mut dyn Sql, rows: &Rows) -> Result<(), SqlError> {
         let check = self.check_quarantine;
-        let ahead = Ahead::of(
-            rows,
-            |header, id| {
-                if check { quarantine::take(sql, &header.name, id) } else { Ok(None) }
-            },
-        )?;
+        let ahead = Ahead::of(rows, self.acked, |header, id| {
+            if check { quarantine::take(sql, &header.name, id) } else { Ok(None) }
+        })?;
         self.apply_together(sql, ahead)
     }
 
@@ -181,10 +178,11 @@ impl<'a> Applier<'a> {
 
     /// Applies rows that may need each other, in any order; sets aside what cannot be applied.
     pub fn apply_together(&mut self, sql: &mut dyn Sql, mut ahead: Ahead<'_>) -> Result<(), SqlError> {
-        let by_themselves = ahead.all().filter(|(_, (_, update))| update.united.is_none());
-        self.resolver.expect(by_themselves.map(|(_, (_, update))| (update.id, update.number)));
+        let by_themselves = ahead.all().filter(|(_, (_, update, _))| update.united.is_none());
+        self.resolver.expect(by_themselves.map(|(_, (_, update, _))| (update.id, update.number)));
         // What two rows are one of comes before what is said of that one; and what goes makes room.
-        let mut order: Vec<(u8, usize)> = ahead.all().map(|(at, (_, update))| (rank(update), at)).collect();
+        let mut order: Vec<(u8, usize)> =
+            ahead.all().map(|(at, (_, update, _))| (rank(update), at)).collect();
         order.sort_unstable();
         let order = order.into_iter().map(|(_, at)| at).collect();
         let mut refused = self.attempt(sql, &mut ahead, order, false)?;
@@ -205,12 +203,12 @@ impl<'a> Applier<'a> {
         }
         for (at, Refusal::Waits(reason) | Refusal::Referenced(reason)) in refused {
             let Some(row) = ahead.get(at) else { continue };
-            let (header, update) = (&row.0, &row.1);
+            let (header, update, acked) = (&row.0, &row.1, row.2);
             if let Some(table) = self.catalog.table(&header.name) {
                 collisions::note(self, sql, table, &row, at)?;
                 quarantine::hold(sql, table, update.id)?;
             }
-            quarantine::set_aside(sql, header, update, &reason)?;
+            quarantine::set_aside(sql, (header, update, acked), &reason)?;
             self.check_quarantine = true;
         }
         Ok(())
@@ -253,7 +251,7 @@ impl<'a> Applier<'a> {
         let mut refused = Vec::new();
         for at in order {
             let Some(row) = ahead.get(at) else { continue };
-            match self.apply_row(sql, at, (&row.0, &row.1), leave_children)? {
+            match self.apply_row(sql, at, &row, leave_children)? {
                 Outcome::Applied => {
                     self.applied += 1;
                     ahead.done(at);

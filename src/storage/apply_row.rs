@@ -1,5 +1,6 @@
 //! Applying one row: the statements that make it what the hub says.
 
+use super::ahead::Update;
 use super::apply::Applier;
 use super::catalog::{Key, Table, quote, quote_list};
 use super::driver::{Sql, SqlError, ValueRef};
@@ -12,7 +13,7 @@ use super::quarantine::{ask_again, refused};
 use super::row_meta::RowMeta;
 use super::rows::{Entry, Sending, key_condition, key_params};
 use super::swaps::whole_row;
-use crate::model::{RowUpdate, TableHeader, Value};
+use crate::model::{RowUpdate, Value};
 
 /// What became of one row.
 pub enum Outcome {
@@ -35,7 +36,7 @@ impl Applier<'_> {
         &mut self,
         sql: &mut dyn Sql,
         item: usize,
-        (header, update): (&TableHeader, &RowUpdate),
+        (header, update, acked): &Update<'_>,
         leave_children: bool,
     ) -> Result<Outcome, SqlError> {
         let Some(table) = self.catalog.table(&header.name) else {
@@ -51,12 +52,12 @@ impl Applier<'_> {
         }
         let entry = Entry::by_id(sql, table, update.id)?;
         let is_present = entry.as_ref().is_some_and(Entry::is_present);
-        let arrival = Arrival { table, header, update, entry: entry.as_ref(), acked: self.acked };
+        let arrival = Arrival { table, header, update, entry: entry.as_ref(), acked: *acked };
         let (mut meta, cells) = match arrival.merge(sql, &mut self.resolver)? {
             Ok(merged) => merged,
             Err(reason) => return Ok(Outcome::Refused(reason)),
         };
-        let is_outdated = meta.told(update);
+        let is_outdated = meta.told(update, *acked);
         let outcome = match (entry, is_present, meta.is_alive()) {
             (Some(entry), true, true) => {
                 self.update_row(sql, item, table, entry, meta, &cells, leave_children)

@@ -164,7 +164,8 @@ impl Gone {
                     table.name
                 ));
             }
-            updates.push(SetAside { header: header.clone(), update: delete_of(entry, position) });
+            let update = delete_of(entry, position);
+            updates.push(SetAside { header: header.clone(), update, acked: applier.acked });
         }
         applier.apply_together(sql, Ahead::again(updates))?;
         for (header, entry) in self.0 {

@@ -36,7 +36,8 @@ pub struct Arrival<'a> {
     pub update: &'a RowUpdate,
     /// What is remembered of the row.
     pub entry: Option<&'a Entry>,
-    /// The mark of the last batch that the hub has acknowledged.
+    /// The mark of the last batch that the hub knew when it sent the update: one that was set aside may be older than
+    /// what the hub has acknowledged since.
     pub acked: u64,
 }
 
@@ -131,11 +132,9 @@ impl Arrival<'_> {
         })
     }
 
-    /// Whether a cell holds a write that the hub did not know when it sent the update. An update that was set
-    /// aside may be older than what the hub has acknowledged since.
+    /// Whether a cell holds a write that the hub did not know when it sent the update.
     fn is_news(&self, cell: &CellMeta) -> bool {
-        let is_held = self.entry.is_some_and(|entry| entry.meta.held);
-        cell.is_unknown_to_hub(self.acked) || is_held && cell.pending.is_some()
+        cell.is_unknown_to_hub(self.acked)
     }
 
     /// Whether the hub says that the row is dead.

@@ -15,16 +15,17 @@ pub struct SetAside {
     pub header: TableHeader,
     /// All that has come of the row since it was set aside.
     pub update: RowUpdate,
+    /// The mark of the last batch that the hub knew when it said any of it.
+    pub acked: u64,
 }
 
 /// Sets a row aside.
 pub fn set_aside(
     sql: &mut dyn Sql,
-    header: &TableHeader,
-    update: &RowUpdate,
+    (header, update, acked): (&TableHeader, &RowUpdate, u64),
     reason: &str,
 ) -> Result<(), SqlError> {
-    let change = rmp_serde::to_vec(&(header, update))
+    let change = rmp_serde::to_vec(&(header, update, acked))
         .map_err(|error| SqlError::corrupt(format!("cannot encode a row to set it aside: {error}")))?;
     sql.execute(
         "INSERT OR REPLACE INTO _federation_quarantine(tbl, id, reason, change) VALUES(?, ?, ?, ?)",
@@ -138,9 +139,9 @@ pub fn hold(sql: &mut dyn Sql, table: &Table, id: RowId) -> Result<(), SqlError>
 
 fn decode(change: &Value) -> Result<SetAside, SqlError> {
     let Value::Blob(bytes) = change else { return Err(SqlError::corrupt("a row set aside is no blob")) };
-    let (header, update) = rmp_serde::from_slice(bytes)
+    let (header, update, acked) = rmp_serde::from_slice(bytes)
         .map_err(|error| SqlError::corrupt(format!("cannot read a row that was set aside: {error}")))?;
-    Ok(SetAside { header, update })
+    Ok(SetAside { header, update, acked })
 }
 
 impl SetAside {
@@ -154,7 +155,7 @@ impl SetAside {
         let longer = |a: TableHeader, b: TableHeader| if a.columns.len() > b.columns.len() { a } else { b };
         let header = longer(self.header, later.header);
         if later.update.whole || later.update.united.is_some() {
-            return Self { header, update: later.update };
+            return Self { header, update: later.update, acked: later.acked };
         }
         let is_newest = |column: ColumnIndex| {
             later.update.writes.iter().all(|newer| match &newer.op {
@@ -177,6 +178,6 @@ impl SetAside {
         writes.extend(later.update.writes);
         let number = self.update.number.or(later.update.number);
         let update = RowUpdate { whole: self.update.whole, number, writes, ..later.update };
-        Self { header, update }
+        Self { header, update, acked: self.acked.min(later.acked) }
     }
 }

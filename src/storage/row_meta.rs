@@ -127,9 +127,10 @@ impl RowMeta {
     }
 
     /// Notes that this update of the hub is in the row. Returns whether the table is to be asked for again: of a write
-    /// here and an update that was set aside, the hub has not told this replica what it made of both.
-    pub fn told(&mut self, update: &RowUpdate) -> bool {
-        let is_outdated = self.held && self.cells.iter().any(|cell| cell.pending.is_some());
+    /// here and an update that was set aside, the hub has not told this replica what it made of both. `acked` is the
+    /// mark of the last batch that the hub knew when it sent the update.
+    pub fn told(&mut self, update: &RowUpdate, acked: u64) -> bool {
+        let is_outdated = self.held && self.cells.iter().any(|cell| cell.is_unknown_to_hub(acked));
         // A row that was made here, and that the hub knows as dead only, is one that it will not have once it forgets
         // the dead.
         if !(self.is_alive() && is_of_death(update)) {

@@ -125,15 +125,10 @@ impl<'a> Member<'a> {
         place: usize,
     ) -> Result<Option<Self>, SqlError> {
         let before = Entry::by_id(sql, table, update.1.id)?;
-        let arrival = Arrival {
-            table,
-            header: &update.0,
-            update: &update.1,
-            entry: before.as_ref(),
-            acked: applier.acked,
-        };
+        let arrival =
+            Arrival { table, header: &update.0, update: &update.1, entry: before.as_ref(), acked: update.2 };
         let Ok((mut meta, cells)) = arrival.merge(sql, &mut applier.resolver)? else { return Ok(None) };
-        let is_outdated = meta.told(&update.1);
+        let is_outdated = meta.told(&update.1, update.2);
         let row = match before.as_ref().filter(|entry| entry.is_present()) {
             Some(entry) => Some(whole_row(sql, table, entry)?),
             None => None,
@@ -207,7 +202,7 @@ fn put_back(
     member: &Member<'_>,
 ) -> Result<bool, SqlError> {
     let (Some(before), Some((rowid, cells))) = (&member.before, &member.row) else {
-        let update = (&*member.update.0, &*member.update.1);
+        let update = &*member.update;
         let outcome = applier.apply_row(sql, member.place, update, true)?;
         // By itself a row that references nothing needs no note; what makes room for it may have to come back.
         if let (true, Outcome::Applied) = (table.parents.is_empty(), &outcome)

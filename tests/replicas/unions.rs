@@ -200,3 +200,28 @@ fn a_unique_value_goes_with_the_row_that_brought_it_and_another_row_can_have_it(
     let rows = agree(&mut [&mut b, &mut c, &mut d], "SELECT name, colour FROM tags ORDER BY name");
     assert_eq!(rows, [[text("x"), Value::Null], [text("y"), text("red")]]);
 }
+
+/// Breaks if an update that was set aside for a moment is taken for older than what the hub knew when it sent it.
+#[test]
+fn a_parent_that_shows_an_older_row_s_key_is_followed_by_its_child() {
+    let schema = "CREATE TABLE names(name TEXT NOT NULL PRIMARY KEY, at REAL UNIQUE) WITHOUT ROWID;
+                  CREATE TABLE uses(id INTEGER PRIMARY KEY, name TEXT NOT NULL REFERENCES names ON DELETE RESTRICT)";
+    let (mut hub, mut a, mut c) = pair(schema);
+    for agent in [&mut a, &mut c] {
+        agent.sync(&mut hub);
+    }
+    a.run("INSERT INTO names VALUES('b', 0.5)");
+    for agent in [&mut a, &mut c] {
+        agent.sync(&mut hub);
+    }
+    // What was there before the first sync is older than everything, and one with the other row.
+    let mut b = Agent::new("acme", "old", 3);
+    b.run(schema).run("INSERT INTO names VALUES('long', 0.5)").sync(&mut hub);
+    c.run("DELETE FROM names").sync(&mut hub);
+    a.slice = 1;
+    a.run("INSERT INTO uses VALUES(1, 'b')");
+    assert_eq!(a.sync(&mut hub).quarantined, 0);
+    settle(&mut hub, &mut [&mut a, &mut b, &mut c]);
+    assert_eq!(agree(&mut [&mut a, &mut b, &mut c], "SELECT name FROM uses"), [[text("long")]]);
+    assert_eq!(agree(&mut [&mut a, &mut b, &mut c], "SELECT name FROM names"), [[text("long")]]);
+}

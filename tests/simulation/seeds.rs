@@ -16,13 +16,16 @@ const FRESH: u64 = 4;
 
 /// Seeds that have shown something. What each one does changes whenever drawing does; what they showed has a test
 /// of its own.
-const SHOWED: [(u64, &str); 6] = [
+const SHOWED: [(u64, &str); 9] = [
     (11, "a column that was new to a replica hid what a rule had made of a row"),
     (57, "a row whose additions were dropped stayed unsent for ever"),
     (66, "the same, in a copy of a database"),
     (103, "a batch that a process left behind was sent by nobody"),
     (133, "the rows of tables whose declaration failed were rejected for good"),
     (18_005_000, "an edit that outlived a delete kept its row after the hub had forgotten its author"),
+    (25_000_126, "an agent that was behind vanished for ever, and left a child of a parent that was gone"),
+    (26_001_700, "an update that waited for the next turn was taken for older than what it knew of"),
+    (26_001_790, "the same, of a row that had become one with another"),
 ];
 
 /// A number from the environment.
