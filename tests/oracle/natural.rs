@@ -43,3 +43,17 @@ proptest! {
         prop_assert_eq!(play(&schema, &steps), Ok(()));
     }
 }
+
+#[test]
+fn what_is_deleted_and_made_again_in_one_push_is_counted_once_each() {
+    let schema = "CREATE TABLE t(k TEXT NOT NULL COLLATE NOCASE PRIMARY KEY, a, n)".to_owned();
+    let insert = |k: &str, n| format!("INSERT OR REPLACE INTO t VALUES('{k}', 'x', {n})");
+    let steps = [
+        Step::Push(0, vec![(2, insert("X", 0))]),
+        Step::Push(1, vec![(1, insert("x", 0))]),
+        Step::Pull(1),
+        Step::Push(0, vec![(1, insert("x", 0))]),
+        Step::Push(1, vec![(1, "DELETE FROM t".into()), (1, insert("x", 1))]),
+    ];
+    assert_eq!(play(&[schema], &steps), Ok(()));
+}

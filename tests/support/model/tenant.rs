@@ -102,7 +102,8 @@ impl Tenant {
             let order = self.rows.len();
             let birth = Birth { order, batch: self.batches, position, author: push.0, base };
             let unborn = History { birth, number: change.number, entries: Vec::new() };
-            let first = self.rows.get(&targets[0]).map_or(0, |history| history.entries.len());
+            let length = |tenant: &Self| tenant.rows.get(&targets[0]).map_or(0, |it| it.entries.len());
+            let first = length(self);
             for (at, target) in targets.iter().enumerate() {
                 let was = self.raw(target, &|_| true);
                 let history = self.rows.entry(target.clone()).or_insert_with(|| unborn.clone());
@@ -119,13 +120,13 @@ impl Tenant {
             for target in &targets {
                 self.note_overwritten(target, header, change);
             }
-            merged.push((targets[0].clone(), before, first));
+            merged.push((targets[0].clone(), before, first..length(self)));
         }
         local_effects::forget(self, push);
         let (mut conflicts, mut told) = (0, Vec::new());
-        for (key, before, first) in merged {
+        for (key, before, of_change) in merged {
             let done: Vec<Entry> =
-                self.rows[&key].entries[first..].iter().filter(|it| !it.is_forgotten).cloned().collect();
+                self.rows[&key].entries[of_change].iter().filter(|it| !it.is_forgotten).cloned().collect();
             let counted = conflicts::count(&before, &done, &self.rule(&key.0));
             if counted > 0 {
                 told.push(format!("{counted} in {key:?}: {done:#?}\n against {before:#?}"));
