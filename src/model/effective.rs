@@ -50,8 +50,16 @@ impl RowState {
             }
             for (column, cell) in &member.cells {
                 let rule = rules.get(usize::from(*column)).copied().unwrap_or_default();
-                let merged = united.cells.get(column).map_or_else(|| cell.clone(), |it| rule.unite(it, cell));
-                united.cells.insert(*column, merged);
+                let made = member.made.get(column);
+                let (cell, made) = match united.cells.get(column) {
+                    Some(present) => rule.unite((present, united.made.get(column)), (cell, made)),
+                    None => (cell.clone(), made.cloned()),
+                };
+                united.cells.insert(*column, cell);
+                match made {
+                    Some(made) => united.made.insert(*column, made),
+                    None => united.made.remove(column),
+                };
             }
         }
         united

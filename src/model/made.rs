@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cell, CellValue, NOBODY, Number, Seq, Value};
+use super::{Cell, CellValue, NOBODY, Number, Seq, Stamp, Value};
 
 /// How many additions to a counter are remembered one by one. A delete that has seen none of the last so many
 /// cancels those before them as well.
@@ -33,6 +33,9 @@ pub struct Made {
     start: Option<Addition>,
     /// What was added to a counter since then, as far back as it is known.
     pub(super) additions: Vec<Addition>,
+    /// The greatest stamp of a write that had a part in it. The cell's own is above it.
+    #[serde(default)]
+    written: Option<Stamp>,
 }
 
 impl Made {
@@ -43,7 +46,8 @@ impl Made {
             CellValue::Ref(_) => None,
         };
         let (writer, seq, amount) = (cell.writer, cell.seq, amount.unwrap_or(Number::ZERO));
-        Self { start: Some(Addition { seq, writer, amount }), ..Self::default() }.with_part(writer, seq)
+        let start = Some(Addition { seq, writer, amount });
+        Self { start, written: Some(cell.stamp), ..Self::default() }.with_part(writer, seq)
     }
 
     /// Whether someone who had seen everything up to `base` wrote without knowing of a part of this.
@@ -59,6 +63,41 @@ impl Made {
         }
         (self.writer, self.seq) = (writer, seq);
         self
+    }
+
+    /// Notes when somebody had a part in it.
+    #[must_use]
+    pub(super) fn written_at(mut self, stamp: Stamp) -> Self {
+        self.written = self.written.max(Some(stamp));
+        self
+    }
+
+    /// Whether everything that it is made of was written before this, or at once with it.
+    pub(super) fn is_written_by(&self, stamp: Stamp) -> bool {
+        self.written.is_some_and(|written| written <= stamp)
+    }
+
+    /// Whether everything that it is made of was written before this.
+    pub(super) fn is_written_before(&self, stamp: Stamp) -> bool {
+        self.written.is_some_and(|written| written < stamp)
+    }
+
+    /// Who had a part in one of two cells. What was added is not known one by one any more.
+    pub(super) fn and(&self, other: &Self) -> Self {
+        let (last, first) = if self.seq > other.seq { (self, other) } else { (other, self) };
+        let of_another = if first.writer == last.writer { first.other } else { first.seq };
+        Self {
+            writer: last.writer,
+            seq: last.seq,
+            other: last.other.max(of_another),
+            written: last.written.max(first.written),
+            ..Self::default()
+        }
+    }
+
+    /// A value that one replica wrote in its place.
+    pub(super) fn replaced_by(self, writer: u64, seq: Seq) -> Self {
+        Self { written: self.written, ..Self::default() }.with_part(writer, seq)
     }
 
     /// Notes an addition.

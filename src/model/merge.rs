@@ -110,6 +110,7 @@ impl RowState {
                     deletes = true;
                     merged.changed |= self.delete(Cell { stamp: write.stamp, seq, writer, value: () });
                     merged.changed |= self.cancel(write.base, writer, seq);
+                    merged.changed |= self.sink(seq);
                 }
                 Op::Set(cells) => {
                     for (column, value) in cells {
@@ -214,7 +215,7 @@ impl RowState {
                     *current = cell();
                     self.made.remove(&column);
                 }
-                (wins, conflict)
+                (wins || self.note_written(column, write.stamp), conflict)
             }
         }
     }

@@ -39,16 +39,18 @@ impl<'a> RuleBook<'a> {
 }
 
 impl Rule {
-    /// One cell of two rows that are one thing written twice. The later one's stamp goes with what the rule makes
-    /// of both.
-    pub(super) fn unite(self, a: &Cell, b: &Cell) -> Cell {
-        let (earlier, later) = if (a.stamp, &a.value) < (b.stamp, &b.value) { (a, b) } else { (b, a) };
+    /// One cell of two rows that are one thing written twice, and what it is made of. The later one's stamp goes
+    /// with what the rule makes of both.
+    pub(super) fn unite(self, a: (&Cell, Option<&Made>), b: (&Cell, Option<&Made>)) -> (Cell, Option<Made>) {
+        let of = |(cell, made): (&Cell, Option<&Made>)| made.cloned().unwrap_or_else(|| Made::of(cell));
+        let is_first = (a.0.stamp, &a.0.value) < (b.0.stamp, &b.0.value);
+        let ((earlier, before), (later, after)) = if is_first { (a, b) } else { (b, a) };
         let plain = |cell: &Cell| match &cell.value {
             CellValue::Plain(value) => value.clone(),
             CellValue::Ref(_) => Value::Null,
         };
         let value = match self {
-            Self::Max | Self::Min => self.choose(&a.value, &b.value).cloned(),
+            Self::Max | Self::Min => self.choose(&earlier.value, &later.value).cloned(),
             // Both began with nothing, so that each is what was done to it.
             Self::Counter | Self::Set => self
                 .difference(&Value::Null, &plain(earlier))
@@ -56,12 +58,18 @@ impl Rule {
                 .map(|done| done.apply(&plain(later)).into()),
             Self::Lww | Self::Resolver => None,
         };
-        match value {
+        let made = match &value {
+            Some(_) if matches!(self, Self::Counter | Self::Set) => Some(of(a).and(&of(b))),
+            Some(value) if *value == earlier.value => Some(of((earlier, before))),
+            _ => after.cloned(),
+        };
+        let cell = match value {
             Some(value) if value != later.value => {
-                Cell { stamp: later.stamp, seq: a.seq.max(b.seq), writer: NOBODY, value }
+                Cell { stamp: later.stamp, seq: earlier.seq.max(later.seq), writer: NOBODY, value }
             }
             _ => later.clone(),
-        }
+        };
+        (cell, made)
     }
 }
 
@@ -91,15 +99,12 @@ impl RowState {
         // Its author shows the other value now, and would not be told of this one.
         let must_hear = kept != *value && (present.writer == writer || write.base >= present.seq);
         if kept == present.value && !is_news && !must_hear {
-            return false;
+            return self.note_written(column, write.stamp);
         }
         let author = if kept == *value && is_news { writer } else { NOBODY };
-        let made = if kept == present.value {
-            self.made.remove(&column).unwrap_or_else(|| Made::of(present))
-        } else {
-            Made::default().with_part(writer, seq)
-        };
-        self.made.insert(column, made);
+        let before = self.made.get(&column).cloned().unwrap_or_else(|| Made::of(present));
+        let made = if kept == present.value { before } else { before.replaced_by(writer, seq) };
+        self.made.insert(column, made.written_at(write.stamp));
         let stamp = self.within_life(present.stamp, write.stamp);
         self.cells.insert(column, Cell { stamp, seq, writer: author, value: kept });
         true
@@ -122,7 +127,7 @@ impl RowState {
         };
         let stamp = present.map_or(write.stamp, |cell| self.within_life(cell.stamp, write.stamp));
         let made = self.made.remove(&column).or_else(|| present.map(Made::of)).unwrap_or_default();
-        let made = made.with_part(writer, seq);
+        let made = made.with_part(writer, seq).written_at(write.stamp);
         let made = match adjustment {
             Adjustment::Add(amount) => made.with_addition(Addition { seq, writer, amount: *amount }),
             Adjustment::Edit { .. } => made,
@@ -140,6 +145,31 @@ impl RowState {
             let left = CellValue::from(made.cancel(base, writer));
             if cell.value != left {
                 *cell = Cell { stamp: cell.stamp, seq, writer: NOBODY, value: left };
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// Notes when a value was written that changes nothing of a cell which rules made. Says whether that is later than
+    /// all that it was made of.
+    pub(super) fn note_written(&mut self, column: ColumnIndex, stamp: Stamp) -> bool {
+        let Some(made) = self.made.get_mut(&column).filter(|made| made.is_written_before(stamp)) else {
+            return false;
+        };
+        *made = std::mem::take(made).written_at(stamp);
+        true
+    }
+
+    /// What rules made is told under a stamp above all that it was made of. Beneath a delete that is later than
+    /// all of that, it must not bring the row back. Says whether that changed anything: whoever has the row by that
+    /// stamp is to be told.
+    pub(super) fn sink(&mut self, seq: Seq) -> bool {
+        let Some(delete) = self.deleted.as_ref().map(|delete| delete.stamp) else { return false };
+        let mut changed = false;
+        for (column, cell) in self.cells.iter_mut().filter(|(_, cell)| cell.stamp > delete) {
+            if self.made.get(column).is_some_and(|made| made.is_written_by(delete)) {
+                (cell.stamp, cell.seq, cell.writer) = (delete, seq, NOBODY);
                 changed = true;
             }
         }

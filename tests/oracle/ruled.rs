@@ -57,3 +57,34 @@ proptest! {
         prop_assert_eq!(play(&schema, &steps), Ok(()));
     }
 }
+
+const ONE: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, a UNIQUE, uses, tags, best, least)";
+
+/// Breaks if what a rule made of a value that changed nothing is taken for somebody's work, once rows are one.
+#[test]
+fn a_delete_of_two_rows_that_are_one_is_in_conflict_with_neither_if_nothing_came_of_what_it_has_not_seen() {
+    let steps = [
+        Step::Push(0, vec![(1, "INSERT INTO t VALUES(9, 'x', 0, '[]', 0, 0)".into())]),
+        Step::Push(1, vec![(1, "INSERT INTO t VALUES(61, 'x', 0, '[]', 0, 0)".into())]),
+        Step::Pull(1),
+        Step::Push(0, vec![(1, "UPDATE t SET best = NULL, least = 0.5".into())]),
+        Step::Push(1, vec![(1, "DELETE FROM t".into())]),
+    ];
+    assert_eq!(play(&[ONE.into()], &steps), Ok(()));
+}
+
+/// Breaks if the stamp under which a sum is told, which is above all that was added, counts as one under which somebody
+/// wrote.
+#[test]
+fn a_delete_that_is_later_than_all_that_was_added_is_later_than_the_sum() {
+    let steps = [
+        Step::Push(2, vec![(1, "INSERT INTO t VALUES(121, 'x', 0, '[]', 0, 0)".into())]),
+        Step::Pull(3),
+        Step::Pull(1),
+        Step::Push(2, vec![(6, "UPDATE t SET uses = 1".into())]),
+        Step::Push(3, vec![(2, "UPDATE t SET uses = uses + 2".into())]),
+        Step::Push(1, vec![(7, "DELETE FROM t".into())]),
+        Step::Pull(1),
+    ];
+    assert_eq!(play(&[ONE.into()], &steps), Ok(()));
+}

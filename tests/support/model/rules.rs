@@ -75,6 +75,7 @@ fn is_better(rule: Rule, old: &CellValue, new: &CellValue) -> bool {
 /// What all adjustments add up to, in the order in which the hub accepted them.
 pub fn sum(writes: &[&Entry]) -> Cell {
     let mut cell = Cell { value: Value::Null.into(), stamp: Stamp::ZERO, made_of: Vec::new() };
+    let (mut newest, mut deleted) = (Stamp::ZERO, None);
     for entry in writes {
         let is_first = cell.made_of.is_empty() && cell.stamp == Stamp::ZERO;
         match &entry.what {
@@ -86,11 +87,25 @@ pub fn sum(writes: &[&Entry]) -> Cell {
             What::Adjust(_, adjustment) => {
                 let CellValue::Plain(before) = &cell.value else { continue };
                 cell.value = adjusted(before, adjustment).into();
+                let before = cell.stamp;
                 cell.stamp = if is_first { entry.stamp } else { above(cell.stamp, entry.stamp) };
+                if Some(cell.stamp) > deleted && Some(before.max(entry.stamp)) <= deleted {
+                    cell.stamp = before;
+                }
                 cell.made_of.push((*entry).clone());
             }
-            What::Delete => cancel(&mut cell, entry),
+            What::Delete => {
+                cancel(&mut cell, entry);
+                let last = deleted.unwrap_or(entry.stamp).max(entry.stamp);
+                deleted = Some(last);
+                // What it is told under must not outlive a delete that is later than all that it is made of.
+                if newest <= last {
+                    cell.stamp = cell.stamp.min(last);
+                }
+                continue;
+            }
         }
+        newest = newest.max(entry.stamp);
     }
     cell
 }
