@@ -57,3 +57,18 @@ fn what_is_deleted_and_made_again_in_one_push_is_counted_once_each() {
     ];
     assert_eq!(play(&[schema], &steps), Ok(()));
 }
+
+/// Breaks if a row that waits for a value, and that another row leaves, has it before the one that was written.
+#[test]
+fn a_row_that_is_written_has_a_value_before_one_that_has_waited_for_it() {
+    let schema = "CREATE TABLE t(k TEXT NOT NULL PRIMARY KEY, a UNIQUE, n)".to_owned();
+    let insert = |k: &str, a: &str| format!("INSERT OR REPLACE INTO t VALUES('{k}', '{a}', 0)");
+    let steps = [
+        Step::Push(0, vec![(1, insert("z", "z"))]),
+        Step::Push(0, vec![(1, insert("X", "y"))]),
+        Step::Push(1, vec![(1, insert("y", "z")), (1, insert("z", "y"))]),
+        Step::Pull(1),
+        Step::Push(1, vec![(3, insert("y", "y"))]),
+    ];
+    assert_eq!(play(&[schema], &steps), Ok(()));
+}

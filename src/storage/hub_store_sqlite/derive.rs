@@ -69,6 +69,8 @@ pub struct Deriver<'a> {
     let_go: Vec<(i64, KeyDigest)>,
     /// Rows that were parted from others, and those that reference them.
     parted: BTreeSet<i64>,
+    /// Rows that this batch did nothing to but take another one out of them.
+    left: BTreeSet<i64>,
     /// Who is to have keys of rows that are dead by their own writes, until that is decided.
     takers: BTreeMap<KeyDigest, i64>,
     /// Of rows that this batch may have changed by foreign keys only: what they were before.
@@ -162,6 +164,7 @@ impl<'a> Deriver<'a> {
             released: BTreeMap::new(),
             let_go: Vec::new(),
             parted: BTreeSet::new(),
+            left: BTreeSet::new(),
             takers: BTreeMap::new(),
             earlier: BTreeMap::new(),
         })
@@ -200,6 +203,7 @@ impl<'a> Deriver<'a> {
         for no in touched {
             let entity = self.entity(*no)?;
             self.rows.get_mut(entity)?.withheld = false;
+            self.left.remove(&entity);
             round.insert(entity);
         }
         self.note_takers(&mut round)?;

@@ -172,6 +172,7 @@ impl Deriver<'_> {
         self.set_survivor(no, None)?;
         // It may have lived by this one alone.
         self.parted.insert(entity);
+        self.left.insert(entity);
         self.whole.insert(no);
         let children = self.children(no)?;
         self.parted.extend(children);

@@ -37,7 +37,9 @@ impl Deriver<'_> {
         for no in rows {
             self.note_unheld(*no, &mut again)?;
         }
-        let claimants = self.by_birth(rows);
+        let mut claimants = self.by_birth(rows);
+        // What waits for a key has it after what was written now.
+        claimants.sort_by_key(|no| self.left.contains(no));
         // Whoever loses falls back on what it had, before another one takes that.
         for &no in &claimants {
             if self.obstacle(no)?.is_some() {
