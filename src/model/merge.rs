@@ -126,6 +126,9 @@ impl RowState {
                 }
             }
         }
+        if let Some(last) = writes.iter().filter(|it| it.op != Op::Delete).map(|it| it.stamp).max() {
+            self.make_again(last, writer);
+        }
         let alive = self.is_alive();
         if alive && ((known && !was_alive) || deletes) {
             self.whole_since = seq;
@@ -149,6 +152,16 @@ impl RowState {
             self.beneath = Some(delete);
         }
         is_beneath
+    }
+
+    /// Whoever deleted a row and writes to it again has made it again, whatever becomes of that write: the delete
+    /// is of no push any more, and has the position 0.
+    fn make_again(&mut self, stamp: Stamp, writer: u64) {
+        for delete in self.deleted.iter_mut().chain(&mut self.beneath) {
+            if delete.writer == writer && delete.stamp < stamp {
+                delete.seq = 0;
+            }
+        }
     }
 
     fn deleter(&self) -> Option<u64> {
@@ -375,6 +388,18 @@ mod tests {
         assert!(other.merge(None, &[delete(stamp(8, 4), 1)], 4, 6).changed, "an earlier one is kept as well");
         assert!(!other.merge(None, &[delete(stamp(8, 4), 1)], 4, 7).changed);
         assert_eq!(other.beneath.map(|it| it.writer), Some(4));
+    }
+
+    #[test]
+    fn a_delete_of_one_who_makes_the_row_again_is_of_no_push() {
+        let mut state = RowState::default();
+        state.merge(None, &[delete(stamp(5, 1), 0)], 1, 1);
+        state.merge(None, &[set(stamp(9, 2), 0, &[(0, 2)])], 2, 2);
+        assert_eq!(state.deleted.as_ref().map(|it| it.seq), Some(1), "another one's edit");
+        state.merge(None, &[set(stamp(4, 1), 0, &[(0, 1)])], 1, 3);
+        assert_eq!(state.deleted.as_ref().map(|it| it.seq), Some(1), "an edit from before");
+        state.merge(None, &[set(stamp(6, 1), 0, &[(0, 1)])], 1, 4);
+        assert_eq!(state.deleted.as_ref().map(|it| (it.stamp, it.seq)), Some((stamp(5, 1), 0)));
     }
 
     #[test]

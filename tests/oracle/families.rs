@@ -76,8 +76,18 @@ fn statement(who: usize) -> impl Strategy<Value = (u64, String)> {
     )
 }
 
+/// SQLite lets REPLACE make a row that references, over SET NULL, one of its own table that is not there, as
+/// `PRAGMA foreign_key_check` says afterwards.
 fn case() -> impl Strategy<Value = (Vec<String>, Vec<Step>)> {
-    (schema(), steps(statement, 6, 20))
+    (schema(), steps(statement, 6, 20)).prop_map(|(schema, mut steps)| {
+        let is_own = schema[2].contains("REFERENCES g(id)");
+        for step in &mut steps {
+            if let Step::Push(_, statements) = step {
+                statements.retain(|(_, it)| !is_own || !it.contains("OR REPLACE") || !it.contains(" g"));
+            }
+        }
+        (schema, steps)
+    })
 }
 
 proptest! {

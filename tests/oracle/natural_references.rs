@@ -88,3 +88,21 @@ fn a_child_that_two_have_deleted_does_not_come_back_with_its_parent() {
         assert_eq!(play(&parts(), &steps), Ok(()));
     }
 }
+
+/// Breaks if nobody knows any more that a row was made again once another one's writes have won over all that its
+/// maker wrote.
+#[test]
+fn a_reference_that_is_set_to_null_beside_a_parent_that_was_deleted_and_made_again_is_a_write() {
+    let schema = [
+        "CREATE TABLE p(k TEXT NOT NULL PRIMARY KEY, name)".to_owned(),
+        "CREATE TABLE g(g TEXT NOT NULL PRIMARY KEY, name, one TEXT REFERENCES p(k) ON DELETE SET NULL)"
+            .to_owned(),
+    ];
+    let steps = [
+        push(3, &[(1, "INSERT INTO p VALUES('x', 0)"), (1, "DELETE FROM p")]),
+        push(3, &[(1, "INSERT INTO p VALUES('x', 1)"), (1, "INSERT INTO g VALUES('y', 2, 'x')")]),
+        push(2, &[(9, "INSERT INTO p VALUES('x', 0)")]),
+        push(3, &[(1, "UPDATE g SET one = NULL")]),
+    ];
+    assert_eq!(play(&schema, &steps), Ok(()));
+}

@@ -218,15 +218,10 @@ impl Deriver<'_> {
         }
         self.rows.load(no)?;
         let raw = &self.rows.get(no)?.raw;
-        let is_pushed = |by: u64, seq: Seq| by == writer && seq > from;
+        // What was deleted and made again has taken its children with it, and its delete is of no push. What somebody
+        // else's edit has brought back has not, although it lives.
         let mut deletes = raw.deleted.iter().chain(&raw.beneath);
-        let Some(delete) = deletes.find(|it| is_pushed(it.writer, it.seq)) else {
-            return Ok(false);
-        };
-        // What was deleted and made again has taken its children with it. What somebody else's edit has brought
-        // back has not, although it lives.
-        let again = raw.cells.values().any(|it| is_pushed(it.writer, it.seq) && it.stamp > delete.stamp);
-        Ok(!again)
+        Ok(deletes.any(|delete| delete.writer == writer && delete.seq > from))
     }
 
     /// The parents that a row was told to have, over some of its references, each with its first column.
