@@ -10,6 +10,7 @@ use super::composer::Composer;
 use super::context::Context;
 use super::driver::{Sql, SqlError};
 use super::local_key::LocalKey;
+use super::prerequisites::add_prerequisites;
 use super::rows::{Entry, Sending, read_row};
 use super::scan::{Missing, Scan, has_null_key, log_missing};
 use super::settle::{Changed, log_entry, settle_log, settle_row};
@@ -88,6 +89,9 @@ pub fn collect(
     drained = drained && composer.bytes < limits.bytes;
     if drained && is_behind {
         drained = catch_up(sql, context, &mut composer, limits, settled)?;
+    }
+    if !drained {
+        add_prerequisites(sql, context, &mut composer, limits)?;
     }
     if drained && state.cursor == state.resume {
         composer.add_collisions(sql, context.catalog, state.cursor)?;
@@ -232,23 +236,34 @@ fn add_unsent(
     let room = limits.rows.saturating_sub(composer.body.rows.len());
     let entries = Entry::unsent(sql, table, i64::try_from(room).unwrap_or(i64::MAX))?;
     let drained = entries.len() < room;
-    for mut entry in entries {
+    for entry in entries {
         if composer.is_full(limits) {
             return Ok(false);
         }
-        let was = entry.key.clone();
-        entry.take_up(composer.mark);
-        let row = match entry.key.values()? {
-            Some(key) => read_row(sql, table, &key)?,
-            None => None,
-        };
-        let before = (composer.body.rows.len(), composer.rejected.len());
-        composer.add(sql, context, table, &entry, row)?;
-        if before == (composer.body.rows.len(), composer.rejected.len()) {
-            // Nothing of it is left to send: there will be no acknowledgement to wait for.
-            entry.sending = Sending::Clean;
-        }
-        entry.update(sql, table, &was)?;
+        add_entry(sql, context, composer, table, entry)?;
     }
     Ok(drained)
+}
+
+/// Adds a row that was settled before and is not under way.
+pub fn add_entry(
+    sql: &mut dyn Sql,
+    context: &mut Context<'_>,
+    composer: &mut Composer,
+    table: &Table,
+    mut entry: Entry,
+) -> Result<(), SqlError> {
+    let was = entry.key.clone();
+    entry.take_up(composer.mark);
+    let row = match entry.key.values()? {
+        Some(key) => read_row(sql, table, &key)?,
+        None => None,
+    };
+    let before = (composer.body.rows.len(), composer.rejected.len());
+    composer.add(sql, context, table, &entry, row)?;
+    if before == (composer.body.rows.len(), composer.rejected.len()) {
+        // Nothing of it is left to send: there will be no acknowledgement to wait for.
+        entry.sending = Sending::Clean;
+    }
+    entry.update(sql, table, &was)
 }

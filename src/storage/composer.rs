@@ -18,7 +18,7 @@ pub struct Composer {
     /// The mark of the batch; 0 if none is composed.
     pub mark: u64,
     /// The mark of the last acknowledged batch.
-    acked: u64,
+    pub acked: u64,
     max_row_bytes: usize,
     /// The batch.
     pub body: BatchBody,

@@ -39,6 +39,7 @@ pub mod migrate;
 pub mod numbers;
 mod obstacles;
 pub mod outgoing;
+mod prerequisites;
 pub mod quarantine;
 pub mod references;
 mod referrers;
