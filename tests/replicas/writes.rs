@@ -265,3 +265,27 @@ fn what_references_a_row_whose_batch_was_lost_goes_after_it() {
     a.sync_with(&mut hub, Fate::LosesBatchAfter(1), &mut |_| {});
     assert_eq!(b.sync(&mut hub), Counts { pulled: 1, ..Counts::default() });
 }
+
+/// Breaks if a batch leaves to a later one what its own rows reference.
+#[test]
+fn whoever_vanishes_between_two_batches_of_tables_in_a_circle_leaves_no_row_that_waits() {
+    let schema = "CREATE TABLE one(id INTEGER PRIMARY KEY, other INTEGER REFERENCES two);
+                  CREATE TABLE two(id INTEGER PRIMARY KEY, other INTEGER REFERENCES one);";
+    let arrived = |is_old: bool, count: usize| {
+        let (mut hub, mut a, mut b) = pair(schema);
+        a.limits.rows = 1;
+        if !is_old {
+            a.sync(&mut hub);
+        }
+        a.run("INSERT INTO one VALUES(1, NULL), (2, NULL); INSERT INTO two VALUES(1, 1), (2, 2)");
+        a.run("UPDATE one SET other = 2 WHERE id = 1; INSERT INTO two VALUES(3, NULL)");
+        let is_whole = a.sync_with(&mut hub, Fate::LosesBatchAfter(count), &mut |_| {}).is_some();
+        assert_eq!(b.sync(&mut hub).quarantined, 0, "old: {is_old}, after {count} batches");
+        (is_whole, b.rows("SELECT 1 FROM one UNION ALL SELECT 1 FROM two").len())
+    };
+    for is_old in [true, false] {
+        // The first row needs the two that it leads to; the others come alone.
+        let arrived: Vec<(bool, usize)> = (0..4).map(|count| arrived(is_old, count)).collect();
+        assert_eq!(arrived, [(false, 0), (false, 3), (false, 4), (true, 5)], "old: {is_old}");
+    }
+}
