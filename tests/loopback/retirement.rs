@@ -101,3 +101,38 @@ async fn whoever_is_silent_for_too_long_retires_and_loses_nothing_of_its_own() {
     assert_eq!(b.rows("SELECT id FROM notes").await, vec![vec![Value::Text("y".into())]]);
     assert_ne!(replica_of(&again).await, before);
 }
+
+/// Breaks if an agent that is behind sends its rows before it has heard what is gone, or leaves them to another sync.
+#[tokio::test]
+async fn whoever_is_behind_sends_in_one_sync_what_its_rows_reference() {
+    let site = Site::forgetting(":memory:", 400).await;
+    let (a, b) = known(&site).await;
+    let steps = "CREATE TABLE steps(id INTEGER PRIMARY KEY, note TEXT NOT NULL REFERENCES notes)";
+    a.run(steps).await;
+    a.sync().await;
+    b.sync().await;
+    let database = a.database.clone();
+    a.run("INSERT INTO steps VALUES(1, 'x')").await;
+    drop(a);
+    forgotten(&site, "a").await;
+    b.run("DELETE FROM notes").await;
+    let deadline = Instant::now() + PATIENCE;
+    // Until the hub has told that it remembers the delete no more.
+    while b.rows("SELECT 1 FROM _federation_replica WHERE buried > 0").await.is_empty() {
+        assert!(Instant::now() < deadline, "the hub still knows what was deleted");
+        b.sync().await;
+        sleep(Duration::from_millis(20)).await;
+    }
+    let agent = Agent::new(site.options("acme", "a"));
+    agent.connect().await.unwrap();
+    let again = Member { agent, database };
+    let report = again.sync().await;
+    assert_eq!((report.pushed, report.rejected, report.quarantined), (2, 0, 0));
+    let c = site.agent("acme", "c").await;
+    let report = c.sync().await;
+    assert_eq!((report.pulled, report.quarantined), (2, 0));
+    assert_eq!(
+        c.rows("SELECT notes.title FROM steps, notes WHERE note = notes.id").await,
+        again.rows("SELECT title FROM notes").await
+    );
+}
