@@ -144,6 +144,12 @@ impl Simulation {
     pub fn calm_down(&mut self) -> Result<(), Failure> {
         self.network.calm_down();
         self.hub.fail_after(None);
+        for at in 0..self.processes.len() {
+            // It may have died in the ROLLBACK of a turn that had failed, which nobody has noticed yet.
+            if self.processes[at].state == Life::Up && self.processes[at].agent.sql.dies_after == Some(0) {
+                self.bury(at);
+            }
+        }
         for process in &mut self.processes {
             process.agent.sql.busy_after = None;
             (process.agent.sql.dies_after, process.agent.sql.dies_after_rows) = (None, None);
