@@ -72,3 +72,25 @@ fn a_row_that_is_written_has_a_value_before_one_that_has_waited_for_it() {
     ];
     assert_eq!(play(&[schema], &steps), Ok(()));
 }
+
+/// Breaks if a row that a new one leaves, and that shows its former key again, has that before the new one.
+#[test]
+fn a_row_that_is_made_anew_has_a_key_before_the_one_that_it_was_one_with() {
+    let schema = "CREATE TABLE t(k TEXT NOT NULL PRIMARY KEY, a UNIQUE, n)".to_owned();
+    let steps = [
+        Step::Push(0, vec![(1, "INSERT INTO t VALUES('X', 'y', 0)".into())]),
+        Step::Push(
+            1,
+            vec![(1, "INSERT INTO t VALUES('y', 'y', 0)".into()), (1, "UPDATE t SET k = 'w'".into())],
+        ),
+        Step::Pull(2),
+        Step::Push(
+            2,
+            vec![
+                (1, "INSERT INTO t VALUES('y', 'X', 0)".into()),
+                (1, "UPDATE t SET k = 'X' WHERE k = 'y'".into()),
+            ],
+        ),
+    ];
+    assert_eq!(play(&[schema], &steps), Ok(()));
+}

@@ -14,6 +14,7 @@
 
 mod claims;
 mod conflicts;
+mod decision;
 mod history;
 mod living;
 mod local_effects;

@@ -11,7 +11,7 @@ use super::raw::Raw;
 use super::schema::Schema;
 use super::unions::Unions;
 use super::unique::{Key, KeyBook};
-use super::{Accepted, Difference, claims, conflicts, local_effects};
+use super::{Accepted, Difference, conflicts, decision, local_effects};
 
 /// A row as somebody new must be told of it: its cells by column.
 pub type Row = BTreeMap<String, CellValue>;
@@ -90,7 +90,7 @@ impl Tenant {
         let position = self.read + 1;
         let push = (batch.replica.tie_break(), batch.sync);
         self.batches += 1;
-        let (mut merged, mut touched) = (Vec::new(), BTreeSet::new());
+        let (mut merged, mut touched, mut left) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
         for (at, change) in (0_u32..).zip(&batch.body.rows) {
             if batch.ack.rejected.iter().any(|(rejected, _)| *rejected == at) {
                 continue;
@@ -98,7 +98,7 @@ impl Tenant {
             let header = &batch.body.tables[usize::from(change.table)];
             let key = (header.name.to_ascii_lowercase(), change.id);
             let base = change.writes.iter().map(|write| write.base).min().unwrap_or(0);
-            let (targets, before) = self.meant(&key, base);
+            let (targets, before) = self.meant(&key, base, &mut left);
             let order = self.rows.len();
             let birth = Birth { order, batch: self.batches, position, author: push.0, base };
             let unborn = History { birth, number: change.number, entries: Vec::new() };
@@ -135,7 +135,7 @@ impl Tenant {
         }
         let redefined = std::mem::take(&mut self.redefined);
         touched.extend(self.rows.keys().filter(|row| redefined.contains(&row.0)).cloned());
-        let (claims, united) = claims::decide(self, &touched, position);
+        let (claims, united) = decision::decide(self, &touched, left, position);
         self.claims = claims;
         conflicts += united;
         told.push(format!("{united} by unions"));
@@ -173,13 +173,14 @@ impl Tenant {
     }
 
     /// The rows that a write to one of them is to, and what it is merged with. Of rows that are one, somebody who
-    /// knew that writes to all that live; anybody else to this one alone.
-    fn meant(&mut self, row: &RowKey, base: Seq) -> (Vec<RowKey>, Raw) {
+    /// knew that writes to all that live; anybody else to this one alone. Notes which row it leaves if it is a new one.
+    fn meant(&mut self, row: &RowKey, base: Seq, left: &mut BTreeSet<RowKey>) -> (Vec<RowKey>, Raw) {
         let alone = |tenant: &Self| (vec![row.clone()], tenant.raw(row, &|_| true));
         let unions = &mut self.claims.unions;
         if let Some(since) = unions.lost_since(row) {
             if base >= since {
                 // Its author knew that it was another one by then: this is a new one with its key.
+                left.insert(unions.entity(row));
                 unions.leave(row);
             }
             return alone(self);

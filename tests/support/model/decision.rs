@@ -1,0 +1,363 @@
+//! Who gets which unique key: what is decided after each batch.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use federation_hub::model::{Seq, Stamp};
+
+use super::claims::Claims;
+use super::history::{Birth, Entry, RowKey};
+use super::living::{self, Raws};
+use super::raw::is_plain;
+use super::tenant::{Row, Tenant};
+use super::unique::Key;
+use super::view::View;
+
+/// Decides after a batch.
+pub struct Decision<'a> {
+    tenant: &'a Tenant,
+    claims: Claims,
+    /// All rows by themselves.
+    own: Raws,
+    /// Those that are asked what they want.
+    asked: BTreeSet<RowKey>,
+    /// Rows that the batch did nothing to but take another one out of them.
+    left: BTreeSet<RowKey>,
+    /// Waiting rows that were asked, which happens once in a batch.
+    admitted: BTreeSet<RowKey>,
+    /// Keys that rows had when the batch came, and whether they were made with them.
+    released: BTreeMap<(RowKey, Key), bool>,
+    /// Keys that nobody has for the moment.
+    freed: BTreeSet<Key>,
+    now: Seq,
+    conflicts: u32,
+}
+
+/// Decides what a batch that wrote to these rows makes of them, and how many conflicts it has beside those of its
+/// writes with what the hub had: cells of rows that are one with another one from now on. New rows have `left` others, with
+/// which they had gone under one identity.
+pub fn decide(
+    tenant: &Tenant,
+    touched: &BTreeSet<RowKey>,
+    left: BTreeSet<RowKey>,
+    now: Seq,
+) -> (Claims, u32) {
+    let mut decision = Decision {
+        claims: tenant.claims().clone(),
+        own: Raws::new(),
+        tenant,
+        asked: touched.clone(),
+        left,
+        admitted: BTreeSet::new(),
+        released: BTreeMap::new(),
+        freed: BTreeSet::new(),
+        now,
+        conflicts: 0,
+    };
+    decision.run();
+    (decision.claims, decision.conflicts)
+}
+
+impl Decision<'_> {
+    fn run(&mut self) {
+        self.look();
+        self.part(&self.asked.clone());
+        self.asked = self.asked.iter().map(|row| self.claims.unions.entity(row)).collect();
+        for row in &self.asked {
+            self.claims.withheld.remove(row);
+            self.left.remove(row);
+        }
+        for _ in 0..100 {
+            let decided = |it: &Claims| (it.held.clone(), it.withheld.clone(), it.former.clone());
+            let before = decided(&self.claims);
+            self.round();
+            let after = decided(&self.claims);
+            if self.asked.is_empty() && before == after {
+                break;
+            }
+        }
+        let view = self.view();
+        let shown = |row: &RowKey| (row.clone(), view.row(row));
+        self.claims.shown = view.living.rows.iter().map(shown).collect();
+    }
+
+    fn look(&mut self) {
+        let raws = self.tenant.raws(&|_| true);
+        self.own = self.claims.unions.with_references(raws);
+    }
+
+    fn view(&self) -> View {
+        let united = self.tenant.united(&self.own, &self.claims.unions);
+        let mut raws = united.clone();
+        for (row, kept) in &self.claims.kept {
+            for (column, value) in kept {
+                if let Some(cell) = raws.get_mut(row).and_then(|raw| raw.cells.get_mut(column)) {
+                    cell.value = value.clone();
+                }
+            }
+        }
+        let living = living::derive(&self.claims.family(self.tenant, &raws));
+        View { united, raws, living }
+    }
+
+    /// Of rows that are one with one of these, those whose own key is no other's any more leave.
+    fn part(&mut self, rows: &BTreeSet<RowKey>) {
+        let entities: BTreeSet<RowKey> = rows.iter().map(|row| self.claims.unions.entity(row)).collect();
+        let mut rows = self.by_birth(self.own.keys());
+        rows.retain(|row| self.own[row].is_alive && entities.contains(&self.claims.unions.entity(row)));
+        for row in rows {
+            let entity = self.claims.unions.entity(&row);
+            let mut others = self.claims.unions.members(&entity);
+            others.retain(|other| *other != row && self.own[other].is_alive);
+            let others = self.by_birth(&others);
+            let own = self.keys_of(&row, &self.own);
+            let is_shared = |other: &RowKey| {
+                self.keys_of(other, &self.own).iter().any(|(_, key)| own.iter().any(|(_, it)| it == key))
+            };
+            if others.is_empty() || others.iter().any(is_shared) {
+                continue;
+            }
+            let held: Vec<Key> = self.held_by(&entity);
+            for key in held {
+                self.release(&key);
+                self.freed.insert(key);
+            }
+            let heir = self.claims.unions.part(&row, &others, self.now);
+            self.asked.extend([row, heir]);
+            self.look();
+        }
+    }
+
+    fn round(&mut self) {
+        for row in &self.asked {
+            self.claims.kept.remove(row);
+            if !self.claims.withheld.contains(row) {
+                self.claims.waiting.retain(|(_, waiting)| waiting != row);
+            }
+        }
+        self.asked.clear();
+        let mut view = self.view();
+        // What nobody wants any more is free before anybody takes anything.
+        let mut freed = std::mem::take(&mut self.freed);
+        for (key, (row, _)) in self.claims.held.clone() {
+            if !self.wanted(&view, &row).iter().any(|(_, it)| *it == key) {
+                self.release(&key);
+                freed.insert(key);
+            }
+        }
+        for row in view.united.keys() {
+            if !view.living.rows.contains(row) || self.claims.kept.contains_key(row) {
+                let keys: Vec<Key> =
+                    self.keys_of(row, &view.united).into_iter().map(|(_, key)| key).collect();
+                self.claims.note_meant(keys, row);
+            }
+        }
+        let mut claimants = self.by_birth(&view.living.rows);
+        // Whose author made a row anew knew of those that it left.
+        claimants.sort_by_key(|row| self.left.contains(row));
+        // Whoever cannot have what it wants falls back on what it had, before another one takes that.
+        for row in &claimants {
+            if self.obstacle(&view, row).is_some() {
+                self.claim(&mut view, row);
+            }
+        }
+        for row in &claimants {
+            self.claim(&mut view, row);
+        }
+        freed.retain(|key| !self.claims.held.contains_key(key));
+        for key in freed {
+            let waiting = self.claims.waiting.iter().filter(|(it, _)| *it == key).map(|(_, row)| row);
+            for row in waiting.cloned().collect::<Vec<_>>() {
+                if self.admitted.insert(row.clone()) {
+                    self.claims.withheld.remove(&row);
+                    self.part(&[row.clone()].into());
+                    self.asked.insert(row);
+                }
+            }
+        }
+        // Some may have been united since.
+        self.asked = self.asked.iter().map(|row| self.claims.unions.entity(row)).collect();
+    }
+
+    /// Gives a row its keys, or what it gets instead of them.
+    fn claim(&mut self, view: &mut View, row: &RowKey) {
+        while let Some((at, key, holder)) = self.obstacle(view, row) {
+            if self.is_written_twice(row, &holder, &key) {
+                return self.unite(view, row, &holder);
+            }
+            self.lose(view, row, at, key);
+        }
+        for (_, key) in self.wanted(view, row) {
+            if !self.claims.held.contains_key(&key) {
+                let is_by_birth = self.is_by_birth(row, &key);
+                self.claims.held.insert(key, (row.clone(), is_by_birth));
+            }
+        }
+    }
+
+    /// The first of a row's keys that another one has.
+    fn obstacle(&self, view: &View, row: &RowKey) -> Option<(usize, Key, RowKey)> {
+        self.wanted(view, row).into_iter().find_map(|(at, key)| {
+            let (holder, _) = self.claims.held.get(&key).filter(|(holder, _)| holder != row)?;
+            Some((at, key, holder.clone()))
+        })
+    }
+
+    /// Whether two rows were made with this key, and all that are one with either by different replicas, each without
+    /// knowing of the other: what one replica has told apart never becomes one.
+    fn is_written_twice(&self, row: &RowKey, holder: &RowKey, key: &Key) -> bool {
+        let is_apart = |(one, other): (Birth, Birth)| {
+            one.author != other.author && one.base < other.position && other.base < one.position
+        };
+        let (ones, others) = (self.living_members(row), self.living_members(holder));
+        let pairs = ones.iter().flat_map(|one| others.iter().map(move |other| (one, other)));
+        self.claims.held[key].1
+            && self.is_by_birth(row, key)
+            && pairs.into_iter().all(|(one, other)| is_apart((self.birth(one), self.birth(other))))
+    }
+
+    /// The rows that are one with this one and live by what was written to them; all, if none does.
+    fn living_members(&self, row: &RowKey) -> Vec<RowKey> {
+        let members = self.claims.unions.members(row);
+        let living: Vec<RowKey> = members.iter().filter(|row| self.own[*row].is_alive).cloned().collect();
+        if living.is_empty() { members } else { living }
+    }
+
+    fn is_by_birth(&self, row: &RowKey, key: &Key) -> bool {
+        if let Some(was) = self.released.get(&(row.clone(), key.clone())) {
+            return *was;
+        }
+        self.claims.unions.members(row).iter().any(|member| {
+            let raw = &self.own[member];
+            let at = self.keys_of(member, &self.own).into_iter().find(|(_, it)| it == key);
+            raw.is_alive
+                && at.is_some_and(|(at, _)| {
+                    let columns = &self.tenant.schema().unique[&row.0][at].columns;
+                    let written = columns.iter().filter_map(|column| raw.cells.get(column));
+                    let batch = self.birth(member).batch;
+                    written.flat_map(|cell| &cell.made_of).all(|entry| entry.batch == batch)
+                })
+        })
+    }
+
+    fn unite(&mut self, view: &mut View, row: &RowKey, holder: &RowKey) {
+        let is_first = self.birth(row).order < self.birth(holder).order;
+        let (survivor, loser) = if is_first { (row, holder) } else { (holder, row) };
+        self.conflicts += self.differences(view, row, holder);
+        for key in self.held_by(loser) {
+            self.claims.held.remove(&key);
+            self.claims.former.insert(key, loser.clone());
+        }
+        self.claims.unions.unite(loser, survivor, self.now);
+        self.claims.kept.remove(loser);
+        self.claims.withheld.remove(loser);
+        self.claims.waiting.retain(|(_, waiting)| waiting != loser);
+        for gone in [loser, survivor] {
+            view.living.rows.remove(gone);
+        }
+        self.look();
+        // Another row may become one with both yet.
+        view.united = self.tenant.united(&self.own, &self.claims.unions);
+        self.asked.remove(loser);
+        self.asked.insert(survivor.clone());
+    }
+
+    /// Cells of a row that this batch made, if one of two is that, which differ from what the other one has and are
+    /// concurrent with it.
+    fn differences(&self, view: &View, one: &RowKey, other: &RowKey) -> u32 {
+        let mut count = 0;
+        for (row, present) in [(one, other), (other, one)] {
+            let birth = self.birth(row);
+            if birth.batch != self.tenant.batches() {
+                continue;
+            }
+            for (column, cell) in &self.own[row].cells {
+                let Some(there) = view.united[present].cells.get(column) else { continue };
+                let is_concurrent = |made: &Entry| made.is_concurrent_with(birth.author, birth.base);
+                let is_plain = is_plain(self.tenant.rule(&row.0)(column));
+                let counts = is_plain && (cell.stamp != Stamp::ZERO || there.stamp == Stamp::ZERO);
+                let is_concurrent = there.made_of.iter().any(is_concurrent);
+                count += u32::from(counts && is_concurrent && there.value != cell.value);
+            }
+        }
+        count
+    }
+
+    /// The columns of a key, and of the foreign keys that share one with it, show what was told last. If that is
+    /// nothing, or would change nothing, or references what is gone, the row is told as dead.
+    fn lose(&mut self, view: &mut View, row: &RowKey, at: usize, key: Key) {
+        self.claims.waiting.insert((key, row.clone()));
+        let schema = self.tenant.schema();
+        let columns = schema.with_references(&row.0, &schema.unique[&row.0][at].columns);
+        let present = view.row(row);
+        let before = self.tenant.claims().shown.get(row);
+        let mut changed = Row::new();
+        for column in &columns {
+            let Some(told) =
+                before.and_then(|row| row.get(column)).map(|told| self.claims.unions.value(told))
+            else {
+                continue;
+            };
+            if present.get(column) != Some(&told) {
+                changed.insert(column.clone(), told);
+            }
+        }
+        let mut raws = view.raws.clone();
+        for (column, value) in &changed {
+            raws.get_mut(row).unwrap().cells.get_mut(column).unwrap().value = value.clone();
+        }
+        let family = self.claims.family(self.tenant, &raws);
+        let is_gone = family.parents(row).iter().any(|(reference, parent)| {
+            reference.columns.iter().any(|(column, _)| changed.contains_key(column))
+                && !view.living.rows.contains(parent)
+        });
+        if changed.is_empty() || is_gone {
+            self.claims.kept.remove(row);
+            self.claims.withheld.insert(row.clone());
+            view.living.rows.remove(row);
+            return;
+        }
+        for column in changed.keys() {
+            view.living.values.remove(&(row.clone(), column.clone()));
+        }
+        self.claims.kept.entry(row.clone()).or_default().extend(changed);
+        view.raws = raws;
+    }
+
+    fn wanted(&self, view: &View, row: &RowKey) -> Vec<(usize, Key)> {
+        if !view.living.rows.contains(row) {
+            return Vec::new();
+        }
+        let mut raw = view.raws[row].clone();
+        for (column, value) in view.row(row) {
+            raw.cells.get_mut(&column).unwrap().value = value;
+        }
+        self.keys_of(row, &[(row.clone(), raw)].into())
+    }
+
+    /// The keys of a row, each with its place among those of the table.
+    fn keys_of(&self, row: &RowKey, raws: &Raws) -> Vec<(usize, Key)> {
+        let unique = self.tenant.schema().unique.get(&row.0).into_iter().flatten().enumerate();
+        unique.filter_map(|(at, unique)| Some((at, self.tenant.keys().key(unique, &raws[row])?))).collect()
+    }
+
+    fn release(&mut self, key: &Key) {
+        if let Some((row, is_by_birth)) = self.claims.held.remove(key) {
+            self.claims.former.insert(key.clone(), row.clone());
+            self.released.insert((row, key.clone()), is_by_birth);
+        }
+    }
+
+    fn held_by(&self, row: &RowKey) -> Vec<Key> {
+        self.claims.held.iter().filter(|(_, (holder, _))| holder == row).map(|(key, _)| key.clone()).collect()
+    }
+
+    fn birth(&self, row: &RowKey) -> Birth {
+        self.tenant.birth(row)
+    }
+
+    fn by_birth<'r>(&self, rows: impl IntoIterator<Item = &'r RowKey>) -> Vec<RowKey> {
+        let mut rows: Vec<RowKey> = rows.into_iter().cloned().collect();
+        rows.sort_by_key(|row| self.birth(row).order);
+        rows
+    }
+}
