@@ -157,6 +157,19 @@ describe('a handle', () => {
     expect(await sync).toMatchObject({ pushed: 2 })
   })
 
+  test('is worked on in one turn within the call, however much there is to send', async () => {
+    const hub = await connectAgent(await startHub(), 'agent')
+    const db = openDatabase(':memory:', NOTES)
+    await hub.sync(db)
+    for (let i = 0; i < 1000; i++) add(db, String(i))
+    const exec = jest.spyOn(db, 'exec')
+    const begun = (): number => exec.mock.calls.filter(([sql]) => sql.startsWith('BEGIN')).length
+    const sync = hub.sync(db)
+    expect(begun()).toBe(1)
+    expect(await sync).toMatchObject({ pushed: 1000 })
+    expect(begun()).toBeGreaterThan(4)
+  })
+
   test('that is closed in mid-sync makes it reject', async () => {
     const hub = await connectAgent(await startHub(), 'agent')
     const db = openDatabase(':memory:', NOTES)

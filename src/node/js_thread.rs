@@ -34,23 +34,22 @@ type Task = Box<dyn FnOnce(&mut Turn<'_>) + Send>;
 pub struct JsThread(Arc<Bridge>);
 
 impl JsThread {
-    /// Runs a closure, whole: at once inside the call that began the work, else in a later turn of the event
-    /// loop. It is dropped unrun if the promise is settled already, or the JS thread has ended.
+    /// Runs a closure, whole: the first at once if it comes inside the call that began the work, others in later turns
+    /// of the event loop. It is dropped unrun if the promise is settled already, or the JS thread has ended.
     pub fn run(&self, task: impl FnOnce(&mut Turn<'_>) + Send + 'static) {
         let call = CALL.take();
-        match call.as_ref().filter(|call| Arc::ptr_eq(&call.bridge, &self.0)) {
-            Some(call) => {
-                // SAFETY: a call is noted on the JS thread only, and for no longer than it lasts.
-                let scope = unsafe { Scope::assume(call.env) };
-                task(&mut Turn { scope, pending: &mut call.pending.borrow_mut() });
-            }
-            None => self.0.post(Box::new(task)),
+        if let Some(call) = call.as_ref().filter(|call| Arc::ptr_eq(&call.bridge, &self.0)) {
+            // The call stays taken: a sync of many batches would hold its caller up for all of them.
+            // SAFETY: a call is noted on the JS thread only, and for no longer than it lasts.
+            let scope = unsafe { Scope::assume(call.env) };
+            return task(&mut Turn { scope, pending: &mut call.pending.borrow_mut() });
         }
         CALL.set(call);
+        self.0.post(Box::new(task));
     }
 }
 
-/// A call from JavaScript, while the work that it began is polled inside it.
+/// A call from JavaScript, while the work that it began is polled inside it and has not had its turn.
 struct Call {
     env: sys::napi_env,
     pending: Rc<RefCell<Pending>>,
@@ -276,7 +275,7 @@ where
     Ok(promise)
 }
 
-/// As [`promise`], but the work begins inside this call, and its first closures run at once: two changes of
+/// As [`promise`], but the work begins inside this call, and its first closure runs at once: two changes of
 /// thread less. For work that does nothing slow before it first waits.
 pub fn promise_begun_here<'env, T, W>(
     env: &'env Env,
