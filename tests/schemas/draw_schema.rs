@@ -23,6 +23,12 @@ pub fn draw(dice: &mut Dice, features: &Features) -> Schema {
     if features.has(Feature::Unique) || features.has(Feature::UniqueIndexes) {
         for table in &mut schema.tables {
             unique(dice, features, table);
+            if table.references.iter().any(|reference| reference.parent == table.name) {
+                // SQLite does not see that a row which replaces another one, and references it over SET NULL, leads nowhere.
+                for clause in &mut table.unique {
+                    *clause = clause.replace(" ON CONFLICT REPLACE", "");
+                }
+            }
         }
     }
     if features.has(Feature::UniqueReferences) {
