@@ -164,6 +164,11 @@ impl RowState {
         }
     }
 
+    /// The deletes that are known, the last one first.
+    pub fn deletes(&self) -> impl Iterator<Item = &Cell<()>> {
+        self.deleted.iter().chain(&self.beneath)
+    }
+
     fn deleter(&self) -> Option<u64> {
         self.deleted.as_ref().map(|delete| delete.writer)
     }

@@ -106,3 +106,16 @@ fn a_reference_that_is_set_to_null_beside_a_parent_that_was_deleted_and_made_aga
     ];
     assert_eq!(play(&schema, &steps), Ok(()));
 }
+
+/// Breaks if of a row that two batches of one push have deleted, and its parent, the first batch's delete stays.
+#[test]
+fn a_child_that_was_deleted_twice_before_its_parent_went_with_it() {
+    let steps = [
+        push(0, &[(1, "INSERT INTO c VALUES(1, 0, NULL)")]),
+        push(1, &[(1, "INSERT INTO p VALUES('y', 0)"), (1, "INSERT INTO c VALUES(1, 0, 'y')")]),
+        push(1, &[(1, "DELETE FROM c")]),
+        push(1, &[(1, "INSERT INTO c VALUES(1, 0, NULL)"), (1, "DELETE FROM c"), (1, "DELETE FROM p")]),
+        push(0, &[(2, "DELETE FROM c")]),
+    ];
+    assert_eq!(play(&parts(), &steps), Ok(()));
+}

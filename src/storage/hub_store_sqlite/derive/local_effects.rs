@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Deriver, LinkRule};
-use crate::model::{CellValue, ColumnIndex, Op, RowChange, RowState, Rule, RuleBook, Seq, Value, Write};
+use crate::model::{
+    Cell, CellValue, ColumnIndex, Op, RowChange, RowState, Rule, RuleBook, Seq, Value, Write,
+};
 use crate::storage::hub_store::StoreError;
 use crate::storage::table_info::OnDelete;
 
@@ -84,7 +86,7 @@ impl Deriver<'_> {
             forgotten.entry(no).or_default().1.push(column);
         }
         for (no, (is_delete, nulled)) in forgotten {
-            self.forget(no, is_delete, &nulled, writer)?;
+            self.forget(no, is_delete, &nulled, (writer, from))?;
             touched.insert(no);
         }
         Ok(())
@@ -96,8 +98,9 @@ impl Deriver<'_> {
         no: i64,
         is_delete: bool,
         nulled: &[ColumnIndex],
-        writer: u64,
+        (writer, from): (u64, Seq),
     ) -> Result<(), StoreError> {
+        let is_of_push = |delete: &Cell<()>| delete.writer == writer && delete.seq > from;
         if let Some(mut earlier) = self.earlier.remove(&no) {
             let writes = &mut earlier.change.writes;
             writes.retain(|write| !is_delete || write.op != Op::Delete);
@@ -108,6 +111,10 @@ impl Deriver<'_> {
             }
             writes.retain(|write| write.op != Op::Set(Vec::new()));
             let (mut raw, mut book) = (earlier.raw, RuleBook::of(&earlier.rules));
+            if is_delete && raw.deletes().any(is_of_push) {
+                // An earlier batch of the push deleted it as well.
+                raw.undelete(writer);
+            }
             let merged = raw.merge_by(&mut book, earlier.change.number, writes, writer, earlier.position);
             let derived = earlier.conflicts.saturating_sub(merged.conflicts);
             self.report.conflicts = self.report.conflicts.saturating_sub(derived);
@@ -217,10 +224,9 @@ impl Deriver<'_> {
             return Ok(last.is_some_and(|write| write.op == Op::Delete));
         }
         self.rows.load(no)?;
-        let raw = &self.rows.get(no)?.raw;
         // What was deleted and made again has taken its children with it, and its delete is of no push. What somebody
         // else's edit has brought back has not, although it lives.
-        let mut deletes = raw.deleted.iter().chain(&raw.beneath);
+        let mut deletes = self.rows.get(no)?.raw.deletes();
         Ok(deletes.any(|delete| delete.writer == writer && delete.seq > from))
     }
 
