@@ -71,6 +71,10 @@ pub struct Deriver<'a> {
     parted: BTreeSet<i64>,
     /// Rows that this batch did nothing to but take another one out of them.
     left: BTreeSet<i64>,
+    /// Rows that are asked what they want; others are looked at because of them.
+    asked: BTreeSet<i64>,
+    /// Rows that others referenced in an earlier round, which may not do so any more.
+    abandoned: BTreeSet<i64>,
     /// Who is to have keys of rows that are dead by their own writes, until that is decided.
     takers: BTreeMap<KeyDigest, i64>,
     /// Of rows that this batch may have changed by foreign keys only: what they were before.
@@ -165,6 +169,8 @@ impl<'a> Deriver<'a> {
             let_go: Vec::new(),
             parted: BTreeSet::new(),
             left: BTreeSet::new(),
+            asked: BTreeSet::new(),
+            abandoned: BTreeSet::new(),
             takers: BTreeMap::new(),
             earlier: BTreeMap::new(),
         })
@@ -216,6 +222,7 @@ impl<'a> Deriver<'a> {
             for no in &round {
                 self.prepare(*no)?;
             }
+            self.asked.extend(&round);
             let around = self.decide_who_lives(&round)?;
             round = self.decide_keys(&around)?;
             self.decided.extend(around);

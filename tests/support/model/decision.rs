@@ -20,6 +20,8 @@ pub struct Decision<'a> {
     own: Raws,
     /// Those that are asked what they want.
     asked: BTreeSet<RowKey>,
+    /// Those that the batch wrote to, and those that got a chance since: they come first.
+    first: BTreeSet<RowKey>,
     /// Rows that the batch did nothing to but take another one out of them.
     left: BTreeSet<RowKey>,
     /// Waiting rows that were asked, which happens once in a batch.
@@ -46,6 +48,7 @@ pub fn decide(
         own: Raws::new(),
         tenant,
         asked: touched.clone(),
+        first: BTreeSet::new(),
         left,
         admitted: BTreeSet::new(),
         released: BTreeMap::new(),
@@ -66,6 +69,9 @@ impl Decision<'_> {
             self.claims.withheld.remove(row);
             self.left.remove(row);
         }
+        for row in self.bereaved() {
+            self.claims.kept.remove(&row);
+        }
         for _ in 0..100 {
             let decided = |it: &Claims| (it.held.clone(), it.withheld.clone(), it.former.clone());
             let before = decided(&self.claims);
@@ -78,6 +84,25 @@ impl Decision<'_> {
         let view = self.view();
         let shown = |row: &RowKey| (row.clone(), view.row(row));
         self.claims.shown = view.living.rows.iter().map(shown).collect();
+    }
+
+    /// Rows that reference, by what was written to them, one that this batch deleted, or one of those: they try again for
+    /// what they have not got.
+    fn bereaved(&self) -> BTreeSet<RowKey> {
+        let united = self.tenant.united(&self.own, &self.claims.unions);
+        let family = self.claims.family(self.tenant, &united);
+        let mut gone: BTreeSet<RowKey> =
+            self.asked.iter().filter(|row| !united[*row].is_alive).cloned().collect();
+        loop {
+            let is_next = |row: &&RowKey| {
+                !gone.contains(*row) && family.parents(row).iter().any(|(_, parent)| gone.contains(parent))
+            };
+            let next: Vec<RowKey> = united.keys().filter(is_next).cloned().collect();
+            if next.is_empty() {
+                return gone;
+            }
+            gone.extend(next);
+        }
     }
 
     fn look(&mut self) {
@@ -134,7 +159,7 @@ impl Decision<'_> {
                 self.claims.waiting.retain(|(_, waiting)| waiting != row);
             }
         }
-        self.asked.clear();
+        self.first.append(&mut self.asked);
         let mut view = self.view();
         // What nobody wants any more is free before anybody takes anything.
         let mut freed = std::mem::take(&mut self.freed);
@@ -153,7 +178,7 @@ impl Decision<'_> {
         }
         let mut claimants = self.by_birth(&view.living.rows);
         // Whose author made a row anew knew of those that it left.
-        claimants.sort_by_key(|row| self.left.contains(row));
+        claimants.sort_by_key(|row| self.left.contains(row) || !self.first.contains(row));
         // Whoever cannot have what it wants falls back on what it had, before another one takes that.
         for row in &claimants {
             if self.obstacle(&view, row).is_some() {

@@ -38,8 +38,8 @@ impl Deriver<'_> {
             self.note_unheld(*no, &mut again)?;
         }
         let mut claimants = self.by_birth(rows);
-        // What waits for a key has it after what was written now.
-        claimants.sort_by_key(|no| self.left.contains(no));
+        // What waits for a key has it after what was written now, also if it is looked at for another reason.
+        claimants.sort_by_key(|no| self.left.contains(no) || !self.asked.contains(no));
         // Whoever loses falls back on what it had, before another one takes that.
         for &no in &claimants {
             if self.obstacle(no)?.is_some() {
