@@ -300,8 +300,15 @@ impl<'a> Deriver<'a> {
         }
         // A row that was united is prepared anew, and has links by then.
         self.claims.set_links(no, is_new && self.linked.insert(no), &targets)?;
+        self.forget_work(no);
         self.works.insert(no, work);
         Ok(())
+    }
+
+    /// Has a row be worked out anew. What it referenced may have lived by it alone.
+    fn forget_work(&mut self, no: i64) {
+        let work = self.works.remove(&no);
+        self.abandoned.extend(work.iter().flat_map(|work| &work.edges).map(|edge| edge.parent));
     }
 
     /// Brings the tenant's count of live rows, and what they take, up to what the batch made of it.

@@ -61,6 +61,12 @@ impl Deriver<'_> {
                 }
             }
         }
+        for parent in std::mem::take(&mut self.abandoned) {
+            let parent = self.entity(parent)?;
+            if self.leans_on_the_dead(parent, &mut BTreeSet::new())? {
+                open.push(parent);
+            }
+        }
         while let Some(no) = open.pop() {
             if !region.insert(no) {
                 continue;

@@ -62,8 +62,8 @@ impl Deriver<'_> {
             self.set_survivor(member, Some(identity))?;
         }
         self.has_unions = true;
-        self.works.remove(&loser);
-        self.works.remove(&survivor);
+        self.forget_work(loser);
+        self.forget_work(survivor);
         again.remove(&loser);
         again.insert(survivor);
         self.whole.insert(survivor);

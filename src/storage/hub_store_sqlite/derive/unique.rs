@@ -63,7 +63,7 @@ impl Deriver<'_> {
                     }
                     self.rows.load(no)?;
                     self.rows.get_mut(no)?.withheld = false;
-                    self.works.remove(&no);
+                    self.forget_work(no);
                     again.insert(no);
                     // It may have been one with another row by the value that it fell back on.
                     for member in self.members(no)? {
