@@ -116,3 +116,33 @@ impl RowChange {
         40 + self.writes.iter().map(Write::heap_bytes).sum::<usize>()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Number, Value};
+
+    fn write(op: Op) -> Write {
+        Write { stamp: Stamp::ZERO, base: 0, op }
+    }
+
+    /// Breaks if batches and chunks are cut by something else than what their rows hold.
+    #[test]
+    fn a_row_takes_what_its_values_take_and_something_for_each_of_them() {
+        let text = |length| CellValue::from(Value::Text("x".repeat(length)));
+        let edit = Adjustment::Edit { added: vec!["12345".into()], removed: vec![] };
+        let writes = vec![
+            write(Op::Set(vec![(0, text(100)), (1, text(30))])),
+            write(Op::Adjust(vec![(2, Adjustment::Add(Number::ZERO)), (3, edit)])),
+            write(Op::Delete),
+        ];
+        let bytes: Vec<usize> = writes.iter().map(Write::heap_bytes).collect();
+        assert_eq!(bytes, [24 + 8 + 100 + 8 + 30, 24 + 8 + 16 + 8 + 13, 24]);
+        let in_all = 40 + 170 + 69 + 24;
+        let id = RowId([1; 16]);
+        let change = RowChange { table: 0, id, number: None, is_new: true, writes: writes.clone() };
+        assert_eq!(change.heap_bytes(), in_all);
+        let update = RowUpdate { table: 0, id, number: None, seq: 1, whole: true, united: None, writes };
+        assert_eq!(update.heap_bytes(), in_all);
+    }
+}
