@@ -214,6 +214,11 @@ mod tests {
         let kept = raw.effective(&before, &alive(), 3, 5);
         assert!(kept.is_alive());
         assert!(kept.since(4, 2).is_some_and(|(_, whole)| whole));
+        assert_eq!(
+            raw.effective(&kept, &alive(), 4, 9),
+            kept,
+            "once: the delete is none of what came after it"
+        );
         let gone = raw.effective(&kept, &Verdict::default(), 8, 9);
         assert!(!gone.is_alive() && gone.since(8, READER).is_some());
     }

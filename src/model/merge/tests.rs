@@ -127,6 +127,8 @@ fn a_delete_of_one_who_makes_the_row_again_is_of_no_push() {
     assert_eq!(state.deleted.as_ref().map(|it| it.seq), Some(1), "another one's edit");
     state.merge(None, &[set(stamp(4, 1), 0, &[(0, 1)])], 1, 3);
     assert_eq!(state.deleted.as_ref().map(|it| it.seq), Some(1), "an edit from before");
+    state.merge(None, &[set(stamp(5, 1), 0, &[(0, 1)])], 1, 3);
+    assert_eq!(state.deleted.as_ref().map(|it| it.seq), Some(1), "an edit that shares its stamp");
     state.merge(None, &[set(stamp(6, 1), 0, &[(0, 1)])], 1, 4);
     assert_eq!(state.deleted.as_ref().map(|it| (it.stamp, it.seq)), Some((stamp(5, 1), 0)));
 }
