@@ -1,6 +1,8 @@
 //! Batches.
 
 use super::*;
+use crate::model::Rule;
+use crate::protocol::limits::MAX_CONTEST_BYTES;
 
 #[test]
 fn a_deleted_row_is_no_row_any_more() {
@@ -122,4 +124,36 @@ fn a_failed_operation_leaves_the_rest_of_its_group_alone() {
     assert_eq!(store.stats().rows, 1);
     assert_eq!(bob.pull(&mut store, &[]).updates.len(), 1);
     alice.pull(&mut store, &[]);
+}
+
+/// Breaks if a tenant whose deleted rows take all the room can free none, or can go on making rows that it deletes.
+#[test]
+fn a_batch_of_nothing_but_deletes_is_taken_however_much_waits_of_deleted_rows() {
+    let mut store = store().within(StoreLimits { tenant_bytes: 100, ..StoreLimits::default() });
+    let (mut alice, _) = two_agents(&mut store);
+    for row in 1..4 {
+        let mut body = alice.body("notes", 0, row, &[]);
+        body.rows[0].writes = alice.write(1, Op::Delete);
+        alice.push(&mut store, body);
+    }
+    let mut body = alice.body("notes", 2, 4, &[("title", text("made"))]);
+    body.rows[0].writes.extend(alice.write(3, Op::Delete));
+    let made_and_deleted = alice.request(body);
+    let (reason, message) = refusal(store.push(&alice.caller, made_and_deleted, NOW_MS));
+    assert_eq!(reason, Refusal::Full);
+    assert!(message.contains("with deleted ones"), "{message}");
+}
+
+#[test]
+fn what_somebody_is_to_resolve_is_told_as_far_as_there_is_room_for_both_values() {
+    for (bytes, contests) in [(MAX_CONTEST_BYTES - 150, 1), (MAX_CONTEST_BYTES - 149, 0)] {
+        let mut store = store();
+        let (mut alice, mut bob) = two_agents(&mut store);
+        let mut notes = schema("notes", KeyKind::Natural, &["title", "body"]);
+        notes.agreed.rules = vec![("body".into(), Rule::Resolver)];
+        alice.register(&mut store, vec![notes]);
+        alice.set(&mut store, 0, 1, &[("body", Value::Blob(vec![1; 50]))]);
+        let ack = bob.set(&mut store, 1, 1, &[("body", Value::Blob(vec![2; bytes]))]);
+        assert_eq!((ack.conflicts, ack.contests.len()), (1, contests));
+    }
 }
