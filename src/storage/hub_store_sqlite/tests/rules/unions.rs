@@ -83,6 +83,20 @@ fn who_withdraws_its_row_gets_what_the_others_keep_whole_once() {
 }
 
 #[test]
+fn who_has_seen_just_the_union_writes_to_all_that_are_one() {
+    for (seen, uses) in [(3, 7), (4, 9)] {
+        let (mut site, mut alice, mut bob) = Site::new(&[(SKILLS, &[])]);
+        site.push(&mut alice, &[skill(1, "retry", 5)]);
+        site.push(&mut bob, &[skill(2, "retry", 7)]);
+        // First came the table, then a row, then the other one, then the union.
+        alice.cursor = seen;
+        site.push(&mut alice, &[("skills", 1, Some(vec![("uses", Value::Integer(9).into())]))]);
+        site.push(&mut bob, &[renamed(2, "mine")]);
+        assert_eq!(cell(&site.view(), 2, "uses"), Some(Value::Integer(uses).into()), "{seen}");
+    }
+}
+
+#[test]
 fn who_knew_of_the_union_makes_a_new_row_of_the_former_identity() {
     let (mut site, mut alice, mut bob) = Site::new(&[(SKILLS, &[])]);
     site.push(&mut alice, &[skill(1, "retry", 5)]);
