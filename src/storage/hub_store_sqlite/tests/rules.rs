@@ -2,6 +2,7 @@
 
 mod alike;
 mod claims;
+mod followed;
 mod foreign_keys;
 mod keys;
 mod undone;
