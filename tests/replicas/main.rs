@@ -20,6 +20,7 @@ mod hostile;
 mod hub;
 mod identity;
 mod keyless;
+mod limits;
 mod nothing_left;
 mod own_functions;
 mod recovery;

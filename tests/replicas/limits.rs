@@ -1,0 +1,135 @@
+//! How much one turn does: what a batch holds at most, and that it holds as much as it may.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::rc::Rc;
+
+use crate::hub::Heard;
+use crate::world::{Fate, Hub, pair};
+use federation_hub::model::{RowId, Value};
+use federation_hub::protocol::frame::MAX_FRAME_BYTES;
+use federation_hub::storage::collect::TurnLimits;
+
+const NOTES: &str = "CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT)";
+const TASKS: &str = "CREATE TABLE tasks(id INTEGER PRIMARY KEY, title TEXT)";
+
+/// The rows of each batch that the hub takes from now on.
+fn batches(hub: &mut Hub) -> Rc<RefCell<Vec<Vec<RowId>>>> {
+    let batches = Rc::new(RefCell::new(Vec::new()));
+    let heard = Rc::clone(&batches);
+    hub.listener = Some(Box::new(move |_, what| {
+        if let Heard::Pushed(push, _) = what {
+            heard.borrow_mut().push(push.body.rows.iter().map(|row| row.id).collect());
+        }
+    }));
+    batches
+}
+
+/// A statement that inserts rows with these numbers.
+fn insert(into: &str, values: &str, count: usize) -> String {
+    format!(
+        "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {count})
+         INSERT INTO {into} SELECT {values} FROM s"
+    )
+}
+
+#[test]
+fn what_a_turn_does_is_cut_to_the_frames_of_its_hub() {
+    let usual = TurnLimits::default();
+    assert_eq!((usual.rows, usual.bytes, usual.row_bytes), (250, 1 << 20, 16 << 20));
+    let largest = TurnLimits::for_frames_of(u32::try_from(MAX_FRAME_BYTES).unwrap());
+    assert_eq!((largest.rows, largest.bytes, largest.row_bytes), (250, 1 << 20, 16 << 20));
+    let small = TurnLimits::for_frames_of(2 << 20);
+    assert_eq!((small.rows, small.bytes, small.row_bytes), (250, 512 << 10, 1 << 20));
+}
+
+/// Breaks if rows that the log names do not count, or those that a look at a table has passed count the other way.
+#[test]
+fn a_turn_that_settles_the_log_looks_at_so_many_rows_less() {
+    let (mut hub, mut a, mut b) = pair(NOTES);
+    a.sync(&mut hub);
+    a.limits.rows = 10;
+    a.run(&insert("notes", "n, 'note'", 9)).run(TASKS).run(&insert("tasks", "n, 'task'", 30));
+    let batches = batches(&mut hub);
+    assert_eq!(a.sync(&mut hub).pushed, 39);
+    let sizes: Vec<usize> = batches.borrow().iter().map(Vec::len).collect();
+    assert!(sizes.iter().all(|size| *size <= 10), "{sizes:?}");
+    b.sync(&mut hub);
+    assert_eq!(b.rows("SELECT count(*) FROM tasks"), [[Value::Integer(30)]]);
+}
+
+/// Breaks if rows that have not changed cost a turn nothing: one turn would read a whole table.
+#[test]
+fn a_turn_stops_after_so_many_rows_of_a_table_that_was_made_again_whether_or_not_they_have_changed() {
+    let (mut hub, mut a, _) = pair(NOTES);
+    a.run(&insert("notes", "n, 'note'", 30)).sync(&mut hub);
+    a.sync(&mut hub);
+    a.run("CREATE TABLE other(id TEXT PRIMARY KEY, title TEXT); INSERT INTO other SELECT * FROM notes")
+        .run("DROP TABLE notes; ALTER TABLE other RENAME TO notes");
+    a.limits.rows = 10;
+    a.collect();
+    let is_under_way = "SELECT scan IS NOT NULL FROM _federation_table WHERE name = 'notes'";
+    assert_eq!(a.rows(is_under_way), [[Value::Integer(1)]]);
+    assert_eq!(a.sync(&mut hub).pushed, 0);
+    assert_eq!(a.rows(is_under_way), [[Value::Integer(0)]]);
+}
+
+/// Breaks if what is left of one table ends a batch that has room for that of another.
+#[test]
+fn what_was_lost_of_two_tables_goes_again_in_one_batch() {
+    let (mut hub, mut a, _) = pair(&format!("{NOTES}; {TASKS}"));
+    a.sync(&mut hub);
+    a.run("INSERT INTO notes VALUES('x', 'note')").run("INSERT INTO tasks VALUES(1, 'task')");
+    a.sync_with(&mut hub, Fate::LosesBatch, &mut |_| {});
+    let batches = batches(&mut hub);
+    assert_eq!(a.sync(&mut hub).pushed, 2);
+    assert_eq!(batches.borrow().len(), 1);
+}
+
+/// Breaks if a sync ends once what has waited is sent, whatever the log still names.
+#[test]
+fn a_sync_that_catches_up_goes_on_to_the_end_of_the_log() {
+    let (mut hub, mut a, _) = pair(NOTES);
+    a.sync(&mut hub);
+    a.run("INSERT INTO notes VALUES('x', 'lost')");
+    a.sync_with(&mut hub, Fate::LosesBatch, &mut |_| {});
+    a.limits.rows = 10;
+    for at in 0..25 {
+        a.run(&format!("UPDATE notes SET title = '{at}'"));
+    }
+    a.run("INSERT INTO notes VALUES('y', 'last')").sync(&mut hub);
+    assert_eq!(a.sync(&mut hub).pushed, 0);
+}
+
+/// Breaks if a batch takes along whatever its rows lead to: a long enough chain would make one that no frame holds. And if
+/// what it takes along may be in it already.
+#[test]
+fn a_batch_takes_along_no_row_twice_and_at_most_so_many_as_its_own_reference() {
+    let (mut hub, mut a, mut b) =
+        pair("CREATE TABLE items(id INTEGER PRIMARY KEY, next INTEGER REFERENCES items(id))");
+    a.sync(&mut hub);
+    a.limits.rows = 10;
+    a.run(&insert("items", "n, CASE WHEN n < 300 THEN n + 1 END", 300));
+    let batches = batches(&mut hub);
+    assert_eq!(a.sync(&mut hub).pushed, 300);
+    for batch in batches.borrow().iter() {
+        assert!(batch.len() <= 10 + 250, "{}", batch.len());
+        assert_eq!(batch.iter().collect::<HashSet<_>>().len(), batch.len());
+    }
+    assert_eq!(b.sync(&mut hub).quarantined, 0);
+    assert_eq!(b.rows("SELECT count(*), count(next) FROM items"), [[300, 299].map(Value::Integer)]);
+}
+
+/// Breaks if as many rows as a batch may take along are taken whatever bytes they have.
+#[test]
+fn a_batch_that_is_full_takes_no_row_along() {
+    let (mut hub, mut a, _) =
+        pair("CREATE TABLE items(id INTEGER PRIMARY KEY, next INTEGER REFERENCES items(id), body BLOB)");
+    a.sync(&mut hub);
+    (a.limits.rows, a.limits.bytes) = (10, 10_000);
+    a.run(&insert("items", "n, CASE WHEN n < 40 THEN n + 1 END, zeroblob(1000)", 40));
+    let batches = batches(&mut hub);
+    assert_eq!(a.sync(&mut hub).pushed, 40);
+    let sizes: Vec<usize> = batches.borrow().iter().map(Vec::len).collect();
+    assert!(sizes.iter().all(|size| *size <= 10), "{sizes:?}");
+}
