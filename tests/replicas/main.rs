@@ -12,6 +12,7 @@ mod convergence;
 #[expect(dead_code, reason = "shared with other tests, which need more of it")]
 #[path = "../support/database.rs"]
 mod database;
+mod doubts;
 mod generated_keys;
 mod generated_parents;
 mod hostile;

@@ -34,7 +34,7 @@ pub fn retire_all(hub: &mut Hub) {
 }
 
 /// Syncs until the hub has heard that all which is there was seen, and collects what died.
-fn collect(hub: &mut Hub, agents: &mut [&mut Agent]) {
+pub fn collect(hub: &mut Hub, agents: &mut [&mut Agent]) {
     for _ in 0..3 {
         for agent in agents.iter_mut() {
             agent.sync(hub);
@@ -47,12 +47,12 @@ fn replica_of(agent: &mut Agent) -> Value {
     agent.rows("SELECT replica FROM _federation_replica")[0][0].clone()
 }
 
-fn remembered(agent: &mut Agent) -> Vec<Vec<Value>> {
+pub fn remembered(agent: &mut Agent) -> Vec<Vec<Value>> {
     agent.rows("SELECT k FROM _federation_row")
 }
 
 /// Two agents that have this, and are forgotten; then `a` has come back.
-fn forgotten(schema: &str, rows: &str) -> (Hub, Agent, Agent) {
+pub fn forgotten(schema: &str, rows: &str) -> (Hub, Agent, Agent) {
     let (mut hub, mut a, mut b) = pair(schema);
     a.sync(&mut hub);
     b.sync(&mut hub);
