@@ -31,6 +31,7 @@ mod rules;
 mod rules_converge;
 mod schema_change;
 mod self_check;
+mod set_aside;
 mod sharing;
 mod taken_over;
 mod triggers;
