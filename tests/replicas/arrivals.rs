@@ -243,3 +243,24 @@ fn before_the_end_of_a_pull_no_row_follows_another_to_its_new_key() {
     settle(&mut hub, &mut [&mut b, &mut a]);
     assert_eq!(agree(&mut [&mut b, &mut a], "SELECT kind FROM notes"), [[text("other")]]);
 }
+
+/// Breaks if a write here that was lost with its row keeps the hub's older value of that cell out: the row would come back
+/// without any.
+#[test]
+fn a_row_that_comes_back_has_the_hubs_value_of_a_cell_that_was_written_here_before_it_went() {
+    let mut c = Agent::new("acme", "c", 3);
+    c.run(NOTES);
+    let (mut hub, mut a, mut b) = both_know(NOTES, "INSERT INTO notes VALUES(1, 'title', 'body')");
+    c.sync(&mut hub);
+    c.lead_ms = 10_000;
+    c.run("DELETE FROM notes").sync(&mut hub);
+    sync_while(&mut b, &mut hub, "UPDATE notes SET title = 'lost'");
+    assert_eq!(b.rows("SELECT * FROM notes"), NO_ROWS);
+    // Later than the delete, which it has not seen.
+    a.lead_ms = 20_000;
+    a.run("UPDATE notes SET body = 'kept'").sync(&mut hub);
+    settle(&mut hub, &mut [&mut a, &mut b, &mut c]);
+    for agent in [&mut a, &mut b, &mut c] {
+        assert_eq!(agent.rows("SELECT title, body FROM notes"), [[text("title"), text("kept")]]);
+    }
+}
