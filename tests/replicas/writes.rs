@@ -1,5 +1,9 @@
 //! Every way to write: whatever the application's statement, the others get what it did.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use crate::hub::Heard;
 use crate::world::parts::text;
 use crate::world::{Agent, Counts, Fate, Hub, pair, settle};
 use federation_hub::model::Value;
@@ -288,4 +292,42 @@ fn whoever_vanishes_between_two_batches_of_tables_in_a_circle_leaves_no_row_that
         let arrived: Vec<(bool, usize)> = (0..4).map(|count| arrived(is_old, count)).collect();
         assert_eq!(arrived, [(false, 0), (false, 3), (false, 4), (true, 5)], "old: {is_old}");
     }
+}
+
+/// Breaks if the time of what was sent is forgotten where no answer came: after the machine's clock was put right, what
+/// is written later would be earlier.
+#[test]
+fn what_is_written_after_a_lost_answer_has_a_later_stamp_although_the_clock_went_back() {
+    let (mut hub, mut a, _) = pair("CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT)");
+    a.sync(&mut hub);
+    let stamps = Rc::new(RefCell::new(Vec::new()));
+    let heard = Rc::clone(&stamps);
+    hub.listener = Some(Box::new(move |_, what| {
+        if let Heard::Pushed(push, _) = what {
+            let writes = push.body.rows.iter().flat_map(|row| &row.writes);
+            heard.borrow_mut().extend(writes.map(|write| write.stamp));
+        }
+    }));
+    a.lead_ms = 30_000;
+    a.run("INSERT INTO notes VALUES('x', 'one')");
+    a.sync_with(&mut hub, Fate::LosesAnswer, &mut |_| {});
+    a.lead_ms = 0;
+    a.run("INSERT INTO notes VALUES('y', 'two')").sync(&mut hub);
+    let stamps = stamps.borrow();
+    assert!(stamps.len() == 2 && stamps[0] < stamps[1], "{stamps:?}");
+}
+
+/// Breaks if a turn that finds nothing writes down where it stands: the first sync of each connection would wait for whoever
+/// writes.
+#[test]
+fn a_turn_that_finds_nothing_does_not_write_down_where_it_stands() {
+    let (mut hub, mut a, _) = pair("CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT)");
+    a.run("INSERT INTO notes VALUES('x', 'one')").sync(&mut hub);
+    a.sync(&mut hub);
+    a.reconnect();
+    a.sql.statements.clear();
+    a.sync_with(&mut hub, Fate::Complete, &mut |a| {
+        let written = a.sql.statements.iter().find(|it| it.starts_with("UPDATE _federation_replica"));
+        assert_eq!(written, None);
+    });
 }
