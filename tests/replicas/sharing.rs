@@ -1,8 +1,10 @@
 //! What agents that share a hub see of each other's rows: one test for each promise.
 
 use crate::world::parts::text;
-use crate::world::{Agent, Counts, Fate, Hub, pair};
-use federation_hub::model::Value;
+use crate::world::{Agent, Counts, Fate, Hub, pair, settle};
+use federation_hub::model::{ReplicaId, Value};
+use federation_hub::storage::attach::open;
+use federation_hub::storage::choice::SyncOptions;
 
 const NOTES: &str = "CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT, body)";
 const TASKS: &str = "CREATE TABLE tasks(id INTEGER PRIMARY KEY AUTOINCREMENT, title TEXT, done INTEGER)";
@@ -202,6 +204,19 @@ fn rows_older_than_syncing_lose_to_any_write_and_are_shared_by_a_template() {
     let titles = "SELECT id, title FROM tasks ORDER BY id";
     assert_eq!(b.rows(titles), a.rows(titles));
     assert_eq!(b.rows("SELECT count(*) FROM tasks"), vec![vec![Value::Integer(2)]]);
+}
+
+/// Breaks if a database is looked at only when it is synced: a row of a template that is edited before would be another row
+/// than the one that all others have.
+#[test]
+fn a_row_of_a_template_that_is_edited_before_the_first_turn_is_the_row_that_the_others_have() {
+    let steps = "CREATE TABLE steps(id INTEGER PRIMARY KEY, title TEXT); INSERT INTO steps VALUES(1, 's1')";
+    let (mut hub, mut a, mut b) = pair(&format!("{TASKS}; INSERT INTO tasks VALUES(1, 't1', 0); {steps}"));
+    let claim = a.claim();
+    open(&mut a.sql, "acme", ReplicaId([9; 16]), claim, &SyncOptions::default()).unwrap();
+    a.run("UPDATE tasks SET title = 'task'").run("UPDATE steps SET title = 'step'");
+    let all = "SELECT title FROM tasks UNION ALL SELECT title FROM steps ORDER BY title";
+    assert_eq!(settle(&mut hub, &mut a, &mut b, all), [[text("step")], [text("task")]]);
 }
 
 #[test]

@@ -294,6 +294,22 @@ fn an_agent_that_has_retired_offers_nothing_to_a_hub_that_was_started_again() {
     assert_eq!(titles(&mut a), ["one"]);
 }
 
+/// Breaks if an idle sync unlearns that the hub has all that it acknowledged: whoever has retired would offer all that it
+/// holds to every hub that was started again.
+#[test]
+fn an_agent_that_has_retired_offers_nothing_after_a_restart_also_if_its_last_sync_was_idle() {
+    let (mut site, mut hub, mut a, _) = sited();
+    a.run("INSERT INTO notes VALUES('y', 'two')");
+    for _ in 0..3 {
+        a.sync(&mut hub);
+    }
+    retire_all(&mut hub);
+    drop(hub);
+    let mut hub = site.start();
+    a.reconnect();
+    assert_eq!(a.sync(&mut hub), Counts::default());
+}
+
 /// Breaks if the end of a pull is taken to cover what another process has pushed since: the position goes back to one that
 /// the backup has as well, and nobody finds out that the hub lost what came after it.
 #[test]
