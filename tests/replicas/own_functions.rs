@@ -201,6 +201,23 @@ fn what_was_in_the_way_in_the_middle_of_a_pull_only_is_not_told() {
     assert!(rows.contains(&vec![text("other"), text("1")]), "{rows:?}");
 }
 
+/// Breaks if it is told before the pull is at its end: the hub does not believe it of rows that it has not told of, and
+/// what was told once is not told again.
+#[test]
+fn what_is_in_the_way_when_a_pull_breaks_off_is_told_once_a_pull_has_come_to_its_end() {
+    let (mut hub, _, mut b) = pair(NOTES);
+    b.slice = 1;
+    b.run("INSERT INTO notes(title, body) VALUES('Same', '1')");
+    b.sync(&mut hub);
+    let mut plain = Agent::new("acme", "plain", 3);
+    plain.sync(&mut hub);
+    plain.run("INSERT INTO notes(title, body) VALUES('same', '2'), ('last', '3')").sync(&mut hub);
+    b.sync_with(&mut hub, Fate::InterruptedPull(1), &mut |_| {});
+    assert_eq!(b.rows("SELECT count(*) FROM _federation_quarantine"), [[Value::Integer(1)]]);
+    settle(&mut hub, &mut [&mut b, &mut plain]);
+    assert_eq!(agree(&mut [&mut b, &mut plain], NOTES_BY_TITLE).len(), 2);
+}
+
 #[test]
 fn rows_that_were_changed_since_are_not_taken_for_the_same() {
     let (mut hub, mut a, mut b) = pair(NOTES);
