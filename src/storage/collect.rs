@@ -82,7 +82,10 @@ pub fn collect(
     let mut settled = 0;
     let mut compose = |sql: &mut dyn Sql, context: &mut Context<'_>, table: &Table, changed: Changed| {
         settled += 1;
-        if is_behind { Ok(()) } else { composer.add(sql, context, table, &changed.entry, changed.row) }
+        if !is_behind {
+            composer.add(sql, context, table, &changed.entry, changed.row)?;
+        }
+        Ok(composer.bytes < limits.bytes)
     };
     let taken_up = if is_behind { 0 } else { mark };
     let mut drained = settle_log(sql, context, limits.rows, taken_up, &mut compose)?;

@@ -303,7 +303,7 @@ pub fn apply_turn(
 
 /// Settles the whole log before remote changes are applied.
 pub(super) fn settle_all(sql: &mut dyn Sql, context: &mut Context<'_>) -> Result<(), SqlError> {
-    while !settle_log(sql, context, SETTLE, 0, &mut |_, _, _, _| Ok(()))? {}
+    while !settle_log(sql, context, SETTLE, 0, &mut |_, _, _, _| Ok(true))? {}
     Ok(())
 }
 

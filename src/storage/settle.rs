@@ -39,18 +39,20 @@ pub struct Changed {
     pub is_new: bool,
 }
 
-/// Receives each row that turned out different.
+/// Receives each row that turned out different. Says whether it takes another one in this turn.
 pub type OnChanged<'a> =
-    &'a mut dyn FnMut(&mut dyn Sql, &mut Context<'_>, &Table, Changed) -> Result<(), SqlError>;
+    &'a mut dyn FnMut(&mut dyn Sql, &mut Context<'_>, &Table, Changed) -> Result<bool, SqlError>;
 
 /// A key that the log names.
 struct Touched {
     values: Vec<Value>,
+    /// The first entry that names it.
+    first: i64,
     at_ms: i64,
 }
 
 /// Settles up to `limit` log entries; what changed is marked as under way in batch `mark` (0: unsent) and
-/// handed to `changed`. Returns whether the log is empty now.
+/// handed to `changed`, as long as that takes more. Returns whether the log is empty now.
 pub fn settle_log(
     sql: &mut dyn Sql,
     context: &mut Context<'_>,
@@ -64,20 +66,20 @@ pub fn settle_log(
         return Ok(false);
     }
     let entries = read_log(sql, "", limit)?;
-    let Some(last) = entries.last().map(|entry| entry.seq) else { return Ok(true) };
-    let is_whole = entries.len() < limit;
+    let Some(mut last) = entries.last().map(|entry| entry.seq) else { return Ok(true) };
+    let mut is_whole = entries.len() < limit;
     let mut touched: HashMap<(i64, LocalKey), Touched> = HashMap::new();
     let mut order = Vec::new();
-    let mut touch = |table: &Table, values: Vec<Value>, at_ms: i64| -> Result<(), SqlError> {
+    let mut touch = |table: &Table, values: Vec<Value>, entry: &LogEntry| -> Result<(), SqlError> {
         if values.iter().any(|value| matches!(value, Value::Null)) {
             return Ok(());
         }
         let key = LocalKey::of(table, &values)?;
         let slot = touched.entry((table.number, key.clone())).or_insert_with(|| {
             order.push((table.number, key));
-            Touched { values, at_ms }
+            Touched { values, first: entry.seq, at_ms: entry.at_ms }
         });
-        slot.at_ms = at_ms;
+        slot.at_ms = entry.at_ms;
         Ok(())
     };
     for entry in &entries {
@@ -86,18 +88,24 @@ pub fn settle_log(
         if values.iter().any(|value| matches!(value, Value::Null)) {
             context.note_without_key(table);
         }
-        touch(table, values, entry.at_ms)?;
+        touch(table, values, entry)?;
     }
     let mut numbered = NewNumbers::default();
+    let mut takes_more = true;
     for place in order {
         let (Some(touched), Some(table)) = (touched.remove(&place), catalog.numbered(place.0)) else {
             continue;
         };
+        if !takes_more {
+            // What names this row and all behind it stays for the next turn.
+            (last, is_whole) = (touched.first - 1, false);
+            break;
+        }
         let row = read_row(sql, table, &touched.values)?;
         let origin = Origin::Written(touched.at_ms);
         if let Some(change) = settle_row(sql, context, table, place.1, row, origin, mark)? {
             numbered.note(table, &change, touched.at_ms);
-            changed(sql, context, table, change)?;
+            takes_more = changed(sql, context, table, change)?;
         }
     }
     sql.execute("DELETE FROM _federation_log WHERE seq <= ?", &[last.into()])?;

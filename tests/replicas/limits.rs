@@ -86,6 +86,26 @@ fn what_was_lost_of_two_tables_goes_again_in_one_batch() {
     assert_eq!(batches.borrow().len(), 1);
 }
 
+/// Breaks if only rows that have waited are counted by their bytes: 250 rows that were just written made a batch that no
+/// frame holds, and the sync failed.
+#[test]
+fn a_batch_of_rows_that_were_just_written_ends_once_it_has_its_bytes() {
+    let (mut hub, mut a, mut b) = pair("CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT, body BLOB)");
+    a.sync(&mut hub);
+    a.limits.bytes = 10_000;
+    a.run(&insert("notes", "n, 'one', zeroblob(1000)", 40));
+    // Rows of later batches are named before and behind those of earlier ones.
+    a.run("UPDATE notes SET title = 'two'").run("DELETE FROM notes WHERE id IN ('7', '30')");
+    let batches = batches(&mut hub);
+    assert_eq!(a.sync(&mut hub).pushed, 38);
+    let sizes: Vec<usize> = batches.borrow().iter().map(Vec::len).collect();
+    assert!(sizes.iter().all(|size| *size <= 10), "{sizes:?}");
+    b.sync(&mut hub);
+    let all = "SELECT * FROM notes ORDER BY id";
+    assert_eq!(a.rows(all), b.rows(all));
+    assert_eq!(a.sync(&mut hub).pushed, 0);
+}
+
 /// Breaks if a sync ends once what has waited is sent, whatever the log still names.
 #[test]
 fn a_sync_that_catches_up_goes_on_to_the_end_of_the_log() {
