@@ -139,3 +139,67 @@ impl CheckAnswer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{RowUpdate, TableHeader};
+    use crate::protocol::message::{Refusal, Refused};
+
+    /// The answer to a check of two ranges.
+    fn awaited(rows: bool) -> CheckAnswer {
+        let range = Range { table: "t".into(), columns: vec![], after: None, upto: None, left_out: vec![] };
+        CheckAnswer::to(&Check { ranges: vec![range; 2], rows })
+    }
+
+    /// One row of the table at this place among the only one that is named.
+    fn rows(table: u16) -> Rows {
+        let (id, writes) = (RowId([1; 16]), Vec::new());
+        let row = RowUpdate { table, id, number: None, seq: 1, whole: true, united: None, writes };
+        Rows { tables: vec![TableHeader { name: "t".into(), columns: Vec::new() }], rows: vec![row] }
+    }
+
+    fn prints(count: u64) -> Prints {
+        let print = |n| Print { upto: None, sum: Fingerprint(n), newer: Vec::new() };
+        (1..=count).map(|n| Some(print(n.into()))).collect()
+    }
+
+    fn is_out_of_order(answer: &mut CheckAnswer, message: ToAgent) -> bool {
+        matches!(answer.receive(message), Err(ExchangeError::OutOfOrder(_)))
+    }
+
+    #[test]
+    fn an_answer_is_complete_with_a_print_for_each_range() {
+        let mut with_rows = awaited(true);
+        assert_eq!(with_rows.receive(ToAgent::Rows(rows(0))).unwrap(), None);
+        assert_eq!(with_rows.receive(ToAgent::Compared(prints(2))).unwrap(), Some((rows(0), prints(2))));
+        for wants_rows in [true, false] {
+            let told = awaited(wants_rows).receive(ToAgent::Compared(prints(2))).unwrap();
+            assert_eq!(told, Some((Rows::default(), prints(2))), "there may be none");
+        }
+    }
+
+    #[test]
+    fn an_answer_with_another_number_of_prints_is_none() {
+        for count in [0, 1, 3] {
+            assert!(is_out_of_order(&mut awaited(false), ToAgent::Compared(prints(count))), "{count}");
+        }
+    }
+
+    /// Breaks if a hub can send rows that nobody asked for, or without end.
+    #[test]
+    fn rows_come_once_and_only_where_they_were_asked_for() {
+        assert!(is_out_of_order(&mut awaited(false), ToAgent::Rows(rows(0))));
+        let mut answer = awaited(true);
+        assert_eq!(answer.receive(ToAgent::Rows(rows(0))).unwrap(), None);
+        assert!(is_out_of_order(&mut answer, ToAgent::Rows(rows(0))));
+        assert!(is_out_of_order(&mut awaited(true), ToAgent::Rows(rows(1))), "of a table that was not named");
+    }
+
+    #[test]
+    fn a_refusal_is_told_as_what_it_is() {
+        let refused = Refused::new(Refusal::Stale, "another session");
+        let told = awaited(true).receive(ToAgent::Refused(refused.clone()));
+        assert!(matches!(told, Err(ExchangeError::Refused(it)) if it == refused));
+    }
+}

@@ -252,6 +252,8 @@ fn a_check_is_asked_of_the_store_and_answered_in_its_place() {
     exchange.handle(Input::Checked(Ok((Rows::default(), vec![None]))));
     assert_eq!(exchange.poll(), Some(Output::Send(ToAgent::Compared(vec![None]))), "and no empty Rows");
     assert_eq!(refusal(&mut after([check(vec![])])), Refusal::Protocol, "before the sync has begun");
+    let mut most = after([ToHub::Sync(begin()), check(vec![range.clone(); MAX_CHECK_RANGES])]);
+    assert!(matches!(most.poll(), Some(Output::Store(StoreRequest::Check(_)))));
     let many = check(vec![range.clone(); MAX_CHECK_RANGES + 1]);
     let long = check(vec![Range { left_out: vec![RowId([0; 16]); MAX_CHECK_ROWS + 1], ..range }]);
     for excessive in [many, long] {
