@@ -23,6 +23,7 @@ mod identity;
 mod keyless;
 mod limits;
 mod nothing_left;
+mod numbers;
 mod own_functions;
 mod recovery;
 mod retirement;
