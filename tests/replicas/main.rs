@@ -15,6 +15,7 @@ mod database;
 mod doubts;
 mod generated_keys;
 mod generated_parents;
+mod held_back;
 mod hostile;
 #[expect(dead_code, reason = "shared with other tests, which need more of it")]
 #[path = "../support/hub.rs"]

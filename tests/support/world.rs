@@ -14,6 +14,7 @@ use federation_hub::storage::attach::{Next, TurnError, open, reconcile};
 use federation_hub::storage::choice::SyncOptions;
 use federation_hub::storage::collect::TurnLimits;
 use federation_hub::storage::driver::{Sql, SqlError, SqlErrorKind};
+use federation_hub::storage::held_back::held_back_turn;
 use federation_hub::storage::hub_store::HubStore;
 use federation_hub::storage::lease::{Claim, Holder, LEASE_MS};
 use federation_hub::storage::replica::{
@@ -223,6 +224,14 @@ impl Agent {
         let (clock, claim) = (self.hub_clock(), self.claim());
         let setting = Setting { clock, claim, options: &self.options };
         collect_turn(&mut self.sql, catalog, setting, self.limits, &mut self.mint).map(|_| ())
+    }
+
+    /// Whether it has written what it would not be let through with, were it to read only.
+    pub fn holds_back(&mut self) -> bool {
+        let (_, catalog) = self.attached.clone().unwrap();
+        let (clock, claim) = (self.hub_clock(), self.claim());
+        let setting = Setting { clock, claim, options: &self.options };
+        held_back_turn(&mut self.sql, &catalog.unwrap(), setting, &mut self.mint, false).unwrap()
     }
 
     /// Lets go of the database as a process does that dies, and opens its file again.
