@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod arrivals;
+mod burial;
 mod choice;
 #[expect(dead_code, reason = "shared with other tests, which need more of it")]
 #[path = "../support/clock.rs"]
