@@ -3,7 +3,9 @@
 
 use crate::world::parts::text;
 use crate::world::{Agent, Hub, pair, settle};
-use federation_hub::model::{Rule, Value};
+use federation_hub::model::{Hlc, Rule, Value};
+use federation_hub::protocol::message::Done;
+use federation_hub::storage::apply::Incoming;
 use federation_hub::storage::choice::{SyncOptions, TableOptions};
 use federation_hub::storage::references::{DeclaredParent, DeclaredReference};
 
@@ -214,6 +216,44 @@ fn what_was_refused_is_exchanged_once_the_contradiction_is_mended() {
     b.sync(&mut hub);
     let all = settle(&mut hub, &mut a, &mut b, "SELECT * FROM scores ORDER BY id");
     assert_eq!(all, vec![vec![text("a"), number(1)], vec![text("b"), number(2)]]);
+}
+
+/// Breaks if only who declares notes what is refused. One that may only read does not, and its rows of such a table would
+/// count as gone once it has been away for too long.
+#[test]
+fn a_refusal_is_noted_by_who_declares_nothing() {
+    let (mut hub, mut a, _) = pair(NOTES);
+    a.sync(&mut hub);
+    let done = Done {
+        cursor: 9,
+        highest: Hlc::ZERO,
+        hub_now_ms: 0,
+        clock: Vec::new(),
+        retired: None,
+        horizon: 0,
+        refused: vec![("notes".into(), "another key".into())],
+    };
+    a.apply(&Incoming { done: Some(done), ..Incoming::default() });
+    assert_eq!(a.rows("SELECT refused FROM _federation_table"), [[text("another key")]]);
+}
+
+/// Breaks if a table counts as seen before its past has come, or as unseen once it has.
+#[test]
+fn what_is_written_to_a_table_that_was_refused_is_in_conflict_with_what_had_not_come() {
+    let (mut hub, mut a, mut b) = pair("CREATE TABLE scores(id TEXT PRIMARY KEY, points, note)");
+    a.options = table("scores", false, &[("points", Rule::Max)]);
+    b.options = table("scores", false, &[("points", Rule::Min)]);
+    a.run("INSERT INTO scores VALUES('x', 1, 'of a'), ('y', 1, 'of a')").sync(&mut hub);
+    b.sync(&mut hub);
+    choose(&mut b, SyncOptions::default());
+    // It learns that all is well, and has yet to ask for the rows.
+    assert_eq!(b.sync(&mut hub).pulled, 0);
+    b.run("INSERT INTO scores VALUES('x', 1, 'of b')");
+    assert_eq!(b.sync(&mut hub).conflicts, 1, "it had seen nothing of that row");
+    b.run("UPDATE scores SET note = 'edited' WHERE id = 'y'");
+    assert_eq!(b.sync(&mut hub).conflicts, 0, "it had seen that one");
+    let notes = settle(&mut hub, &mut a, &mut b, "SELECT note FROM scores ORDER BY id");
+    assert_eq!(notes, [[text("of b")], [text("edited")]]);
 }
 
 #[test]
