@@ -264,3 +264,35 @@ fn a_row_that_comes_back_has_the_hubs_value_of_a_cell_that_was_written_here_befo
         assert_eq!(agent.rows("SELECT title, body FROM notes"), [[text("title"), text("kept")]]);
     }
 }
+
+/// Breaks if a row that follows here is not written: where the tenant's definition, which was there first, knows of no
+/// reference, the hub leads nobody.
+#[test]
+fn what_follows_by_a_reference_that_only_this_database_knows_of_is_told_to_the_others() {
+    let (mut hub, mut a, mut b) = (Hub::new(), Agent::new("acme", "a", 1), Agent::new("acme", "b", 2));
+    a.run(&KINDS.replace("REFERENCES kinds ON UPDATE CASCADE", "")).sync(&mut hub);
+    b.run(KINDS);
+    a.run("INSERT INTO kinds VALUES('old'); INSERT INTO notes VALUES('n', 'old')");
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    a.run("UPDATE kinds SET name = 'new'").sync(&mut hub);
+    assert_eq!(b.sync(&mut hub).quarantined, 0);
+    assert_eq!(b.rows("SELECT kind FROM notes"), [[text("new")]]);
+    settle(&mut hub, &mut [&mut b, &mut a]);
+    assert_eq!(agree(&mut [&mut b, &mut a], "SELECT kind FROM notes"), [[text("new")]]);
+}
+
+/// Breaks if people are told of rows that only wait for the rest of the pull.
+#[test]
+fn nobody_is_told_of_rows_that_wait_for_others_of_one_pull() {
+    let schema = "CREATE TABLE p(id INTEGER PRIMARY KEY, name TEXT);
+                  CREATE TABLE c(id INTEGER PRIMARY KEY, p INTEGER REFERENCES p)";
+    let (mut hub, mut a, mut b) = pair(schema);
+    b.sync(&mut hub);
+    a.run("INSERT INTO p VALUES(1, 'x'); INSERT INTO c VALUES(1, 1)").sync(&mut hub);
+    a.run("UPDATE p SET name = 'y'").sync(&mut hub);
+    b.slice = 1;
+    b.sync_with(&mut hub, Fate::InterruptedPull(1), &mut |_| {});
+    assert_eq!(b.rows("SELECT count(*) FROM _federation_quarantine"), [[Value::Integer(1)]]);
+    assert_eq!(b.sync(&mut hub).quarantined, 0);
+    assert_eq!(b.notices, Vec::<String>::new());
+}

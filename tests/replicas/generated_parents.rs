@@ -55,16 +55,18 @@ fn children_that_are_added_while_their_parent_is_renamed_follow_it() {
     }
 }
 
-/// Breaks if what is added while the answer is on its way is led to the key that its parent had.
+/// Breaks if what is added while the answer is on its way is led to the key that its parent had, or keeps its parent waiting.
 #[test]
 fn a_child_that_is_added_while_the_new_key_arrives_follows_it() {
     let (mut hub, mut a, mut b) = both_know();
     a.run("BEGIN; PRAGMA defer_foreign_keys = ON; UPDATE skills SET name = 'Again' WHERE name = 'Retry'");
     a.run("UPDATE uses SET slug = 'again'; UPDATE notes SET slug = 'again'; COMMIT");
     a.sync(&mut hub);
-    b.sync_with(&mut hub, Fate::Complete, &mut |b| {
+    let counts = b.sync_with(&mut hub, Fate::Complete, &mut |b| {
         b.run("INSERT INTO uses(slug, n) VALUES('retry', 2)");
     });
+    assert_eq!(counts.unwrap().quarantined, 0);
+    assert_eq!(b.rows(USES), [1, 2].map(|n: i64| [text("Again"), Value::Integer(n)]));
     settle(&mut hub, &mut [&mut a, &mut b]);
     agree_on(&mut a, &mut b, &[("Again", 1), ("Again", 2)]);
 }
