@@ -136,18 +136,19 @@ fn references_by_a_plain_key_follow_to_the_one_row_as_far_as_they_meant_the_othe
     let schema = "
         CREATE TABLE notes(id INTEGER PRIMARY KEY, code TEXT UNIQUE, shelf TEXT, place TEXT, UNIQUE(shelf, place));
         CREATE TABLE uses(id INTEGER PRIMARY KEY, code TEXT REFERENCES notes(code));
+        CREATE TABLE hints(id INTEGER PRIMARY KEY, code TEXT REFERENCES notes(code));
         CREATE TABLE loans(id INTEGER PRIMARY KEY, shelf TEXT, place TEXT,
           FOREIGN KEY(shelf, place) REFERENCES notes(shelf, place));";
     let (_, mut a, _) = both_know(
         schema,
         "INSERT INTO notes VALUES(1, 'x', 'old', 'a'), (2, 'y', 'new', NULL), (3, 'z', 'old', 'b');
-         INSERT INTO uses(code) VALUES('x'), ('z'); INSERT INTO loans(shelf, place) VALUES('old', 'b');",
+         INSERT INTO uses(code) VALUES('x'), ('z'); INSERT INTO hints(code) VALUES('z'); INSERT INTO loans(shelf, place) VALUES('old', 'b');",
     );
     unite_present(&mut a, "1", "2");
     assert_eq!(a.rows("SELECT code FROM uses ORDER BY id"), [[text("y")], [text("z")]]);
     // Half of the survivor's key is still to come. What means a third row goes on meaning it.
     assert_eq!(a.rows("SELECT shelf, place FROM loans"), [[text("old"), text("b")]]);
-    // Only the hub knows what the codes mean.
+    // Only the hub knows what the codes mean that have changed.
     assert_eq!(a.rows(ASKED_FOR), [[text("uses")]]);
 }
 
