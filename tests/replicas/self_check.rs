@@ -224,3 +224,16 @@ fn what_is_written_while_a_sync_heals_stays() {
     }
     assert_eq!(contents(&mut a), contents(&mut b));
 }
+
+/// Breaks if a replica that has been told of nothing yet asks whether it has what the hub has.
+#[test]
+fn before_anything_has_come_nothing_is_compared() {
+    let (mut hub, mut a, _) = pair(SCHEMA);
+    a.run("INSERT INTO tags VALUES('x', 'new', 0.5)");
+    a.sync(&mut hub);
+    assert_eq!((a.looked_at, a.exchanges), (0, 0));
+    for _ in 0..ROUND {
+        a.sync(&mut hub);
+    }
+    assert!(a.looked_at > 0);
+}
