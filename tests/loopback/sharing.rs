@@ -18,8 +18,10 @@ async fn rows_travel_and_an_idle_sync_is_small() {
     assert_eq!(b.sync().await.pulled, 1);
     assert_eq!(b.rows("SELECT * FROM notes").await, a.rows("SELECT * FROM notes").await);
     b.sync().await;
+    let written = b.rows("SELECT total_changes()").await;
     let idle = b.sync().await;
     assert_eq!((idle.pushed, idle.pulled), (0, 0));
+    assert_eq!(b.rows("SELECT total_changes()").await, written, "it writes nothing");
     // About half of it is what the self-check asks: a table, its columns, and from where.
     assert!(idle.bytes_sent < 150 && idle.bytes_received < 100, "{idle:?}");
     assert_eq!(site.hub.stats().connected_agents, 2);
