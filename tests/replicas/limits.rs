@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::hub::Heard;
 use crate::world::{Fate, Hub, pair};
-use federation_hub::model::{RowId, Value};
+use federation_hub::model::{RowChange, RowId, Value};
 use federation_hub::protocol::frame::MAX_FRAME_BYTES;
 use federation_hub::storage::collect::TurnLimits;
 
@@ -23,6 +23,18 @@ fn batches(hub: &mut Hub) -> Rc<RefCell<Vec<Vec<RowId>>>> {
         }
     }));
     batches
+}
+
+/// The rows that the hub takes from now on.
+fn changes(hub: &mut Hub) -> Rc<RefCell<Vec<RowChange>>> {
+    let changes = Rc::new(RefCell::new(Vec::new()));
+    let heard = Rc::clone(&changes);
+    hub.listener = Some(Box::new(move |_, what| {
+        if let Heard::Pushed(push, _) = what {
+            heard.borrow_mut().extend(push.body.rows.iter().cloned());
+        }
+    }));
+    changes
 }
 
 /// A statement that inserts rows with these numbers.
@@ -152,4 +164,42 @@ fn a_batch_that_is_full_takes_no_row_along() {
     assert_eq!(a.sync(&mut hub).pushed, 40);
     let sizes: Vec<usize> = batches.borrow().iter().map(Vec::len).collect();
     assert!(sizes.iter().all(|size| *size <= 10), "{sizes:?}");
+}
+
+/// Breaks if what has waited is counted by its rows alone.
+#[test]
+fn a_batch_of_rows_that_have_waited_ends_once_it_has_its_bytes() {
+    let (mut hub, mut a, _) = pair("CREATE TABLE notes(id TEXT PRIMARY KEY, body BLOB)");
+    a.sync(&mut hub);
+    a.run(&insert("notes", "n, zeroblob(1000)", 40));
+    a.sync_with(&mut hub, Fate::LosesBatch, &mut |_| {});
+    a.limits.bytes = 10_000;
+    let batches = batches(&mut hub);
+    assert_eq!(a.sync(&mut hub).pushed, 40);
+    let sizes: Vec<usize> = batches.borrow().iter().map(Vec::len).collect();
+    assert!(sizes.iter().all(|size| *size <= 10), "{sizes:?}");
+}
+
+#[test]
+fn a_row_of_just_the_largest_size_is_sent_and_no_larger_one() {
+    let (mut hub, mut a, _) = pair(NOTES);
+    let changes = changes(&mut hub);
+    a.run("INSERT INTO notes VALUES('a', 'of one size')").sync(&mut hub);
+    let bytes = changes.borrow()[0].heap_bytes();
+    for (row, limit, pushed) in [('b', bytes, 1), ('c', bytes - 1, 0), ('d', bytes / 2, 0)] {
+        a.limits.row_bytes = limit;
+        a.run(&format!("INSERT INTO notes VALUES('{row}', 'of one size')"));
+        assert_eq!(a.sync(&mut hub).pushed, pushed, "{limit}");
+    }
+}
+
+/// Breaks if each cell travels with a stamp of its own.
+#[test]
+fn cells_that_were_written_together_travel_as_one_write() {
+    let (mut hub, mut a, _) = pair("CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT, body, tags)");
+    let changes = changes(&mut hub);
+    a.run("INSERT INTO notes VALUES('x', 'title', 1, 2)").sync(&mut hub);
+    a.run("UPDATE notes SET title = 'other', body = 2, tags = 3").sync(&mut hub);
+    let writes: Vec<usize> = changes.borrow().iter().map(|row| row.writes.len()).collect();
+    assert_eq!(writes, [1, 1]);
 }
