@@ -181,3 +181,34 @@ pub fn fallback_notice(table: &str, column: &Column, value: &Value) -> Option<St
         column.rule.name()
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Number;
+
+    /// A row to whose counter something was added in the batches of these marks.
+    fn added_to(marks: &[u64]) -> RowMeta {
+        let what = Adjustment::Add(Number::Integer(1));
+        let pending = |mark: &u64| PendingAdjustment { mark: *mark, base: 0, what: what.clone() };
+        let pending = marks.iter().map(pending).collect();
+        let cell = RuledCell { column: 0, shown: Value::Null.into(), pending };
+        RowMeta { ruled: vec![cell], ..RowMeta::default() }
+    }
+
+    /// Breaks if additions are lost, or are said to be, of which it is known whether the hub has them.
+    #[test]
+    fn additions_that_were_never_sent_or_are_acknowledged_are_not_uncertain() {
+        for (marks, dropped, left) in [
+            (&[0][..], false, &[0][..]),
+            (&[1], false, &[1]),
+            (&[0, 1], false, &[0, 1]),
+            (&[2], true, &[]),
+            (&[0, 1, 2, 3], true, &[0, 1]),
+        ] {
+            let mut meta = added_to(marks);
+            assert_eq!(meta.drop_uncertain_adjustments(1), dropped, "{marks:?}");
+            assert_eq!(meta, added_to(left), "{marks:?}");
+        }
+    }
+}

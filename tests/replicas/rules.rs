@@ -1,5 +1,6 @@
 //! Columns with a merge rule of their own.
 
+use crate::retirement::{collect, retire_all};
 use crate::world::parts::text;
 use crate::world::{Agent, Fate, Hub, pair, settle};
 use federation_hub::model::{Rule, Value};
@@ -280,4 +281,70 @@ fn a_counter_whose_sum_is_a_whole_real_is_what_its_column_makes_of_it() {
         assert_eq!(counts.map(|counts| counts.conflicts), [0, 0, 0], "{kind}");
         assert_eq!(a.rows("SELECT uses = 2 FROM skills"), [[number(1)]], "{kind}");
     }
+}
+
+/// Breaks if the hub's value, which does not know of it, takes the place of a value that was not sent yet.
+#[test]
+fn a_value_written_while_a_sync_is_in_flight_outlasts_what_the_hub_tells() {
+    let (mut hub, mut a, mut b) = ruled();
+    b.run("UPDATE skills SET uses = uses + 2").sync(&mut hub);
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    a.sync_with(&mut hub, Fate::Complete, &mut |a| {
+        a.run("UPDATE skills SET uses = 'many'");
+    });
+    assert_eq!(a.rows(USES)[0][1], text("many"));
+    assert_eq!(settle(&mut hub, &mut a, &mut b, USES)[0][1], text("many"));
+}
+
+/// Breaks if a value from before syncing goes before the hub's in whoever is told that one before it sends its own.
+#[test]
+fn an_old_value_of_whoever_catches_up_gives_way_to_the_hubs() {
+    let (mut hub, mut a, mut b) = pair(&format!("{SKILLS}; CREATE TABLE notes(id TEXT PRIMARY KEY)"));
+    a.options = options();
+    b.options = SyncOptions { exclude: vec!["skills".into()], ..options() };
+    a.run("INSERT INTO skills(name, uses) VALUES('old', 50)").run("INSERT INTO notes VALUES('x'), ('dies')");
+    b.run("INSERT INTO skills(name, uses) VALUES('old', 40)");
+    settle(&mut hub, &mut a, &mut b, "SELECT * FROM notes ORDER BY id");
+    retire_all(&mut hub);
+    a.run("DELETE FROM notes WHERE id = 'dies'");
+    collect(&mut hub, &mut [&mut a]);
+    b.options = options();
+    b.reconnect();
+    b.sync(&mut hub);
+    assert_eq!(b.rows(USES), [[text("old"), number(50)]]);
+    assert_eq!(settle(&mut hub, &mut a, &mut b, USES), [[text("old"), number(50)]]);
+}
+
+#[test]
+fn additions_of_several_batches_that_were_lost_all_count() {
+    let (mut hub, mut a, mut b) = ruled();
+    for _ in 0..3 {
+        a.run("UPDATE skills SET uses = uses + 1").collect();
+    }
+    a.reconnect();
+    assert_eq!(settle(&mut hub, &mut a, &mut b, USES)[0][1], number(13));
+}
+
+/// Breaks if an addition travels beside a value that it is in, or goes with one that the hub has.
+#[test]
+fn an_addition_goes_with_a_value_that_is_sent_again_and_with_no_other() {
+    let (mut hub, mut a, mut b) = ruled();
+    a.run("UPDATE skills SET uses = 'many'").sync(&mut hub);
+    for statement in ["UPDATE skills SET uses = 3", "UPDATE skills SET uses = uses + 1"] {
+        a.run(statement).collect();
+    }
+    a.reconnect();
+    assert_eq!(settle(&mut hub, &mut a, &mut b, USES)[0][1], number(4));
+    a.run("INSERT INTO skills(name, uses) VALUES('lost', 1)");
+    a.sync_with(&mut hub, Fate::LosesBatch, &mut |_| {});
+    a.run("UPDATE skills SET uses = uses + 1 WHERE name = 'retry'");
+    assert_eq!(settle(&mut hub, &mut a, &mut b, USES)[1], [text("retry"), number(5)]);
+}
+
+#[test]
+fn nobody_is_told_of_a_counter_or_a_set_that_is_emptied() {
+    let (mut hub, mut a, mut b) = ruled();
+    a.run("UPDATE skills SET uses = NULL, tags = NULL");
+    assert_eq!(settle(&mut hub, &mut a, &mut b, USES)[0][1], Value::Null);
+    assert!(!a.notices.iter().any(|notice| notice.contains("merge rule")), "{:?}", a.notices);
 }
