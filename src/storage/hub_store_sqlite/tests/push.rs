@@ -157,3 +157,17 @@ fn what_somebody_is_to_resolve_is_told_as_far_as_there_is_room_for_both_values()
         assert_eq!((ack.conflicts, ack.contests.len()), (1, contests));
     }
 }
+
+/// Breaks if a row that was not taken is taken for one that is there.
+#[test]
+fn a_change_of_a_row_that_the_same_batch_could_not_make_is_rejected() {
+    let mut store = store().within(StoreLimits { row_bytes: 1000, ..StoreLimits::default() });
+    let (mut alice, mut bob) = two_agents(&mut store);
+    let mut body = alice.body("notes", 0, 1, &[("body", Value::Blob(vec![0; 1000]))]);
+    let mut change = alice.body("notes", 1, 1, &[("body", Value::Null)]).rows.remove(0);
+    change.is_new = false;
+    body.rows.push(change);
+    let rejected: Vec<u32> = alice.push(&mut store, body).rejected.iter().map(|(row, _)| *row).collect();
+    assert_eq!(rejected, [0, 1]);
+    assert_eq!(bob.pull(&mut store, &[]).updates, []);
+}

@@ -158,3 +158,23 @@ fn a_circle_is_kept_by_a_reference_from_outside() {
     site.push(&mut bob, &[deleted("a", 3)]);
     assert_eq!(site.rows(), [] as [u8; 0], "dead rows keep nobody");
 }
+
+/// Breaks if SET NULL takes a column's default, or SET DEFAULT none.
+#[test]
+fn set_null_and_set_default_replace_a_reference_by_what_they_say() {
+    let child = |action: &str| {
+        format!(
+            "CREATE TABLE c(id INTEGER PRIMARY KEY, s TEXT DEFAULT 'none' REFERENCES skills(name) ON DELETE {action})"
+        )
+    };
+    for (action, shown) in [("SET NULL", null()), ("SET DEFAULT", t("none"))] {
+        let child = child(action);
+        let (mut site, mut alice, mut bob) = Site::new(&[(SKILLS, &[]), (&child, &[])]);
+        site.push(&mut alice, &[skill(1, "retry", 0), skill(2, "none", 0)]);
+        site.pull(&mut alice);
+        site.pull(&mut bob);
+        site.push(&mut alice, &[deleted("skills", 1)]);
+        site.push(&mut bob, &[("c", 3, Some(vec![("s", t("retry"))]))]);
+        assert_eq!(cell(&site.view(), 3, "s"), Some(shown), "{action}");
+    }
+}

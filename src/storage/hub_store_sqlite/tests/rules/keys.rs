@@ -229,3 +229,16 @@ fn an_expression_is_evaluated_whatever_else_its_row_holds() {
     site.push(&mut bob, &[holding(2, &t(&"b".repeat(100)))]);
     assert_eq!(site.rows(), [1, 2]);
 }
+
+/// Breaks if a row's key is unknown because another index of the tenant cannot hold the row: its agents have no such index.
+#[test]
+fn an_index_that_cannot_hold_a_row_keeps_no_other_one_from_it() {
+    let table = "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT, body)";
+    let index =
+        ["CREATE UNIQUE INDEX lower_v ON t(lower(v))", "CREATE INDEX x ON t(json_extract(body, '$.x'))"];
+    let (mut site, mut alice, mut bob) = Site::new(&[(table, &index)]);
+    let row = |row, value| ("t", row, Some(vec![("v", t(value)), ("body", t("no JSON"))]));
+    site.push(&mut alice, &[row(1, "retry")]);
+    site.push(&mut bob, &[row(2, "Retry")]);
+    assert_eq!(site.rows(), [1]);
+}
