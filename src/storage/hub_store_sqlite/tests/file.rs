@@ -1,5 +1,7 @@
 //! The file, what survives, and what keeps others out of it.
 
+use std::collections::HashSet;
+
 use super::*;
 
 #[test]
@@ -167,4 +169,29 @@ fn a_backup_is_complete_after_one_walk_however_often_the_store_is_written_meanwh
     drop(store);
     let copy = SqliteHubStore::open(path("backup.db").to_str().unwrap(), ReplicaId([2; 16])).unwrap();
     assert_eq!(copy.stats().rows, 4, "of one moment, before the others wrote");
+}
+
+/// Breaks if what a group wrote down that failed counts as written: tombstones wait for whoever saw them long ago.
+#[test]
+fn who_was_heard_of_is_written_down_again_after_a_group_that_failed() {
+    let mut store = store();
+    let (mut alice, _) = two_agents(&mut store);
+    alice.set(&mut store, 0, 1, &[("title", text("x"))]);
+    for _ in 0..2 {
+        alice.pull(&mut store, &[]);
+    }
+    let connected = HashSet::new();
+    let upkeep = Upkeep { now_ms: NOW_MS, wall_ms: NOW_MS, agent_ttl_ms: 3_600_000, connected: &connected };
+    let written = |store: &SqliteHubStore| -> i64 {
+        store.conn.query_row("SELECT max(cursor) FROM replica", [], |row| row.get(0)).unwrap()
+    };
+    store.upkeep(&upkeep).unwrap();
+    assert_eq!(written(&store), alice.cursor.cast_signed());
+    store.give_up();
+    assert_eq!(written(&store), 0);
+    // Whoever syncs is heard of again.
+    alice.pull(&mut store, &[]);
+    store.upkeep(&upkeep).unwrap();
+    store.commit().unwrap();
+    assert_eq!(written(&store), alice.cursor.cast_signed());
 }

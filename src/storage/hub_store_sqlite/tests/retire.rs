@@ -7,12 +7,12 @@ use crate::protocol::message::Standing;
 
 const HOUR_MS: i64 = 3_600_000;
 
-fn count(store: &SqliteHubStore, table: &str) -> i64 {
+pub(super) fn count(store: &SqliteHubStore, table: &str) -> i64 {
     store.conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
 }
 
 /// Rounds of upkeep until there is nothing to do, at a time after [`NOW_MS`].
-fn upkeep(store: &mut SqliteHubStore, after_ms: i64, connected: &[ReplicaId]) {
+pub(super) fn upkeep(store: &mut SqliteHubStore, after_ms: i64, connected: &[ReplicaId]) {
     let connected: HashSet<_> = connected.iter().map(|id| ("acme".to_owned(), *id)).collect();
     let now_ms = NOW_MS + after_ms;
     let upkeep = Upkeep { now_ms, wall_ms: now_ms, agent_ttl_ms: HOUR_MS, connected: &connected };
@@ -234,4 +234,127 @@ fn a_tombstone_stays_as_long_as_something_references_it_and_a_circle_goes_togeth
     }
     assert_eq!(left, [4, 4, 2, 0]);
     assert_eq!(count(&store, "link"), 0);
+}
+
+/// A replica's id, or a row's, of this number.
+fn numbered(n: u16) -> [u8; 16] {
+    let mut id = [0xd0; 16];
+    id[..2].copy_from_slice(&n.to_be_bytes());
+    id
+}
+
+/// What the file says of a replica: its cursor, and how long after [`NOW_MS`] it was heard of.
+fn written(store: &SqliteHubStore, who: &Pusher) -> (i64, i64) {
+    let sql = "SELECT cursor, seen_ms FROM replica WHERE id = ?1";
+    let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get::<_, i64>(1)? - NOW_MS));
+    store.conn.query_row(sql, [&who.replica.0[..]], read).unwrap()
+}
+
+/// Breaks if a hub writes for every idle sync, or lets an agent retire that it has heard of.
+#[test]
+fn who_was_heard_of_without_news_is_written_down_after_an_eighth_of_its_time() {
+    let mut store = store();
+    let (alice, _) = two_agents(&mut store);
+    let patience_ms = HOUR_MS / 8;
+    for (heard_ms, written_ms) in
+        [(1, 1), (1 + patience_ms, 1), (2 + patience_ms, 2 + patience_ms), (3 + patience_ms, 2 + patience_ms)]
+    {
+        store.snapshot(&alice.caller, &alice.pull_request(&[]), NOW_MS + heard_ms).unwrap();
+        upkeep(&mut store, heard_ms, &[]);
+        assert_eq!(written(&store, &alice), (0, written_ms), "{heard_ms}");
+    }
+}
+
+/// Breaks if a cursor that was written down before an attach lowered it counts as written: tombstones wait for it.
+#[test]
+fn a_cursor_that_is_reported_again_after_an_attach_is_written_down_again() {
+    let mut store = store();
+    let (mut alice, mut bob) = two_agents(&mut store);
+    bob.set(&mut store, 0, 1, &[("title", text("x"))]);
+    for _ in 0..2 {
+        alice.pull(&mut store, &[]);
+    }
+    let cursor = alice.cursor;
+    upkeep(&mut store, 0, &[]);
+    assert_eq!(written(&store, &alice).0, cursor.cast_signed());
+    alice.cursor = 0;
+    alice.epoch = attach(&mut store, &alice, false).epoch;
+    assert_eq!(written(&store, &alice).0, 0);
+    alice.cursor = cursor;
+    alice.pull(&mut store, &[]);
+    upkeep(&mut store, 0, &[]);
+    assert_eq!(written(&store, &alice).0, cursor.cast_signed());
+}
+
+/// Breaks if more than a turn writes down are passed over: they retire although they were heard of.
+#[test]
+fn nobody_retires_who_was_heard_of_however_many_there_are() {
+    let mut store = store();
+    for n in 0..201 {
+        let one = Pusher::attach(&mut store, "acme", "one", ReplicaId(numbered(n)));
+        store.snapshot(&one.caller, &one.pull_request(&[]), NOW_MS + HOUR_MS / 2).unwrap();
+    }
+    upkeep(&mut store, HOUR_MS + 1, &[]);
+    assert_eq!(count(&store, "replica"), 201);
+}
+
+/// Breaks if upkeep rests while there are others whose time is over.
+#[test]
+fn all_retire_whose_time_is_over_however_many_there_are() {
+    let mut store = store();
+    for n in 0..251 {
+        let (seen_ms, token_until_ms) = if n == 0 { (NOW_MS - HOUR_MS, i64::MAX) } else { (NOW_MS, NOW_MS) };
+        let request = AttachRequest { token_until_ms, ..attach_request(ReplicaId(numbered(n))) };
+        store.attach(&caller("acme", "one"), &request, seen_ms).unwrap();
+    }
+    store.commit().unwrap();
+    upkeep(&mut store, 1, &[]);
+    assert_eq!(count(&store, "replica"), 0);
+}
+
+#[test]
+fn whoever_claims_to_be_known_to_a_tenant_that_nobody_knows_makes_none() {
+    let mut store = store();
+    let request = AttachRequest { is_new: false, ..attach_request(ALICE) };
+    let attached = store.attach(&caller("acme", "alice"), &request, NOW_MS).unwrap();
+    store.commit().unwrap();
+    assert_eq!((attached.standing, store.stats().tenants), (Standing::Retired, 0));
+}
+
+#[test]
+fn a_replica_that_comes_back_under_another_name_leaves_nothing_under_the_old_one() {
+    let mut store = store();
+    let (mut alice, _) = two_agents(&mut store);
+    alice.set(&mut store, 0, 1, &[("title", text("x"))]);
+    alice.caller = caller("acme", "alice again");
+    attach(&mut store, &alice, false);
+    assert_eq!(count(&store, "agent"), 0);
+}
+
+/// Breaks if a round passes over dead rows: agents are told that all up to there are gone, and forget that they are dead.
+#[test]
+fn a_round_collects_all_that_can_go_however_many_there_are() {
+    let mut store = store();
+    let (mut alice, bob) = two_agents(&mut store);
+    goodbye(&mut store, &bob);
+    // Each of the later half references one of the earlier half.
+    let named = |n: u16| match n.checked_sub(250) {
+        Some(parent) => CellValue::Ref(RowId(numbered(parent))),
+        None => text("parent").into(),
+    };
+    for is_delete in [false, true] {
+        let mut body = alice.body("notes", 0, 1, &[("title", Value::Null)]);
+        let change = body.rows.remove(0);
+        body.rows.extend((0..500).map(|n| {
+            let op = if is_delete { Op::Delete } else { Op::Set(vec![(0, named(n))]) };
+            let writes = alice.write(i64::from(is_delete), op);
+            RowChange { id: RowId(numbered(n)), is_new: !is_delete, writes, ..change.clone() }
+        }));
+        assert_eq!(alice.push(&mut store, body).rejected, []);
+        alice.pull(&mut store, &[]);
+    }
+    alice.pull(&mut store, &[]);
+    assert_eq!(count(&store, "row_state"), 500);
+    upkeep(&mut store, 0, &[]);
+    assert_eq!(count(&store, "row_state"), 0);
 }

@@ -1,5 +1,6 @@
 //! Which rows are united, under which identity, and which part again.
 
+use super::super::retire::{count, upkeep};
 use super::*;
 
 const DAVE: ReplicaId = ReplicaId([0xda; 16]);
@@ -228,4 +229,38 @@ fn a_row_written_twice_is_no_loser_because_its_parent_was_renamed_with_it() {
     );
     assert_eq!(cell(&site.view(), 11, "one"), Some(t("y")));
     assert_eq!(site.rows(), [1, 11]);
+}
+
+/// Breaks if rows that are one stay as they were merged under other rules.
+#[test]
+fn a_rule_that_is_declared_later_holds_for_rows_that_are_one() {
+    let skills = "CREATE TABLE skills(id INTEGER PRIMARY KEY, name TEXT UNIQUE, uses, best)";
+    let (mut site, mut alice, mut bob) = Site::new(&[(skills, &[])]);
+    let mut schema = declared(skills, &[]);
+    schema.agreed.rules = vec![("best".into(), Rule::Max)];
+    alice.register(&mut site.store, vec![schema.clone()]);
+    site.push(&mut alice, &[skill(1, "retry", 3)]);
+    site.push(&mut bob, &[skill(2, "retry", 4)]);
+    assert_eq!(cell(&site.view(), 1, "uses"), Some(Value::Integer(4).into()));
+    schema.agreed.rules.push(("uses".into(), Rule::Counter));
+    alice.register(&mut site.store, vec![schema]);
+    site.push(&mut alice, &[skill(9, "other", 1)]);
+    assert_eq!(cell(&site.view(), 1, "uses"), Some(Value::Integer(7).into()));
+}
+
+/// Breaks if rows that are one keep each other from going.
+#[test]
+fn rows_that_are_one_are_collected_together() {
+    let (mut site, mut alice, mut bob) = Site::new(&[(SKILLS, &[])]);
+    site.push(&mut alice, &[skill(1, "retry", 1)]);
+    site.push(&mut bob, &[skill(2, "retry", 2)]);
+    site.pull(&mut alice);
+    site.pull(&mut bob);
+    site.push(&mut alice, &[deleted("skills", 1)]);
+    for _ in 0..2 {
+        site.pull(&mut alice);
+        site.pull(&mut bob);
+    }
+    upkeep(&mut site.store, 0, &[]);
+    assert_eq!(count(&site.store, "row_state"), 0);
 }
