@@ -1,6 +1,6 @@
 //! Two rows that turn out to be one.
 
-use crate::identity::{agree, settle, shifted};
+use crate::identity::{NO_ROWS, agree, settle, shifted};
 use crate::world::parts::text;
 use crate::world::{Agent, Fate, pair};
 use federation_hub::model::Value;
@@ -224,4 +224,25 @@ fn a_parent_that_shows_an_older_row_s_key_is_followed_by_its_child() {
     settle(&mut hub, &mut [&mut a, &mut b, &mut c]);
     assert_eq!(agree(&mut [&mut a, &mut b, &mut c], "SELECT name FROM uses"), [[text("long")]]);
     assert_eq!(agree(&mut [&mut a, &mut b, &mut c], "SELECT name FROM names"), [[text("long")]]);
+}
+
+/// Breaks if rows that are one by a key which is made of a reference stay one when the rows that they reference part: what
+/// references one of them by that key would wait for it for ever.
+#[test]
+fn rows_that_are_one_by_what_they_reference_part_with_it() {
+    let schema = "CREATE TABLE t(id INTEGER PRIMARY KEY, name TEXT UNIQUE);
+                  CREATE TABLE o(id INTEGER PRIMARY KEY REFERENCES t, about TEXT);
+                  CREATE TABLE n(id INTEGER PRIMARY KEY REFERENCES o, note TEXT)";
+    let (mut hub, mut a, mut b) = pair(schema);
+    b.sync(&mut hub);
+    b.run("INSERT INTO t VALUES(1, 'one'); INSERT INTO o VALUES(1, 'b')").sync(&mut hub);
+    a.run("INSERT INTO t VALUES(1, 'one'); INSERT INTO o VALUES(1, 'a'); INSERT INTO n VALUES(1, 'a')");
+    b.run("UPDATE t SET name = 'two'");
+    settle(&mut hub, &mut [&mut a, &mut b]);
+    for agent in [&mut a, &mut b] {
+        assert_eq!(agent.rows("SELECT * FROM _federation_quarantine"), NO_ROWS);
+        let whole = "SELECT t.name, o.about, n.note FROM t JOIN o USING(id) LEFT JOIN n USING(id) ORDER BY 1";
+        let one = [text("one"), text("a"), text("a")];
+        assert_eq!(agent.rows(whole), [one, [text("two"), text("b"), Value::Null]]);
+    }
 }

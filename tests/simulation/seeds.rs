@@ -16,7 +16,7 @@ const FRESH: u64 = 4;
 
 /// Seeds that have shown something. What each one does changes whenever drawing does; what they showed has a test
 /// of its own.
-const SHOWED: [(u64, &str); 10] = [
+const SHOWED: [(u64, &str); 11] = [
     (11, "a column that was new to a replica hid what a rule had made of a row"),
     (57, "a row whose additions were dropped stayed unsent for ever"),
     (66, "the same, in a copy of a database"),
@@ -27,6 +27,7 @@ const SHOWED: [(u64, &str); 10] = [
     (26_001_700, "an update that waited for the next turn was taken for older than what it knew of"),
     (26_001_790, "the same, of a row that had become one with another"),
     (29_000_050, "an agent vanished between two batches, the first of which needed the second"),
+    (35_012_320, "rows that were one by what they referenced stayed one when that parted"),
 ];
 
 /// A number from the environment.

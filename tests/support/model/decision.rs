@@ -129,6 +129,7 @@ impl Decision<'_> {
         let entities: BTreeSet<RowKey> = rows.iter().map(|row| self.claims.unions.entity(row)).collect();
         let mut rows = self.by_birth(self.own.keys());
         rows.retain(|row| self.own[row].is_alive && entities.contains(&self.claims.unions.entity(row)));
+        let mut parted = BTreeSet::new();
         for row in rows {
             let entity = self.claims.unions.entity(&row);
             let mut others = self.claims.unions.members(&entity);
@@ -147,9 +148,19 @@ impl Decision<'_> {
                 self.freed.insert(key);
             }
             let heir = self.claims.unions.part(&row, &others, self.now);
-            self.asked.extend([row, heir]);
+            parted.extend([row, heir]);
             self.look();
         }
+        if parted.is_empty() {
+            return;
+        }
+        // Keys may be made of references to them.
+        let family = self.claims.family(self.tenant, &self.own);
+        let references =
+            |row: &&RowKey| family.parents(row).iter().any(|(_, parent)| parted.contains(parent));
+        let children: BTreeSet<RowKey> = self.own.keys().filter(references).cloned().collect();
+        self.asked.append(&mut parted);
+        self.part(&children);
     }
 
     fn round(&mut self) {

@@ -159,9 +159,14 @@ impl Deriver<'_> {
                 work.fallback.clear();
             }
             self.prepare(no)?;
-            let children = self.children(no)?;
-            self.parted.extend(children);
             self.parted.insert(no);
+            for child in self.children(no)? {
+                // It may have been one with another row by a key that is made of this reference.
+                for member in self.members(child)? {
+                    self.part(member)?;
+                }
+                self.parted.insert(child);
+            }
         }
         Ok(())
     }
