@@ -134,8 +134,8 @@ fn by_both(view: &View, row: u8) -> [Option<CellValue>; 2] {
     [cell(view, row, "p"), cell(view, row, "q")]
 }
 
-#[test]
-fn halves_of_two_references_mean_what_one_of_them_meant() {
+/// A child of which two agents have each written one half of another reference; and the one that was first.
+fn halves() -> (Site, Pusher) {
     let (mut site, mut alice, mut bob) = Site::new(&[(PAIRS, &[]), (BY_BOTH, &[])]);
     let child = ("by_both", 4, Some(vec![("p", t("a")), ("q", t("x"))]));
     site.push(&mut alice, &[pair(1, "a", "x"), pair(2, "b", "x"), pair(3, "a", "y"), child]);
@@ -143,6 +143,12 @@ fn halves_of_two_references_mean_what_one_of_them_meant() {
     site.pull(&mut bob);
     site.push(&mut alice, &[("by_both", 4, Some(vec![("p", t("b"))]))]);
     site.push(&mut bob, &[("by_both", 4, Some(vec![("q", t("y"))]))]);
+    (site, alice)
+}
+
+#[test]
+fn halves_of_two_references_mean_what_one_of_them_meant() {
+    let (mut site, _) = halves();
     assert_eq!(by_both(&site.view(), 4), [Some(t("b")), Some(t("x"))], "no row is (b, y)");
 }
 
@@ -172,13 +178,7 @@ fn a_reference_by_two_columns_is_by_no_key_over_one_of_them() {
 /// Breaks if a reference that means no row goes on showing what it meant before, when there is one.
 #[test]
 fn halves_of_two_references_mean_the_row_that_comes_to_have_both() {
-    let (mut site, mut alice, mut bob) = Site::new(&[(PAIRS, &[]), (BY_BOTH, &[])]);
-    let child = ("by_both", 4, Some(vec![("p", t("a")), ("q", t("x"))]));
-    site.push(&mut alice, &[pair(1, "a", "x"), pair(2, "b", "x"), pair(3, "a", "y"), child]);
-    site.pull(&mut alice);
-    site.pull(&mut bob);
-    site.push(&mut alice, &[("by_both", 4, Some(vec![("p", t("b"))]))]);
-    site.push(&mut bob, &[("by_both", 4, Some(vec![("q", t("y"))]))]);
+    let (mut site, mut alice) = halves();
     assert_eq!(by_both(&site.view(), 4), [Some(t("b")), Some(t("x"))], "no row is (b, y)");
     site.push(&mut alice, &[pair(5, "b", "y")]);
     assert_eq!(by_both(&site.view(), 4), [Some(t("b")), Some(t("y"))]);
