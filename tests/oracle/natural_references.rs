@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use crate::cases::steps;
-use crate::pushes::{Step, config, play};
+use crate::pushes::{Step, config, play, push};
 
 fn clause() -> impl Strategy<Value = String> {
     let action = prop_oneof![
@@ -67,10 +67,6 @@ fn parts() -> Vec<String> {
     ]
 }
 
-fn push(who: usize, statements: &[(u64, &str)]) -> Step {
-    Step::Push(who, statements.iter().map(|(later, it)| (*later, (*it).to_owned())).collect())
-}
-
 /// Breaks if a delete that is taken for what became of a parent takes along what somebody else has deleted by himself.
 #[test]
 fn a_child_that_two_have_deleted_does_not_come_back_with_its_parent() {
@@ -118,4 +114,44 @@ fn a_child_that_was_deleted_twice_before_its_parent_went_with_it() {
         push(0, &[(2, "DELETE FROM c")]),
     ];
     assert_eq!(play(&parts(), &steps), Ok(()));
+}
+
+/// Breaks if a delete is looked at again in a batch that has nothing to do with it: somebody else may have referenced
+/// the parent in that row since.
+#[test]
+fn a_row_that_was_deleted_by_itself_stays_that_when_somebody_references_the_parent_in_it() {
+    let mut schema = parts();
+    schema.push(
+        "CREATE TABLE g(g TEXT NOT NULL PRIMARY KEY, one TEXT REFERENCES p(k) ON DELETE RESTRICT)".into(),
+    );
+    let steps = [
+        push(0, &[(4, "INSERT INTO g VALUES('y', NULL)"), (1, "INSERT INTO p VALUES('y', 0)")]),
+        push(1, &[(1, "INSERT INTO c VALUES(3, 0, NULL)")]),
+        Step::Pull(1),
+        push(1, &[(1, "DELETE FROM c WHERE id = 3"), (1, "DELETE FROM p WHERE k = 'y'")]),
+        push(0, &[(1, "INSERT INTO c VALUES(3, 0, 'y')")]),
+        push(0, &[(1, "UPDATE g SET one = 'y'")]),
+        push(1, &[(1, "INSERT INTO c VALUES(1, 0, NULL)")]),
+    ];
+    assert_eq!(play(&schema, &steps), Ok(()));
+}
+
+/// Breaks if hub and model remember different deletes of a row that three have deleted.
+#[test]
+fn of_three_deletes_of_a_parent_two_are_remembered() {
+    let schema = [
+        "CREATE TABLE p(k TEXT NOT NULL PRIMARY KEY, name)".to_owned(),
+        "CREATE TABLE c(id INTEGER PRIMARY KEY, name, one TEXT REFERENCES p(k) ON DELETE SET NULL)"
+            .to_owned(),
+    ];
+    let steps = [
+        push(2, &[(1, "INSERT INTO p VALUES('x', 0)")]),
+        Step::Pull(0),
+        push(1, &[(1, "INSERT INTO p VALUES('x', 0)"), (1, "DELETE FROM p")]),
+        push(0, &[(1, "DELETE FROM p")]),
+        push(2, &[(1, "DELETE FROM p")]),
+        push(1, &[(1, "INSERT INTO p VALUES('x', 0)"), (1, "INSERT INTO c VALUES(1, 0, 'x')")]),
+        push(0, &[(7, "INSERT INTO c VALUES(1, 1, NULL)")]),
+    ];
+    assert_eq!(play(&schema, &steps), Ok(()));
 }

@@ -34,6 +34,11 @@ pub enum Step {
     BreakOff(usize),
 }
 
+/// A push of these statements, each so many clock readings after the one before.
+pub fn push(who: usize, statements: &[(u64, &str)]) -> Step {
+    Step::Push(who, statements.iter().map(|(later, it)| (*later, (*it).to_owned())).collect())
+}
+
 /// The same cases each time, unless the environment names another beginning (`FEDERATION_SEED`) or number (`PROPTEST_CASES`).
 pub fn config() -> ProptestConfig {
     let seed = std::env::var("FEDERATION_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);

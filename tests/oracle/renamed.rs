@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use crate::cases::steps;
-use crate::pushes::{Step, config, play};
+use crate::pushes::{Step, config, play, push};
 
 fn schema() -> impl Strategy<Value = Vec<String>> {
     let action = || {
@@ -58,4 +58,38 @@ proptest! {
     fn what_a_reference_means_follows_the_row_that_had_the_key((schema, steps) in case()) {
         prop_assert_eq!(play(&schema, &steps), Ok(()));
     }
+}
+
+fn tables(action: &str) -> Vec<String> {
+    vec![
+        "CREATE TABLE p(id INTEGER PRIMARY KEY, k TEXT UNIQUE, name)".to_owned(),
+        format!("CREATE TABLE c(id INTEGER PRIMARY KEY, name, one TEXT REFERENCES p(k){action})"),
+    ]
+}
+
+/// Breaks if a row that becomes one with another takes a key over from one that is dead, and kept by a reference, in
+/// a batch that has decided that already.
+#[test]
+fn a_row_that_becomes_one_with_another_takes_no_key_over_from_one_that_is_kept() {
+    let steps = [
+        push(3, &[(5, "INSERT INTO p VALUES(31, 'y', 0)"), (3, "INSERT INTO c VALUES(31, 0, 'y')")]),
+        push(2, &[(1, "INSERT INTO p VALUES(21, 'x', 0)")]),
+        push(3, &[(1, "UPDATE p SET k = 'x'")]),
+        push(2, &[(5, "DELETE FROM p"), (3, "INSERT INTO p VALUES(23, 'y', 1)")]),
+    ];
+    assert_eq!(play(&tables(" ON UPDATE CASCADE"), &steps), Ok(()));
+}
+
+/// Breaks if a new row takes the key of one that a row of its own batch brings to life again.
+#[test]
+fn a_row_that_is_brought_to_life_has_its_key_before_a_new_one() {
+    let steps = [
+        push(3, &[(1, "INSERT INTO p VALUES(33, 'z', 0)"), (1, "INSERT INTO c VALUES(33, 0, NULL)")]),
+        Step::Pull(1),
+        Step::Pull(0),
+        push(0, &[(2, "DELETE FROM p")]),
+        push(3, &[(1, "UPDATE p SET k = 'y'")]),
+        push(1, &[(5, "UPDATE c SET one = 'z'"), (2, "INSERT INTO p VALUES(11, 'y', 2)")]),
+    ];
+    assert_eq!(play(&tables(""), &steps), Ok(()));
 }

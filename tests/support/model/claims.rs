@@ -46,6 +46,7 @@ impl Claims {
             keys: tenant.keys(),
             held: &self.held,
             is_before: false,
+            may_take_over: true,
             former: &self.former,
             unions: &self.unions,
         }

@@ -2,24 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use federation_hub::model::{Seq, Stamp};
+use federation_hub::model::Seq;
 
 use super::claims::Claims;
-use super::history::{Birth, Entry, RowKey};
-use super::living::{self, Raws};
-use super::raw::is_plain;
+use super::history::{Birth, RowKey};
+use super::living::{self, Family, Raws};
 use super::tenant::{Row, Tenant};
 use super::unique::Key;
 use super::view::View;
 
 /// Decides after a batch.
 pub struct Decision<'a> {
-    tenant: &'a Tenant,
-    claims: Claims,
+    pub(super) tenant: &'a Tenant,
+    pub(super) claims: Claims,
     /// All rows by themselves.
-    own: Raws,
+    pub(super) own: Raws,
     /// Those that are asked what they want.
-    asked: BTreeSet<RowKey>,
+    pub(super) asked: BTreeSet<RowKey>,
     /// Those that the batch wrote to, and those that got a chance since: they come first.
     first: BTreeSet<RowKey>,
     /// Rows that the batch did nothing to but take another one out of them.
@@ -27,11 +26,13 @@ pub struct Decision<'a> {
     /// Waiting rows that were asked, which happens once in a batch.
     admitted: BTreeSet<RowKey>,
     /// Keys that rows had when the batch came, and whether they were made with them.
-    released: BTreeMap<(RowKey, Key), bool>,
+    pub(super) released: BTreeMap<(RowKey, Key), bool>,
     /// Keys that nobody has for the moment.
     freed: BTreeSet<Key>,
-    now: Seq,
-    conflicts: u32,
+    /// Whether nothing is decided yet.
+    is_first: bool,
+    pub(super) now: Seq,
+    pub(super) conflicts: u32,
 }
 
 /// Decides what a batch that wrote to these rows makes of them, and how many conflicts it has beside those of its
@@ -53,6 +54,7 @@ pub fn decide(
         admitted: BTreeSet::new(),
         released: BTreeMap::new(),
         freed: BTreeSet::new(),
+        is_first: true,
         now,
         conflicts: 0,
     };
@@ -69,6 +71,7 @@ impl Decision<'_> {
             self.claims.withheld.remove(row);
             self.left.remove(row);
         }
+        self.first = self.meant_before();
         for row in self.bereaved() {
             self.claims.kept.remove(&row);
         }
@@ -76,6 +79,7 @@ impl Decision<'_> {
             let decided = |it: &Claims| (it.held.clone(), it.withheld.clone(), it.former.clone());
             let before = decided(&self.claims);
             self.round();
+            self.is_first = false;
             let after = decided(&self.claims);
             if self.asked.is_empty() && before == after {
                 break;
@@ -105,7 +109,23 @@ impl Decision<'_> {
         }
     }
 
-    fn look(&mut self) {
+    /// Rows that are dead by their own writes, and had keys last that a row of the batch wants.
+    fn meant_before(&self) -> BTreeSet<RowKey> {
+        let united = self.tenant.united(&self.own, &self.claims.unions);
+        let living = self.asked.iter().filter(|row| united[*row].is_alive);
+        let wanted = living.flat_map(|row| self.keys_of(row, &united));
+        let had = wanted.filter_map(|(_, key)| {
+            let holder = self.claims.held.get(&key).map(|(holder, _)| holder);
+            holder.or_else(|| self.claims.former.get(&key)).map(|row| self.claims.unions.entity(row))
+        });
+        had.filter(|row| !united[row].is_alive).collect()
+    }
+
+    fn family<'b>(&'b self, raws: &'b Raws) -> Family<'b> {
+        Family { may_take_over: self.is_first, ..self.claims.family(self.tenant, raws) }
+    }
+
+    pub(super) fn look(&mut self) {
         let raws = self.tenant.raws(&|_| true);
         self.own = self.claims.unions.with_references(raws);
     }
@@ -120,7 +140,7 @@ impl Decision<'_> {
                 }
             }
         }
-        let living = living::derive(&self.claims.family(self.tenant, &raws));
+        let living = living::derive(&self.family(&raws));
         View { united, raws, living }
     }
 
@@ -238,86 +258,6 @@ impl Decision<'_> {
         })
     }
 
-    /// Whether two rows were made with this key, and all that are one with either by different replicas, each without
-    /// knowing of the other: what one replica has told apart never becomes one.
-    fn is_written_twice(&self, row: &RowKey, holder: &RowKey, key: &Key) -> bool {
-        let is_apart = |(one, other): (Birth, Birth)| {
-            one.author != other.author && one.base < other.position && other.base < one.position
-        };
-        let (ones, others) = (self.living_members(row), self.living_members(holder));
-        let pairs = ones.iter().flat_map(|one| others.iter().map(move |other| (one, other)));
-        self.claims.held[key].1
-            && self.is_by_birth(row, key)
-            && pairs.into_iter().all(|(one, other)| is_apart((self.birth(one), self.birth(other))))
-    }
-
-    /// The rows that are one with this one and live by what was written to them; all, if none does.
-    fn living_members(&self, row: &RowKey) -> Vec<RowKey> {
-        let members = self.claims.unions.members(row);
-        let living: Vec<RowKey> = members.iter().filter(|row| self.own[*row].is_alive).cloned().collect();
-        if living.is_empty() { members } else { living }
-    }
-
-    fn is_by_birth(&self, row: &RowKey, key: &Key) -> bool {
-        if let Some(was) = self.released.get(&(row.clone(), key.clone())) {
-            return *was;
-        }
-        self.claims.unions.members(row).iter().any(|member| {
-            let raw = &self.own[member];
-            let at = self.keys_of(member, &self.own).into_iter().find(|(_, it)| it == key);
-            raw.is_alive
-                && at.is_some_and(|(at, _)| {
-                    let columns = &self.tenant.schema().unique[&row.0][at].columns;
-                    let written = columns.iter().filter_map(|column| raw.cells.get(column));
-                    let batch = self.birth(member).batch;
-                    written.flat_map(|cell| &cell.made_of).all(|entry| entry.batch == batch)
-                })
-        })
-    }
-
-    fn unite(&mut self, view: &mut View, row: &RowKey, holder: &RowKey) {
-        let is_first = self.birth(row).order < self.birth(holder).order;
-        let (survivor, loser) = if is_first { (row, holder) } else { (holder, row) };
-        self.conflicts += self.differences(view, row, holder);
-        for key in self.held_by(loser) {
-            self.claims.held.remove(&key);
-            self.claims.former.insert(key, loser.clone());
-        }
-        self.claims.unions.unite(loser, survivor, self.now);
-        self.claims.kept.remove(loser);
-        self.claims.withheld.remove(loser);
-        self.claims.waiting.retain(|(_, waiting)| waiting != loser);
-        for gone in [loser, survivor] {
-            view.living.rows.remove(gone);
-        }
-        self.look();
-        // Another row may become one with both yet.
-        view.united = self.tenant.united(&self.own, &self.claims.unions);
-        self.asked.remove(loser);
-        self.asked.insert(survivor.clone());
-    }
-
-    /// Cells of a row that this batch made, if one of two is that, which differ from what the other one has and are
-    /// concurrent with it.
-    fn differences(&self, view: &View, one: &RowKey, other: &RowKey) -> u32 {
-        let mut count = 0;
-        for (row, present) in [(one, other), (other, one)] {
-            let birth = self.birth(row);
-            if birth.batch != self.tenant.batches() {
-                continue;
-            }
-            for (column, cell) in &self.own[row].cells {
-                let Some(there) = view.united[present].cells.get(column) else { continue };
-                let is_concurrent = |made: &Entry| made.is_concurrent_with(birth.author, birth.base);
-                let is_plain = is_plain(self.tenant.rule(&row.0)(column));
-                let counts = is_plain && (cell.stamp != Stamp::ZERO || there.stamp == Stamp::ZERO);
-                let is_concurrent = there.made_of.iter().any(is_concurrent);
-                count += u32::from(counts && is_concurrent && there.value != cell.value);
-            }
-        }
-        count
-    }
-
     /// The columns of a key, and of the foreign keys that share one with it, show what was told last. If that is
     /// nothing, or would change nothing, or references what is gone, the row is told as dead.
     fn lose(&mut self, view: &mut View, row: &RowKey, at: usize, key: Key) {
@@ -341,7 +281,7 @@ impl Decision<'_> {
         for (column, value) in &changed {
             raws.get_mut(row).unwrap().cells.get_mut(column).unwrap().value = value.clone();
         }
-        let family = self.claims.family(self.tenant, &raws);
+        let family = self.family(&raws);
         let is_gone = family.parents(row).iter().any(|(reference, parent)| {
             reference.columns.iter().any(|(column, _)| changed.contains_key(column))
                 && !view.living.rows.contains(parent)
@@ -371,7 +311,7 @@ impl Decision<'_> {
     }
 
     /// The keys of a row, each with its place among those of the table.
-    fn keys_of(&self, row: &RowKey, raws: &Raws) -> Vec<(usize, Key)> {
+    pub(super) fn keys_of(&self, row: &RowKey, raws: &Raws) -> Vec<(usize, Key)> {
         let unique = self.tenant.schema().unique.get(&row.0).into_iter().flatten().enumerate();
         unique.filter_map(|(at, unique)| Some((at, self.tenant.keys().key(unique, &raws[row])?))).collect()
     }
@@ -383,11 +323,11 @@ impl Decision<'_> {
         }
     }
 
-    fn held_by(&self, row: &RowKey) -> Vec<Key> {
+    pub(super) fn held_by(&self, row: &RowKey) -> Vec<Key> {
         self.claims.held.iter().filter(|(_, (holder, _))| holder == row).map(|(key, _)| key.clone()).collect()
     }
 
-    fn birth(&self, row: &RowKey) -> Birth {
+    pub(super) fn birth(&self, row: &RowKey) -> Birth {
         self.tenant.birth(row)
     }
 

@@ -76,6 +76,17 @@ pub struct History {
     pub entries: Vec<Entry>,
 }
 
+impl History {
+    /// Whether a push's delete is the last one, or the last one of another replica beside that.
+    pub fn remembers_delete_of(&self, push: (u64, u64)) -> bool {
+        let is_delete = |entry: &&Entry| entry.what == What::Delete && !entry.is_forgotten;
+        let deletes = || self.entries.iter().filter(is_delete);
+        let last = deletes().max_by_key(|entry| entry.stamp);
+        let of_another = deletes().filter(|entry| last.is_some_and(|last| last.push.0 != entry.push.0));
+        last.into_iter().chain(of_another.max_by_key(|entry| entry.stamp)).any(|entry| entry.push == push)
+    }
+}
+
 /// A write, cell by cell.
 pub fn entries(
     header: &TableHeader,

@@ -65,6 +65,8 @@ pub struct Family<'a> {
     pub held: &'a BTreeMap<Key, (RowKey, bool)>,
     /// Whether that is what counts, whatever the rows are by now.
     pub is_before: bool,
+    /// Whether a row that wants a key is taken to have it, whoever had it: so it is until a batch is first decided about.
+    pub may_take_over: bool,
     /// Who had a key last, or was written with it when nobody had had it.
     pub former: &'a BTreeMap<Key, RowKey>,
     /// Which rows are one.
@@ -110,14 +112,13 @@ impl<'a> Family<'a> {
             })
         };
         let mut candidates = self.raws.iter().filter(|(row, _)| row.0 == key.parent).filter(has_key);
-        let has_got =
-            |(row, raw): &(&RowKey, &Raw)| raw.is_alive && !self.withheld.contains(*row) && !self.is_before;
-        if let Some((holder, _)) = candidates.clone().find(has_got) {
-            return Some((holder.clone(), false));
-        }
         let wanted = self.key(key, &wanted);
-        if let Some((holder, _)) = wanted.as_ref().and_then(|key| self.held.get(key)) {
-            return Some((self.unions.entity(holder), false));
+        let holder = wanted.as_ref().and_then(|key| self.held.get(key)).map(|(it, _)| self.unions.entity(it));
+        let is_open = !self.is_before && (self.may_take_over || holder.is_none());
+        let has_got = |(row, raw): &(&RowKey, &Raw)| raw.is_alive && !self.withheld.contains(*row) && is_open;
+        let taker = candidates.clone().find(has_got).map(|(taker, _)| taker.clone());
+        if let Some(holder) = taker.or(holder) {
+            return Some((holder, false));
         }
         let former = wanted.and_then(|key| self.former.get(&key));
         let former = former.map(|former| (self.unions.entity(former), true));

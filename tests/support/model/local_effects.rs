@@ -59,19 +59,29 @@ fn told(tenant: &Tenant, own: &Raws) -> Raws {
     told
 }
 
-/// Rows whose delete follows, over CASCADE, from the delete of another row of the push.
+/// Rows whose delete follows, over CASCADE, from the delete of another row of the push. Asked are those of the batch, and
+/// those that reference a row which it deleted: what was an earlier batch's own doing stays that.
 fn cascaded(tenant: &Tenant, deleted: &BTreeSet<RowKey>) -> BTreeSet<RowKey> {
+    let batch = tenant.batches();
+    let of_batch = tenant.rows_with(|entry| entry.batch == batch);
+    let deleted_now = tenant.rows_with(|entry| entry.batch == batch && entry.what == What::Delete);
     // Its author deleted a row as it was told, or as its own writes had made it.
     let own = tenant.raws(&|_| true);
     let told = told(tenant, &own);
+    let all_parents = |row: &RowKey| {
+        let raws = [&own, &told].into_iter();
+        raws.flat_map(|raws| tenant.claims().family_before(tenant, raws).parents(row)).collect::<Vec<_>>()
+    };
+    let is_asked = |row: &RowKey| {
+        let lost_one = |(_, parent): &(_, RowKey)| !among(tenant, parent, &deleted_now).is_empty();
+        of_batch.contains(row) || all_parents(row).iter().any(lost_one)
+    };
     let deleted_parents = |row: &RowKey, on_delete: OnDelete| -> Vec<RowKey> {
-        let parents = [&own, &told]
-            .into_iter()
-            .flat_map(|raws| tenant.claims().family_before(tenant, raws).parents(row));
-        let parents = parents.filter(|(key, _)| key.on_delete == on_delete);
+        let parents = all_parents(row).into_iter().filter(|(key, _)| key.on_delete == on_delete);
         parents.flat_map(|(_, parent)| among(tenant, &parent, deleted)).collect()
     };
     let parents = |row: &RowKey| match deleted_parents(row, OnDelete::Keep)[..] {
+        _ if !is_asked(row) => Vec::new(),
         [] => deleted_parents(row, OnDelete::Cascade),
         // Back among the living it would keep that one.
         _ => Vec::new(),

@@ -26,6 +26,7 @@ mod tenant;
 pub mod told;
 mod unions;
 mod unique;
+mod uniting;
 mod view;
 
 use std::collections::BTreeMap;

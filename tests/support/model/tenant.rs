@@ -245,11 +245,16 @@ impl Tenant {
         rows.map(|(key, _)| key.clone()).collect()
     }
 
-    /// The rows that a push deleted, but for those that it made again.
+    /// The rows that a push deleted, but for those that it made again, and those of which other ones' later deletes
+    /// are all that is remembered.
     pub fn deleted_by(&self, push: (u64, u64)) -> BTreeSet<RowKey> {
         let is_gone = |history: &History| {
             let of_push = history.entries.iter().filter(|entry| entry.push == push);
-            of_push.max_by_key(|entry| entry.stamp).is_some_and(|last| last.what == What::Delete)
+            let last = of_push.max_by_key(|entry| entry.stamp);
+            last.is_some_and(|last| {
+                let is_of_batch = last.batch == self.batches;
+                last.what == What::Delete && (is_of_batch || history.remembers_delete_of(push))
+            })
         };
         let rows = self.rows.iter().filter(|(_, history)| is_gone(history));
         rows.map(|(key, _)| key.clone()).collect()
