@@ -118,6 +118,21 @@ fn a_batch_of_rows_that_were_just_written_ends_once_it_has_its_bytes() {
     assert_eq!(a.sync(&mut hub).pushed, 0);
 }
 
+/// Breaks if the log forgets a row with which a batch did not go on.
+#[test]
+fn rows_that_were_written_once_go_with_one_batch_or_the_next() {
+    let (mut hub, mut a, mut b) = pair("CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT, body BLOB)");
+    a.sync(&mut hub);
+    a.limits.bytes = 10_000;
+    a.run(&insert("notes", "n, 'one', zeroblob(1000)", 40));
+    let batches = batches(&mut hub);
+    assert_eq!(a.sync(&mut hub).pushed, 40);
+    let sizes: Vec<usize> = batches.borrow().iter().map(Vec::len).collect();
+    assert!(sizes.len() >= 4, "{sizes:?}");
+    b.sync(&mut hub);
+    assert_eq!(b.rows("SELECT count(*) FROM notes"), a.rows("SELECT count(*) FROM notes"));
+}
+
 /// Breaks if a sync ends once what has waited is sent, whatever the log still names.
 #[test]
 fn a_sync_that_catches_up_goes_on_to_the_end_of_the_log() {
