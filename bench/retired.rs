@@ -69,6 +69,9 @@ fn main() -> Outcome<()> {
 
 /// Has agents come one after the other, push a row, and go.
 fn live_and_die(path: &Path, agents: u64) -> Outcome<()> {
+    if path.exists() {
+        return Err(format!("{} is there already: give an empty folder", path.display()).into());
+    }
     let mut store = SqliteHubStore::open(&path.to_string_lossy(), ReplicaId([7; 16]))?;
     let now_ms = wall_now_ms();
     for n in 0..agents {
