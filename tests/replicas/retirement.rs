@@ -376,6 +376,8 @@ fn a_row_made_anew_while_its_death_was_told_outlives_what_the_hub_remembers() {
         a.run(statement).sync(&mut hub);
     }
     b.sync_with(&mut hub, Fate::Complete, &mut |b| {
+        // In the millisecond of the delete, of which it knows nothing yet, the row would be the earlier write.
+        std::thread::sleep(std::time::Duration::from_millis(5));
         b.run("INSERT INTO notes VALUES('x', 'b', 1)");
     });
     retire_all(&mut hub);
