@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use std::rc::Rc;
 
 use crate::hub::Heard;
-use crate::world::{Fate, Hub, pair};
-use federation_hub::model::{RowChange, RowId, Value};
+use crate::world::{Agent, Fate, Hub, pair};
+use federation_hub::model::{RowChange, Value};
 use federation_hub::protocol::frame::MAX_FRAME_BYTES;
 use federation_hub::storage::collect::TurnLimits;
 
@@ -14,27 +14,22 @@ const NOTES: &str = "CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT)";
 const TASKS: &str = "CREATE TABLE tasks(id INTEGER PRIMARY KEY, title TEXT)";
 
 /// The rows of each batch that the hub takes from now on.
-fn batches(hub: &mut Hub) -> Rc<RefCell<Vec<Vec<RowId>>>> {
+pub fn batches(hub: &mut Hub) -> Rc<RefCell<Vec<Vec<RowChange>>>> {
     let batches = Rc::new(RefCell::new(Vec::new()));
     let heard = Rc::clone(&batches);
     hub.listener = Some(Box::new(move |_, what| {
         if let Heard::Pushed(push, _) = what {
-            heard.borrow_mut().push(push.body.rows.iter().map(|row| row.id).collect());
+            heard.borrow_mut().push(push.body.rows.clone());
         }
     }));
     batches
 }
 
-/// The rows that the hub takes from now on.
-fn changes(hub: &mut Hub) -> Rc<RefCell<Vec<RowChange>>> {
-    let changes = Rc::new(RefCell::new(Vec::new()));
-    let heard = Rc::clone(&changes);
-    hub.listener = Some(Box::new(move |_, what| {
-        if let Heard::Pushed(push, _) = what {
-            heard.borrow_mut().extend(push.body.rows.iter().cloned());
-        }
-    }));
-    changes
+/// Syncs so many rows, and counts those of each batch.
+fn sizes_of_batches(hub: &mut Hub, agent: &mut Agent, pushed: u64) -> Vec<usize> {
+    let batches = batches(hub);
+    assert_eq!(agent.sync(hub).pushed, pushed);
+    batches.borrow().iter().map(Vec::len).collect()
 }
 
 /// A statement that inserts rows with these numbers.
@@ -62,9 +57,7 @@ fn a_turn_that_settles_the_log_looks_at_so_many_rows_less() {
     a.sync(&mut hub);
     a.limits.rows = 10;
     a.run(&insert("notes", "n, 'note'", 9)).run(TASKS).run(&insert("tasks", "n, 'task'", 30));
-    let batches = batches(&mut hub);
-    assert_eq!(a.sync(&mut hub).pushed, 39);
-    let sizes: Vec<usize> = batches.borrow().iter().map(Vec::len).collect();
+    let sizes = sizes_of_batches(&mut hub, &mut a, 39);
     assert!(sizes.iter().all(|size| *size <= 10), "{sizes:?}");
     b.sync(&mut hub);
     assert_eq!(b.rows("SELECT count(*) FROM tasks"), [[Value::Integer(30)]]);
@@ -93,9 +86,7 @@ fn what_was_lost_of_two_tables_goes_again_in_one_batch() {
     a.sync(&mut hub);
     a.run("INSERT INTO notes VALUES('x', 'note')").run("INSERT INTO tasks VALUES(1, 'task')");
     a.sync_with(&mut hub, Fate::LosesBatch, &mut |_| {});
-    let batches = batches(&mut hub);
-    assert_eq!(a.sync(&mut hub).pushed, 2);
-    assert_eq!(batches.borrow().len(), 1);
+    assert_eq!(sizes_of_batches(&mut hub, &mut a, 2).len(), 1);
 }
 
 /// Breaks if only rows that have waited are counted by their bytes: 250 rows that were just written made a batch that no
@@ -108,9 +99,7 @@ fn a_batch_of_rows_that_were_just_written_ends_once_it_has_its_bytes() {
     a.run(&insert("notes", "n, 'one', zeroblob(1000)", 40));
     // Rows of later batches are named before and behind those of earlier ones.
     a.run("UPDATE notes SET title = 'two'").run("DELETE FROM notes WHERE id IN ('7', '30')");
-    let batches = batches(&mut hub);
-    assert_eq!(a.sync(&mut hub).pushed, 38);
-    let sizes: Vec<usize> = batches.borrow().iter().map(Vec::len).collect();
+    let sizes = sizes_of_batches(&mut hub, &mut a, 38);
     assert!(sizes.iter().all(|size| *size <= 10), "{sizes:?}");
     b.sync(&mut hub);
     let all = "SELECT * FROM notes ORDER BY id";
@@ -125,9 +114,7 @@ fn rows_that_were_written_once_go_with_one_batch_or_the_next() {
     a.sync(&mut hub);
     a.limits.bytes = 10_000;
     a.run(&insert("notes", "n, 'one', zeroblob(1000)", 40));
-    let batches = batches(&mut hub);
-    assert_eq!(a.sync(&mut hub).pushed, 40);
-    let sizes: Vec<usize> = batches.borrow().iter().map(Vec::len).collect();
+    let sizes = sizes_of_batches(&mut hub, &mut a, 40);
     assert!(sizes.len() >= 4, "{sizes:?}");
     b.sync(&mut hub);
     assert_eq!(b.rows("SELECT count(*) FROM notes"), a.rows("SELECT count(*) FROM notes"));
@@ -161,7 +148,7 @@ fn a_batch_takes_along_no_row_twice_and_at_most_so_many_as_its_own_reference() {
     assert_eq!(a.sync(&mut hub).pushed, 300);
     for batch in batches.borrow().iter() {
         assert!(batch.len() <= 10 + 250, "{}", batch.len());
-        assert_eq!(batch.iter().collect::<HashSet<_>>().len(), batch.len());
+        assert_eq!(batch.iter().map(|row| row.id).collect::<HashSet<_>>().len(), batch.len());
     }
     assert_eq!(b.sync(&mut hub).quarantined, 0);
     assert_eq!(b.rows("SELECT count(*), count(next) FROM items"), [[300, 299].map(Value::Integer)]);
@@ -175,9 +162,7 @@ fn a_batch_that_is_full_takes_no_row_along() {
     a.sync(&mut hub);
     (a.limits.rows, a.limits.bytes) = (10, 10_000);
     a.run(&insert("items", "n, CASE WHEN n < 40 THEN n + 1 END, zeroblob(1000)", 40));
-    let batches = batches(&mut hub);
-    assert_eq!(a.sync(&mut hub).pushed, 40);
-    let sizes: Vec<usize> = batches.borrow().iter().map(Vec::len).collect();
+    let sizes = sizes_of_batches(&mut hub, &mut a, 40);
     assert!(sizes.iter().all(|size| *size <= 10), "{sizes:?}");
 }
 
@@ -189,18 +174,16 @@ fn a_batch_of_rows_that_have_waited_ends_once_it_has_its_bytes() {
     a.run(&insert("notes", "n, zeroblob(1000)", 40));
     a.sync_with(&mut hub, Fate::LosesBatch, &mut |_| {});
     a.limits.bytes = 10_000;
-    let batches = batches(&mut hub);
-    assert_eq!(a.sync(&mut hub).pushed, 40);
-    let sizes: Vec<usize> = batches.borrow().iter().map(Vec::len).collect();
+    let sizes = sizes_of_batches(&mut hub, &mut a, 40);
     assert!(sizes.iter().all(|size| *size <= 10), "{sizes:?}");
 }
 
 #[test]
 fn a_row_of_just_the_largest_size_is_sent_and_no_larger_one() {
     let (mut hub, mut a, _) = pair(NOTES);
-    let changes = changes(&mut hub);
+    let batches = batches(&mut hub);
     a.run("INSERT INTO notes VALUES('a', 'of one size')").sync(&mut hub);
-    let bytes = changes.borrow()[0].heap_bytes();
+    let bytes = batches.borrow()[0][0].heap_bytes();
     for (row, limit, pushed) in [('b', bytes, 1), ('c', bytes - 1, 0), ('d', bytes / 2, 0)] {
         a.limits.row_bytes = limit;
         a.run(&format!("INSERT INTO notes VALUES('{row}', 'of one size')"));
@@ -212,9 +195,9 @@ fn a_row_of_just_the_largest_size_is_sent_and_no_larger_one() {
 #[test]
 fn cells_that_were_written_together_travel_as_one_write() {
     let (mut hub, mut a, _) = pair("CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT, body, tags)");
-    let changes = changes(&mut hub);
+    let batches = batches(&mut hub);
     a.run("INSERT INTO notes VALUES('x', 'title', 1, 2)").sync(&mut hub);
     a.run("UPDATE notes SET title = 'other', body = 2, tags = 3").sync(&mut hub);
-    let writes: Vec<usize> = changes.borrow().iter().map(|row| row.writes.len()).collect();
+    let writes: Vec<usize> = batches.borrow().iter().flatten().map(|row| row.writes.len()).collect();
     assert_eq!(writes, [1, 1]);
 }

@@ -1,12 +1,9 @@
 //! Every way to write: whatever the application's statement, the others get what it did.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-
-use crate::hub::Heard;
+use crate::limits::batches;
 use crate::world::parts::text;
 use crate::world::{Agent, Counts, Fate, Hub, pair, settle};
-use federation_hub::model::Value;
+use federation_hub::model::{Stamp, Value};
 
 const SKILLS: &str = "CREATE TABLE skills(id TEXT PRIMARY KEY, name TEXT, kind TEXT, gone INTEGER);";
 
@@ -300,20 +297,15 @@ fn whoever_vanishes_between_two_batches_of_tables_in_a_circle_leaves_no_row_that
 fn what_is_written_after_a_lost_answer_has_a_later_stamp_although_the_clock_went_back() {
     let (mut hub, mut a, _) = pair("CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT)");
     a.sync(&mut hub);
-    let stamps = Rc::new(RefCell::new(Vec::new()));
-    let heard = Rc::clone(&stamps);
-    hub.listener = Some(Box::new(move |_, what| {
-        if let Heard::Pushed(push, _) = what {
-            let writes = push.body.rows.iter().flat_map(|row| &row.writes);
-            heard.borrow_mut().extend(writes.map(|write| write.stamp));
-        }
-    }));
+    let batches = batches(&mut hub);
     a.lead_ms = 30_000;
     a.run("INSERT INTO notes VALUES('x', 'one')");
     a.sync_with(&mut hub, Fate::LosesAnswer, &mut |_| {});
     a.lead_ms = 0;
     a.run("INSERT INTO notes VALUES('y', 'two')").sync(&mut hub);
-    let stamps = stamps.borrow();
+    let batches = batches.borrow();
+    let writes = batches.iter().flatten().flat_map(|row| &row.writes);
+    let stamps: Vec<Stamp> = writes.map(|write| write.stamp).collect();
     assert!(stamps.len() == 2 && stamps[0] < stamps[1], "{stamps:?}");
 }
 
