@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::history::RowKey;
-use super::living::{Family, Raws};
+use super::living::{Family, Having, Raws};
 use super::tenant::{Row, Tenant};
 use super::unions::Unions;
 use super::unique::Key;
@@ -45,8 +45,7 @@ impl Claims {
             withheld: &self.withheld,
             keys: tenant.keys(),
             held: &self.held,
-            is_before: false,
-            may_take_over: true,
+            having: Having::Wanted,
             former: &self.former,
             unions: &self.unions,
         }
@@ -54,6 +53,6 @@ impl Claims {
 
     /// The same, where keys are whose they were when the last batch had been decided about.
     pub fn family_before<'a>(&'a self, tenant: &'a Tenant, raws: &'a Raws) -> Family<'a> {
-        Family { is_before: true, ..self.family(tenant, raws) }
+        Family { having: Having::Before, ..self.family(tenant, raws) }
     }
 }

@@ -6,7 +6,7 @@ use federation_hub::model::Seq;
 
 use super::claims::Claims;
 use super::history::{Birth, RowKey};
-use super::living::{self, Family, Raws};
+use super::living::{self, Family, Having, Raws};
 use super::tenant::{Row, Tenant};
 use super::unique::Key;
 use super::view::View;
@@ -29,8 +29,8 @@ pub struct Decision<'a> {
     pub(super) released: BTreeMap<(RowKey, Key), bool>,
     /// Keys that nobody has for the moment.
     freed: BTreeSet<Key>,
-    /// Whether nothing is decided yet.
-    is_first: bool,
+    /// Who counts as having a key by now.
+    having: Having,
     pub(super) now: Seq,
     pub(super) conflicts: u32,
 }
@@ -54,7 +54,7 @@ pub fn decide(
         admitted: BTreeSet::new(),
         released: BTreeMap::new(),
         freed: BTreeSet::new(),
-        is_first: true,
+        having: Having::Wanted,
         now,
         conflicts: 0,
     };
@@ -79,7 +79,7 @@ impl Decision<'_> {
             let decided = |it: &Claims| (it.held.clone(), it.withheld.clone(), it.former.clone());
             let before = decided(&self.claims);
             self.round();
-            self.is_first = false;
+            self.having = Having::Decided;
             let after = decided(&self.claims);
             if self.asked.is_empty() && before == after {
                 break;
@@ -122,7 +122,7 @@ impl Decision<'_> {
     }
 
     fn family<'b>(&'b self, raws: &'b Raws) -> Family<'b> {
-        Family { may_take_over: self.is_first, ..self.claims.family(self.tenant, raws) }
+        Family { having: self.having, ..self.claims.family(self.tenant, raws) }
     }
 
     pub(super) fn look(&mut self) {

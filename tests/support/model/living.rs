@@ -52,6 +52,17 @@ pub fn derive(family: &Family<'_>) -> Living {
     living
 }
 
+/// Who counts as having a key.
+#[derive(Clone, Copy)]
+pub enum Having {
+    /// Who had it when the last batch had been decided about, whatever the rows are by now.
+    Before,
+    /// A row that wants it, whoever had it: so it is until a batch is first decided about.
+    Wanted,
+    /// Who has got it; a row that wants it, if nobody has.
+    Decided,
+}
+
 /// Rows, and who references whom.
 #[derive(Clone, Copy)]
 pub struct Family<'a> {
@@ -63,10 +74,8 @@ pub struct Family<'a> {
     pub keys: &'a KeyBook,
     /// Who had which key when that was last decided, and whether one of the rows that it is was made with it.
     pub held: &'a BTreeMap<Key, (RowKey, bool)>,
-    /// Whether that is what counts, whatever the rows are by now.
-    pub is_before: bool,
-    /// Whether a row that wants a key is taken to have it, whoever had it: so it is until a batch is first decided about.
-    pub may_take_over: bool,
+    /// Who counts as having one.
+    pub having: Having,
     /// Who had a key last, or was written with it when nobody had had it.
     pub former: &'a BTreeMap<Key, RowKey>,
     /// Which rows are one.
@@ -114,7 +123,11 @@ impl<'a> Family<'a> {
         let mut candidates = self.raws.iter().filter(|(row, _)| row.0 == key.parent).filter(has_key);
         let wanted = self.key(key, &wanted);
         let holder = wanted.as_ref().and_then(|key| self.held.get(key)).map(|(it, _)| self.unions.entity(it));
-        let is_open = !self.is_before && (self.may_take_over || holder.is_none());
+        let is_open = match self.having {
+            Having::Before => false,
+            Having::Wanted => true,
+            Having::Decided => holder.is_none(),
+        };
         let has_got = |(row, raw): &(&RowKey, &Raw)| raw.is_alive && !self.withheld.contains(*row) && is_open;
         let taker = candidates.clone().find(has_got).map(|(taker, _)| taker.clone());
         if let Some(holder) = taker.or(holder) {
