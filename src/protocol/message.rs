@@ -20,7 +20,7 @@ use crate::model::{
 };
 
 /// The ALPN name of this version of the protocol. A change that older peers would misread takes a new one.
-pub const ALPN: &[u8] = b"federation-hub/2";
+pub const ALPN: &[u8] = b"federation-hub/3";
 
 /// A store's incarnation: new each time the store is opened.
 pub type Incarnation = ReplicaId;
