@@ -35,8 +35,8 @@ pub enum Remainder {
 }
 
 impl RowState {
-    /// The merge of rows that are one thing written twice: of those that live, or of all if none does.
-    /// Columns with a rule are merged by it: what was added to one of them was added to all.
+    /// The merge of rows that are one thing written twice, in the order of their births: of those that live, or of all
+    /// if none does. Columns with a rule are merged by it: what was added to one of them was added to all.
     pub fn united<'a>(members: impl IntoIterator<Item = &'a Self> + Clone, rules: &[Rule]) -> Self {
         let any_alive = members.clone().into_iter().any(Self::is_alive);
         let mut united = Self::default();

@@ -223,9 +223,13 @@ impl RowState {
                     && write.stamp != Stamp::ZERO
                     && current.is_concurrent_with(writer, write.base)
                     && current.value != *value;
-                // One stamp with two values is possible only for rows older than syncing. Any rule does,
-                // as long as it is the same everywhere.
-                let wins = (write.stamp, value) > (current.stamp, &current.value);
+                // Rows older than syncing share one stamp. The one that was accepted first stands, all of it: by their
+                // values, one author's content would come to stand beside another one's hash of it.
+                let are_old = write.stamp == Stamp::ZERO && current.stamp == Stamp::ZERO;
+                book.has_passed_over |= are_old && current.writer != writer && current.value != *value;
+                // Any other two writes of one stamp are a clone's and its original's. Any order does, as long as it is
+                // the same everywhere.
+                let wins = !are_old && (write.stamp, value) > (current.stamp, &current.value);
                 if conflict && rule == Rule::Resolver {
                     book.contests.push(Contest { column, present: current.clone(), pushed: cell() });
                 }

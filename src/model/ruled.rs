@@ -13,6 +13,8 @@ pub struct RuleBook<'a> {
     pub rules: &'a [Rule],
     /// Concurrent writes of columns whose rule is [`Rule::Resolver`].
     pub contests: Vec<Contest>,
+    /// Whether what one replica had before it synced stands in place of what another one had.
+    pub has_passed_over: bool,
 }
 
 /// Two concurrent writes of one cell, for the replica that pushed the second to resolve.
@@ -29,7 +31,7 @@ pub struct Contest {
 impl<'a> RuleBook<'a> {
     /// A book of these rules.
     pub fn of(rules: &'a [Rule]) -> Self {
-        Self { rules, contests: Vec::new() }
+        Self { rules, ..Self::default() }
     }
 
     /// The rule of a column.
@@ -40,10 +42,12 @@ impl<'a> RuleBook<'a> {
 
 impl Rule {
     /// One cell of two rows that are one thing written twice, and what it is made of. The later one's stamp goes
-    /// with what the rule makes of both.
+    /// with what the rule makes of both. Of two that are older than syncing, `a` is taken for the later one: it is of the
+    /// row that was born first, which stands whole.
     pub(super) fn unite(self, a: (&Cell, Option<&Made>), b: (&Cell, Option<&Made>)) -> (Cell, Option<Made>) {
         let of = |(cell, made): (&Cell, Option<&Made>)| made.cloned().unwrap_or_else(|| Made::of(cell));
-        let is_first = (a.0.stamp, &a.0.value) < (b.0.stamp, &b.0.value);
+        let is_first =
+            a.0.stamp.max(b.0.stamp) != Stamp::ZERO && (a.0.stamp, &a.0.value) < (b.0.stamp, &b.0.value);
         let ((earlier, before), (later, after)) = if is_first { (a, b) } else { (b, a) };
         let plain = |cell: &Cell| match &cell.value {
             CellValue::Plain(value) => value.clone(),

@@ -4,6 +4,8 @@
 //! settling the log, so that what the application wrote meanwhile keeps the base it had, and ends by
 //! clearing it, so that what was applied is not taken for a write of this replica.
 
+use std::collections::BTreeSet;
+
 use super::ahead::Ahead;
 use super::apply_row::Outcome;
 use super::bookkeeping::{ReplicaState, SentBatch, acknowledge};
@@ -88,7 +90,13 @@ pub fn apply(
     if set_aside_before > 0 {
         collisions::forget_settled(sql)?;
     }
-    let Applier { applied, followed, .. } = applier;
+    let Applier { applied, followed, passed_over, .. } = applier;
+    for table in passed_over {
+        context.note(format!(
+            "rows of {table} that were here before the first sync have given way to the tenant's, which have the same keys \
+             and other values"
+        ));
+    }
     settle_followed(sql, context, &followed)?;
     for text in suspended {
         sql.run(&text)?;
@@ -136,14 +144,29 @@ pub struct Applier<'a> {
     pub leaders: Vec<Leader>,
     /// Rows that followed another to its new key.
     pub followed: Followed,
+    /// Tables of which rows that were here before syncing, and that nobody has been told of, gave way to the tenant's.
+    pub passed_over: BTreeSet<String>,
     check_quarantine: bool,
 }
 
 impl<'a> Applier<'a> {
     fn new(catalog: &'a Catalog, acked: u64, check_quarantine: bool) -> Self {
         let (resolver, journal) = (Resolver::new(catalog), Journal::default());
-        let (is_final, leaders, followed) = (false, Vec::new(), Followed::new());
-        Self { catalog, acked, resolver, journal, applied: 0, is_final, leaders, followed, check_quarantine }
+        let (is_final, leaders, followed, passed_over) =
+            (false, Vec::new(), Followed::new(), BTreeSet::new());
+        let applied = 0;
+        Self {
+            catalog,
+            acked,
+            resolver,
+            journal,
+            applied,
+            is_final,
+            leaders,
+            followed,
+            passed_over,
+            check_quarantine,
+        }
     }
 
     /// Applies rows, each together with what is set aside of it.

@@ -57,6 +57,9 @@ impl Applier<'_> {
             Ok(merged) => merged,
             Err(reason) => return Ok(Outcome::Refused(reason)),
         };
+        if entry.as_ref().is_some_and(|entry| is_present && arrival.passes_over(entry, &cells)) {
+            self.passed_over.insert(table.name.clone());
+        }
         let is_outdated = meta.told(update, *acked);
         let outcome = match (entry, is_present, meta.is_alive()) {
             (Some(entry), true, true) => {

@@ -132,6 +132,14 @@ impl Arrival<'_> {
         })
     }
 
+    /// Whether the update takes the place of what was here before syncing, and what the hub has not been told of.
+    pub fn passes_over(&self, entry: &Entry, cells: &[Cell]) -> bool {
+        cells.iter().filter(|cell| cell.meta.stamp == Stamp::ZERO).any(|cell| {
+            let local = entry.meta.cell(cell.meta.column).filter(|local| self.is_news(local));
+            local.is_some_and(|it| it.stamp == Stamp::ZERO && it.fingerprint != cell.meta.fingerprint)
+        })
+    }
+
     /// Whether a cell holds a write that the hub did not know when it sent the update.
     fn is_news(&self, cell: &CellMeta) -> bool {
         cell.is_unknown_to_hub(self.acked)

@@ -163,9 +163,10 @@ async fn one_thing_written_by_two_agents_becomes_one_row_and_is_reported() {
     let report = b.sync().await;
     assert_eq!(report.conflicts, 1, "{report:?}");
     assert!(report.notices[0].contains("one row now"), "{report:?}");
+    assert!(report.notices[1].contains("told of first stands"), "{report:?}");
     a.sync().await;
     for agent in [&a, &b] {
-        assert_eq!(agent.rows("SELECT uses FROM skills").await, [[Value::Integer(2)]]);
+        assert_eq!(agent.rows("SELECT uses FROM skills").await, [[Value::Integer(1)]]);
     }
 }
 

@@ -30,6 +30,23 @@ where
     prop::collection::vec(step, 1..most)
 }
 
+/// Such steps, before which some replicas push what they had before they ever synced: rows that such a statement makes.
+pub fn steps_after_old_rows<S>(
+    old: impl Fn(usize) -> S,
+    steps: impl Strategy<Value = Vec<Step>>,
+) -> impl Strategy<Value = Vec<Step>>
+where
+    S: Strategy<Value = String>,
+{
+    let old: Vec<_> = (0..REPLICAS).map(|who| prop::collection::vec(old(who), 0..3)).collect();
+    let order = Just((0..REPLICAS).collect::<Vec<_>>()).prop_shuffle();
+    (old, order, steps).prop_map(|(old, order, steps)| {
+        let has_any = |who: &usize| !old[*who].is_empty();
+        let first = order.into_iter().filter(has_any).map(|who| Step::Old(who, old[who].clone()));
+        first.chain(steps).collect()
+    })
+}
+
 /// A schema of one table, of these.
 pub fn one_of(tables: &[&'static str]) -> impl Strategy<Value = Vec<String>> {
     prop::sample::select(tables.to_vec()).prop_map(|table| vec![format!("CREATE TABLE {table}")])

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use crate::cases::{one_of, steps};
+use crate::cases::{one_of, steps, steps_after_old_rows};
 use crate::pushes::{Step, config, play};
 
 const SCHEMAS: [&str; 5] = [
@@ -31,8 +31,13 @@ fn statement() -> impl Strategy<Value = (u64, String)> {
     })
 }
 
+fn old() -> impl Strategy<Value = String> {
+    let text = || prop::sample::select(vec!["'x'", "'y'", "'X'"]);
+    (text(), text(), 0..4_i64).prop_map(|(k, a, n)| format!("INSERT INTO t VALUES({k}, {a}, {n})"))
+}
+
 fn case() -> impl Strategy<Value = (Vec<String>, Vec<Step>)> {
-    (one_of(&SCHEMAS), steps(|_| statement(), 5, 20))
+    (one_of(&SCHEMAS), steps_after_old_rows(|_| old(), steps(|_| statement(), 5, 20)))
 }
 
 proptest! {

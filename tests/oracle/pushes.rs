@@ -17,7 +17,7 @@ use proptest::prelude::ProptestConfig;
 use rusqlite::Connection;
 
 use crate::hub::{Heard, Hub};
-use crate::local::{Change, Local, rule};
+use crate::local::{Change, Local, NewCell, rule};
 use crate::model::told::living;
 use crate::model::{Accepted, Model};
 
@@ -27,6 +27,9 @@ pub enum Step {
     /// A replica's application runs these statements, each so many clock readings after the one before; those that
     /// its database refuses are skipped. What became of them is pushed.
     Push(usize, Vec<(u64, String)>),
+    /// What these statements have put into a replica's database before it ever synced is pushed: the first thing that it
+    /// does.
+    Old(usize, Vec<String>),
     /// A replica takes over all that there is, which ends its sync: what it has pushed since the last one was one
     /// push, in several batches.
     Pull(usize),
@@ -102,11 +105,14 @@ pub fn play(statements: &[String], steps: &[Step]) -> Result<(), String> {
     let tables: Vec<String> = schema.iter().map(|table| table.name.clone()).collect();
     for step in steps {
         let who = match step {
-            Step::Pull(who) | Step::Push(who, _) | Step::BreakOff(who) => &mut replicas[*who],
+            Step::Pull(who) | Step::Push(who, _) | Step::Old(who, _) | Step::BreakOff(who) => {
+                &mut replicas[*who]
+            }
         };
         match step {
             Step::Pull(_) => who.pull(&mut hub, &tables),
             Step::Push(_, statements) => who.push(&mut hub, statements),
+            Step::Old(_, statements) => who.push_old(&mut hub, statements),
             Step::BreakOff(_) => who.syncs += 1,
         }
         witness.pull(&mut hub, &tables);
@@ -140,11 +146,29 @@ impl Replica {
                 add(&mut body, &change, stamp, self.cursor);
             }
         }
+        self.send(hub, &body);
+    }
+
+    fn push_old(&mut self, hub: &mut Hub, statements: &[String]) {
+        let mut body = BatchBody { tables: self.local.headers(), ..BatchBody::default() };
+        for statement in statements {
+            for change in self.local.run(statement) {
+                // It was there: nobody has added it to anything.
+                let cells =
+                    change.cells.into_iter().flatten().map(|cell| NewCell { adjustment: None, ..cell });
+                let change = Change { cells: Some(cells.collect()), ..change };
+                add(&mut body, &change, Stamp::ZERO, 0);
+            }
+        }
+        self.send(hub, &body);
+    }
+
+    fn send(&mut self, hub: &mut Hub, body: &BatchBody) {
         if body.rows.is_empty() {
             return;
         }
         self.n += 1;
-        let batch = Batch { n: self.n, previous: self.previous, body: rmp_serde::to_vec(&body).unwrap() };
+        let batch = Batch { n: self.n, previous: self.previous, body: rmp_serde::to_vec(body).unwrap() };
         self.previous = batch.digest(self.id);
         let ack = hub.push(&self.caller, self.id, self.epoch, self.syncs, &batch).unwrap();
         assert_eq!(ack.rejected, []);

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use crate::cases::{one_of, steps};
+use crate::cases::{one_of, steps, steps_after_old_rows};
 use crate::pushes::{Step, config, play};
 
 /// The numbers of the rows that each replica makes. An identity is seldom given twice.
@@ -45,8 +45,16 @@ fn statement(who: usize) -> impl Strategy<Value = (u64, String)> {
     )
 }
 
+fn old(who: usize) -> impl Strategy<Value = String> {
+    let key = prop::sample::select(vec!["'x'", "'y'", "NULL"]);
+    (0..NUMBERS, key, values()).prop_map(move |(at, a, [uses, tags, best, least])| {
+        let (new, uses) = (NUMBERS * who + at + 1, uses.replace("uses +", ""));
+        format!("INSERT INTO t VALUES({new}, {a}, {uses}, {tags}, {best}, {least})")
+    })
+}
+
 fn case() -> impl Strategy<Value = (Vec<String>, Vec<Step>)> {
-    (one_of(&SCHEMAS), steps(statement, 5, 20))
+    (one_of(&SCHEMAS), steps_after_old_rows(old, steps(statement, 5, 20)))
 }
 
 proptest! {

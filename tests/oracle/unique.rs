@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use crate::cases::steps;
+use crate::cases::{steps, steps_after_old_rows};
 use crate::pushes::{Step, config, play};
 
 /// The numbers of the rows that each replica makes. An identity is seldom given twice.
@@ -48,8 +48,15 @@ fn statement(who: usize) -> impl Strategy<Value = (u64, String)> {
     )
 }
 
+fn old(who: usize) -> impl Strategy<Value = String> {
+    let value = || prop::sample::select(vec!["NULL", "'x'", "'y'", "'X'"]);
+    (0..NUMBERS, value(), value(), 0..4_i64).prop_map(move |(at, a, b, n)| {
+        format!("INSERT INTO t VALUES({}, {a}, {b}, {n})", NUMBERS * who + at + 1)
+    })
+}
+
 fn case() -> impl Strategy<Value = (Vec<String>, Vec<Step>)> {
-    (keys(), steps(statement, 5, 20))
+    (keys(), steps_after_old_rows(old, steps(statement, 5, 20)))
 }
 
 proptest! {

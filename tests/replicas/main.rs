@@ -26,6 +26,7 @@ mod keyless;
 mod limits;
 mod nothing_left;
 mod numbers;
+mod old_rows;
 mod own_functions;
 mod recovery;
 mod retirement;

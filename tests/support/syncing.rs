@@ -176,6 +176,14 @@ impl Agent {
             assert_eq!(ack.rejected, vec![]);
         }
         self.contests.extend(ack.contests);
+        self.notices.extend(ack.notices);
+    }
+
+    /// Syncs, and is told of everything before it sends anything.
+    pub fn pull_first(&mut self, hub: &mut Hub) -> Counts {
+        self.attach(hub);
+        self.pulls_first = true;
+        self.sync(hub)
     }
 
     /// Syncs to the end, with nothing happening meanwhile.

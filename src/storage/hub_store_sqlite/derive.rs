@@ -90,8 +90,17 @@ pub struct Report {
     pub notices: Vec<String>,
 }
 
+/// Tells that of rows older than syncing only one can stand.
+pub fn first_stands(table: &str) -> String {
+    format!(
+        "rows of {table} were there before the first sync on several agents, under one key and with different values: \
+         of each, the one that the hub was told of first stands, as a whole"
+    )
+}
+
 impl Report {
-    fn note(&mut self, notice: String) {
+    /// Adds a notice, once, while there is room.
+    pub fn note(&mut self, notice: String) {
         if self.notices.len() < MAX_ACK_NOTICES && !self.notices.contains(&notice) {
             self.notices.push(notice);
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::contests::Contests;
-use super::derive::{Deriver, Earlier, may_follow};
+use super::derive::{Deriver, Earlier, first_stands, may_follow};
 use super::push::{Resolved, check_row, renumber};
 use crate::model::{CellValue, Op, RowChange, RuleBook, Seq};
 use crate::protocol::message::{Collision, Contested};
@@ -127,6 +127,9 @@ impl Merger<'_> {
             return Ok(Err(reason));
         }
         self.contests.add(table, change.id, book.contests)?;
+        if book.has_passed_over && raw.is_alive() {
+            self.deriver.report.note(first_stands(&table.name));
+        }
         let highest = raw.highest().hlc;
         let earlier = if merged.changed { std::mem::replace(&mut row.raw, raw) } else { row.raw.clone() };
         let is_free = self.deriver.rules.table(table.table).is_none_or(|rules| rules.is_free());

@@ -85,17 +85,25 @@ impl Raw {
     }
 }
 
+/// Whether two things were there before anybody synced: neither is later than the other.
+pub fn are_old(one: Stamp, other: Stamp) -> bool {
+    one == Stamp::ZERO && other == Stamp::ZERO
+}
+
 /// Whether the last write wins.
 pub fn is_plain(rule: Rule) -> bool {
     matches!(rule, Rule::Lww | Rule::Resolver)
 }
 
-/// The last write wins; of several with one stamp, the one with the greatest value.
+/// The last write wins; of several with one stamp, the one with the greatest value. Of rows older than syncing the first
+/// one stands.
 fn last(writes: &[&Entry]) -> Cell {
     let mut present: Option<Cell> = None;
     for entry in writes {
         let What::Set(_, value) = &entry.what else { continue };
-        if present.as_ref().is_none_or(|it| (it.stamp, &it.value) < (entry.stamp, value)) {
+        let is_later =
+            |it: &Cell| !are_old(it.stamp, entry.stamp) && (it.stamp, &it.value) < (entry.stamp, value);
+        if present.as_ref().is_none_or(is_later) {
             let (value, made_of) = (value.clone(), vec![(*entry).clone()]);
             present = Some(Cell { value, stamp: entry.stamp, made_of });
         }

@@ -7,14 +7,15 @@ use serde_json::Value as Json;
 
 use super::history::{Entry, What};
 use super::number::{Number, order};
-use super::raw::Cell;
+use super::raw::{Cell, are_old};
 
 /// So many additions to a counter are known one by one; a delete takes those before them as well.
 const ADDITIONS: usize = 16;
 
-/// One cell of two rows that are one: the later one, or what a rule makes of both.
+/// One cell of two rows that are one, of which `one` was made first: the later one, or what a rule makes of both. Of what
+/// is older than syncing, the row that was made first goes before the other one's.
 pub fn unite(rule: Rule, one: &Cell, other: &Cell) -> Cell {
-    let is_first = (one.stamp, &one.value) < (other.stamp, &other.value);
+    let is_first = !are_old(one.stamp, other.stamp) && (one.stamp, &one.value) < (other.stamp, &other.value);
     let (earlier, later) = if is_first { (one, other) } else { (other, one) };
     let both: Vec<Entry> = [&earlier.made_of[..], &later.made_of].concat();
     let nothing = Value::Null.into();
@@ -80,7 +81,9 @@ pub fn sum(writes: &[&Entry]) -> Cell {
         let is_first = cell.made_of.is_empty() && cell.stamp == Stamp::ZERO;
         match &entry.what {
             What::Set(_, value) => {
-                if is_first || (cell.stamp, &cell.value) < (entry.stamp, value) {
+                let is_later =
+                    !are_old(cell.stamp, entry.stamp) && (cell.stamp, &cell.value) < (entry.stamp, value);
+                if is_first || is_later {
                     cell = Cell { value: value.clone(), stamp: entry.stamp, made_of: vec![(*entry).clone()] };
                 }
             }

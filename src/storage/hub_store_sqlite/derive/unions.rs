@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::Deriver;
-use crate::model::{CellValue, ColumnIndex, RowId, Stamp};
+use super::{Deriver, first_stands};
+use crate::model::{Cell, CellValue, ColumnIndex, RowId, Stamp};
 use crate::storage::hub_store::StoreError;
 use crate::storage::hub_store_sqlite::key::KeyDigest;
 
@@ -47,6 +47,9 @@ impl Deriver<'_> {
                 "a row of {} was also made by another agent: the two are one row now",
                 rules.name
             ));
+            if self.differ_in_old_cells(no, holder)? {
+                self.report.note(first_stands(&rules.name));
+            }
         }
         for (_, key) in self.wanted(loser)? {
             if self.claims.holder(key)?.is_none() {
@@ -94,6 +97,25 @@ impl Deriver<'_> {
             }
         }
         Ok(count)
+    }
+
+    /// Whether what was there before syncing differs between two rows, so that one of them passes over something.
+    fn differ_in_old_cells(&mut self, one: i64, other: i64) -> Result<bool, StoreError> {
+        let (one, table) = (self.merged(one)?, self.rows.get(one)?.table);
+        let other = self.merged(other)?;
+        let rules = self.rules.table(table);
+        let rule = |column: ColumnIndex| rules.as_ref()?.merge.get(usize::from(column)).copied();
+        let is_old = |(column, cell): &(&ColumnIndex, &Cell)| {
+            cell.stamp == Stamp::ZERO && rule(**column).unwrap_or_default().loses()
+        };
+        for (column, cell) in one.cells.iter().filter(is_old) {
+            if let Some(there) = other.cells.get(column).filter(|there| there.stamp == Stamp::ZERO)
+                && self.differ(&cell.value, &there.value)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether two cells show different values, however the rows go that they reference.
