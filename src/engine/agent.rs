@@ -223,7 +223,7 @@ impl Agent {
     /// up, and the database is attached.
     pub fn is_warm(&self, database_id: u64) -> bool {
         self.0.link.try_lock().is_ok_and(|link| {
-            link.session.as_ref().is_some_and(|session| !session.is_closed())
+            link.session.as_ref().is_some_and(|session| !session.is_over())
                 && link.databases.contains_key(&database_id)
         })
     }

@@ -1,12 +1,13 @@
 //! An agent's session with its hub: a connection on which the hub has said welcome.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
 use super::agent_error::{AgentError, ErrorCode};
-use super::clock::wall_now_ms;
+use super::clock::reading;
+use super::hub_offset::{HubOffset, Reading};
 use crate::protocol::message::{Attach, Attached, Hello, ToAgent, ToHub, Welcome};
 use crate::storage::replica::HubClock;
 use crate::transport::{AgentEndpoint, AgentTls, Connection, EndpointAddress};
@@ -30,8 +31,7 @@ pub struct Session {
     pub connection: Connection,
     /// What the hub said.
     pub welcome: Arc<Welcome>,
-    offset_ms: i64,
-    hub_time: (i64, Instant),
+    offset: Arc<Mutex<HubOffset>>,
 }
 
 impl Session {
@@ -41,33 +41,36 @@ impl Session {
         let connection = endpoint.connect(door.address, door.tls, door.limit).await?;
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         let greeting = timeout(left, greet(&connection, door.hello)).await;
-        let (welcome, asked_at) = greeting.map_err(|_| {
+        let (welcome, asked) = greeting.map_err(|_| {
             AgentError::silent_greeting(&format!(
                 "the hub at {} did not answer the greeting within {} ms",
                 door.address,
                 door.limit.as_millis()
             ))
         })??;
-        // The hub read its clock somewhere between question and answer; the middle halves the error.
-        let wall = asked_at + (wall_now_ms() - asked_at) / 2;
-        Ok(Self {
-            connection,
-            offset_ms: welcome.hub_now_ms - wall,
-            hub_time: (welcome.hub_now_ms, Instant::now()),
-            welcome: Arc::new(welcome),
-        })
+        let offset = HubOffset::new(asked, reading(), welcome.hub_now_ms);
+        Ok(Self { connection, offset: Arc::new(Mutex::new(offset)), welcome: Arc::new(welcome) })
     }
 
-    /// Whether the connection is known to be over.
-    pub fn is_closed(&self) -> bool {
-        self.connection.close_reason().is_some()
+    /// Whether another one is needed: the connection is known to be over, or this machine's clock was set since the hub
+    /// last told its time, so that nothing could be stamped.
+    pub fn is_over(&self) -> bool {
+        self.connection.close_reason().is_some() || self.offset().has_jumped(reading())
     }
 
     /// The hub's clock, as far as this side can tell.
     pub fn clock(&self) -> HubClock {
-        let (hub_ms, at) = self.hub_time;
-        let elapsed = i64::try_from(at.elapsed().as_millis()).unwrap_or(i64::MAX);
-        HubClock { offset_ms: self.offset_ms, now_ms: hub_ms.saturating_add(elapsed) }
+        self.offset().clock(reading())
+    }
+
+    /// Takes in the hub's time from an answer that has just come, to what was asked at that time.
+    pub fn renew_clock(&self, asked: Reading, hub_now_ms: i64) {
+        let answered = HubOffset::new(asked, reading(), hub_now_ms);
+        self.offset().renew(answered);
+    }
+
+    fn offset(&self) -> MutexGuard<'_, HubOffset> {
+        self.offset.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks what the hub knows of a replica.
@@ -83,13 +86,13 @@ impl Session {
     }
 }
 
-async fn greet(connection: &Connection, hello: Hello) -> Result<(Welcome, i64), AgentError> {
+async fn greet(connection: &Connection, hello: Hello) -> Result<(Welcome, Reading), AgentError> {
     let (mut sender, mut receiver) = connection.open().await?;
-    let asked_at = wall_now_ms();
+    let asked = reading();
     sender.send(&ToHub::Hello(hello)).await?;
     sender.finish()?;
     match receiver.next::<ToAgent>().await? {
-        Some(ToAgent::Welcome(welcome)) => Ok((welcome, asked_at)),
+        Some(ToAgent::Welcome(welcome)) => Ok((welcome, asked)),
         other => Err(unexpected(other)),
     }
 }

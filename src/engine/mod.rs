@@ -13,6 +13,7 @@ pub mod hub;
 mod hub_connection;
 pub mod hub_counts;
 pub mod hub_limits;
+pub mod hub_offset;
 mod hub_stream;
 pub mod hub_time;
 pub mod identity;

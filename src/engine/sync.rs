@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::agent_error::AgentError;
-use super::clock::wall_now_ms;
+use super::clock::{reading, wall_now_ms};
+use super::hub_offset::Reading;
 use super::link::{Session, millis};
 use super::resolve::ConflictResolver;
 use super::sync_report::SyncReport;
@@ -145,7 +146,7 @@ async fn exchange_all(job: &mut SyncJob<'_>, report: &mut SyncReport) -> Result<
     let (mut sender, mut receiver) = job.session.connection.open().await?;
     let mut exchange = AgentExchange::new(state.cursor);
     let pushed = job.push(&mut sender, &mut exchange, &begin, first, report).await;
-    let (mut under_way, look) = match pushed {
+    let (mut under_way, look, asked) = match pushed {
         Ok(pushed) => pushed,
         // A hub that stops reading has said why on its own half.
         Err(error) => return Err(refusal(&mut receiver, job.patience).await.unwrap_or(error)),
@@ -168,6 +169,7 @@ async fn exchange_all(job: &mut SyncJob<'_>, report: &mut SyncReport) -> Result<
                 arrived.rows = rows;
             }
             Step::Done(done) => {
+                job.session.renew_clock(asked, done.hub_now_ms);
                 let entries = done.clock.iter().map(|(agent, count)| (agent.as_str(), *count)).collect();
                 let clock = ClockNews { entries, retired: done.retired.clone() };
                 report.tell_refused(&done);
@@ -254,7 +256,7 @@ impl SyncJob<'_> {
         arrived.extras.told.extend(tables);
     }
 
-    /// Sends the start, every batch, and the end.
+    /// Sends the start, every batch, and the end, and tells when that was: the hub reads its clock after it.
     async fn push(
         &mut self,
         sender: &mut FrameSender,
@@ -262,7 +264,7 @@ impl SyncJob<'_> {
         begin: &SyncBegin,
         first: CollectTurn,
         report: &mut SyncReport,
-    ) -> Result<(Vec<UnderWay>, Vec<Slice>), AgentError> {
+    ) -> Result<(Vec<UnderWay>, Vec<Slice>, Reading), AgentError> {
         let mut under_way = Vec::new();
         self.send(sender, &ToHub::Sync(begin.clone())).await?;
         let CollectTurn { mut collected, mut look, .. } = first;
@@ -285,9 +287,10 @@ impl SyncJob<'_> {
             exchange.asked(check.ranges.len());
             self.send(sender, &ToHub::Check(check)).await?;
         }
+        let asked = reading();
         self.send(sender, &ToHub::End).await?;
         sender.finish()?;
-        Ok((under_way, look))
+        Ok((under_way, look, asked))
     }
 
     pub(super) async fn send(&self, sender: &mut FrameSender, message: &ToHub) -> Result<(), AgentError> {

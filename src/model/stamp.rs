@@ -50,8 +50,9 @@ impl Stamp {
 
 /// Makes a replica's stamps: `max(min(wall + offset, hub now), highest seen + 1, own previous + 1)`.
 ///
-/// `wall` is when the write happened, by the clock of the machine; `offset` is how far the hub's clock was
-/// ahead of it at the last `Welcome`; `hub now` keeps a clock that jumped forward from reaching the future.
+/// `wall` is when the write happened, by the clock of the machine; `offset` is how far the hub's clock is
+/// ahead of it by what the hub has told; `hub now` keeps a write from the future that was made before the clock was put
+/// back.
 #[derive(Clone, Copy, Debug)]
 pub struct StampSource {
     /// Whose stamps these are.

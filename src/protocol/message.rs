@@ -183,7 +183,7 @@ pub enum ToAgent {
 /// The agent is let in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
-    /// The hub's time, in ms since the epoch: the greater of its wall clock and its highest stored stamp.
+    /// The hub's time between the `Hello` and this, in ms since the epoch. Some stored stamps may be ahead of it.
     pub hub_now_ms: i64,
     /// Which store this is (I15).
     pub incarnation: Incarnation,
@@ -270,7 +270,7 @@ pub struct Done {
     pub cursor: Seq,
     /// The highest clock reading among the tenant's stamps at that point.
     pub highest: Hlc,
-    /// The hub's time, in ms since the epoch.
+    /// The hub's time after the sync's `End` had come, in ms since the epoch.
     pub hub_now_ms: i64,
     /// Agents that pushed since the reader's cursor, with their own clock entries; all live ones that ever did
     /// if `retired` says so.

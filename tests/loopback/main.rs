@@ -5,6 +5,7 @@
 mod attacks;
 mod backup;
 mod ca;
+mod clocks;
 mod disks;
 mod draining;
 mod hostile;

@@ -1,7 +1,9 @@
 //! An agent's process: its database, its clock, and its connection to the hub.
 
 use std::rc::Rc;
+use std::time::Duration;
 
+use federation_hub::engine::hub_offset::{HubOffset, Reading};
 use federation_hub::model::ReplicaId;
 use federation_hub::protocol::message::Incarnation;
 use federation_hub::storage::attach::release;
@@ -74,10 +76,8 @@ pub enum Life {
 pub struct Session {
     pub connection: ConnectionId,
     pub incarnation: Incarnation,
-    /// Hub time minus wall time, in ms.
-    pub offset_ms: i64,
-    /// The hub's time, and the true time at which it was that.
-    pub hub_time: (i64, i64),
+    /// How far the hub's clock is ahead, as far as its answers tell.
+    pub offset: HubOffset,
 }
 
 impl Process {
@@ -166,9 +166,13 @@ impl Process {
 
     /// The hub's clock, as far as this side can tell; `now_ms` is the true time.
     pub fn hub_clock(&self, now_ms: i64) -> HubClock {
-        let session = self.session.unwrap();
-        let (hub_ms, at_ms) = session.hub_time;
-        HubClock { offset_ms: session.offset_ms, now_ms: hub_ms + (now_ms - at_ms) }
+        self.session.unwrap().offset.clock(self.reading(now_ms))
+    }
+
+    /// This machine's clocks, when the true time is `now_ms`.
+    pub fn reading(&self, now_ms: i64) -> Reading {
+        let running = Duration::from_millis(now_ms.unsigned_abs());
+        Reading { wall_us: self.clock.now_ms() * 1_000, running }
     }
 
     /// A random id, in case that the database needs one.

@@ -8,6 +8,7 @@ mod steps;
 
 use std::collections::VecDeque;
 
+use federation_hub::engine::hub_offset::Reading;
 use federation_hub::protocol::agent_session::AgentExchange;
 use federation_hub::protocol::message::{Ack, Attached, Batch, Done, Refusal, Refused, Rows, ToAgent, ToHub};
 use federation_hub::storage::apply::Incoming;
@@ -54,7 +55,7 @@ pub enum Remedy {
 #[derive(Debug)]
 enum Stage {
     Connect,
-    Greeting { connection: ConnectionId, asked_at_ms: i64 },
+    Greeting { connection: ConnectionId, asked: Reading },
     Open,
     Attaching { asked: Box<ReplicaState> },
     Reconcile { asked: Box<ReplicaState>, attached: Attached },
@@ -102,6 +103,8 @@ struct Push {
     exchange: AgentExchange,
     state: ReplicaState,
     under_way: VecDeque<(u64, SentBatch, u64)>,
+    /// When its end was sent.
+    ended: Option<Reading>,
     is_done: bool,
 }
 

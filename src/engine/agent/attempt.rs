@@ -39,7 +39,7 @@ impl Agent {
         database: &dyn SqlDriver,
     ) -> Result<SyncReport, AgentError> {
         let started = Instant::now();
-        let is_lost = link.session.as_ref().is_none_or(Session::is_closed);
+        let is_lost = link.session.as_ref().is_none_or(Session::is_over);
         let mut attempts =
             Attempts { comeback: Comeback::new(self.patience(), is_lost), report: SyncReport::default() };
         let first = self.sync_or_come_back(link, ticket, database, &mut attempts).await;
@@ -93,7 +93,7 @@ impl Agent {
         attempts: &mut Attempts,
     ) -> Result<ClockNews, AgentError> {
         let limit = attempts.comeback.limit(Duration::from_millis(self.0.options.connect_timeout_ms));
-        let session = if let Some(session) = link.session.take().filter(|session| !session.is_closed()) {
+        let session = if let Some(session) = link.session.take().filter(|session| !session.is_over()) {
             session
         } else {
             link.databases.clear();

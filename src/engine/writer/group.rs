@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::job::{Answer, Greeting, Job, Read, Reply, Task, UpkeepJob, Work, Write};
 use crate::engine::hub_time::KEEP_TIME_MS;
 use crate::protocol::hub_request::Caller;
-use crate::storage::hub_store::{HubStore, StoreStats, Upkeep, Welcomed, hub_time_ms};
+use crate::storage::hub_store::{HubStore, StoreStats, Upkeep, Welcomed};
 
 /// Where the jobs of a group come from.
 pub(super) trait Source {
@@ -189,10 +189,7 @@ fn run_upkeep(
 fn run_read(store: &mut dyn HubStore, caller: &Caller, read: Read, now_ms: i64) {
     match read {
         Read::Welcome(reply) => {
-            let greeting = |known: Welcomed| Greeting {
-                hub_now_ms: hub_time_ms(now_ms, known.highest),
-                counter: known.counter,
-            };
+            let greeting = |known: Welcomed| Greeting { hub_now_ms: now_ms, counter: known.counter };
             let _ = reply.send(store.welcome(caller).map(greeting));
         }
         Read::Check(request, reply) => {

@@ -19,7 +19,7 @@ use crate::model::{RowId, RowUpdate, Seq, TableHeader};
 use crate::protocol::hub_request::{Caller, PullRequest};
 use crate::protocol::limits::{CHUNK_BYTES, CHUNK_ROWS};
 use crate::protocol::message::{Done, Refusal, Rows};
-use crate::storage::hub_store::{RowSource, Snapshot, StoreError, hub_time_ms};
+use crate::storage::hub_store::{RowSource, Snapshot, StoreError};
 use crate::storage::row_codec;
 
 /// How many large pulls may run at once: each holds a connection, and keeps the WAL from being recycled.
@@ -50,7 +50,7 @@ pub fn snapshot(
         done: Done {
             cursor: tenant.seq,
             highest: tenant.highest,
-            hub_now_ms: hub_time_ms(now_ms, tenant.highest),
+            hub_now_ms: now_ms,
             clock: Vec::new(),
             retired: Some(Vec::new()),
             horizon: tenant.swept,

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use federation_hub::engine::hub_offset::{HubOffset, Reading};
 use federation_hub::protocol::agent_session::{AgentExchange, ExchangeError, Step};
 use federation_hub::protocol::message::{Attach, Attached, Hello, SyncBegin, ToAgent, ToHub, Welcome};
 use federation_hub::storage::attach::{Next, Reconciled, TurnError, open, reconcile};
@@ -24,14 +25,14 @@ impl Process {
         let stage = std::mem::replace(&mut sync.stage, Stage::Connect);
         let flow = match stage {
             Stage::Connect => self.connect(&mut sync, own, network),
-            Stage::Greeting { connection, asked_at_ms } => {
-                self.greeting(&mut sync, connection, asked_at_ms, network.queue.now_ms())
+            Stage::Greeting { connection, asked } => {
+                self.greeting(&mut sync, connection, asked, network.queue.now_ms())
             }
             Stage::Open => self.open(&mut sync, network),
             Stage::Attaching { asked } => attaching(&mut sync, asked),
             Stage::Reconcile { asked, attached } => self.reconcile(&mut sync, asked, attached, network),
             Stage::Collect => self.collect(&mut sync, network),
-            Stage::Receiving => self.receiving(&mut sync),
+            Stage::Receiving => self.receiving(&mut sync, network.queue.now_ms()),
             Stage::Applying => self.applying(&mut sync, network.queue.now_ms()),
         };
         if !matches!(flow, Flow::Soon(PAUSE_MS)) {
@@ -42,6 +43,10 @@ impl Process {
     }
 
     fn connect(&mut self, sync: &mut Sync, own: usize, network: &mut Network) -> Flow {
+        let now = self.reading(network.queue.now_ms());
+        if self.session.is_some_and(|session| session.offset.has_jumped(now)) {
+            self.hang_up(network);
+        }
         if self.session.is_some() {
             self.count(sync);
             sync.stage = if self.attached.is_some() { Stage::Collect } else { Stage::Open };
@@ -52,7 +57,7 @@ impl Process {
         let hello = Hello { token: format!("{tenant}\n{agent}"), tenant, agent };
         network.send(connection, Way::ToHub, 0, Packet::of(&ToHub::Hello(hello)));
         network.send(connection, Way::ToHub, 0, Packet::End);
-        sync.stage = Stage::Greeting { connection, asked_at_ms: self.clock.now_ms() };
+        sync.stage = Stage::Greeting { connection, asked: now };
         Flow::Wait
     }
 
@@ -63,16 +68,15 @@ impl Process {
         }
     }
 
-    fn greeting(&mut self, sync: &mut Sync, connection: ConnectionId, asked_at_ms: i64, now_ms: i64) -> Flow {
+    fn greeting(&mut self, sync: &mut Sync, connection: ConnectionId, asked: Reading, now_ms: i64) -> Flow {
         let Some(message) = sync.inbox.pop_front() else {
-            sync.stage = Stage::Greeting { connection, asked_at_ms };
+            sync.stage = Stage::Greeting { connection, asked };
             return Flow::Wait;
         };
         let Some(ToAgent::Welcome(welcome)) = message else { return unexpected(message) };
         let Welcome { hub_now_ms, incarnation, counter, .. } = welcome;
-        let wall_ms = asked_at_ms + (self.clock.now_ms() - asked_at_ms) / 2;
-        let (offset_ms, hub_time) = (hub_now_ms - wall_ms, (hub_now_ms, now_ms));
-        self.session = Some(Session { connection, incarnation, offset_ms, hub_time });
+        let offset = HubOffset::new(asked, self.reading(now_ms), hub_now_ms);
+        self.session = Some(Session { connection, incarnation, offset });
         self.attached = None;
         if self.counter == 0 {
             self.counter = counter;
@@ -172,7 +176,8 @@ impl Process {
             };
             network.send(session.connection, Way::ToHub, sync.stream, Packet::of(&ToHub::Sync(begin)));
             let exchange = AgentExchange::new(state.cursor);
-            sync.push = Some(Push { exchange, state, under_way: VecDeque::new(), is_done: false });
+            sync.push =
+                Some(Push { exchange, state, under_way: VecDeque::new(), ended: None, is_done: false });
         }
         sync.moved.rejected += turn.collected.rejected.len() as u64;
         if turn.strays > 0 {
@@ -191,13 +196,17 @@ impl Process {
             network.send(session.connection, Way::ToHub, sync.stream, Packet::of(&ToHub::Check(check)));
             sync.look = turn.look;
         }
+        let ended = self.reading(network.queue.now_ms());
+        if let Some(push) = &mut sync.push {
+            push.ended = Some(ended);
+        }
         network.send(session.connection, Way::ToHub, sync.stream, Packet::of(&ToHub::End));
         network.send(session.connection, Way::ToHub, sync.stream, Packet::End);
         sync.stage = Stage::Receiving;
         Flow::Soon(0)
     }
 
-    fn receiving(&mut self, sync: &mut Sync) -> Flow {
+    fn receiving(&mut self, sync: &mut Sync, now_ms: i64) -> Flow {
         let Some(message) = sync.inbox.pop_front() else {
             sync.stage = Stage::Receiving;
             return Flow::Wait;
@@ -234,6 +243,10 @@ impl Process {
                 sync.stage = Stage::Applying;
             }
             Ok(Step::Done(done)) => {
+                let answered = self.reading(now_ms);
+                if let (Some(session), Some(ended)) = (&mut self.session, push.ended) {
+                    session.offset.renew(HubOffset::new(ended, answered, done.hub_now_ms));
+                }
                 let is_idle = sync.arrived.is_nothing()
                     && done.cursor == push.state.cursor
                     && done.horizon <= push.state.buried;
