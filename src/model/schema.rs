@@ -73,6 +73,34 @@ impl Agreement {
 }
 
 impl TableSchema {
+    /// Why a declaration comes too late where the table is in use, in words that say what to do: it gives a rule or a
+    /// reference to a column that the tenant has known without one. What was written to it was meant to stand, or to be a
+    /// number, and would not any more.
+    pub fn comes_late(&self, first: &Self) -> Option<String> {
+        let name = &self.name;
+        let is_known = |column: &String| first.columns.iter().any(|known| known.eq_ignore_ascii_case(column));
+        let rule =
+            self.agreed.rules.iter().find(|(column, rule)| {
+                !rule.loses() && first.agreed.rule(column).is_none() && is_known(column)
+            });
+        if let Some((column, rule)) = rule {
+            return Some(format!(
+                "column {column} of table {name} is in use in this tenant without a merge rule, that is by {there}, and has the \
+                 rule {here} on this replica: declare {there}, or nothing, or give the values a new column that has the rule \
+                 from the start",
+                there = Rule::Lww.name(),
+                here = rule.name()
+            ));
+        }
+        let mut references = self.agreed.references.iter().map(|it| &it.column);
+        let column =
+            references.find(|column| first.agreed.reference(column).is_none() && is_known(column))?;
+        Some(format!(
+            "column {column} of table {name} is in use in this tenant as plain numbers, and references other tables on this \
+             replica: declare no reference, or give the values a new column that references from the start"
+        ))
+    }
+
     /// Why two declarations of one table cannot both stand, in words that say what to do.
     pub fn contradiction(&self, first: &Self) -> Option<String> {
         let name = &self.name;

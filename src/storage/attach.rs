@@ -14,7 +14,6 @@ use super::context::Context;
 use super::doubt;
 use super::driver::{Sql, SqlError};
 use super::lease::Claim;
-use super::tenant_tables;
 use super::transaction::{Purpose, transaction, without_waiting};
 use crate::model::{Digest, Hlc, ReplicaId, Seq, StampSource};
 use crate::protocol::message::{Attached, Incarnation, Standing};
@@ -142,11 +141,11 @@ fn is_of_past(state: &ReplicaState, current: Incarnation, past: &[(Incarnation, 
     })
 }
 
-/// Positions and definitions mean nothing to this store, and it is offered all that is here.
+/// Positions mean nothing to this store, and it is offered all that is here. What the tenant has agreed on stays: this
+/// store may not know of it any more.
 fn begin_anew(sql: &mut dyn Sql, state: &mut ReplicaState) -> Result<(), SqlError> {
     (state.cursor, state.resume, state.covered) = (0, 0, state.acked);
     state.schema_digest = None;
-    tenant_tables::forget(sql)?;
     sql.execute("UPDATE _federation_row SET batch = -2", &[])?;
     Ok(())
 }

@@ -146,7 +146,14 @@ impl<'a> Choice<'a> {
                     catalog.notices.push(why);
                 }
             }
-            table.declared = Agreement { rules: said.to_vec(), ..Agreement::default() };
+            // What the tenant has agreed on is declared as well: a hub that lost everything hears it from whoever comes first.
+            let is_said = |column: &str| said.iter().any(|(name, _)| name.eq_ignore_ascii_case(column));
+            let unsaid = agreed.iter().filter(|(column, _)| !is_said(column));
+            let is_here = |(column, _): &&(String, Rule)| {
+                table.columns.iter().any(|own| own.name.eq_ignore_ascii_case(column))
+            };
+            let rules = said.iter().chain(unsaid.filter(is_here)).cloned().collect();
+            table.declared = Agreement { rules, ..Agreement::default() };
         }
         let mut astray = Vec::new();
         for table in &catalog.tables {
@@ -198,6 +205,18 @@ impl<'a> Choice<'a> {
             .collect();
         // What the tenant has agreed on need not all be here.
         let _ = catalog.declare_references(&agreed);
+        for table in &mut catalog.tables {
+            let known = self.agreed(&table.name).map(|it| it.references.as_slice()).unwrap_or_default();
+            let is_here =
+                |column: &str| table.columns.iter().any(|own| own.name.eq_ignore_ascii_case(column));
+            let is_said = |column: &str| {
+                let of_table =
+                    self.options.references.iter().filter(|it| it.table.eq_ignore_ascii_case(&table.name));
+                of_table.into_iter().any(|it| it.column.eq_ignore_ascii_case(column))
+            };
+            let unsaid = known.iter().filter(|it| is_here(&it.column) && !is_said(&it.column)).cloned();
+            table.declared.references.extend(unsaid.collect::<Vec<_>>());
+        }
         let wrong = catalog.declare_references(&self.options.references);
         catalog.notices.extend(wrong.into_iter().map(|why| format!("references: {why}")));
         for one in &self.options.references {

@@ -49,12 +49,6 @@ pub fn read(sql: &mut dyn Sql) -> Result<HashMap<String, Agreement>, SqlError> {
     Ok(agreed)
 }
 
-/// Forgets everything: another store tells it anew.
-pub fn forget(sql: &mut dyn Sql) -> Result<(), SqlError> {
-    sql.execute("DELETE FROM _federation_tenant", &[])?;
-    Ok(())
-}
-
 /// Makes the tables that are missing here; says whether any was made. An index that cannot be made here is
 /// left out, with a notice: the rows matter more.
 pub fn make(sql: &mut dyn Sql, catalog: &Catalog, tables: &[TableSchema], notices: &mut Vec<String>) -> bool {

@@ -357,3 +357,61 @@ fn declared_references_belong_to_the_tenant() {
     c.sync(&mut hub);
     assert!(c.notices.iter().any(|it| it.contains("column memory_id of table scores")), "{:?}", c.notices);
 }
+
+/// Breaks if a reference that is declared when the column is in use is taken: what was sent before would be numbers of one
+/// replica for ever, and each self-check would find that they mean other rows.
+#[test]
+fn a_reference_of_a_column_in_use_is_refused_and_all_is_well_once_it_is_mended() {
+    let schema = "CREATE TABLE memories(id INTEGER PRIMARY KEY, what TEXT);
+                  CREATE TABLE scores(id TEXT PRIMARY KEY, memory_id INTEGER)";
+    let reference = || {
+        let (table, column) = ("scores".to_owned(), "memory_id".to_owned());
+        let references =
+            vec![DeclaredReference { table, column, parent: DeclaredParent::Table("memories".into()) }];
+        SyncOptions { references, ..SyncOptions::default() }
+    };
+    let (mut hub, mut a, mut b) = pair(schema);
+    a.run("INSERT INTO memories VALUES(1, 'of a'); INSERT INTO scores VALUES('x', 1)");
+    settle(&mut hub, &mut a, &mut b, "SELECT * FROM scores");
+    choose(&mut a, reference());
+    a.bears_rejection = true;
+    a.run("INSERT INTO scores VALUES('y', 1)");
+    for _ in 0..3 {
+        a.notices.clear();
+        assert_eq!(a.sync(&mut hub).healed, 0);
+        assert!(
+            a.notices.iter().any(|it| it.contains("column memory_id of table scores")),
+            "{:?}",
+            a.notices
+        );
+    }
+    b.sync(&mut hub);
+    assert_eq!(b.rows("SELECT id FROM scores"), [[text("x")]]);
+    choose(&mut a, SyncOptions::default());
+    a.sync(&mut hub);
+    let scores = settle(&mut hub, &mut a, &mut b, "SELECT id FROM scores ORDER BY id");
+    assert_eq!(scores, [[text("x")], [text("y")]]);
+}
+
+/// Breaks if agents that go by the tenant's references do not stand up for them, and a hub that lost everything hears of the
+/// column without one first.
+#[test]
+fn references_that_were_agreed_on_outlast_the_hub() {
+    let schema = "CREATE TABLE memories(id INTEGER PRIMARY KEY, what TEXT);
+                  CREATE TABLE scores(id TEXT PRIMARY KEY, memory_id INTEGER)";
+    let (mut hub, mut a, mut b) = pair(schema);
+    let (table, column) = ("scores".to_owned(), "memory_id".to_owned());
+    b.options.references =
+        vec![DeclaredReference { table, column, parent: DeclaredParent::Table("memories".into()) }];
+    b.run("INSERT INTO memories VALUES(1, 'of b')").sync(&mut hub);
+    a.sync(&mut hub);
+    a.run("INSERT INTO memories(what) VALUES('of a')");
+    a.run("INSERT INTO scores SELECT 'x', id FROM memories WHERE what = 'of a'");
+    let what = "SELECT what FROM scores JOIN memories ON memories.id = memory_id";
+    assert_eq!(settle(&mut hub, &mut a, &mut b, what), [[text("of a")]]);
+    let mut restored = Hub::incarnated(2);
+    a.reconnect();
+    b.reconnect();
+    assert_eq!(settle(&mut restored, &mut a, &mut b, what), [[text("of a")]]);
+    assert_eq!(b.notices, Vec::<String>::new());
+}

@@ -159,17 +159,104 @@ fn whoever_says_nothing_of_a_column_goes_by_the_tenants_rule() {
     assert_eq!(settle(&mut hub, &mut a, &mut c, USES)[0][1], number(12));
 }
 
+/// Options with a rule for the column `best`.
+fn greatest() -> SyncOptions {
+    let rules = vec![("best".to_owned(), Rule::Max)];
+    let tables = vec![TableOptions { name: "skills".into(), is_global: false, rules }];
+    SyncOptions { tables, ..SyncOptions::default() }
+}
+
+const BEST: &str = "SELECT name, best FROM skills ORDER BY name";
+
+/// Breaks if a rule that comes when a column is in use is taken for the tenant's: it would turn back what others write to
+/// it, who know nothing of a rule.
 #[test]
-fn a_rule_that_is_declared_later_holds_for_the_rows_that_are_there() {
+fn a_rule_for_a_column_in_use_is_refused_and_turns_no_edit_back() {
+    let (mut hub, mut a, mut b) = pair(&format!("{SKILLS}; CREATE TABLE notes(id TEXT PRIMARY KEY)"));
+    a.run("INSERT INTO skills(name, best) VALUES('retry', 10)");
+    settle(&mut hub, &mut a, &mut b, BEST);
+    (b.options, b.bears_rejection) = (greatest(), true);
+    b.reconnect();
+    b.run("INSERT INTO skills(name, best) VALUES('own', 1); INSERT INTO notes VALUES('of b')");
+    for _ in 0..2 {
+        b.notices.clear();
+        b.sync(&mut hub);
+        let told =
+            b.notices.iter().any(|it| it.contains("column best of table skills") && it.contains("max"));
+        assert!(told, "in each report: {:?}", b.notices);
+    }
+    a.run("UPDATE skills SET best = 3");
+    a.sync(&mut hub);
+    a.sync(&mut hub);
+    assert_eq!(a.rows(BEST), [[text("retry"), number(3)]], "an honest edit stands");
+    assert_eq!(a.rows("SELECT id FROM notes"), [[text("of b")]], "other tables go on");
+    assert_eq!(
+        b.rows(BEST),
+        [[text("own"), number(1)], [text("retry"), number(10)]],
+        "rows stay where they are"
+    );
+    b.options = SyncOptions::default();
+    b.reconnect();
+    b.sync(&mut hub);
+    let rows = settle(&mut hub, &mut a, &mut b, BEST);
+    assert_eq!(rows, [[text("own"), number(1)], [text("retry"), number(3)]]);
+}
+
+#[test]
+fn a_rule_holds_if_nothing_was_written_yet_or_if_it_comes_with_its_column() {
     let (mut hub, mut a, mut b) = pair(SKILLS);
-    a.run("INSERT INTO skills(name, uses) VALUES('retry', 10)");
-    settle(&mut hub, &mut a, &mut b, USES);
-    a.options = options();
+    a.sync(&mut hub);
+    b.options = greatest();
+    b.sync(&mut hub);
+    a.run("INSERT INTO skills(name, best) VALUES('retry', 10)");
+    settle(&mut hub, &mut a, &mut b, BEST);
+    a.run("UPDATE skills SET best = 3");
+    assert_eq!(settle(&mut hub, &mut a, &mut b, BEST), [[text("retry"), number(10)]]);
+    let added = ("count".to_owned(), Rule::Counter);
+    b.options.tables[0].rules.push(added);
+    for agent in [&mut b, &mut a] {
+        agent.run("ALTER TABLE skills ADD COLUMN count DEFAULT 0").reconnect();
+        agent.sync(&mut hub);
+    }
+    let counts = "SELECT count FROM skills WHERE name = 'new'";
+    a.run("INSERT INTO skills(name) VALUES('new')");
+    settle(&mut hub, &mut a, &mut b, counts);
+    for agent in [&mut b, &mut a] {
+        agent.run("UPDATE skills SET count = count + 1");
+    }
+    assert_eq!(settle(&mut hub, &mut a, &mut b, counts), [[number(2)]]);
+}
+
+/// Breaks if agents that go by the tenant's rule do not stand up for it: whoever meets an empty hub first would make its
+/// author's declaration a late one.
+#[test]
+fn a_rule_that_was_agreed_on_outlasts_the_hub() {
+    let (mut hub, mut a, mut b) = pair(SKILLS);
+    b.options = greatest();
+    b.sync(&mut hub);
+    a.run("INSERT INTO skills(name, best) VALUES('retry', 10)");
+    settle(&mut hub, &mut a, &mut b, BEST);
+    let mut restored = Hub::incarnated(2);
     a.reconnect();
-    settle(&mut hub, &mut a, &mut b, USES);
-    a.run("UPDATE skills SET uses = uses + 1");
-    b.run("UPDATE skills SET uses = uses + 1");
-    assert_eq!(settle(&mut hub, &mut a, &mut b, USES)[0][1], number(12));
+    b.reconnect();
+    settle(&mut restored, &mut a, &mut b, BEST);
+    a.run("UPDATE skills SET best = 3");
+    assert_eq!(settle(&mut restored, &mut a, &mut b, BEST), [[text("retry"), number(10)]]);
+}
+
+/// What is resolved by a function is merged as it would be without, so that it can be said at any time.
+#[test]
+fn a_resolver_may_come_late() {
+    let (mut hub, mut a, mut b) = pair(SKILLS);
+    a.run("INSERT INTO skills(name, best) VALUES('retry', 10)");
+    settle(&mut hub, &mut a, &mut b, BEST);
+    b.options = greatest();
+    b.options.tables[0].rules[0].1 = Rule::Resolver;
+    b.reconnect();
+    settle(&mut hub, &mut a, &mut b, BEST);
+    a.run("UPDATE skills SET best = 3").sync(&mut hub);
+    b.run("UPDATE skills SET best = 4").sync(&mut hub);
+    assert_eq!(b.contests.len(), 1);
 }
 
 #[test]

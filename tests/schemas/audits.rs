@@ -32,6 +32,12 @@ fn rules_make_of_all_writes_what_they_promise() {
     assert_audited(&[Feature::Rules], &[]);
 }
 
+/// Breaks if a rule that comes when its column is in use turns back what others write to it, or stays.
+#[test]
+fn a_rule_that_comes_late_holds_where_nothing_was_written_and_nowhere_else() {
+    assert_audited(&[Feature::LateRules], &[]);
+}
+
 #[test]
 fn foreign_keys_keep_delete_and_replace_what_they_say() {
     assert_audited(&[Feature::References, Feature::Actions], &[Feature::InheritedKeys, Feature::Cycles]);

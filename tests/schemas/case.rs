@@ -90,6 +90,7 @@ impl Case {
         for step in &self.steps {
             match step {
                 Step::Pass(ms) => clock.pass(*ms),
+                Step::Rules(agent, says) => self.say_rules(&mut agents[*agent], *says),
                 Step::Write(agent, statements) => {
                     clock.pass(self.tick_ms);
                     outcome.writes += write(&mut agents[*agent], statements);
@@ -109,6 +110,12 @@ impl Case {
                 auditor.check(&mut hub)?;
             }
         }
+        if self.features.has(Feature::LateRules) {
+            // Whoever was refused a table has it mended.
+            for agent in &mut agents {
+                self.say_rules(agent, false);
+            }
+        }
         settle(&mut agents, &mut hub)?;
         if let Some(auditor) = &mut auditor {
             auditor.check(&mut hub)?;
@@ -123,11 +130,21 @@ impl Case {
         Ok(outcome)
     }
 
+    /// Has an application that starts again say what the rules are, or nothing.
+    fn say_rules(&self, agent: &mut Agent, says: bool) {
+        agent.options.tables = if says { draw_rules::options(&self.schema) } else { Vec::new() };
+        agent.reconnect();
+    }
+
     fn agent(&self, at: usize, start: &Start, clock: &Clock) -> Agent {
         let mut agent =
             Agent::timed("acme", &format!("agent {at}"), u64::try_from(at).unwrap() + 1, clock.clone());
         agent.skew_ms = start.skew_ms;
-        agent.options.tables = draw_rules::options(&self.schema);
+        if self.features.has(Feature::LateRules) {
+            agent.bears_rejection = true;
+        } else {
+            agent.options.tables = draw_rules::options(&self.schema);
+        }
         (agent.limits, agent.slice) = (TurnLimits { rows: start.turn, ..TurnLimits::default() }, start.turn);
         agent.run("PRAGMA foreign_keys = ON");
         for statement in self.schema.statements() {

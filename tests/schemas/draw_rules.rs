@@ -26,6 +26,18 @@ pub fn add(dice: &mut Dice, schema: &mut Schema) {
     }
 }
 
+/// Gives tables columns for which some agent may declare a rule that chooses.
+pub fn add_late(dice: &mut Dice, schema: &mut Schema) {
+    for table in &mut schema.tables {
+        for (name, pool) in [("most", Pool::Greatest), ("fewest", Pool::Least)] {
+            if dice.chance(70) {
+                let clauses = (*dice.pick(&["", "INTEGER", "REAL DEFAULT 0.5"])).to_owned();
+                table.columns.push(Column { name: name.into(), clauses, pool, is_required: false });
+            }
+        }
+    }
+}
+
 /// The values of a column with a rule.
 pub fn values(pool: Pool) -> &'static [&'static str] {
     match pool {

@@ -37,6 +37,9 @@ pub fn draw(dice: &mut Dice, features: &Features) -> Schema {
     if features.has(Feature::Triggers) {
         triggers(dice, &mut schema);
     }
+    if features.has(Feature::LateRules) {
+        draw_rules::add_late(dice, &mut schema);
+    }
     if features.has(Feature::Rules) {
         draw_rules::add(dice, &mut schema);
     }

@@ -17,6 +17,8 @@ pub enum Step {
     Sync(usize, Fate, Vec<String>),
     /// Time passes, in ms.
     Pass(i64),
+    /// It says what the rules of columns are, or says nothing of them any more.
+    Rules(usize, bool),
 }
 
 /// Draws the statements of a template.
@@ -62,11 +64,16 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn step(&mut self, agent: usize) -> Step {
+        if self.features.has(Feature::LateRules) && self.dice.chance(8) {
+            return Step::Rules(agent, self.dice.chance(60));
+        }
         match self.dice.below(100) {
             0..10 => Step::Pass(*self.dice.pick(&[1, 2, 1_000])),
             10..35 => {
                 let fate = match self.dice.below(10) {
                     _ if !self.features.has(Feature::Losses) => Fate::Complete,
+                    // Whoever does not hear that its table is refused takes what it has sent for accepted.
+                    _ if self.features.has(Feature::LateRules) => Fate::Complete,
                     0 => Fate::LosesBatch,
                     1 => Fate::LosesAnswer,
                     2 | 3 => Fate::InterruptedPull(self.dice.below(4)),

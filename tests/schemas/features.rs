@@ -43,13 +43,15 @@ pub enum Feature {
     HugeNumbers,
     /// Columns with a merge rule.
     Rules,
+    /// Merge rules that an agent declares when the columns are in use, and takes back.
+    LateRules,
     /// Few tables and many deletes, so that agents meet at the same rows.
     Dense,
     /// Generated columns that must be unique.
     GeneratedKeys,
 }
 
-/// All of them but the last three, which would make another case of every seed that was kept.
+/// All of them but the last four, which would make another case of every seed that was kept.
 pub const ALL: [Feature; 18] = [
     Feature::References,
     Feature::NaturalReferences,

@@ -151,6 +151,7 @@ fn report(case: &Case, failure: &Failure) -> String {
                 writeln!(report, "{agent} syncs: {fate:?} {}", meanwhile.join(";\n   "))
             }
             Step::Pass(ms) => writeln!(report, "{ms} ms pass"),
+            Step::Rules(agent, says) => writeln!(report, "{agent} declares rules: {says}"),
         }
         .unwrap();
     }

@@ -69,7 +69,7 @@ impl Shrinker {
                 Step::Write(_, statements)
                 | Step::Transaction(_, statements)
                 | Step::Sync(_, _, statements) => Some(statements),
-                Step::Pass(_) => None,
+                Step::Pass(_) | Step::Rules(..) => None,
             });
         }
         self.drop_each(|case| Some(&mut case.template));
@@ -104,7 +104,7 @@ impl Case {
     fn size(&self) -> usize {
         let steps = self.steps.iter().map(|step| match step {
             Step::Write(_, list) | Step::Transaction(_, list) | Step::Sync(_, _, list) => 1 + list.len(),
-            Step::Pass(_) => 1,
+            Step::Pass(_) | Step::Rules(..) => 1,
         });
         steps.sum::<usize>() + self.template.len() + self.schema.statements().join("").len()
     }

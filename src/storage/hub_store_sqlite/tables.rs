@@ -119,6 +119,29 @@ impl Table {
         Ok(self.schema.columns.len() > before)
     }
 
+    /// Why a declaration cannot stand beside the tenant's: it says something else, or says it of a column that is in use.
+    fn contradiction(
+        &self,
+        conn: &Connection,
+        tenant: &Tenant,
+        declared: &TableSchema,
+    ) -> Result<Option<String>, StoreError> {
+        if let Some(why) = declared.contradiction(&self.schema) {
+            return Ok(Some(why));
+        }
+        match declared.comes_late(&self.schema) {
+            Some(why) if self.has_rows(conn, tenant)? => Ok(Some(why)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether anything was ever written to the table, as far as the hub remembers.
+    fn has_rows(&self, conn: &Connection, tenant: &Tenant) -> Result<bool, StoreError> {
+        let mut statement =
+            conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM row_state WHERE tenant = ?1 AND tbl = ?2)")?;
+        Ok(statement.query_row([tenant.id, self.id], |row| row.get(0))?)
+    }
+
     /// Takes in another declaration of the table; says whether that changed anything.
     fn extend(&mut self, declared: &TableSchema) -> Result<bool, String> {
         let mut changed = self.add_columns(&declared.columns)?;
@@ -224,7 +247,7 @@ pub fn declare(
     writer: u64,
 ) -> Result<Result<(), String>, StoreError> {
     let found = match Table::find(conn, tenant.id, &declared.name)? {
-        Some(table) => match declared.contradiction(&table.schema) {
+        Some(table) => match table.contradiction(conn, tenant, declared)? {
             None => Ok(table),
             Some(why) => Err(why),
         },
@@ -256,8 +279,8 @@ pub fn compare(
     tenant: &Tenant,
     declared: &TableSchema,
 ) -> Result<Result<(), String>, StoreError> {
-    let found = Table::find(conn, tenant.id, &declared.name)?;
-    Ok(found.and_then(|table| declared.contradiction(&table.schema)).map_or(Ok(()), Err))
+    let Some(table) = Table::find(conn, tenant.id, &declared.name)? else { return Ok(Ok(())) };
+    Ok(table.contradiction(conn, tenant, declared)?.map_or(Ok(()), Err))
 }
 
 /// A table without columns yet, or why there is no room for one more, or its name may not be taken.

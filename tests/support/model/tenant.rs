@@ -7,7 +7,7 @@ use federation_hub::model::{CellValue, Op, ReplicaId, RowChange, Rule, Seq, Tabl
 use super::claims::Claims;
 use super::history::{Birth, Entry, History, RowKey, What, entries};
 use super::living::Raws;
-use super::raw::Raw;
+use super::raw::{Raw, is_plain};
 use super::schema::Schema;
 use super::unions::Unions;
 use super::unique::{Key, KeyBook};
@@ -58,8 +58,20 @@ impl Tenant {
             self.tables.insert(declared.name.to_ascii_lowercase(), declared.clone());
             return;
         };
-        if declared.contradiction(table).is_some() {
+        // A rule comes with the first declaration of its column, or before anything was written.
+        let is_used = self.rows.keys().any(|row| row.0.eq_ignore_ascii_case(&declared.name));
+        let is_late = |(column, rule): &(String, Rule)| {
+            let is_known = table.columns.iter().any(|known| known.eq_ignore_ascii_case(column));
+            is_used && is_known && table.agreed.rule(column).is_none() && !is_plain(*rule)
+        };
+        // Tables that reference in another way are not modelled.
+        if declared.contradiction(table).is_some() || declared.agreed.rules.iter().any(is_late) {
             return;
+        }
+        for column in &declared.columns {
+            if !table.columns.iter().any(|known| known.eq_ignore_ascii_case(column)) {
+                table.columns.push(column.clone());
+            }
         }
         for (column, rule) in &declared.agreed.rules {
             if table.agreed.rule(column).is_none() {
