@@ -1,5 +1,8 @@
 //! Clocks: comparison is a partial order, merging its least upper bound, and stamps follow causality.
 
+use std::time::Duration;
+
+use federation_hub::engine::hub_offset::{HubOffset, Reading};
 use federation_hub::model::{ClockOrder, Hlc, ReplicaId, StampSource, VectorClock};
 use proptest::prelude::*;
 
@@ -50,6 +53,33 @@ proptest! {
         let mut more = a.clone();
         prop_assert_eq!(more.increment(&agent), a.get(&agent) + 1);
         prop_assert_eq!(a.compare(&more), ClockOrder::Before);
+    }
+
+    /// Breaks if agents whose clocks are right are told apart by how far they are from the hub: of two writes a millisecond
+    /// apart, the later one has the later stamp, whatever the delays, there and back, were.
+    #[test]
+    fn agents_whose_clocks_are_right_keep_the_order_of_their_writes(
+        asked_us in 0_i64..1_000_000,
+        delays in prop::array::uniform2((0_i64..2_000_000, 0_i64..2_000_000)),
+        wrote_ms in 2_000_i64..9_000,
+        later_ms in 1_i64..50,
+    ) {
+        const START_US: i64 = 1_800_000_000_000_000;
+        let reading = |us: i64| {
+            let running = Duration::from_micros(us.unsigned_abs());
+            Reading { wall_us: START_US + us, running }
+        };
+        let stamp = |agent: u8, wrote_ms: i64| {
+            let (there, back) = delays[usize::from(agent)];
+            let hub_ms = (START_US + asked_us + there) / 1_000;
+            let offset = HubOffset::new(reading(asked_us), reading(asked_us + there + back), hub_ms);
+            let clock = offset.clock(reading(9_100_000));
+            let replica = ReplicaId([9 - agent; 16]);
+            let (offset_ms, hub_now_ms, highest) = (clock.offset_ms, clock.now_ms, Hlc::ZERO);
+            StampSource { replica, offset_ms, hub_now_ms, highest }.stamp(START_US / 1_000 + wrote_ms)
+        };
+        prop_assert!(stamp(0, wrote_ms) < stamp(1, wrote_ms + later_ms));
+        prop_assert!(stamp(1, wrote_ms) < stamp(0, wrote_ms + later_ms));
     }
 
     /// Whatever the wall clock says: a stamp exceeds all that was seen, and exceeds the hub's time only if that did.
