@@ -316,7 +316,7 @@ fn error_kind(code: &str, message: &str) -> SqlErrorKind {
     } else if message == "The database connection is not open" {
         SqlErrorKind::Closed
     } else {
-        SqlErrorKind::Other
+        SqlErrorKind::by_message(message)
     }
 }
 
@@ -335,6 +335,8 @@ mod tests {
             ("SQLITE_ERROR", "cannot start a transaction within a transaction", SqlErrorKind::InTransaction),
             ("", "The database connection is not open", SqlErrorKind::Closed),
             ("SQLITE_ERROR", "no such table: t", SqlErrorKind::Other),
+            ("SQLITE_ERROR", "unknown function: slug()", SqlErrorKind::Missing),
+            ("", "no such module: vec0", SqlErrorKind::Missing),
             ("SQLITE_BUSYBODY", "?", SqlErrorKind::Other),
         ];
         for (code, message, kind) in cases {

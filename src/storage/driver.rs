@@ -62,6 +62,9 @@ pub enum SqlErrorKind {
     InTransaction,
     /// A constraint of the application's schema (or a RAISE of its triggers) refused the row.
     Constraint,
+    /// What a table's definition is evaluated with is not there on this connection, or refuses the row: the table
+    /// cannot be written here, and others can.
+    Missing,
     /// Another process is syncing the database: a later turn may succeed.
     Leased,
     /// The bookkeeping is gone: somebody has detached the database. Attached anew, it is another replica.
@@ -73,6 +76,24 @@ pub enum SqlErrorKind {
     Closed,
     /// Anything else.
     Other,
+}
+
+impl SqlErrorKind {
+    /// What SQLite says, whatever code it gives it, of functions, collations and modules that an application has on
+    /// connections of its own; and what libsql's vector indexes say of what they cannot take.
+    const MISSING: [&'static str; 5] = [
+        "no such function: ",
+        "unknown function: ",
+        "no such collation sequence: ",
+        "no such module: ",
+        "vector index(",
+    ];
+
+    /// The kind of an error that no code tells apart from others.
+    pub fn by_message(message: &str) -> Self {
+        let is_missing = Self::MISSING.iter().any(|start| message.starts_with(start));
+        if is_missing { Self::Missing } else { Self::Other }
+    }
 }
 
 /// A statement that failed. The statement had no effect; the transaction is still open.

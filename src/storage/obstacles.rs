@@ -1,7 +1,7 @@
 //! Which rows are in a row's way: those that hold a unique key of it.
 
 use super::catalog::{Table, quote, quote_list};
-use super::driver::{Sql, SqlError, ValueRef};
+use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
 use super::unique_index::{KeyPart, KeyTerm, UniqueKey};
 use crate::model::Value;
 
@@ -33,10 +33,15 @@ pub fn obstacles<'t>(
             quote(&table.name),
             conditions.join(" AND ")
         );
-        sql.query(&statement, &values, &mut |key| {
+        let looked = sql.query(&statement, &values, &mut |key| {
             found.push((unique, key.to_vec()));
             Ok(())
-        })?;
+        });
+        match looked {
+            // Nobody can tell without what the key is made with.
+            Err(error) if error.kind == SqlErrorKind::Missing => {}
+            outcome => outcome?,
+        }
     }
     Ok(found)
 }

@@ -102,11 +102,13 @@ pub fn examples(sql: &mut dyn Sql, limit: u64) -> Result<Vec<(String, String)>, 
     Ok(examples)
 }
 
-/// A constraint's refusal of a row, in words; other failures end the turn.
+/// The refusal of a row by a constraint, or by what its table lacks here, in words; other failures end the turn.
 pub fn refused<T>(outcome: Result<T, SqlError>) -> Result<Option<String>, SqlError> {
     match outcome {
         Ok(_) => Ok(None),
-        Err(error) if error.kind == SqlErrorKind::Constraint => Ok(Some(error.message)),
+        Err(error) if matches!(error.kind, SqlErrorKind::Constraint | SqlErrorKind::Missing) => {
+            Ok(Some(error.message))
+        }
         Err(error) => Err(error),
     }
 }

@@ -167,7 +167,7 @@ fn convert(error: &rusqlite::Error) -> SqlError {
         _ if message.contains("cannot start a transaction within a transaction") => {
             SqlErrorKind::InTransaction
         }
-        _ => SqlErrorKind::Other,
+        _ => SqlErrorKind::by_message(&message),
     };
     SqlError { kind, message }
 }

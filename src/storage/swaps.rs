@@ -278,7 +278,7 @@ pub fn insert(
     );
     match sql.execute(&statement, &params) {
         Ok(_) => Ok(true),
-        Err(error) if error.kind == SqlErrorKind::Constraint => Ok(false),
+        Err(error) if matches!(error.kind, SqlErrorKind::Constraint | SqlErrorKind::Missing) => Ok(false),
         Err(error) => Err(error),
     }
 }

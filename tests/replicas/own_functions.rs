@@ -233,3 +233,33 @@ fn rows_that_were_changed_since_are_not_taken_for_the_same() {
     settle(&mut hub, &mut [&mut b, &mut a]);
     assert_eq!(agree(&mut [&mut a, &mut b], NOTES_BY_TITLE).len(), 3);
 }
+
+/// Breaks if a table that needs what only the application's own connection has, a function or a collation, keeps
+/// others from being synced through another connection.
+#[test]
+fn a_table_that_cannot_be_written_here_stops_no_other() {
+    for (kind, index) in [
+        ("", "slug(word)"),
+        ("", "word COLLATE loose"),
+        ("UNIQUE", "slug(word)"),
+        ("UNIQUE", "word COLLATE loose"),
+    ] {
+        let (mut hub, mut a, mut b) = pair(
+            "CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT); CREATE TABLE words(id TEXT PRIMARY KEY, word TEXT)",
+        );
+        b.run(&format!("CREATE {kind} INDEX by_word ON words({index})"));
+        let without = b.copy();
+        b.restore(&without);
+        a.run("INSERT INTO words VALUES('w', 'one')").run("INSERT INTO notes VALUES('a', 'of a')");
+        a.sync(&mut hub);
+        let counts = b.sync(&mut hub);
+        assert_eq!((counts.pulled, counts.quarantined), (1, 1), "{index}");
+        a.run("UPDATE words SET word = 'two'").run("UPDATE notes SET title = 'edited'").sync(&mut hub);
+        b.sync(&mut hub);
+        assert_eq!(b.rows("SELECT title FROM notes"), [[text("edited")]]);
+        b.run("DROP INDEX by_word").reconnect();
+        a.run("DELETE FROM notes").sync(&mut hub);
+        b.sync(&mut hub);
+        assert_eq!(b.rows("SELECT word FROM words"), [[text("two")]], "{index}");
+    }
+}

@@ -187,7 +187,9 @@ fn failed(sync: &mut Sync, error: &SqlError, now_ms: i64) -> Flow {
         }
         SqlErrorKind::Closed => Flow::Died,
         SqlErrorKind::Detached | SqlErrorKind::Unsettled => Flow::Failed(Remedy::Attach),
-        SqlErrorKind::Constraint | SqlErrorKind::Other => Flow::Broken(format!("a turn failed: {error}")),
+        SqlErrorKind::Constraint | SqlErrorKind::Missing | SqlErrorKind::Other => {
+            Flow::Broken(format!("a turn failed: {error}"))
+        }
     }
 }
 
