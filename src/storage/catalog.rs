@@ -11,6 +11,7 @@ use super::generated::TableColumns;
 use super::references::Reference;
 use super::table_info::{Affinity, ForeignKey, RawColumn, read_columns, read_foreign_keys};
 use super::unique_index::{KeyOrigin, KeyPart, KeyTerm, UniqueKey, read_unique_keys};
+use super::virtual_tables::VirtualTable;
 use crate::model::{Agreement, KeyKind, Rule, TableSchema, Value};
 
 /// The most key columns that the log has room for.
@@ -175,6 +176,14 @@ impl Catalog {
         self.tables.iter().find(|table| table.number == number)
     }
 
+    /// The application's triggers on tables that are shared: table, name and text.
+    fn triggers(&self) -> impl Iterator<Item = (&str, &str, &str)> {
+        self.tables.iter().flat_map(|table| {
+            let own = table.triggers.iter();
+            own.map(|(name, text)| (table.name.as_str(), name.as_str(), text.as_str()))
+        })
+    }
+
     /// The definitions as they travel.
     pub fn schemas(&self) -> Vec<TableSchema> {
         self.tables.iter().map(Table::schema).collect()
@@ -189,6 +198,14 @@ impl Catalog {
         let mut foreign_keys = read_foreign_keys(sql)?;
         let mut catalog = Self { options: choice.options().clone(), ..Self::default() };
         catalog.left_alone.extend(objects.views.drain(..).map(|view| (view, "a view".to_owned())));
+        let virtual_tables = std::mem::take(&mut objects.virtual_tables);
+        for table in &virtual_tables {
+            if choice.includes(&table.name) {
+                catalog.left_alone.push((table.name.clone(), table.reason()));
+            } else {
+                catalog.excluded.push(table.name.clone());
+            }
+        }
         for (name, ddl) in std::mem::take(&mut objects.tables) {
             let own = columns.get(&name).map_or(&[][..], Vec::as_slice);
             let unique_keys = unique_keys.remove(&name).unwrap_or_default();
@@ -209,6 +226,9 @@ impl Catalog {
         catalog.link();
         catalog.link_rows(&columns, &made);
         choice.complete(&mut catalog);
+        for table in &virtual_tables {
+            catalog.notices.extend(table.out_of_date(catalog.triggers()));
+        }
         catalog.parents_first();
         Ok(catalog)
     }
@@ -241,7 +261,9 @@ struct Objects {
     triggers: Vec<(String, String, String)>,
     /// Tables whose key has an index of its own: an `INTEGER PRIMARY KEY DESC` is no alias of the rowid.
     key_indexes: Vec<String>,
-    virtual_tables: Vec<String>,
+    virtual_tables: Vec<VirtualTable>,
+    /// What virtual tables keep their rows in, as far as SQLite knows.
+    shadows: Vec<String>,
     views: Vec<String>,
     without_rowid: Vec<String>,
 }
@@ -249,7 +271,9 @@ struct Objects {
 impl Objects {
     fn read(sql: &mut dyn Sql) -> Result<Self, SqlError> {
         let mut objects = Self::default();
-        sql.query("SELECT type, name, tbl_name, sql FROM main.sqlite_master", &[], &mut |row| {
+        let mut virtual_tables = Vec::new();
+        let statement = "SELECT type, name, tbl_name, sql, coalesce(rootpage, 0) FROM main.sqlite_master";
+        sql.query(statement, &[], &mut |row| {
             let mut fields = Fields::of(row);
             let (kind, name, table) = (fields.text()?, fields.text()?, fields.text()?);
             let Some(text) = fields.optional_text() else { return Ok(()) };
@@ -257,6 +281,8 @@ impl Objects {
                 return Ok(());
             }
             match kind.as_str() {
+                // It has no page of its own.
+                "table" if fields.integer()? == 0 => virtual_tables.push(name),
                 "table" => objects.tables.push((name, text)),
                 "view" => objects.views.push(name),
                 "index" => objects.indexes.push((table, text)),
@@ -268,13 +294,16 @@ impl Objects {
         sql.query("SELECT name, type, wr FROM pragma_table_list WHERE schema = 'main'", &[], &mut |row| {
             let mut fields = Fields::of(row);
             let (name, kind, without_rowid) = (fields.text()?, fields.text()?, fields.integer()?);
-            if kind != "table" {
-                objects.virtual_tables.push(name);
+            if kind == "shadow" {
+                objects.shadows.push(name);
             } else if without_rowid != 0 {
                 objects.without_rowid.push(name);
             }
             Ok(())
         })?;
+        for name in virtual_tables {
+            objects.virtual_tables.push(VirtualTable::look_at(sql, name)?);
+        }
         sql.query(
             "SELECT m.name FROM main.sqlite_master AS m, pragma_index_list(m.name) AS i \
              WHERE m.type = 'table' AND i.origin = 'pk'",
@@ -296,7 +325,7 @@ impl Objects {
         foreign_keys: Vec<ForeignKey>,
         is_global: bool,
     ) -> Result<Table, String> {
-        if self.virtual_tables.iter().any(|other| other == name) {
+        if self.shadows.iter().any(|other| other == name) {
             return Err("a virtual table, or part of one".into());
         }
         let mut key: Vec<&RawColumn> = columns.iter().filter(|column| column.key_position > 0).collect();

@@ -69,4 +69,5 @@ pub mod triggers;
 pub mod unique_index;
 mod unite;
 pub mod vacuum;
+pub mod virtual_tables;
 pub mod walk;

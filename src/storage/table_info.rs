@@ -81,7 +81,8 @@ pub fn read_columns(sql: &mut dyn Sql) -> Result<HashMap<String, Vec<RawColumn>>
     let mut defaults = Vec::new();
     sql.query(
         "SELECT m.name, x.name, x.type, x.pk, x.hidden, x.\"notnull\", x.dflt_value \
-         FROM main.sqlite_master AS m, pragma_table_xinfo(m.name) AS x WHERE m.type = 'table'",
+         FROM main.sqlite_master AS m, pragma_table_xinfo(m.name) AS x \
+         WHERE m.type = 'table' AND m.rootpage",
         &[],
         &mut |row| {
             let mut fields = Fields::of(row);

@@ -4,6 +4,7 @@
 
 mod arrivals;
 mod burial;
+mod bystanders;
 mod choice;
 #[expect(dead_code, reason = "shared with other tests, which need more of it")]
 #[path = "../support/clock.rs"]

@@ -1,0 +1,65 @@
+//! Virtual tables: no table of ours, and perhaps none that can be used here. Whoever opens a file may lack the module
+//! that makes one, or what that module wants to find; SQLite then refuses whatever so much as asks for its columns.
+
+use super::driver::{Sql, SqlError, SqlErrorKind};
+use super::sql_text::tokens;
+
+/// A virtual table of an application's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtualTable {
+    /// Its name.
+    pub name: String,
+    /// Why it cannot be used here, in SQLite's words, if it cannot.
+    pub fault: Option<String>,
+}
+
+impl VirtualTable {
+    /// Looks whether one can be used here.
+    ///
+    /// # Errors
+    /// Those that say nothing of the virtual table, such as a lock.
+    pub fn look_at(sql: &mut dyn Sql, name: String) -> Result<Self, SqlError> {
+        let found = sql.query_row("SELECT 1 FROM pragma_table_xinfo(?, 'main')", &[name.as_str().into()]);
+        let fault = match found {
+            Ok(_) => None,
+            Err(error) if matches!(error.kind, SqlErrorKind::Other | SqlErrorKind::Missing) => {
+                Some(error.message)
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Self { name, fault })
+    }
+
+    /// Why it is not shared.
+    pub fn reason(&self) -> String {
+        match &self.fault {
+            None => "a virtual table, or part of one".into(),
+            Some(fault) => format!("a virtual table that cannot be used here: {fault}"),
+        }
+    }
+
+    /// What is to be said of an index that cannot be used here, and that triggers are to keep; each with its table and
+    /// its text. They do not run for what a sync brings.
+    pub fn out_of_date<'t>(
+        &self,
+        triggers: impl Iterator<Item = (&'t str, &'t str, &'t str)>,
+    ) -> Option<String> {
+        let fault = self.fault.as_ref()?;
+        let names = |text: &str| {
+            let tokens = tokens(text).unwrap_or_default();
+            tokens.iter().filter_map(|token| token.name()).any(|name| name.eq_ignore_ascii_case(&self.name))
+        };
+        let keeping: Vec<String> = triggers
+            .filter(|(_, _, text)| names(text))
+            .map(|(table, trigger, _)| format!("{trigger} of {table}"))
+            .collect();
+        (!keeping.is_empty()).then(|| {
+            format!(
+                "the virtual table {} cannot be used here ({fault}): it does not have what a sync brings, which \
+                 triggers would put there: {}",
+                self.name,
+                keeping.join(", ")
+            )
+        })
+    }
+}
