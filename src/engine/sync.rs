@@ -29,6 +29,7 @@ use crate::storage::replica::{
 };
 use crate::storage::scratch::prove_harmless;
 use crate::storage::search::{Search, compare};
+use crate::storage::tenant_tables::unwanted;
 use crate::transport::{FrameReceiver, FrameSender};
 
 /// Rows applied in one turn of the database's thread: about 10 ms of it (I7).
@@ -238,8 +239,10 @@ impl SyncJob<'_> {
     fn take_tables(&self, tables: Vec<TableSchema>, arrived: &mut Arrived, report: &mut SyncReport) {
         let known = self.database.catalog.as_ref();
         let missing = |name: &str| known.is_none_or(|it| it.catalog.table(name).is_none());
+        let unwanted = unwanted(&tables);
         for table in &tables {
-            if !missing(&table.name) || !self.options.includes(&table.name) {
+            let is_unwanted = unwanted.contains(&table.name.as_str());
+            if is_unwanted || !missing(&table.name) || !self.options.includes(&table.name) {
                 continue;
             }
             if !self.options.create_schema {

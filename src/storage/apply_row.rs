@@ -40,8 +40,7 @@ impl Applier<'_> {
         leave_children: bool,
     ) -> Result<Outcome, SqlError> {
         let Some(table) = self.catalog.table(&header.name) else {
-            let is_dropped = self.catalog.dropped.iter().any(|name| name.eq_ignore_ascii_case(&header.name));
-            if is_dropped || self.catalog.passes_over(&header.name) {
+            if self.catalog.passes_over(&header.name) {
                 // Should the application make it, or make it again, the hub is asked for all of it.
                 return Ok(Outcome::Unchanged);
             }

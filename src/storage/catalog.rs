@@ -8,10 +8,11 @@ use super::driver::{Sql, SqlError};
 use super::fields::Fields;
 use super::foreign_keys::{Link, Shadow};
 use super::generated::TableColumns;
+use super::index_parts::{Belongs, belongs, is_libsqls, is_vector_index};
 use super::references::Reference;
 use super::table_info::{Affinity, ForeignKey, RawColumn, read_columns, read_foreign_keys};
 use super::unique_index::{KeyOrigin, KeyPart, KeyTerm, UniqueKey, read_unique_keys};
-use super::virtual_tables::VirtualTable;
+use super::virtual_tables::{PART, VirtualTable};
 use crate::model::{Agreement, KeyKind, Rule, TableSchema, Value};
 
 /// The most key columns that the log has room for.
@@ -198,8 +199,7 @@ impl Catalog {
         let mut foreign_keys = read_foreign_keys(sql)?;
         let mut catalog = Self { options: choice.options().clone(), ..Self::default() };
         catalog.left_alone.extend(objects.views.drain(..).map(|view| (view, "a view".to_owned())));
-        let virtual_tables = std::mem::take(&mut objects.virtual_tables);
-        for table in &virtual_tables {
+        for table in &objects.virtual_tables {
             if choice.includes(&table.name) {
                 catalog.left_alone.push((table.name.clone(), table.reason()));
             } else {
@@ -214,6 +214,10 @@ impl Catalog {
                 catalog.excluded.push(name);
                 continue;
             }
+            if let Some(why) = objects.part_of_an_index(&name, choice) {
+                catalog.left_alone.push((name, why));
+                continue;
+            }
             match objects.table(&name, ddl, own, foreign_keys, choice.is_global(&name)) {
                 Ok(table) => {
                     let rowid_key = table.rowid_key(&unique_keys);
@@ -226,7 +230,7 @@ impl Catalog {
         catalog.link();
         catalog.link_rows(&columns, &made);
         choice.complete(&mut catalog);
-        for table in &virtual_tables {
+        for table in &objects.virtual_tables {
             catalog.notices.extend(table.out_of_date(catalog.triggers()));
         }
         catalog.parents_first();
@@ -264,6 +268,8 @@ struct Objects {
     virtual_tables: Vec<VirtualTable>,
     /// What virtual tables keep their rows in, as far as SQLite knows.
     shadows: Vec<String>,
+    /// The names of libsql's vector indexes.
+    vector_indexes: Vec<String>,
     views: Vec<String>,
     without_rowid: Vec<String>,
 }
@@ -282,10 +288,15 @@ impl Objects {
             }
             match kind.as_str() {
                 // It has no page of its own.
-                "table" if fields.integer()? == 0 => virtual_tables.push(name),
+                "table" if fields.integer()? == 0 => virtual_tables.push((name, text)),
                 "table" => objects.tables.push((name, text)),
                 "view" => objects.views.push(name),
-                "index" => objects.indexes.push((table, text)),
+                "index" => {
+                    if is_vector_index(&text) {
+                        objects.vector_indexes.push(name);
+                    }
+                    objects.indexes.push((table, text));
+                }
                 "trigger" => objects.triggers.push((table, name, text)),
                 _ => {}
             }
@@ -301,8 +312,8 @@ impl Objects {
             }
             Ok(())
         })?;
-        for name in virtual_tables {
-            objects.virtual_tables.push(VirtualTable::look_at(sql, name)?);
+        for (name, text) in virtual_tables {
+            objects.virtual_tables.push(VirtualTable::look_at(sql, name, &text)?);
         }
         sql.query(
             "SELECT m.name FROM main.sqlite_master AS m, pragma_index_list(m.name) AS i \
@@ -316,6 +327,32 @@ impl Objects {
         Ok(objects)
     }
 
+    /// Why a table is no table of the application's, if it is none: what it holds is an index over other rows.
+    fn part_of_an_index(&self, name: &str, choice: &Choice<'_>) -> Option<String> {
+        if self.shadows.iter().any(|other| other == name) {
+            return Some(PART.into());
+        }
+        if is_libsqls(name, self.vector_indexes.iter()) {
+            return Some("part of a vector index".into());
+        }
+        let mut perhaps = None;
+        for table in &self.virtual_tables {
+            // Where SQLite knows some of its parts, it knows all.
+            let is_known = || self.shadows.iter().any(|it| belongs(it, &table.name, &table.module).is_some());
+            match belongs(name, &table.name, &table.module) {
+                Some(Belongs::Surely) => return Some(PART.into()),
+                Some(Belongs::Perhaps) if !is_known() => perhaps = Some(table),
+                _ => {}
+            }
+        }
+        let table = perhaps.filter(|_| !choice.options().names(name))?;
+        Some(format!(
+            "by its name it may be part of the virtual table {}, and what the module {} keeps is not known here; name \
+             it in tables.include to share it",
+            table.name, table.module
+        ))
+    }
+
     /// A table that can be synced, or why it cannot.
     fn table(
         &self,
@@ -325,9 +362,6 @@ impl Objects {
         foreign_keys: Vec<ForeignKey>,
         is_global: bool,
     ) -> Result<Table, String> {
-        if self.shadows.iter().any(|other| other == name) {
-            return Err("a virtual table, or part of one".into());
-        }
         let mut key: Vec<&RawColumn> = columns.iter().filter(|column| column.key_position > 0).collect();
         key.sort_by_key(|column| column.key_position);
         let has_rowid = !self.without_rowid.iter().any(|other| other == name);

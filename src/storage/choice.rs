@@ -58,6 +58,13 @@ impl SyncOptions {
         self.include.as_ref().is_none_or(matches) && !matches(&self.exclude)
     }
 
+    /// Whether the application has named a table among those that it shares, by more than saying: all.
+    pub fn names(&self, table: &str) -> bool {
+        let says_something = |pattern: &&String| pattern.chars().any(|it| it != '*');
+        let mut patterns = self.include.iter().flatten().filter(says_something);
+        patterns.any(|pattern| is_match(pattern, table)) && self.includes(table)
+    }
+
     /// The rule that the application gives a column.
     pub fn rule(&self, table: &str, column: &str) -> Option<Rule> {
         let rules = &self.table(table)?.rules;
@@ -232,7 +239,11 @@ impl Catalog {
     /// Whether rows of a table that is not here are passed over. Nothing is lost by that: when the application
     /// has made the table, or shares it, its past is asked for.
     pub fn passes_over(&self, table: &str) -> bool {
-        !self.options.create_schema || !self.options.includes(table)
+        let is_it = |name: &String| name.eq_ignore_ascii_case(table);
+        !self.options.create_schema
+            || !self.options.includes(table)
+            || self.dropped.iter().any(is_it)
+            || self.left_alone.iter().any(|(name, _)| is_it(name))
     }
 }
 
@@ -315,5 +326,17 @@ mod tests {
         };
         assert!(options.includes("notes") && !options.includes("notes_old") && !options.includes("tasks"));
         assert!(SyncOptions::default().includes("anything"));
+    }
+
+    #[test]
+    fn whoever_includes_everything_has_named_nothing() {
+        let including = |patterns: &[&str]| SyncOptions {
+            include: Some(patterns.iter().map(|&it| it.to_owned()).collect()),
+            exclude: vec!["notes_old".into()],
+            ..SyncOptions::default()
+        };
+        assert!(!including(&["*", "**"]).names("notes") && !SyncOptions::default().names("notes"));
+        assert!(including(&["*", "Notes"]).names("notes") && including(&["n*s"]).names("notes"));
+        assert!(!including(&["notes_old"]).names("notes_old"));
     }
 }

@@ -29,6 +29,7 @@ pub mod hub_store;
 pub mod hub_store_sqlite;
 pub mod identity;
 pub mod incoming;
+pub mod index_parts;
 pub mod journal;
 pub mod known_columns;
 pub mod lease;

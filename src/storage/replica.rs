@@ -258,6 +258,9 @@ pub fn apply_turn(
             None => read_catalog(sql, setting.options, &state)?,
         };
         let is_news = tenant_tables::remember(sql, &extras.told)?;
+        if tenant_tables::decline(sql, &catalog.catalog, &extras.told)? {
+            catalog = read_catalog(sql, setting.options, &state)?;
+        }
         let created = tenant_tables::make(sql, &catalog.catalog, &extras.tables, &mut notices);
         if created {
             refresh(sql, setting.options, Discovery::Made, state.resume)?;

@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use super::catalog::Catalog;
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::Fields;
+use super::index_parts;
+use super::registered;
 use crate::model::{Agreement, TableSchema, Value};
 
 /// The bookkeeping table.
@@ -47,6 +49,31 @@ pub fn read(sql: &mut dyn Sql) -> Result<HashMap<String, Agreement>, SqlError> {
         Ok(())
     })?;
     Ok(agreed)
+}
+
+/// Those of the tenant's tables that are not made here, and whose rows are not wanted: parts of others' indexes, shared
+/// before anybody knew them for such.
+pub fn unwanted(told: &[TableSchema]) -> Vec<&str> {
+    index_parts::among(told)
+}
+
+/// Remembers which of the tables that the hub has told of are not wanted here, as long as the application does not
+/// make them itself; says whether any of that is news.
+pub fn decline(sql: &mut dyn Sql, catalog: &Catalog, told: &[TableSchema]) -> Result<bool, SqlError> {
+    let names = unwanted(told);
+    let mut news = false;
+    if names.is_empty() {
+        return Ok(news);
+    }
+    let known = registered::read(sql)?;
+    for name in names {
+        let is_here = catalog.table(name).is_some() || known.contains_key(&name.to_ascii_lowercase());
+        if !is_here {
+            registered::leave_out(sql, name, None)?;
+            news = true;
+        }
+    }
+    Ok(news)
 }
 
 /// Makes the tables that are missing here; says whether any was made. An index that cannot be made here is

@@ -4,21 +4,26 @@
 use super::driver::{Sql, SqlError, SqlErrorKind};
 use super::sql_text::tokens;
 
+/// Why a virtual table, and what belongs to one, is not shared.
+pub const PART: &str = "a virtual table, or part of one";
+
 /// A virtual table of an application's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VirtualTable {
     /// Its name.
     pub name: String,
+    /// The module that makes it.
+    pub module: String,
     /// Why it cannot be used here, in SQLite's words, if it cannot.
     pub fault: Option<String>,
 }
 
 impl VirtualTable {
-    /// Looks whether one can be used here.
+    /// Looks whether one of this definition can be used here.
     ///
     /// # Errors
     /// Those that say nothing of the virtual table, such as a lock.
-    pub fn look_at(sql: &mut dyn Sql, name: String) -> Result<Self, SqlError> {
+    pub fn look_at(sql: &mut dyn Sql, name: String, definition: &str) -> Result<Self, SqlError> {
         let found = sql.query_row("SELECT 1 FROM pragma_table_xinfo(?, 'main')", &[name.as_str().into()]);
         let fault = match found {
             Ok(_) => None,
@@ -27,13 +32,13 @@ impl VirtualTable {
             }
             Err(error) => return Err(error),
         };
-        Ok(Self { name, fault })
+        Ok(Self { name, module: module_of(definition).unwrap_or_default(), fault })
     }
 
     /// Why it is not shared.
     pub fn reason(&self) -> String {
         match &self.fault {
-            None => "a virtual table, or part of one".into(),
+            None => PART.into(),
             Some(fault) => format!("a virtual table that cannot be used here: {fault}"),
         }
     }
@@ -61,5 +66,29 @@ impl VirtualTable {
                 keeping.join(", ")
             )
         })
+    }
+}
+
+/// The module in `CREATE VIRTUAL TABLE … USING module(…)`.
+fn module_of(definition: &str) -> Option<String> {
+    let tokens = tokens(definition)?;
+    let using = tokens.iter().position(|token| token.is("USING"))?;
+    tokens.get(using + 1)?.name()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_module_is_read_from_the_definition() {
+        for definition in [
+            "CREATE VIRTUAL TABLE t USING fts5(a)",
+            "CREATE VIRTUAL TABLE \"USING\" using\n\"fts5\"(a)",
+            "CREATE VIRTUAL TABLE [a using b] /* USING x */ USING fts5",
+        ] {
+            assert_eq!(module_of(definition).as_deref(), Some("fts5"), "{definition}");
+        }
+        assert_eq!(module_of("CREATE VIRTUAL TABLE t"), None);
     }
 }

@@ -4,6 +4,7 @@
 use crate::world::parts::text;
 use crate::world::{Agent, Hub, pair, settle};
 use federation_hub::model::Value;
+use federation_hub::storage::choice::SyncOptions;
 
 const NOTES: &str = "CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT)";
 
@@ -129,4 +130,102 @@ fn what_is_broken_stops_nothing_else() {
     assert_eq!(b.rows("SELECT title FROM notes"), [[text("edited")]]);
     a.run("DELETE FROM notes");
     assert_eq!(notes(&mut hub, &mut a, &mut b), 0);
+}
+
+#[test]
+fn what_belongs_to_an_index_is_left_alone_also_where_its_module_is_not_loaded() {
+    let (mut hub, mut a, mut b) = pair(NOTES);
+    let parts = ["info", "chunks", "rowids", "vector_chunks00", "vector_chunks01", "metadatatext00"];
+    for agent in [&mut a, &mut b] {
+        index(agent, "CREATE VIRTUAL TABLE v USING vec0(e float[3], f float[3])", "v", &parts);
+        index(agent, "CREATE VIRTUAL TABLE s USING \"VSS0\"(e(3))", "s", &["index", "data"]);
+    }
+    a.run("INSERT INTO notes VALUES('a', 'of a')");
+    let query = "SELECT (SELECT vectors FROM v_vector_chunks00), (SELECT vectors FROM v_info), (SELECT vectors FROM s_data)";
+    let before = (a.rows(query), b.rows(query));
+    assert_eq!(notes(&mut hub, &mut a, &mut b), 1);
+    assert_eq!((a.rows(query), b.rows(query)), before);
+    for part in parts {
+        assert!(why_left_alone(&b, &format!("v_{part}")).is_some(), "{part}");
+    }
+    let mut c = Agent::new("acme", "c", 3);
+    assert_eq!(c.sync(&mut hub).pulled, 1);
+    assert_eq!(c.rows("SELECT name FROM sqlite_master WHERE name LIKE 'v%' OR name LIKE 's%data'"), NOTHING);
+}
+
+const NOTHING: &[Vec<Value>] = &[];
+
+/// Breaks if whatever begins like a virtual table counts as a part of it.
+#[test]
+fn a_table_that_is_merely_named_after_an_index_is_shared() {
+    let schema = format!(
+        "{NOTES}; CREATE VIRTUAL TABLE words USING fts5(word); CREATE TABLE words_archive(id TEXT PRIMARY KEY, word);
+         CREATE TABLE words_chunks(id TEXT PRIMARY KEY, word); CREATE TABLE i_shadow(id TEXT PRIMARY KEY, word)"
+    );
+    let (mut hub, mut a, mut b) = pair(&schema);
+    for table in ["words_archive", "words_chunks", "i_shadow"] {
+        a.run(&format!("INSERT INTO {table} VALUES('x', 'y')"));
+    }
+    a.run("INSERT INTO words VALUES('of a')").sync(&mut hub);
+    b.sync(&mut hub);
+    for table in ["words_archive", "words_chunks", "i_shadow"] {
+        assert_eq!(count(&mut b, table), Value::Integer(1), "{table}");
+    }
+    assert_eq!(b.rows("SELECT word FROM words"), NOTHING);
+}
+
+#[test]
+fn what_may_belong_to_an_index_of_an_unknown_kind_is_shared_when_it_is_named() {
+    let schema = "CREATE TABLE graph_edges(id TEXT PRIMARY KEY, what)";
+    let (mut hub, mut a, mut b) = pair(schema);
+    for agent in [&mut a, &mut b] {
+        index(agent, "CREATE VIRTUAL TABLE graph USING ours(x)", "graph", &[]);
+    }
+    a.run("INSERT INTO graph_edges VALUES('e', 'of a')").sync(&mut hub);
+    let why = why_left_alone(&a, "graph_edges").unwrap();
+    assert!(why.contains("ours") && why.contains("tables.include"), "{why}");
+    for agent in [&mut a, &mut b] {
+        agent.options =
+            SyncOptions { include: Some(vec!["*".into(), "graph_edges".into()]), ..SyncOptions::default() };
+        agent.reconnect();
+    }
+    a.sync(&mut hub);
+    b.sync(&mut hub);
+    assert_eq!(b.rows("SELECT what FROM graph_edges"), [[text("of a")]]);
+    assert!(why_left_alone(&a, "graph").is_some());
+}
+
+/// An agent of an earlier release shares what belongs to its indexes.
+fn earlier(agent: &mut Agent) {
+    agent.run(
+        "CREATE TABLE v_info(key TEXT PRIMARY KEY, value ANY);
+         CREATE TABLE v_vector_chunks00(rowid PRIMARY KEY, vectors BLOB NOT NULL);
+         INSERT INTO v_info VALUES('version', 1); INSERT INTO v_vector_chunks00 VALUES(1, x'01');
+         CREATE TABLE v_notes(id TEXT PRIMARY KEY, note); INSERT INTO v_notes VALUES('n', 'shared')",
+    );
+}
+
+/// Breaks if a tenant that has such tables hands them to whoever makes the index itself, which then finds them in its way.
+#[test]
+fn parts_that_a_tenant_has_are_not_made_and_their_rows_are_passed_over() {
+    let (mut hub, mut a, mut b) = pair(NOTES);
+    earlier(&mut a);
+    a.sync(&mut hub);
+    // This one has the index, under the same name.
+    index(&mut b, "CREATE VIRTUAL TABLE v USING vec0(e float[3])", "v", &["vector_chunks00"]);
+    let mut c = Agent::new("acme", "c", 3);
+    for agent in [&mut b, &mut c] {
+        assert_eq!(agent.sync(&mut hub).quarantined, 0);
+        assert_eq!(agent.rows("SELECT note FROM v_notes"), [[text("shared")]]);
+    }
+    let parts = "SELECT name FROM sqlite_master WHERE name IN ('v_info', 'v_vector_chunks00')";
+    assert_eq!(c.rows(parts), NOTHING);
+    // Rows that come later, too.
+    a.run("UPDATE v_vector_chunks00 SET vectors = x'02'").sync(&mut hub);
+    for agent in [&mut b, &mut c] {
+        assert_eq!(agent.sync(&mut hub).quarantined, 0);
+        agent.reconnect();
+        assert_eq!(agent.sync(&mut hub).quarantined, 0);
+    }
+    assert_eq!(c.rows(parts), NOTHING);
 }
