@@ -95,7 +95,10 @@ export interface FederationTableOptions {
  * ```
  */
 export interface FederationTables {
-  /** Only these tables are shared. */
+  /**
+   * Only these tables are shared: among them journals of migration tools, if a pattern that is more than `*` matches
+   * them. Those stay at home otherwise.
+   */
   readonly include?: readonly string[]
   /** These are not, although they may be included. */
   readonly exclude?: readonly string[]

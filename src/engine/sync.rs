@@ -239,7 +239,7 @@ impl SyncJob<'_> {
     fn take_tables(&self, tables: Vec<TableSchema>, arrived: &mut Arrived, report: &mut SyncReport) {
         let known = self.database.catalog.as_ref();
         let missing = |name: &str| known.is_none_or(|it| it.catalog.table(name).is_none());
-        let unwanted = unwanted(&tables);
+        let unwanted = unwanted(&tables, &self.options);
         for table in &tables {
             let is_unwanted = unwanted.contains(&table.name.as_str());
             if is_unwanted || !missing(&table.name) || !self.options.includes(&table.name) {

@@ -8,11 +8,12 @@ use super::driver::{Sql, SqlError};
 use super::fields::Fields;
 use super::foreign_keys::{Link, Shadow};
 use super::generated::TableColumns;
-use super::index_parts::{Belongs, belongs, is_libsqls, is_vector_index};
+use super::index_parts::is_vector_index;
+use super::journals;
 use super::references::Reference;
 use super::table_info::{Affinity, ForeignKey, RawColumn, read_columns, read_foreign_keys};
 use super::unique_index::{KeyOrigin, KeyPart, KeyTerm, UniqueKey, read_unique_keys};
-use super::virtual_tables::{PART, VirtualTable};
+use super::virtual_tables::{SearchIndexes, VirtualTable};
 use crate::model::{Agreement, KeyKind, Rule, TableSchema, Value};
 
 /// The most key columns that the log has room for.
@@ -25,11 +26,15 @@ pub struct Catalog {
     pub tables: Vec<Table>,
     /// Tables that are not, each with the reason.
     pub left_alone: Vec<(String, String)>,
+    /// Those of them that are indexes, or belong to one: nobody else's rows are wanted there.
+    pub indexes: Vec<String>,
     /// Tables that were synced, and that the application has dropped or renamed, in lower case: filled in by
     /// `capture`. They are not made again here, and their rows are not wanted, unless the application makes them.
     pub dropped: Vec<String>,
-    /// Tables that the application has excluded.
+    /// Tables that the application has excluded, and journals that it has not named.
     pub excluded: Vec<String>,
+    /// Those of them that are journals, each with the tool whose it is.
+    pub journals: Vec<(String, &'static str)>,
     /// What is said of tables and columns that are not here, in words.
     pub notices: Vec<String>,
     /// What the application has chosen.
@@ -121,6 +126,15 @@ impl Table {
         matches!(&self.key, Key::Number(name) if self.hidden_rowid == Some(name.as_str()))
     }
 
+    /// The names of all columns that are written.
+    pub fn all_columns(&self) -> Vec<&str> {
+        let number = match &self.key {
+            Key::Number(column) if !self.is_keyless() => Some(column.as_str()),
+            _ => None,
+        };
+        number.into_iter().chain(self.columns.iter().map(|column| column.name.as_str())).collect()
+    }
+
     /// The names of the key's columns.
     pub fn key_columns(&self) -> Vec<&str> {
         match &self.key {
@@ -199,8 +213,9 @@ impl Catalog {
         let mut foreign_keys = read_foreign_keys(sql)?;
         let mut catalog = Self { options: choice.options().clone(), ..Self::default() };
         catalog.left_alone.extend(objects.views.drain(..).map(|view| (view, "a view".to_owned())));
-        for table in &objects.virtual_tables {
+        for table in &objects.search.virtual_tables {
             if choice.includes(&table.name) {
+                catalog.indexes.push(table.name.clone());
                 catalog.left_alone.push((table.name.clone(), table.reason()));
             } else {
                 catalog.excluded.push(table.name.clone());
@@ -214,7 +229,15 @@ impl Catalog {
                 catalog.excluded.push(name);
                 continue;
             }
-            if let Some(why) = objects.part_of_an_index(&name, choice) {
+            let names: Vec<&str> = own.iter().map(|column| column.name.as_str()).collect();
+            let tool = journals::tool(&name, &names);
+            if let Some(tool) = tool.filter(|_| !choice.options().names(&name)) {
+                catalog.journals.push((name.clone(), tool));
+                catalog.excluded.push(name);
+                continue;
+            }
+            if let Some(why) = objects.search.why_part(&name, choice.options()) {
+                catalog.indexes.push(name.clone());
                 catalog.left_alone.push((name, why));
                 continue;
             }
@@ -230,7 +253,7 @@ impl Catalog {
         catalog.link();
         catalog.link_rows(&columns, &made);
         choice.complete(&mut catalog);
-        for table in &objects.virtual_tables {
+        for table in &objects.search.virtual_tables {
             catalog.notices.extend(table.out_of_date(catalog.triggers()));
         }
         catalog.parents_first();
@@ -265,11 +288,7 @@ struct Objects {
     triggers: Vec<(String, String, String)>,
     /// Tables whose key has an index of its own: an `INTEGER PRIMARY KEY DESC` is no alias of the rowid.
     key_indexes: Vec<String>,
-    virtual_tables: Vec<VirtualTable>,
-    /// What virtual tables keep their rows in, as far as SQLite knows.
-    shadows: Vec<String>,
-    /// The names of libsql's vector indexes.
-    vector_indexes: Vec<String>,
+    search: SearchIndexes,
     views: Vec<String>,
     without_rowid: Vec<String>,
 }
@@ -293,7 +312,7 @@ impl Objects {
                 "view" => objects.views.push(name),
                 "index" => {
                     if is_vector_index(&text) {
-                        objects.vector_indexes.push(name);
+                        objects.search.vector_indexes.push(name);
                     }
                     objects.indexes.push((table, text));
                 }
@@ -306,14 +325,14 @@ impl Objects {
             let mut fields = Fields::of(row);
             let (name, kind, without_rowid) = (fields.text()?, fields.text()?, fields.integer()?);
             if kind == "shadow" {
-                objects.shadows.push(name);
+                objects.search.shadows.push(name);
             } else if without_rowid != 0 {
                 objects.without_rowid.push(name);
             }
             Ok(())
         })?;
         for (name, text) in virtual_tables {
-            objects.virtual_tables.push(VirtualTable::look_at(sql, name, &text)?);
+            objects.search.virtual_tables.push(VirtualTable::look_at(sql, name, &text)?);
         }
         sql.query(
             "SELECT m.name FROM main.sqlite_master AS m, pragma_index_list(m.name) AS i \
@@ -325,32 +344,6 @@ impl Objects {
             },
         )?;
         Ok(objects)
-    }
-
-    /// Why a table is no table of the application's, if it is none: what it holds is an index over other rows.
-    fn part_of_an_index(&self, name: &str, choice: &Choice<'_>) -> Option<String> {
-        if self.shadows.iter().any(|other| other == name) {
-            return Some(PART.into());
-        }
-        if is_libsqls(name, self.vector_indexes.iter()) {
-            return Some("part of a vector index".into());
-        }
-        let mut perhaps = None;
-        for table in &self.virtual_tables {
-            // Where SQLite knows some of its parts, it knows all.
-            let is_known = || self.shadows.iter().any(|it| belongs(it, &table.name, &table.module).is_some());
-            match belongs(name, &table.name, &table.module) {
-                Some(Belongs::Surely) => return Some(PART.into()),
-                Some(Belongs::Perhaps) if !is_known() => perhaps = Some(table),
-                _ => {}
-            }
-        }
-        let table = perhaps.filter(|_| !choice.options().names(name))?;
-        Some(format!(
-            "by its name it may be part of the virtual table {}, and what the module {} keeps is not known here; name \
-             it in tables.include to share it",
-            table.name, table.module
-        ))
     }
 
     /// A table that can be synced, or why it cannot.

@@ -77,7 +77,7 @@ impl SyncOptions {
 }
 
 /// Whether a name matches a pattern: `*` is any text, `?` one character, and case means nothing, as in SQLite.
-fn is_match(pattern: &str, name: &str) -> bool {
+pub fn is_match(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<char>, Vec<char>) =
         (pattern.to_lowercase().chars().collect(), name.to_lowercase().chars().collect());
     let (mut p, mut n) = (0, 0);
@@ -242,8 +242,7 @@ impl Catalog {
         let is_it = |name: &String| name.eq_ignore_ascii_case(table);
         !self.options.create_schema
             || !self.options.includes(table)
-            || self.dropped.iter().any(is_it)
-            || self.left_alone.iter().any(|(name, _)| is_it(name))
+            || self.dropped.iter().chain(&self.excluded).chain(&self.indexes).any(is_it)
     }
 }
 

@@ -31,6 +31,7 @@ pub mod identity;
 pub mod incoming;
 pub mod index_parts;
 pub mod journal;
+pub mod journals;
 pub mod known_columns;
 pub mod lease;
 pub mod local_key;

@@ -8,6 +8,7 @@ use super::choice::{SyncOptions, TableOptions};
 use super::doubt;
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::Fields;
+use super::journals;
 use super::known_columns::KnownColumns;
 use super::references::suspects;
 use crate::model::{Rule, Value};
@@ -184,6 +185,8 @@ fn adjusting(table: &Table) -> Result<String, SqlError> {
 /// What was chosen when the tables were looked at last, as far as it matters to the bookkeeping.
 pub fn remembered(sql: &mut dyn Sql) -> Result<SyncOptions, SqlError> {
     let mut options = SyncOptions::default();
+    // What is shared may be so because the application named it.
+    let include = options.include.insert(vec!["*".to_owned()]);
     for (name, known) in read(sql)? {
         if known.is_out {
             options.exclude.push(name);
@@ -192,6 +195,7 @@ pub fn remembered(sql: &mut dyn Sql) -> Result<SyncOptions, SqlError> {
         let rules =
             serde_json::from_str(&known.rules).map_err(|error| SqlError::corrupt(error.to_string()))?;
         if !known.columns.is_empty() {
+            include.push(name.clone());
             options.tables.push(TableOptions { name, is_global: !known.is_numbered, rules });
         }
     }
@@ -226,39 +230,61 @@ pub fn to_refresh(sql: &mut dyn Sql) -> Result<Vec<String>, SqlError> {
     Ok(tables)
 }
 
-/// Tells, once for each database, which columns look like references that nothing declares.
-pub fn tell_suspects(sql: &mut dyn Sql, catalog: &Catalog) -> Result<Option<String>, SqlError> {
+/// What `_federation_table.suspects` holds of a journal that stays at home, once that was told.
+const AT_HOME: &str = "journal";
+/// What it ends with, behind columns, where the table is likely a journal.
+const LIKELY: &str = " journal?";
+
+/// Tells, once for each database, which columns look like references that nothing declares, and which tables are
+/// journals of migration tools, or look so.
+pub fn tell_suspects(sql: &mut dyn Sql, catalog: &Catalog) -> Result<Vec<String>, SqlError> {
     let suspects = suspects(sql, catalog)?;
     let mut told = HashMap::new();
-    sql.query("SELECT tbl, suspects FROM _federation_table", &[], &mut |row| {
+    sql.query("SELECT name, suspects FROM _federation_table", &[], &mut |row| {
         let mut fields = Fields::of(row);
-        told.insert(fields.integer()?, fields.text()?);
+        told.insert(fields.text()?.to_ascii_lowercase(), fields.text()?);
         Ok(())
     })?;
-    let mut news = Vec::new();
+    let mut is_news = |sql: &mut dyn Sql, table: &str, now: &str| -> Result<Option<String>, SqlError> {
+        let before = told.remove(&table.to_ascii_lowercase()).filter(|before| before != now);
+        if before.is_some() {
+            sql.execute(
+                "UPDATE _federation_table SET suspects = ? WHERE name = ? COLLATE NOCASE",
+                &[now.into(), table.into()],
+            )?;
+        }
+        Ok(before)
+    };
+    let (mut columns, mut likely, mut at_home) = (Vec::new(), Vec::new(), Vec::new());
     for table in &catalog.tables {
         let prefix = format!("{}.", table.name);
         let own: Vec<&str> =
             suspects.iter().filter(|it| it.starts_with(&prefix)).map(String::as_str).collect();
         let own = own.join(", ");
-        if told.get(&table.number).is_some_and(|told| *told == own) {
-            continue;
+        let is_likely = journals::is_likely(&table.name, &table.all_columns());
+        let now = if is_likely { format!("{own}{LIKELY}") } else { own.clone() };
+        let Some(before) = is_news(sql, &table.name, &now)? else { continue };
+        if is_likely && !before.ends_with(LIKELY) && !catalog.options.names(&table.name) {
+            likely.push(table.name.as_str());
         }
-        sql.execute(
-            "UPDATE _federation_table SET suspects = ? WHERE tbl = ?",
-            &[own.as_str().into(), table.number.into()],
-        )?;
-        if !own.is_empty() {
-            news.push(own);
+        if !own.is_empty() && own != before.trim_end_matches(LIKELY) {
+            columns.push(own);
         }
     }
-    Ok((!news.is_empty()).then(|| {
+    for (name, tool) in &catalog.journals {
+        if is_news(sql, name, AT_HOME)?.is_some() {
+            at_home.push((name.as_str(), *tool));
+        }
+    }
+    let columns = (!columns.is_empty()).then(|| {
         format!(
             "these columns are named like references, and no foreign key says what they reference: {}. If they \
              hold numbers of rows, declare them with the option `references`: numbers mean other rows elsewhere",
-            news.join(", ")
+            columns.join(", ")
         )
-    }))
+    });
+    let journals = [journals::at_home(&at_home), journals::perhaps(&likely)];
+    Ok(columns.into_iter().chain(journals.into_iter().flatten()).collect())
 }
 
 /// Notes which tables the hub does not take. Those that it takes again are offered whole, and asked for.

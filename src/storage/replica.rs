@@ -140,7 +140,7 @@ fn collect_in(
     };
     let walk = walk.get_or_insert_with(|| Walk::starting_at(mint()));
     let suspects =
-        if is_fresh { None } else { without_waiting(sql, |sql| tell_suspects(sql, &catalog.catalog))? };
+        if is_fresh { Vec::new() } else { without_waiting(sql, |sql| tell_suspects(sql, &catalog.catalog))? };
     let is_known = state.schema_digest == Some(catalog.digest);
     let schema = (!is_known).then(|| (catalog.catalog.schemas(), catalog.digest));
     let mut turn = CollectTurn {
@@ -152,7 +152,7 @@ fn collect_in(
         quarantined: probe.quarantined,
         look: Vec::new(),
         strays: 0,
-        notices: suspects.into_iter().collect(),
+        notices: suspects,
     };
     let is_idle = is_fresh && !probe.has_changes;
     if !is_idle {

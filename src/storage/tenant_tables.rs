@@ -5,9 +5,11 @@
 use std::collections::HashMap;
 
 use super::catalog::Catalog;
+use super::choice::SyncOptions;
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::Fields;
 use super::index_parts;
+use super::journals;
 use super::registered;
 use crate::model::{Agreement, TableSchema, Value};
 
@@ -51,16 +53,19 @@ pub fn read(sql: &mut dyn Sql) -> Result<HashMap<String, Agreement>, SqlError> {
     Ok(agreed)
 }
 
-/// Those of the tenant's tables that are not made here, and whose rows are not wanted: parts of others' indexes, shared
-/// before anybody knew them for such.
-pub fn unwanted(told: &[TableSchema]) -> Vec<&str> {
-    index_parts::among(told)
+/// Those of the tenant's tables that are not made here, and whose rows are not wanted: parts of others' indexes, and
+/// journals that the application does not name. They were shared before anybody knew them for such, or by an agent whose
+/// application named them.
+pub fn unwanted<'t>(told: &'t [TableSchema], options: &SyncOptions) -> Vec<&'t str> {
+    let journals =
+        told.iter().filter(|table| journals::tool_of(table).is_some() && !options.names(&table.name));
+    index_parts::among(told).into_iter().chain(journals.map(|table| table.name.as_str())).collect()
 }
 
 /// Remembers which of the tables that the hub has told of are not wanted here, as long as the application does not
 /// make them itself; says whether any of that is news.
 pub fn decline(sql: &mut dyn Sql, catalog: &Catalog, told: &[TableSchema]) -> Result<bool, SqlError> {
-    let names = unwanted(told);
+    let names = unwanted(told, &catalog.options);
     let mut news = false;
     if names.is_empty() {
         return Ok(news);
@@ -83,7 +88,7 @@ pub fn make(sql: &mut dyn Sql, catalog: &Catalog, tables: &[TableSchema], notice
     for table in tables {
         let exists = catalog.table(&table.name).is_some()
             || catalog.left_alone.iter().any(|(name, _)| name.eq_ignore_ascii_case(&table.name))
-            || catalog.dropped.iter().any(|name| name.eq_ignore_ascii_case(&table.name));
+            || catalog.passes_over(&table.name);
         if exists {
             continue;
         }

@@ -1,11 +1,52 @@
 //! Virtual tables: no table of ours, and perhaps none that can be used here. Whoever opens a file may lack the module
 //! that makes one, or what that module wants to find; SQLite then refuses whatever so much as asks for its columns.
 
+use super::choice::SyncOptions;
 use super::driver::{Sql, SqlError, SqlErrorKind};
-use super::sql_text::tokens;
+use super::index_parts::{Belongs, belongs, is_libsqls};
+use super::sql_text::{Token, tokens};
 
 /// Why a virtual table, and what belongs to one, is not shared.
-pub const PART: &str = "a virtual table, or part of one";
+const PART: &str = "a virtual table, or part of one";
+
+/// What a database has for searching, and what no other database can use.
+#[derive(Debug, Default)]
+pub struct SearchIndexes {
+    /// Its virtual tables.
+    pub virtual_tables: Vec<VirtualTable>,
+    /// What those keep their rows in, as far as SQLite knows.
+    pub shadows: Vec<String>,
+    /// The names of libsql's vector indexes.
+    pub vector_indexes: Vec<String>,
+}
+
+impl SearchIndexes {
+    /// Why a table is none of the application's, if it is none: what it holds is an index over other rows.
+    pub fn why_part(&self, name: &str, options: &SyncOptions) -> Option<String> {
+        if self.shadows.iter().any(|other| other == name) {
+            return Some(PART.into());
+        }
+        if is_libsqls(name, self.vector_indexes.iter()) {
+            return Some("part of a vector index".into());
+        }
+        let mut perhaps = None;
+        for table in &self.virtual_tables {
+            // Where SQLite knows some of its parts, it knows all.
+            let is_known = || self.shadows.iter().any(|it| belongs(it, &table.name, &table.module).is_some());
+            match belongs(name, &table.name, &table.module) {
+                Some(Belongs::Surely) => return Some(PART.into()),
+                Some(Belongs::Perhaps) if !is_known() => perhaps = Some(table),
+                _ => {}
+            }
+        }
+        let table = perhaps.filter(|_| !options.names(name))?;
+        Some(format!(
+            "by its name it may be part of the virtual table {}, and what the module {} keeps is not known here; name \
+             it in tables.include to share it",
+            table.name, table.module
+        ))
+    }
+}
 
 /// A virtual table of an application's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +93,7 @@ impl VirtualTable {
         let fault = self.fault.as_ref()?;
         let names = |text: &str| {
             let tokens = tokens(text).unwrap_or_default();
-            tokens.iter().filter_map(|token| token.name()).any(|name| name.eq_ignore_ascii_case(&self.name))
+            tokens.iter().filter_map(Token::name).any(|name| name.eq_ignore_ascii_case(&self.name))
         };
         let keeping: Vec<String> = triggers
             .filter(|(_, _, text)| names(text))

@@ -23,6 +23,7 @@ mod hostile;
 #[path = "../support/hub.rs"]
 mod hub;
 mod identity;
+mod journals;
 mod keyless;
 mod limits;
 mod nothing_left;
