@@ -6,7 +6,6 @@ mod arrivals;
 mod burial;
 mod bystanders;
 mod choice;
-#[expect(dead_code, reason = "shared with other tests, which need more of it")]
 #[path = "../support/clock.rs"]
 mod clock;
 mod composite_parents;
@@ -31,6 +30,7 @@ mod numbers;
 mod old_rows;
 mod own_functions;
 mod recovery;
+mod replacing;
 mod retirement;
 mod rotations;
 mod rules;

@@ -190,6 +190,22 @@ impl<'a> Deriver<'a> {
         self.births.insert(no);
     }
 
+    /// Notes that this batch made a row again which had been deleted: it is a row of its author's, with the keys that it
+    /// was made with now.
+    pub fn born_again(&mut self, no: i64, author: u64, base: Seq) -> Result<(), StoreError> {
+        let position = self.tenant.seq;
+        let row = self.rows.get_mut(no)?;
+        if !row.raw.is_alive() || row.raw.seq() != position {
+            return Ok(());
+        }
+        (row.born, row.author, row.base) = (position, author, base);
+        self.rows.store(no)?;
+        self.births.insert(no);
+        // Unlike a new one it has links already.
+        self.linked.insert(no);
+        Ok(())
+    }
+
     /// The rows that are one with this one.
     pub fn members(&mut self, no: i64) -> Result<Vec<i64>, StoreError> {
         if self.has_unions { self.rows.members(no) } else { Ok(vec![no]) }

@@ -24,6 +24,16 @@ pub struct Merger<'a> {
     pub contests: Contests<'a>,
 }
 
+/// What a change is made to.
+struct Meant {
+    /// Rows that take it.
+    rows: Vec<i64>,
+    /// Rows that its author knew as dead: they take its delete, so that nothing older brings them back.
+    dead: Vec<i64>,
+    /// Whether its author knew that rows are one.
+    as_one: bool,
+}
+
 impl Merger<'_> {
     /// Merges one row. The inner error is the reason for which the row is rejected.
     pub fn merge(
@@ -49,13 +59,12 @@ impl Merger<'_> {
             }
             return Ok(outcome.map(drop));
         };
-        let targets = self.targets(no, base)?;
+        let meant = self.meant(no, base)?;
+        let is_made_again = self.is_made_again(no, &meant, &change)?;
         // Somebody who knew that rows are one wrote over what they are together.
-        let mut conflicts = match targets.len() {
-            1 => None,
-            _ => Some(self.conflicts_with_union(table, no, &change)?),
-        };
-        for (at, target) in targets.into_iter().enumerate() {
+        let mut conflicts =
+            if meant.as_one { Some(self.conflicts_with_union(table, no, &change)?) } else { None };
+        for (at, target) in meant.rows.into_iter().enumerate() {
             let outcome = self.merge_into(table, target, &change, at == 0)?;
             // What was done to a value is done once, however many rows are one.
             change.writes.retain(|write| !matches!(write.op, Op::Adjust(_)));
@@ -67,7 +76,25 @@ impl Merger<'_> {
             }
         }
         self.deriver.report.conflicts = self.deriver.report.conflicts.saturating_add(conflicts.unwrap_or(0));
+        change.writes.retain(|write| write.op == Op::Delete);
+        if !change.writes.is_empty() {
+            for target in meant.dead {
+                if let Err(reason) = self.merge_into(table, target, &change, false)? {
+                    return Ok(Err(reason));
+                }
+            }
+        }
+        if is_made_again {
+            self.deriver.born_again(no, self.writer, base)?;
+        }
         Ok(Ok(()))
+    }
+
+    /// Whether a change makes a row again that is dead where its author deleted it.
+    fn is_made_again(&self, no: i64, meant: &Meant, change: &RowChange) -> Result<bool, StoreError> {
+        let is_dead = !self.deriver.rows.get(no)?.raw.is_alive();
+        let deletes = change.writes.iter().any(|write| write.op == Op::Delete);
+        Ok(change.is_new && meant.rows[..] == [no] && (is_dead || deletes))
     }
 
     fn conflicts_with_union(
@@ -82,31 +109,35 @@ impl Merger<'_> {
         Ok(united.merge_by(&mut book, None, &change.writes, self.writer, position).conflicts)
     }
 
-    /// The rows that a write to this one means. Of united rows, somebody who knew of the union writes to all
-    /// that live; anybody else to this one alone.
-    fn targets(&mut self, no: i64, base: Seq) -> Result<Vec<i64>, StoreError> {
+    /// The rows that a write to this one means: of united rows, those which its author knew as one row. Who knew of no
+    /// union writes to the row that it names.
+    fn meant(&mut self, no: i64, base: Seq) -> Result<Meant, StoreError> {
+        let alone = Meant { rows: vec![no], dead: Vec::new(), as_one: false };
         let row = self.deriver.rows.get(no)?;
         if row.survivor.is_some() {
             if base >= row.united_at {
                 // Its author knew that the row was another one by then: this is a new one with its key.
                 self.deriver.stand_alone(no)?;
             }
-            return Ok(vec![no]);
+            return Ok(alone);
         }
-        let members = self.deriver.members(no)?;
-        if members.len() == 1 {
-            return Ok(members);
-        }
-        let mut united_at = 0;
-        let mut alive = Vec::new();
-        for member in members {
+        let (mut rows, mut dead) = (Vec::new(), Vec::new());
+        for member in self.deriver.members(no)? {
             let row = self.deriver.rows.get(member)?;
-            united_at = united_at.max(row.united_at);
-            if row.raw.is_alive() {
-                alive.push(member);
+            if row.united_at > base {
+                continue;
             }
+            // An edit can bring back what its author saw living, and nothing that was gone by then.
+            if row.raw.is_alive() || row.died > base { rows.push(member) } else { dead.push(member) }
         }
-        Ok(if base < united_at || alive.is_empty() { vec![no] } else { alive })
+        if rows.len() + dead.len() < 2 {
+            return Ok(alone);
+        }
+        if rows.is_empty() {
+            dead.retain(|member| *member != no);
+            return Ok(Meant { dead, ..alone });
+        }
+        Ok(Meant { rows, dead, as_one: true })
     }
 
     /// Merges a change into one raw state; says whether that changed it, and how many cells were in conflict;
@@ -132,6 +163,7 @@ impl Merger<'_> {
         }
         let highest = raw.highest().hlc;
         let earlier = if merged.changed { std::mem::replace(&mut row.raw, raw) } else { row.raw.clone() };
+        row.note_death(position);
         let is_free = self.deriver.rules.table(table.table).is_none_or(|rules| rules.is_free());
         if merged.changed {
             let has_effective = row.effective.is_some();

@@ -9,10 +9,18 @@ use rusqlite::{Connection, TransactionBehavior};
 pub const FIRST_LAYOUT: u32 = 5;
 
 /// The layout that this library writes, in `PRAGMA user_version`.
-pub const LAYOUT: u32 = 5;
+pub const LAYOUT: u32 = 6;
 
 /// What leads from each layout, beginning with the first, to the next one.
-const STEPS: [&str; (LAYOUT - FIRST_LAYOUT) as usize] = [];
+const STEPS: [&str; (LAYOUT - FIRST_LAYOUT) as usize] = [
+    // Since when a row is dead by its own writes; and rows that are one with another one wait to be collected.
+    "ALTER TABLE row_state ADD COLUMN died INTEGER NOT NULL DEFAULT 0;
+     UPDATE row_state SET dead = 1 WHERE survivor IS NOT NULL;
+     UPDATE tenant SET (live_bytes, dead_bytes) = (
+         SELECT coalesce(sum(bytes * NOT dead), 0), coalesce(sum(bytes * dead), 0) FROM (
+             SELECT dead, 160 + length(body) + coalesce(length(effective), 0) AS bytes
+             FROM row_state WHERE row_state.tenant = tenant.id))",
+];
 
 /// Leads a store from an earlier layout to the present one, wholly or not at all.
 pub fn migrate(conn: &mut Connection, found: u32) -> Result<(), rusqlite::Error> {

@@ -26,8 +26,9 @@ const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 ///
 /// `other_seq` is the last position at which someone other than `writer` (the row's last one) changed it, or
 /// from which every reader needs the whole row: a replica is not told of rows that only it has changed.
-/// All of that is in the index, so that rows that are not told are not read. `dead` rows wait to be collected;
-/// up to a tenant's `horizon` some have been, and up to `swept` all that could be.
+/// All of that is in the index, so that rows that are not told are not read. `dead` rows, and such as are one with
+/// another one, wait to be collected; up to a tenant's `horizon` some have been, and up to `swept` all that could be.
+/// `died` is where a row died by its own writes, or 0.
 ///
 /// `replica` and `agent` have a row for each live one, and `retired` the names of the last that went; what is
 /// older than `forgotten` is not among them. `hub_time` is one line: the latest time that was kept.
@@ -120,6 +121,7 @@ const SCHEMA: &str = "
         dead INTEGER NOT NULL,
         body BLOB NOT NULL,
         effective BLOB,
+        died INTEGER NOT NULL DEFAULT 0,
         UNIQUE (tenant, tbl, id)
     ) STRICT;
     CREATE INDEX row_by_seq ON row_state (tenant, seq, tbl, writer, other_seq);

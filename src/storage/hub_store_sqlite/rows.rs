@@ -18,7 +18,7 @@ pub struct Row {
     pub table: i64,
     /// Its identity.
     pub id: RowId,
-    /// The position at which it was first accepted.
+    /// The position at which it was first accepted, or made again after it was deleted.
     pub born: Seq,
     /// The tie-break of the replica that made it.
     pub author: u64,
@@ -36,6 +36,8 @@ pub struct Row {
     pub effective: Option<RowState>,
     /// Its unique keys are taken: it is told as dead until one is free.
     pub withheld: bool,
+    /// Where in the order it died by its own writes; 0 if it lives by them.
+    pub died: Seq,
     /// What the store says of that.
     pub was_withheld: bool,
     /// Whether it was among the tenant's live rows.
@@ -54,9 +56,23 @@ impl Row {
     pub fn stands_for_itself(&self) -> bool {
         self.survivor.is_none()
     }
+
+    /// Whether it waits to be collected: it is dead, or one with another row that goes on for both.
+    fn waits_for_collection(&self) -> bool {
+        !self.stands_for_itself() || !self.withheld && !self.told().is_alive()
+    }
+
+    /// Notes where its own writes have it die.
+    pub fn note_death(&mut self, position: Seq) {
+        if self.raw.is_alive() {
+            self.died = 0;
+        } else if self.died == 0 {
+            self.died = position;
+        }
+    }
 }
 
-const FIELDS: &str = "row, tbl, id, born, author, base, survivor, united_at, withheld, body, effective";
+const FIELDS: &str = "row, tbl, id, born, author, base, survivor, united_at, withheld, body, effective, died";
 
 /// The rows of one tenant that a batch has looked at.
 pub struct Rows<'a> {
@@ -143,6 +159,7 @@ impl<'a> Rows<'a> {
             before: RowState::default(),
             effective: None,
             withheld: false,
+            died: 0,
             was_withheld: false,
             was_live: false,
             weight: Weight::default(),
@@ -213,18 +230,19 @@ impl<'a> Rows<'a> {
         };
         let body = encode(&row.raw)?;
         let effective = row.effective.as_ref().map(encode).transpose()?;
-        let is_dead = row.stands_for_itself() && !row.withheld && !row.told().is_alive();
+        let is_dead = row.waits_for_collection();
         let weight = Weight::of(body.len() + effective.as_ref().map_or(0, Vec::len), is_dead);
         let survivor = row.survivor.map(|id| id.0);
         let survivor = survivor.as_ref().map(|id| &id[..]);
         let sql = "INSERT INTO row_state
                  (row, tenant, tbl, seq, writer, other_seq, survivor, united_at, withheld, body, effective,
-                  id, born, author, dead, base)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
+                  id, born, author, dead, base, died)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
              ON CONFLICT (row) DO UPDATE SET seq = excluded.seq, writer = excluded.writer,
                  other_seq = excluded.other_seq, survivor = excluded.survivor,
                  united_at = excluded.united_at, withheld = excluded.withheld, body = excluded.body,
-                 effective = excluded.effective, dead = excluded.dead
+                 effective = excluded.effective, dead = excluded.dead, born = excluded.born,
+                 author = excluded.author, base = excluded.base, died = excluded.died
              WHERE tenant = excluded.tenant AND tbl = excluded.tbl";
         self.conn.prepare_cached(sql)?.execute(params![
             no,
@@ -242,7 +260,8 @@ impl<'a> Rows<'a> {
             row.born.cast_signed(),
             row.author.cast_signed(),
             is_dead,
-            row.base.cast_signed()
+            row.base.cast_signed(),
+            row.died.cast_signed()
         ])?;
         let row = self.get_mut(no)?;
         row.was_withheld = row.withheld;
@@ -275,7 +294,7 @@ fn read(row: &SqlRow<'_>) -> Result<Row, StoreError> {
         None => effective.clone().unwrap_or_else(|| raw.clone()),
     };
     let withheld: bool = row.get(8)?;
-    let is_dead = survivor.is_none() && !withheld && !before.is_alive();
+    let is_dead = survivor.is_some() || !withheld && !before.is_alive();
     Ok(Row {
         no: row.get(0)?,
         table: row.get(1)?,
@@ -288,6 +307,7 @@ fn read(row: &SqlRow<'_>) -> Result<Row, StoreError> {
         survivor,
         united_at: unsigned(7)?,
         withheld,
+        died: unsigned(11)?,
         was_withheld: withheld,
         before,
         raw,

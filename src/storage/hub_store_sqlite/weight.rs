@@ -26,9 +26,9 @@ impl Default for StoreLimits {
 /// The bytes of some rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Weight {
-    /// Of those that live, or are one with another one, or withheld.
+    /// Of those that live, or are withheld.
     pub live: u64,
-    /// Of those that are dead.
+    /// Of those that are dead, or one with another one.
     pub dead: u64,
 }
 

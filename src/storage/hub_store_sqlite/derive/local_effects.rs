@@ -123,6 +123,8 @@ impl Deriver<'_> {
             // An earlier batch of the push deleted it.
             self.rows.get_mut(no)?.raw.undelete(writer);
         }
+        let position = self.tenant.seq;
+        self.rows.get_mut(no)?.note_death(position);
         self.rows.store(no)?;
         // If it lives on, it is needed whole where it is not, or shows another value.
         let entity = self.entity(no)?;

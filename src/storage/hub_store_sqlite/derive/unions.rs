@@ -6,16 +6,40 @@ use super::{Deriver, first_stands};
 use crate::model::{Cell, CellValue, ColumnIndex, RowId, Stamp};
 use crate::storage::hub_store::StoreError;
 use crate::storage::hub_store_sqlite::key::KeyDigest;
+use crate::storage::hub_store_sqlite::rows::Row;
+
+/// Whether two rows were made by different replicas, neither of which knew of the other row.
+fn are_strangers(a: &Row, b: &Row) -> bool {
+    a.author != b.author && a.base < b.born && b.base < a.born
+}
+
+/// Whether a row was deleted, and another one made in its place: by somebody who knew which key it had. An edit of somebody
+/// else has brought it back since.
+fn is_replaced(row: &Row, by: &Row, columns: &[ColumnIndex]) -> bool {
+    let is_known = |column| {
+        let cell = row.raw.cells.get(column);
+        cell.is_none_or(|cell| cell.seq <= by.base || cell.writer == by.author)
+    };
+    row.raw.deleted.is_some() && row.born < by.born && columns.iter().all(is_known)
+}
 
 impl Deriver<'_> {
-    /// Whether those that are one with a row, and those that are one with another, were all made apart. What one
-    /// replica has told apart never becomes one, whoever else wrote one of them twice.
-    pub(super) fn are_strangers(&mut self, no: i64, other: i64) -> Result<bool, StoreError> {
-        let (ones, others) = (self.living_members(no)?, self.living_members(other)?);
+    /// Whether the later claim to a key means the row that has it, which was written twice: of all that live of either,
+    /// each was made apart from each of the others, or in its place. `have_it` says whether the two have the key by birth.
+    pub(super) fn are_one(
+        &mut self,
+        (no, holder): (i64, i64),
+        have_it: (bool, bool),
+        columns: &[ColumnIndex],
+    ) -> Result<bool, StoreError> {
+        let (ones, others) = (self.living_members(no)?, self.living_members(holder)?);
         for one in ones {
             for other in &others {
                 let (a, b) = (self.rows.get(one)?, self.rows.get(*other)?);
-                if a.author == b.author || a.base >= b.born || b.base >= a.born {
+                let is_one = have_it.0 && have_it.1 && are_strangers(a, b)
+                    || have_it.1 && is_replaced(a, b, columns)
+                    || have_it.0 && is_replaced(b, a, columns);
+                if !is_one {
                     return Ok(false);
                 }
             }
@@ -31,15 +55,14 @@ impl Deriver<'_> {
         Ok(if living.is_empty() { members } else { living })
     }
 
-    /// Makes two rows one, under the identity of the one that was accepted first.
+    /// Makes two rows one, under the identity of the one that has the key.
     pub(super) fn unite(
         &mut self,
         no: i64,
         holder: i64,
         again: &mut BTreeSet<i64>,
     ) -> Result<(), StoreError> {
-        let rank = |no: i64| self.rows.get(no).map(|row| (row.born, row.id));
-        let (survivor, loser) = if rank(no)? < rank(holder)? { (no, holder) } else { (holder, no) };
+        let (survivor, loser) = (holder, no);
         let conflicts = self.conflicts_of_union(no, holder)? + self.conflicts_of_union(holder, no)?;
         self.report.conflicts = self.report.conflicts.saturating_add(conflicts);
         if let Some(rules) = self.rules.table(self.rows.get(no)?.table) {

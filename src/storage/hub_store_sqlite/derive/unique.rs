@@ -194,12 +194,13 @@ impl Deriver<'_> {
         Ok(())
     }
 
-    /// Whether two rows were made apart with this key.
+    /// Whether two rows that want this key are the same thing, written twice.
     fn is_written_twice(&mut self, no: i64, holder: i64, wanted: WantedKey) -> Result<bool, StoreError> {
         self.rows.load(holder)?;
-        let is_holders_by_birth = self.claims.claim(wanted.1)?.is_some_and(|(_, by_birth)| by_birth);
-        let by_birth = is_holders_by_birth && self.is_by_birth(no, wanted)?;
-        Ok(by_birth && self.are_strangers(no, holder)?)
+        let has_it = self.claims.claim(wanted.1)?.is_some_and(|(_, by_birth)| by_birth);
+        let have_it = (self.is_by_birth(no, wanted)?, has_it);
+        let Some(rules) = self.rules.table(self.rows.get(no)?.table) else { return Ok(false) };
+        Ok((have_it.0 || have_it.1) && self.are_one((no, holder), have_it, &rules.unique[wanted.0].columns)?)
     }
 
     /// Whether a row, or one that is one with it, has had a key since it was made.
