@@ -21,10 +21,17 @@ pub fn bury(
     state.buried = horizon;
     for table in &catalog.tables {
         for mut entry in Entry::dead(sql, table)? {
-            if entry.sending != Sending::Clean || entry.meta.united.is_some() || entry.meta.held {
+            if entry.sending != Sending::Clean || entry.meta.held {
                 continue;
             }
             let was = entry.key.clone();
+            if entry.meta.united.is_some() {
+                // Everybody has heard that it is another one: nothing means that row by this name any more.
+                if entry.meta.seen <= horizon {
+                    entry.forget(sql, table)?;
+                }
+                continue;
+            }
             if let Some(own) = entry.meta.deleted.as_mut().filter(|delete| delete.pending.is_some()) {
                 own.pending = None;
                 entry.meta.seen = entry.meta.seen.max(state.cursor);

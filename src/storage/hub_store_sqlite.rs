@@ -14,6 +14,7 @@ mod claims;
 mod contests;
 mod derive;
 mod disk;
+mod folding;
 mod incarnations;
 mod key;
 mod merger;

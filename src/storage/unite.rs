@@ -27,7 +27,7 @@ impl Applier<'_> {
             // The application may yet make a row with the key that this identity came from. That is a row of its
             // own then, also if the pull breaks off before the survivor has come.
             if matches!(table.key, Key::Natural(_)) {
-                alias(sql, table, loser, survivor)?;
+                alias(sql, table, loser, (survivor, position))?;
             }
             return Ok(Outcome::Unchanged);
         };
@@ -36,7 +36,7 @@ impl Applier<'_> {
         }
         if matches!(lost.key, LocalKey::Dead(_)) {
             // Deleted here: if the hub has yet to hear of it, it was this row that was deleted.
-            (lost.meta.united, lost.meta.held) = (Some(survivor), false);
+            (lost.meta.united, lost.meta.held, lost.meta.seen) = (Some(survivor), false, position);
             let was = lost.key.clone();
             lost.update(sql, table, &was)?;
             return Ok(Outcome::Unchanged);
@@ -45,7 +45,7 @@ impl Applier<'_> {
         lost.meta.raise_bases(position);
         lost.meta.unshared = None;
         let Some(known) = Entry::by_id(sql, table, survivor)? else {
-            adopt(sql, table, lost, survivor)?;
+            adopt(sql, table, lost, (survivor, position))?;
             return Ok(Outcome::Unchanged);
         };
         if matches!(known.key, LocalKey::Dead(_)) {
@@ -56,7 +56,7 @@ impl Applier<'_> {
                 ));
             }
             known.forget(sql, table)?;
-            adopt(sql, table, lost, survivor)?;
+            adopt(sql, table, lost, (survivor, position))?;
             return Ok(Outcome::Unchanged);
         }
         if !known.is_present() {
@@ -65,10 +65,10 @@ impl Applier<'_> {
                 return Ok(Outcome::Refused(reason));
             }
             known.forget(sql, table)?;
-            adopt(sql, table, lost, survivor)?;
+            adopt(sql, table, lost, (survivor, position))?;
             return Ok(Outcome::Unchanged);
         }
-        self.absorb(sql, table, &lost, known)
+        self.absorb(sql, table, (&lost, known), position)
     }
 
     /// Both are here: one remains.
@@ -76,8 +76,8 @@ impl Applier<'_> {
         &mut self,
         sql: &mut dyn Sql,
         table: &Table,
-        lost: &Entry,
-        mut known: Entry,
+        (lost, mut known): (&Entry, Entry),
+        position: Seq,
     ) -> Result<Outcome, SqlError> {
         let references = self.references(sql, table, lost, &known)?;
         let mut moved: Vec<(&str, Value)> = Vec::new();
@@ -106,7 +106,7 @@ impl Applier<'_> {
             return Ok(Outcome::Refused(reason));
         }
         lost.forget(sql, table)?;
-        alias(sql, table, lost.id, known.id)?;
+        alias(sql, table, lost.id, (known.id, position))?;
         if let (false, Some(key)) = (moved.is_empty(), known.key.values()?) {
             let was = known.key.clone();
             let cells = moved.iter().map(|(name, value)| (*name, value));
@@ -194,16 +194,26 @@ impl Applier<'_> {
 }
 
 /// What is remembered of a row becomes what is remembered of the one that it is.
-fn adopt(sql: &mut dyn Sql, table: &Table, mut lost: Entry, survivor: RowId) -> Result<(), SqlError> {
+fn adopt(
+    sql: &mut dyn Sql,
+    table: &Table,
+    mut lost: Entry,
+    (survivor, position): (RowId, Seq),
+) -> Result<(), SqlError> {
     let was = lost.id;
     lost.forget(sql, table)?;
     (lost.id, lost.meta.held) = (survivor, false);
     lost.insert(sql, table)?;
-    alias(sql, table, was, survivor)
+    alias(sql, table, was, (survivor, position))
 }
 
-/// Remembers that references to one row mean another.
-fn alias(sql: &mut dyn Sql, table: &Table, lost: RowId, survivor: RowId) -> Result<(), SqlError> {
-    let meta = RowMeta { united: Some(survivor), ..RowMeta::default() };
+/// Remembers that references to one row mean another, as the hub said at this position.
+fn alias(
+    sql: &mut dyn Sql,
+    table: &Table,
+    lost: RowId,
+    (survivor, position): (RowId, Seq),
+) -> Result<(), SqlError> {
+    let meta = RowMeta { united: Some(survivor), seen: position, ..RowMeta::default() };
     Entry { key: LocalKey::dead(lost), id: lost, sending: Sending::Clean, meta }.insert(sql, table)
 }

@@ -223,8 +223,16 @@ fn play(steps: &[Step]) {
     assert_eq!(found, expected);
 }
 
+/// The same cases each time, unless the environment names another beginning or number.
+fn config() -> ProptestConfig {
+    let named = |name: &str| std::env::var(name).ok().and_then(|it| it.parse().ok());
+    let rng_seed = proptest::test_runner::RngSeed::Fixed(named("FEDERATION_SEED").unwrap_or(1));
+    let cases = named("PROPTEST_CASES").and_then(|it| u32::try_from(it).ok()).unwrap_or(40);
+    ProptestConfig { cases, rng_seed, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(40) })]
+    #![proptest_config(config())]
 
     #[test]
     fn what_is_stored_under_a_key_is_what_was_stored_last(steps in prop::collection::vec(step(), 1..60)) {

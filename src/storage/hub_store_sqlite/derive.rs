@@ -195,7 +195,7 @@ impl<'a> Deriver<'a> {
     pub fn born_again(&mut self, no: i64, author: u64, base: Seq) -> Result<(), StoreError> {
         let position = self.tenant.seq;
         let row = self.rows.get_mut(no)?;
-        if !row.raw.is_alive() || row.raw.seq() != position {
+        if !row.raw.is_alive() || row.raw.cells.values().all(|cell| cell.seq != position) {
             return Ok(());
         }
         (row.born, row.author, row.base) = (position, author, base);

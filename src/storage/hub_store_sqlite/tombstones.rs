@@ -1,7 +1,7 @@
 //! Collecting tombstones: a dead row goes for good once every live replica has reported a cursor above its
 //! death, and nothing that stays references it.
 //!
-//! What a row was united with goes with it, and so does everything by which it could be found: the keys that it
+//! What a row was united with goes with it, or before it, by being folded into it (`folding.rs`); and so does everything by which it could be found: the keys that it
 //! had, and its links. A dead row that others reference waits for them: children before their parents, and dead
 //! rows that reference each other in a circle together.
 
@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::claims::{Claims, Target};
+use super::folding::Folder;
 use super::weight::Weight;
 use crate::model::RowId;
 use crate::storage::hub_store::StoreError;
@@ -63,9 +64,15 @@ impl Sweep {
             Some((_, seq)) if dead.len() == limit => *seq,
             _ => i64::MAX,
         };
-        let rows = dead.into_iter().map(|(row, _)| row).collect();
+        let rows: VecDeque<i64> = dead.into_iter().map(|(row, _)| row).collect();
+        let folder = Folder { conn, tenant, horizon: horizon.cast_unsigned() };
+        let looked_at = rows.clone();
         let collector = Collector { conn, tenant, horizon, limit: limit * 2, found: BTreeMap::new() };
-        if let Some(last) = collector.collect(rows)? {
+        let mut last = collector.collect(rows)?;
+        for row in looked_at {
+            last = last.max(folder.fold(row)?.map(u64::cast_signed));
+        }
+        if let Some(last) = last {
             let swept = horizon.min(self.after);
             conn.prepare_cached(
                 "UPDATE tenant SET horizon = max(horizon, ?2), swept = max(swept, ?3) WHERE id = ?1",
@@ -141,7 +148,8 @@ impl Collector<'_> {
 
     /// A row with what goes with it and what holds it; none if somebody may not have seen it die.
     fn candidate(&self, row: i64) -> Result<Option<Candidate>, StoreError> {
-        let sql = "SELECT id, tbl, seq FROM row_state WHERE row = ?1 AND tenant = ?2 AND dead AND seq <= ?3";
+        let sql = "SELECT id, tbl, seq FROM row_state
+                   WHERE row = ?1 AND tenant = ?2 AND dead AND seq <= ?3 AND survivor IS NULL";
         let found: Option<([u8; 16], i64, i64)> = self
             .conn
             .prepare_cached(sql)?

@@ -237,7 +237,7 @@ impl Decision<'_> {
     /// Gives a row its keys, or what it gets instead of them.
     fn claim(&mut self, view: &mut View, row: &RowKey) {
         while let Some((at, key, holder)) = self.obstacle(view, row) {
-            if self.is_written_twice(row, &holder, &key) {
+            if self.is_written_twice(row, &holder, (at, &key)) {
                 return self.unite(view, row, &holder);
             }
             self.lose(view, row, at, key);

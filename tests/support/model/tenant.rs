@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use federation_hub::model::{CellValue, Op, ReplicaId, RowChange, Rule, Seq, TableHeader, TableSchema};
+use federation_hub::model::{
+    CellValue, Op, ReplicaId, RowChange, Rule, Seq, TableHeader, TableSchema, Write,
+};
 
 use super::claims::Claims;
 use super::history::{Birth, Entry, History, RowKey, What, entries};
@@ -22,6 +24,10 @@ pub struct Tenant {
     /// Its tables, by their names in lower case, as they were first declared.
     tables: BTreeMap<String, TableSchema>,
     rows: BTreeMap<RowKey, History>,
+    /// How many rows have been made.
+    made: usize,
+    /// Where rows died by their own writes.
+    died: BTreeMap<RowKey, Seq>,
     /// What the tables' definitions say.
     schema: Schema,
     /// The last position that anybody was told of.
@@ -110,10 +116,11 @@ impl Tenant {
             let header = &batch.body.tables[usize::from(change.table)];
             let key = (header.name.to_ascii_lowercase(), change.id);
             let base = change.writes.iter().map(|write| write.base).min().unwrap_or(0);
-            let (targets, before) = self.meant(&key, base, &mut left);
-            let order = self.rows.len();
-            let birth = Birth { order, batch: self.batches, position, author: push.0, base };
+            let (targets, dead, before) = self.meant(&key, base, &mut left);
+            self.made += 1;
+            let birth = Birth { order: self.made, batch: self.batches, position, author: push.0, base };
             let unborn = History { birth, number: change.number, entries: Vec::new() };
+            let is_alive = self.raw(&key, &|_| true).is_alive;
             let length = |tenant: &Self| tenant.rows.get(&targets[0]).map_or(0, |it| it.entries.len());
             let first = length(self);
             for (at, target) in targets.iter().enumerate() {
@@ -129,12 +136,36 @@ impl Tenant {
                     touched.insert(target.clone());
                 }
             }
+            let deletes = |write: &&Write| write.op == Op::Delete;
+            for target in &dead {
+                let was = self.raw(target, &|_| true);
+                let done = change.writes.iter().filter(deletes);
+                let done = done.flat_map(|it| entries(header, it, (push, self.batches), position));
+                self.rows.get_mut(target).unwrap().entries.extend(done);
+                if self.raw(target, &|_| true) != was {
+                    touched.insert(target.clone());
+                }
+            }
+            // What was deleted, and is made again, is its author's new row.
+            let is_made_again = change.is_new && (!is_alive || change.writes.iter().any(|it| deletes(&it)));
+            let raw = self.raw(&key, &|_| true);
+            let has_won =
+                raw.cells.values().flat_map(|cell| &cell.made_of).any(|it| it.batch == self.batches);
+            if is_made_again && targets == [key.clone()] && raw.is_alive && has_won {
+                self.rows.get_mut(&key).unwrap().birth = birth;
+            }
+            for target in targets.iter().chain(&dead) {
+                self.note_death(target, position);
+            }
             for target in &targets {
                 self.note_overwritten(target, header, change);
             }
             merged.push((targets[0].clone(), before, first..length(self)));
         }
         local_effects::forget(self, push);
+        for row in self.rows.keys().cloned().collect::<Vec<_>>() {
+            self.note_death(&row, position);
+        }
         let (mut conflicts, mut told) = (0, Vec::new());
         for (key, before, of_change) in merged {
             let done: Vec<Entry> =
@@ -184,9 +215,24 @@ impl Tenant {
         }
     }
 
-    /// The rows that a write to one of them is to, and what it is merged with. Of rows that are one, somebody who
-    /// knew that writes to all that live; anybody else to this one alone. Notes which row it leaves if it is a new one.
-    fn meant(&mut self, row: &RowKey, base: Seq, left: &mut BTreeSet<RowKey>) -> (Vec<RowKey>, Raw) {
+    /// Notes where a row's own writes have it die.
+    fn note_death(&mut self, row: &RowKey, position: Seq) {
+        if self.raw(row, &|_| true).is_alive {
+            self.died.remove(row);
+        } else {
+            self.died.entry(row.clone()).or_insert(position);
+        }
+    }
+
+    /// The rows that a write to one of them is to, those that only its delete is to, and what it is merged with. Of rows
+    /// that are one, it is to those that its author knew as one and saw living, and its delete to all that he knew;
+    /// where he knew of no others, to this one alone. Notes which row it leaves if it is a new one.
+    fn meant(
+        &mut self,
+        row: &RowKey,
+        base: Seq,
+        left: &mut BTreeSet<RowKey>,
+    ) -> (Vec<RowKey>, Vec<RowKey>, Raw) {
         let alone = |tenant: &Self| (vec![row.clone()], tenant.raw(row, &|_| true));
         let unions = &mut self.claims.unions;
         if let Some(since) = unions.lost_since(row) {
@@ -195,19 +241,26 @@ impl Tenant {
                 left.insert(unions.entity(row));
                 unions.leave(row);
             }
-            return alone(self);
+            let (row, raw) = alone(self);
+            return (row, Vec::new(), raw);
         }
-        let mut members = unions.members(row);
-        members.retain(|member| self.rows.contains_key(member) && self.raw(member, &|_| true).is_alive);
-        members.sort_by_key(|member| self.birth(member).order);
-        match self.claims.unions.united_since(row) {
-            Some(since) if base >= since && !members.is_empty() => {
-                let raws = self.raws(&|_| true);
-                let united = self.united(&raws, &self.claims.unions).remove(row).unwrap();
-                (members, united)
-            }
-            _ => alone(self),
+        let mut known = unions.known(row, base);
+        known.retain(|member| self.rows.contains_key(member));
+        if known.len() < 2 {
+            let (row, raw) = alone(self);
+            return (row, Vec::new(), raw);
         }
+        known.sort_by_key(|member| self.birth(member).order);
+        let lived = |member: &RowKey| self.died.get(member).is_none_or(|died| *died > base);
+        let (saw, mut dead): (Vec<RowKey>, Vec<RowKey>) = known.into_iter().partition(lived);
+        if saw.is_empty() {
+            dead.retain(|member| member != row);
+            let (row, raw) = alone(self);
+            return (row, dead, raw);
+        }
+        let raws = self.raws(&|_| true);
+        let united = self.united(&raws, &self.claims.unions).remove(row).unwrap();
+        (saw, dead, united)
     }
 
     /// The rows that live, as somebody new must be told of them.

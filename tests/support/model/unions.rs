@@ -32,9 +32,11 @@ impl Unions {
         self.lost.get(row).map(|(_, since)| *since)
     }
 
-    /// Since when the last of the rows that are one has been one with the others; never, if a row is alone.
-    pub fn united_since(&self, entity: &RowKey) -> Option<Seq> {
-        self.members(entity).iter().filter_map(|row| self.lost_since(row)).max()
+    /// The rows that somebody with this base knew to be one with a row that stands for itself.
+    pub fn known(&self, entity: &RowKey, base: Seq) -> Vec<RowKey> {
+        let mut members = self.members(entity);
+        members.retain(|row| self.lost_since(row).is_none_or(|since| since <= base));
+        members
     }
 
     /// Puts a row, and all that are one with it, under another one's identity.

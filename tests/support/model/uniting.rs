@@ -9,17 +9,32 @@ use super::unique::Key;
 use super::view::View;
 
 impl Decision<'_> {
-    /// Whether two rows were made with this key, and all that are one with either by different replicas, each without
-    /// knowing of the other: what one replica has told apart never becomes one.
-    pub(super) fn is_written_twice(&self, row: &RowKey, holder: &RowKey, key: &Key) -> bool {
-        let is_apart = |(one, other): (Birth, Birth)| {
+    /// Whether two rows are one thing, written twice: of all that live of either, each was made apart from each of the
+    /// others with this key, or in its place.
+    pub(super) fn is_written_twice(&self, row: &RowKey, holder: &RowKey, (at, key): (usize, &Key)) -> bool {
+        let by_birth = (self.is_by_birth(row, key), self.claims.held[key].1);
+        let is_apart = |one: Birth, other: Birth| {
             one.author != other.author && one.base < other.position && other.base < one.position
         };
         let (ones, others) = (self.living_members(row), self.living_members(holder));
-        let pairs = ones.iter().flat_map(|one| others.iter().map(move |other| (one, other)));
-        self.claims.held[key].1
-            && self.is_by_birth(row, key)
-            && pairs.into_iter().all(|(one, other)| is_apart((self.birth(one), self.birth(other))))
+        let mut pairs = ones.iter().flat_map(|one| others.iter().map(move |other| (one, other)));
+        (by_birth.0 || by_birth.1)
+            && pairs.all(|(one, other)| {
+                by_birth == (true, true) && is_apart(self.birth(one), self.birth(other))
+                    || by_birth.1 && self.is_replaced(one, other, at)
+                    || by_birth.0 && self.is_replaced(other, one, at)
+            })
+    }
+
+    /// Whether a row was deleted, and another one made in its place by somebody who knew which key it had.
+    fn is_replaced(&self, row: &RowKey, by: &RowKey, at: usize) -> bool {
+        let (raw, by) = (&self.own[row], self.birth(by));
+        let cells = self.tenant.schema().unique[&row.0][at].columns.iter();
+        let mut cells = cells.filter_map(|column| raw.cells.get(column));
+        let is_known = |it: &Entry| it.position <= by.base || it.push.0 == by.author;
+        raw.deleted.is_some()
+            && self.birth(row).order < by.order
+            && cells.all(|cell| cell.made_of.iter().all(is_known))
     }
 
     /// The rows that are one with this one and live by what was written to them; all, if none does.
@@ -47,8 +62,7 @@ impl Decision<'_> {
     }
 
     pub(super) fn unite(&mut self, view: &mut View, row: &RowKey, holder: &RowKey) {
-        let is_first = self.birth(row).order < self.birth(holder).order;
-        let (survivor, loser) = if is_first { (row, holder) } else { (holder, row) };
+        let (survivor, loser) = (holder, row);
         self.conflicts += self.differences(view, row, holder);
         for key in self.held_by(loser) {
             self.claims.held.remove(&key);

@@ -200,7 +200,8 @@ impl Deriver<'_> {
         let has_it = self.claims.claim(wanted.1)?.is_some_and(|(_, by_birth)| by_birth);
         let have_it = (self.is_by_birth(no, wanted)?, has_it);
         let Some(rules) = self.rules.table(self.rows.get(no)?.table) else { return Ok(false) };
-        Ok((have_it.0 || have_it.1) && self.are_one((no, holder), have_it, &rules.unique[wanted.0].columns)?)
+        Ok((have_it.0 || have_it.1)
+            && self.are_one((no, holder), have_it, &rules.unique[wanted.0].columns)?)
     }
 
     /// Whether a row, or one that is one with it, has had a key since it was made.
