@@ -1,6 +1,7 @@
 //! What the storage functions of one batch share.
 
 use super::catalog::{Catalog, Table};
+use super::driver::{Sql, SqlError};
 use crate::model::{Hlc, Seq, Stamp, StampSource};
 
 /// What the storage functions of one batch share.
@@ -19,6 +20,8 @@ pub struct Context<'a> {
     pub mint: &'a mut dyn FnMut() -> [u8; 16],
     /// What people should know, each once.
     pub notices: Vec<String>,
+    /// Whether anything is set aside, once that was asked.
+    is_set_aside: Option<bool>,
 }
 
 impl<'a> Context<'a> {
@@ -30,7 +33,7 @@ impl<'a> Context<'a> {
         mint: &'a mut dyn FnMut() -> [u8; 16],
     ) -> Self {
         let (highest, last_delete, notices) = (stamps.highest, Hlc::ZERO, Vec::new());
-        Self { catalog, cursor, stamps, highest, last_delete, mint, notices }
+        Self { catalog, cursor, stamps, highest, last_delete, mint, notices, is_set_aside: None }
     }
 }
 
@@ -48,6 +51,16 @@ impl Context<'_> {
         if !self.notices.contains(&notice) {
             self.notices.push(notice);
         }
+    }
+
+    /// What somebody who makes a row now has seen: everything that was merged, unless some of it could not be applied.
+    pub fn base_of_new(&mut self, sql: &mut dyn Sql) -> Result<Seq, SqlError> {
+        let is_set_aside = match self.is_set_aside {
+            Some(known) => known,
+            None => sql.query_row("SELECT 1 FROM _federation_quarantine LIMIT 1", &[])?.is_some(),
+        };
+        self.is_set_aside = Some(is_set_aside);
+        Ok(if is_set_aside { 0 } else { self.cursor })
     }
 
     /// The stamp of a write of `at_ms` to a row whose highest reading is `seen`, remembered as the highest

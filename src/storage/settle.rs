@@ -296,7 +296,11 @@ pub fn settle_row(
         entry.meta.unshared = Some(mark);
     }
     let is_old = origin == Origin::Old;
-    let row_base = if is_old || table.is_unseen { 0 } else { entry.meta.base(context.cursor) };
+    let row_base = match &was {
+        _ if is_old || table.is_unseen => 0,
+        Some(_) => entry.meta.base(context.cursor),
+        None => context.base_of_new(sql)?,
+    };
     for Difference { at, fingerprint, renamed } in differing {
         let (column, value) = (&table.columns[at], &row[at]);
         let known = entry.meta.cell(column.number).copied();

@@ -18,5 +18,6 @@ mod natural;
 mod natural_references;
 mod pushes;
 mod renamed;
+mod replacing;
 mod ruled;
 mod unique;

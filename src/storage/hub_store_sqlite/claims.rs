@@ -111,11 +111,13 @@ impl<'a> Claims<'a> {
         Ok(())
     }
 
-    /// Frees a key.
-    pub fn release(self, key: KeyDigest) -> Result<(), StoreError> {
-        let sql = "INSERT OR REPLACE INTO former_claim (tenant, digest, row)
-                   SELECT tenant, digest, row FROM claim WHERE tenant = ?1 AND digest = ?2";
-        self.conn.prepare_cached(sql)?.execute(params![self.tenant, &key.0[..]])?;
+    /// Frees a key, and remembers who had it if other rows may mean that row by it.
+    pub fn release(self, key: KeyDigest, is_parent: bool) -> Result<(), StoreError> {
+        if is_parent {
+            let sql = "INSERT OR REPLACE INTO former_claim (tenant, digest, row)
+                       SELECT tenant, digest, row FROM claim WHERE tenant = ?1 AND digest = ?2";
+            self.conn.prepare_cached(sql)?.execute(params![self.tenant, &key.0[..]])?;
+        }
         let sql = "DELETE FROM claim WHERE tenant = ?1 AND digest = ?2";
         self.conn.prepare_cached(sql)?.execute(params![self.tenant, &key.0[..]])?;
         Ok(())

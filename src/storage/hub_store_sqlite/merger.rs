@@ -28,7 +28,7 @@ pub struct Merger<'a> {
 struct Meant {
     /// Rows that take it.
     rows: Vec<i64>,
-    /// Rows that its author knew as dead: they take its delete, so that nothing older brings them back.
+    /// Rows that its author knew as dead, or deletes: they take its delete, so that nothing older brings them back.
     dead: Vec<i64>,
     /// Whether its author knew that rows are one.
     as_one: bool,
@@ -59,8 +59,8 @@ impl Merger<'_> {
             }
             return Ok(outcome.map(drop));
         };
-        let meant = self.meant(no, base)?;
-        let is_made_again = self.is_made_again(no, &meant, &change)?;
+        let is_made_again = self.is_made_again(no, base, &change)?;
+        let meant = self.meant(no, base, is_made_again)?;
         // Somebody who knew that rows are one wrote over what they are together.
         let mut conflicts =
             if meant.as_one { Some(self.conflicts_with_union(table, no, &change)?) } else { None };
@@ -90,11 +90,11 @@ impl Merger<'_> {
         Ok(Ok(()))
     }
 
-    /// Whether a change makes a row again that is dead where its author deleted it.
-    fn is_made_again(&self, no: i64, meant: &Meant, change: &RowChange) -> Result<bool, StoreError> {
-        let is_dead = !self.deriver.rows.get(no)?.raw.is_alive();
+    /// Whether a change makes a row again that its author had deleted, or knew as dead.
+    fn is_made_again(&self, no: i64, base: Seq, change: &RowChange) -> Result<bool, StoreError> {
+        let row = self.deriver.rows.get(no)?;
         let deletes = change.writes.iter().any(|write| write.op == Op::Delete);
-        Ok(change.is_new && meant.rows[..] == [no] && (is_dead || deletes))
+        Ok(change.is_new && (deletes || !row.raw.is_alive() || row.born <= base))
     }
 
     fn conflicts_with_union(
@@ -110,8 +110,8 @@ impl Merger<'_> {
     }
 
     /// The rows that a write to this one means: of united rows, those which its author knew as one row. Who knew of no
-    /// union writes to the row that it names.
-    fn meant(&mut self, no: i64, base: Seq) -> Result<Meant, StoreError> {
+    /// union writes to the row that it names, and so does who makes it again.
+    fn meant(&mut self, no: i64, base: Seq, is_made_again: bool) -> Result<Meant, StoreError> {
         let alone = Meant { rows: vec![no], dead: Vec::new(), as_one: false };
         let row = self.deriver.rows.get(no)?;
         if row.survivor.is_some() {
@@ -128,7 +128,9 @@ impl Merger<'_> {
                 continue;
             }
             // An edit can bring back what its author saw living, and nothing that was gone by then.
-            if row.raw.is_alive() || row.died > base { rows.push(member) } else { dead.push(member) }
+            let is_seen_living = row.raw.is_alive() || row.died > base;
+            let takes_it = if is_made_again { member == no } else { is_seen_living };
+            if takes_it { rows.push(member) } else { dead.push(member) }
         }
         if rows.len() + dead.len() < 2 {
             return Ok(alone);

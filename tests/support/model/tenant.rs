@@ -116,11 +116,17 @@ impl Tenant {
             let header = &batch.body.tables[usize::from(change.table)];
             let key = (header.name.to_ascii_lowercase(), change.id);
             let base = change.writes.iter().map(|write| write.base).min().unwrap_or(0);
-            let (targets, dead, before) = self.meant(&key, base, &mut left);
+            // What its author had deleted, or knew as dead, and is made again, is his new row.
+            let deletes = |write: &&Write| write.op == Op::Delete;
+            let was_there = self.rows.get(&key).is_some_and(|history| history.birth.position <= base);
+            let is_made_again = change.is_new
+                && (was_there
+                    || change.writes.iter().any(|it| deletes(&it))
+                    || !self.raw(&key, &|_| true).is_alive);
+            let (targets, dead, before) = self.meant(&key, base, is_made_again, &mut left);
             self.made += 1;
             let birth = Birth { order: self.made, batch: self.batches, position, author: push.0, base };
             let unborn = History { birth, number: change.number, entries: Vec::new() };
-            let is_alive = self.raw(&key, &|_| true).is_alive;
             let length = |tenant: &Self| tenant.rows.get(&targets[0]).map_or(0, |it| it.entries.len());
             let first = length(self);
             for (at, target) in targets.iter().enumerate() {
@@ -136,7 +142,6 @@ impl Tenant {
                     touched.insert(target.clone());
                 }
             }
-            let deletes = |write: &&Write| write.op == Op::Delete;
             for target in &dead {
                 let was = self.raw(target, &|_| true);
                 let done = change.writes.iter().filter(deletes);
@@ -146,12 +151,10 @@ impl Tenant {
                     touched.insert(target.clone());
                 }
             }
-            // What was deleted, and is made again, is its author's new row.
-            let is_made_again = change.is_new && (!is_alive || change.writes.iter().any(|it| deletes(&it)));
             let raw = self.raw(&key, &|_| true);
             let has_won =
                 raw.cells.values().flat_map(|cell| &cell.made_of).any(|it| it.batch == self.batches);
-            if is_made_again && targets == [key.clone()] && raw.is_alive && has_won {
+            if is_made_again && raw.is_alive && has_won {
                 self.rows.get_mut(&key).unwrap().birth = birth;
             }
             for target in targets.iter().chain(&dead) {
@@ -226,11 +229,12 @@ impl Tenant {
 
     /// The rows that a write to one of them is to, those that only its delete is to, and what it is merged with. Of rows
     /// that are one, it is to those that its author knew as one and saw living, and its delete to all that he knew;
-    /// where he knew of no others, to this one alone. Notes which row it leaves if it is a new one.
+    /// where he knew of no others, or makes it again, to this one alone. Notes which row it leaves if it is a new one.
     fn meant(
         &mut self,
         row: &RowKey,
         base: Seq,
+        is_made_again: bool,
         left: &mut BTreeSet<RowKey>,
     ) -> (Vec<RowKey>, Vec<RowKey>, Raw) {
         let alone = |tenant: &Self| (vec![row.clone()], tenant.raw(row, &|_| true));
@@ -251,7 +255,10 @@ impl Tenant {
             return (row, Vec::new(), raw);
         }
         known.sort_by_key(|member| self.birth(member).order);
-        let lived = |member: &RowKey| self.died.get(member).is_none_or(|died| *died > base);
+        let lived = |member: &RowKey| match is_made_again {
+            true => member == row,
+            false => self.died.get(member).is_none_or(|died| *died > base),
+        };
         let (saw, mut dead): (Vec<RowKey>, Vec<RowKey>) = known.into_iter().partition(lived);
         if saw.is_empty() {
             dead.retain(|member| member != row);

@@ -63,8 +63,7 @@ impl Deriver<'_> {
 
     /// The rows that reference this one, or did before its key changed.
     pub(super) fn children(&mut self, no: i64) -> Result<BTreeSet<i64>, StoreError> {
-        let is_parent = self.rules.table(self.rows.get(no)?.table).is_some_and(|rules| rules.is_parent);
-        if !is_parent {
+        if !self.is_parent(no)? {
             return Ok(BTreeSet::new());
         }
         let mut targets = BTreeSet::new();

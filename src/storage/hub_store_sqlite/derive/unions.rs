@@ -74,13 +74,14 @@ impl Deriver<'_> {
                 self.report.note(first_stands(&rules.name));
             }
         }
-        for (_, key) in self.wanted(loser)? {
+        let is_parent = self.is_parent(loser)?;
+        for (_, key) in if is_parent { self.wanted(loser)? } else { Vec::new() } {
             if self.claims.holder(key)?.is_none() {
                 self.claims.note_former(key, loser)?;
             }
         }
         for key in self.claims.held_by(loser)? {
-            self.claims.release(key)?;
+            self.claims.release(key, is_parent)?;
         }
         again.extend(self.children(loser)?);
         let identity = self.rows.get(survivor)?.id;

@@ -186,10 +186,16 @@ impl Deriver<'_> {
         Ok(())
     }
 
+    /// Whether other rows can reference this one.
+    pub(super) fn is_parent(&self, no: i64) -> Result<bool, StoreError> {
+        let table = self.rows.get(no)?.table;
+        Ok(self.rules.table(table).is_some_and(|rules| rules.is_parent))
+    }
+
     /// Frees a key, and remembers that the row had it: it may fall back on it.
     pub(super) fn release(&mut self, no: i64, key: KeyDigest) -> Result<(), StoreError> {
         let by_birth = self.claims.claim(key)?.is_some_and(|(_, by_birth)| by_birth);
-        self.claims.release(key)?;
+        self.claims.release(key, self.is_parent(no)?)?;
         self.released.entry(no).or_default().insert(key, by_birth);
         Ok(())
     }
