@@ -63,6 +63,12 @@ impl Context<'_> {
         Ok(if is_set_aside { 0 } else { self.cursor })
     }
 
+    /// What a row that was made at this time must beat: the last delete, unless that came later.
+    pub fn deleted_until(&self, at_ms: i64) -> Hlc {
+        let is_later = self.last_delete.ms() > self.stamps.stamp(at_ms).hlc.ms();
+        if is_later { Hlc::ZERO } else { self.last_delete }
+    }
+
     /// The stamp of a write of `at_ms` to a row whose highest reading is `seen`, remembered as the highest
     /// if it is. A row can be deleted and come back in one turn, and the latter must beat the former.
     pub fn stamp(&mut self, at_ms: i64, seen: Hlc) -> Stamp {

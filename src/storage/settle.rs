@@ -281,8 +281,9 @@ pub fn settle_row(
         None => born(sql, context, table, key, &row, origin)?,
     };
     let whole = !entry.meta.is_alive();
-    let seen = if whole { context.last_delete.max(entry.meta.highest()) } else { entry.meta.highest() };
+    let seen = entry.meta.highest();
     let stamp = match origin {
+        Origin::Written(at_ms) if whole => context.stamp(at_ms, seen.max(context.deleted_until(at_ms))),
         Origin::Written(at_ms) => context.stamp(at_ms, seen),
         Origin::Old => Stamp::ZERO,
     };

@@ -239,3 +239,19 @@ proptest! {
         play(&steps);
     }
 }
+
+/// Breaks if a row that was made before another one was deleted takes a stamp that is later than the delete.
+#[test]
+fn a_row_is_as_old_as_its_making_whatever_was_deleted_later() {
+    let (mut hub, mut all, clock) = agents(MEMORY, 2);
+    all[0].run("INSERT INTO m VALUES('other', 'n', 'other', 0)");
+    all[0].run("UPDATE m SET value = 1");
+    clock.pass(10);
+    all[0].run("INSERT INTO m VALUES('a', 'n', 'k', 'first')");
+    clock.pass(10);
+    all[1].run("INSERT INTO m VALUES('b', 'n', 'k', 'second')");
+    clock.pass(10);
+    all[0].run("DELETE FROM m WHERE key = 'other'");
+    settle(&mut hub, &mut everyone(&mut all));
+    assert_eq!(agree(&mut everyone(&mut all), "SELECT id, value FROM m"), [[text("b"), text("second")]]);
+}

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::contests::Contests;
 use super::derive::{Deriver, Earlier, first_stands, may_follow};
 use super::push::{Resolved, check_row, renumber};
-use crate::model::{CellValue, Op, RowChange, RuleBook, Seq};
+use crate::model::{CellValue, ColumnIndex, Op, RowChange, RuleBook, Seq};
 use crate::protocol::message::{Collision, Contested};
 use crate::storage::hub_store::StoreError;
 
@@ -94,7 +94,8 @@ impl Merger<'_> {
     fn is_made_again(&self, no: i64, base: Seq, change: &RowChange) -> Result<bool, StoreError> {
         let row = self.deriver.rows.get(no)?;
         let deletes = change.writes.iter().any(|write| write.op == Op::Delete);
-        Ok(change.is_new && (deletes || !row.raw.is_alive() || row.born <= base))
+        let is_known = || row.born <= base && row.raw.cells.keys().all(|column| writes(change, *column));
+        Ok(change.is_new && (deletes || !row.raw.is_alive() || is_known()))
     }
 
     fn conflicts_with_union(
@@ -204,6 +205,15 @@ impl Merger<'_> {
         deriver.count_rows();
         Ok((deriver.report.conflicts, std::mem::take(&mut deriver.report.notices), self.contests.finish()))
     }
+}
+
+/// Whether a change writes a column.
+fn writes(change: &RowChange, column: ColumnIndex) -> bool {
+    change.writes.iter().any(|write| match &write.op {
+        Op::Set(cells) => cells.iter().any(|(at, _)| *at == column),
+        Op::Adjust(cells) => cells.iter().any(|(at, _)| *at == column),
+        Op::Delete => false,
+    })
 }
 
 /// What becomes of a write to a row that the hub does not know any more: it has lost to the row's delete.

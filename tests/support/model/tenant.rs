@@ -118,11 +118,18 @@ impl Tenant {
             let base = change.writes.iter().map(|write| write.base).min().unwrap_or(0);
             // What its author had deleted, or knew as dead, and is made again, is his new row.
             let deletes = |write: &&Write| write.op == Op::Delete;
+            let raw = self.raw(&key, &|_| true);
+            let written: Vec<Entry> = change
+                .writes
+                .iter()
+                .flat_map(|it| entries(header, it, (push, self.batches), position))
+                .collect();
+            let is_written = |column: &String| written.iter().any(|it| it.column() == Some(column));
             let was_there = self.rows.get(&key).is_some_and(|history| history.birth.position <= base);
             let is_made_again = change.is_new
-                && (was_there
-                    || change.writes.iter().any(|it| deletes(&it))
-                    || !self.raw(&key, &|_| true).is_alive);
+                && (change.writes.iter().any(|it| deletes(&it))
+                    || !raw.is_alive
+                    || was_there && raw.cells.keys().all(is_written));
             let (targets, dead, before) = self.meant(&key, base, is_made_again, &mut left);
             self.made += 1;
             let birth = Birth { order: self.made, batch: self.batches, position, author: push.0, base };

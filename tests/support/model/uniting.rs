@@ -4,7 +4,7 @@ use federation_hub::model::Stamp;
 
 use super::decision::Decision;
 use super::history::{Birth, Entry, RowKey};
-use super::raw::is_plain;
+use super::raw::{Cell, is_plain};
 use super::unique::Key;
 use super::view::View;
 
@@ -91,7 +91,8 @@ impl Decision<'_> {
             if birth.batch != self.tenant.batches() {
                 continue;
             }
-            for (column, cell) in &self.own[row].cells {
+            let is_of_batch = |cell: &&Cell| cell.made_of.iter().any(|made| made.batch == birth.batch);
+            for (column, cell) in self.own[row].cells.iter().filter(|(_, cell)| is_of_batch(cell)) {
                 let Some(there) = view.united[present].cells.get(column) else { continue };
                 let is_concurrent = |made: &Entry| made.is_concurrent_with(birth.author, birth.base);
                 let is_plain = is_plain(self.tenant.rule(&row.0)(column));

@@ -108,7 +108,8 @@ impl Deriver<'_> {
         let rules = self.rules.table(row.table);
         let rule = |column: ColumnIndex| rules.as_ref()?.merge.get(usize::from(column)).copied();
         let mut count = 0;
-        for (column, cell) in &row.raw.cells {
+        // What somebody else wrote to one that was made again is in conflict already.
+        for (column, cell) in row.raw.cells.iter().filter(|(_, cell)| cell.seq >= row.born) {
             let Some(there) = present.cells.get(column) else { continue };
             // What was there before every write is in conflict with what was so as well: one of them is lost.
             let counts = cell.stamp != Stamp::ZERO || there.stamp == Stamp::ZERO;
