@@ -28,7 +28,7 @@ pub struct Merger<'a> {
 struct Meant {
     /// Rows that take it.
     rows: Vec<i64>,
-    /// Rows that its author knew as dead, or deletes: they take its delete, so that nothing older brings them back.
+    /// The others that its author knew: they take its delete, so that nothing older brings them back.
     dead: Vec<i64>,
     /// Whether its author knew that rows are one.
     as_one: bool,
@@ -93,9 +93,11 @@ impl Merger<'_> {
     /// Whether a change makes a row again that its author had deleted, or knew as dead.
     fn is_made_again(&self, no: i64, base: Seq, change: &RowChange) -> Result<bool, StoreError> {
         let row = self.deriver.rows.get(no)?;
-        let deletes = change.writes.iter().any(|write| write.op == Op::Delete);
-        let is_known = || row.born <= base && row.raw.cells.keys().all(|column| writes(change, *column));
-        Ok(change.is_new && (deletes || !row.raw.is_alive() || is_known()))
+        let (deletes, sets): (Vec<_>, Vec<_>) =
+            change.writes.iter().partition(|write| write.op == Op::Delete);
+        let is_whole = || row.raw.cells.keys().all(|column| writes(change, *column));
+        let was_known = row.born <= base || !row.raw.is_alive();
+        Ok(change.is_new && !sets.is_empty() && (!deletes.is_empty() || was_known && is_whole()))
     }
 
     fn conflicts_with_union(
@@ -122,25 +124,31 @@ impl Merger<'_> {
             }
             return Ok(alone);
         }
-        let (mut rows, mut dead) = (Vec::new(), Vec::new());
+        let (mut living, mut dying, mut dead) = (Vec::new(), Vec::new(), Vec::new());
         for member in self.deriver.members(no)? {
             let row = self.deriver.rows.get(member)?;
             if row.united_at > base {
                 continue;
             }
-            // An edit can bring back what its author saw living, and nothing that was gone by then.
-            let is_seen_living = row.raw.is_alive() || row.died > base;
-            let takes_it = if is_made_again { member == no } else { is_seen_living };
-            if takes_it { rows.push(member) } else { dead.push(member) }
+            if row.raw.is_alive() {
+                living.push(member);
+            } else if row.died > base {
+                dying.push(member);
+            } else {
+                dead.push(member);
+            }
         }
-        if rows.len() + dead.len() < 2 {
+        if living.len() + dying.len() + dead.len() < 2 {
             return Ok(alone);
         }
-        if rows.is_empty() {
-            dead.retain(|member| *member != no);
-            return Ok(Meant { dead, ..alone });
-        }
-        Ok(Meant { rows, dead, as_one: true })
+        // An edit can bring back what its author saw living, and nothing that was gone by then.
+        let seen = if living.is_empty() { &dying } else { &living };
+        let as_one = !seen.is_empty();
+        let rows = if as_one && !is_made_again { seen.clone() } else { vec![no] };
+        let known = living.iter().chain(&dying).chain(&dead).copied();
+        let mut dead: Vec<i64> = known.filter(|member| !rows.contains(member)).collect();
+        dead.sort_unstable();
+        Ok(Meant { rows, dead, as_one })
     }
 
     /// Merges a change into one raw state; says whether that changed it, and how many cells were in conflict;

@@ -126,10 +126,11 @@ impl Tenant {
                 .collect();
             let is_written = |column: &String| written.iter().any(|it| it.column() == Some(column));
             let was_there = self.rows.get(&key).is_some_and(|history| history.birth.position <= base);
+            let is_whole = raw.cells.keys().all(is_written);
             let is_made_again = change.is_new
-                && (change.writes.iter().any(|it| deletes(&it))
-                    || !raw.is_alive
-                    || was_there && raw.cells.keys().all(is_written));
+                && written.iter().any(|it| it.what != What::Delete)
+                && (written.iter().any(|it| it.what == What::Delete)
+                    || is_whole && (was_there || !raw.is_alive));
             let (targets, dead, before) = self.meant(&key, base, is_made_again, &mut left);
             self.made += 1;
             let birth = Birth { order: self.made, batch: self.batches, position, author: push.0, base };
@@ -235,8 +236,8 @@ impl Tenant {
     }
 
     /// The rows that a write to one of them is to, those that only its delete is to, and what it is merged with. Of rows
-    /// that are one, it is to those that its author knew as one and saw living, and its delete to all that he knew;
-    /// where he knew of no others, or makes it again, to this one alone. Notes which row it leaves if it is a new one.
+    /// that are one, it is to those that its author knew as one and that live, or else to those that have died since, and
+    /// its delete to all that he knew; where he knew of no others, or makes it again, to this one alone. Notes which row it leaves if it is a new one.
     fn meant(
         &mut self,
         row: &RowKey,
@@ -262,19 +263,24 @@ impl Tenant {
             return (row, Vec::new(), raw);
         }
         known.sort_by_key(|member| self.birth(member).order);
-        let lived = |member: &RowKey| match is_made_again {
-            true => member == row,
-            false => self.died.get(member).is_none_or(|died| *died > base),
-        };
-        let (saw, mut dead): (Vec<RowKey>, Vec<RowKey>) = known.into_iter().partition(lived);
-        if saw.is_empty() {
-            dead.retain(|member| member != row);
-            let (row, raw) = alone(self);
-            return (row, dead, raw);
+        let is_alive = |member: &RowKey| self.raw(member, &|_| true).is_alive;
+        let died_unseen = |member: &RowKey| self.died.get(member).is_some_and(|died| *died > base);
+        let mut targets: Vec<RowKey> = known.iter().filter(|it| is_alive(it)).cloned().collect();
+        if targets.is_empty() {
+            targets = known.iter().filter(|it| died_unseen(it)).cloned().collect();
         }
-        let raws = self.raws(&|_| true);
-        let united = self.united(&raws, &self.claims.unions).remove(row).unwrap();
-        (saw, dead, united)
+        let (_, mut before) = alone(self);
+        if targets.is_empty() {
+            targets = vec![row.clone()];
+        } else {
+            let raws = self.raws(&|_| true);
+            before = self.united(&raws, &self.claims.unions).remove(row).unwrap();
+        }
+        if is_made_again {
+            targets = vec![row.clone()];
+        }
+        known.retain(|member| !targets.contains(member));
+        (targets, known, before)
     }
 
     /// The rows that live, as somebody new must be told of them.

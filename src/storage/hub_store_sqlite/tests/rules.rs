@@ -45,6 +45,8 @@ type View = BTreeMap<(u8, String), CellValue>;
 struct Site {
     store: SqliteHubStore,
     ms: i64,
+    /// The rows that were pushed, and who deleted them last.
+    known: BTreeMap<(String, u8), Option<ReplicaId>>,
 }
 
 impl Site {
@@ -55,7 +57,7 @@ impl Site {
         let schemas = tables.iter().map(|(ddl, indexes)| declared(ddl, indexes)).collect();
         alice.register(&mut store, schemas);
         let bob = Pusher::attach(&mut store, "acme", "bob", BOB);
-        (Self { store, ms: 0 }, alice, bob)
+        (Self { store, ms: 0, known: BTreeMap::new() }, alice, bob)
     }
 
     /// Pushes edits as one batch; the author has seen what it pulled.
@@ -73,9 +75,13 @@ impl Site {
                 }
             };
             let table = u16::try_from(body.tables.len()).unwrap();
-            body.tables.push(header);
             let (id, writes) = (RowId([*row; 16]), who.write(self.ms, op));
-            body.rows.push(RowChange { table, id, number: Some(i64::from(*row)), is_new: true, writes });
+            // It is new if nobody has made it, or whoever writes it has deleted it.
+            let deleter = cells.is_none().then_some(who.replica);
+            let known = self.known.insert((header.name.clone(), *row), deleter);
+            let is_new = known.is_none_or(|deleter| deleter == Some(who.replica));
+            body.tables.push(header);
+            body.rows.push(RowChange { table, id, number: Some(i64::from(*row)), is_new, writes });
         }
         let ack = who.push(&mut self.store, body);
         assert_eq!(ack.rejected, []);
