@@ -245,6 +245,7 @@ proptest! {
 fn a_row_is_as_old_as_its_making_whatever_was_deleted_later() {
     let (mut hub, mut all, clock) = agents(MEMORY, 2);
     all[0].run("INSERT INTO m VALUES('other', 'n', 'other', 0)");
+    settle(&mut hub, &mut everyone(&mut all));
     all[0].run("UPDATE m SET value = 1");
     clock.pass(10);
     all[0].run("INSERT INTO m VALUES('a', 'n', 'k', 'first')");
@@ -254,4 +255,62 @@ fn a_row_is_as_old_as_its_making_whatever_was_deleted_later() {
     all[0].run("DELETE FROM m WHERE key = 'other'");
     settle(&mut hub, &mut everyone(&mut all));
     assert_eq!(agree(&mut everyone(&mut all), "SELECT id, value FROM m"), [[text("b"), text("second")]]);
+}
+
+/// Breaks if many writes to few keys leave more than one row for each, another one than the last, or bookkeeping that grows
+/// with the writes, of which there are more if the environment says so (`FEDERATION_WRITES`).
+#[test]
+fn five_agents_that_store_the_same_things_again_and_again_have_each_once() {
+    const KEYS: usize = 40;
+    let writes = std::env::var("FEDERATION_WRITES").ok().and_then(|it| it.parse().ok()).unwrap_or(800);
+    let (mut hub, mut all, clock) = agents(MEMORY, AGENTS);
+    let mut stored = BTreeMap::new();
+    let mut drawn: u64 = 7;
+    let mut draw = |below: usize| {
+        drawn = drawn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (drawn >> 33) as usize % below
+    };
+    for at in 0..writes {
+        clock.pass(10);
+        let (who, kind, key) = (draw(AGENTS), draw(3), draw(KEYS));
+        let row = format!("('id {at}', 'n', 'k{key}', {at})");
+        all[who].run(&match kind {
+            0 => format!("DELETE FROM m WHERE key = 'k{key}'; INSERT INTO m VALUES{row}"),
+            1 => format!(
+                "INSERT INTO m VALUES{row} ON CONFLICT(namespace, key) DO UPDATE SET value = excluded.value"
+            ),
+            _ => format!("REPLACE INTO m VALUES{row}"),
+        });
+        stored.insert(format!("k{key}"), at);
+        if draw(20) == 0 {
+            all[draw(AGENTS)].sync(&mut hub);
+        }
+        if draw(200) == 0 {
+            upkeep(&mut hub, 0);
+        }
+    }
+    let rows = settled(&mut hub, &mut all, KEYS);
+    let expected: Vec<[Value; 3]> =
+        stored.into_iter().map(|(key, at)| [text("n"), text(&key), Value::Integer(at)]).collect();
+    assert_eq!(rows.iter().map(|row| row[..3].to_vec()).collect::<Vec<_>>(), expected);
+    // As much as for rows that were written once.
+    let (mut new_hub, mut once, _) = agents(MEMORY, AGENTS);
+    for row in &rows {
+        let [Value::Text(key), Value::Integer(value), Value::Text(id)] = &row[1..] else { panic!("{row:?}") };
+        once[0].run(&format!("INSERT INTO m VALUES('{id}', 'n', '{key}', {value})"));
+    }
+    settled(&mut new_hub, &mut once, KEYS);
+    let bytes = |agent: &mut Agent| match agent
+        .rows("SELECT sum(length(k) + length(state)) FROM _federation_row")[..]
+    {
+        [ref row] => match row[0] {
+            Value::Integer(bytes) => bytes,
+            ref other => panic!("{other:?}"),
+        },
+        ref other => panic!("{other:?}"),
+    };
+    let most = once.iter_mut().map(bytes).max().unwrap();
+    for agent in &mut all {
+        assert!(bytes(agent) <= most * 3 / 2, "{} bytes, and {most}", bytes(agent));
+    }
 }
