@@ -20,6 +20,7 @@ pub mod difference;
 mod doubt;
 pub mod driver;
 pub mod fields;
+pub mod fitting;
 mod follow;
 pub mod foreign_keys;
 mod generated;

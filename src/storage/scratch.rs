@@ -16,10 +16,10 @@ use super::catalog::{Catalog, is_internal};
 use super::choice::{Choice, SyncOptions};
 use super::generated::written_out;
 use super::sqlite_driver::RusqliteSql;
-use crate::model::{Agreement, TableSchema};
+use crate::model::TableSchema;
 
 /// The longest definition that is looked at, in bytes.
-const MAX_DDL_BYTES: usize = 64 << 10;
+pub const MAX_DDL_BYTES: usize = 64 << 10;
 
 /// How long the generated columns of a table may be when all are written out ([`written_out`]).
 const MAX_WRITTEN_OUT: u64 = 10_000;
@@ -90,6 +90,20 @@ impl Scratch {
         }
     }
 
+    /// Runs one statement that may define a table or an index, and nothing else.
+    ///
+    /// # Errors
+    /// What SQLite says of it, in words; it may have defined another one than was meant.
+    pub fn define_guarded(&mut self, text: &str) -> Result<(), String> {
+        let guard = |scratch: &mut Self, guard: Option<fn(AuthContext<'_>) -> Authorization>| {
+            scratch.sql.connection().authorizer(guard).map_err(|error| error.to_string())
+        };
+        guard(self, Some(only_definitions))?;
+        let outcome = self.define(text);
+        guard(self, None)?;
+        outcome
+    }
+
     /// Bounds what an expression can cost, in which strangers may have written anything: functions of SQLite's whose cost is
     /// out of proportion are stood in for like an application's own.
     ///
@@ -150,12 +164,7 @@ pub fn prove_harmless(table: &TableSchema) -> Result<(), String> {
         return Err("its generated columns are made of one another too often".into());
     }
     let mut scratch = Scratch::open().map_err(|error| error.to_string())?;
-    let guard = |scratch: &mut Scratch, guard: Option<fn(AuthContext<'_>) -> Authorization>| {
-        scratch.sql.connection().authorizer(guard).map_err(|error| error.to_string())
-    };
-    guard(&mut scratch, Some(only_definitions))?;
-    texts().try_for_each(|text| scratch.define(text))?;
-    guard(&mut scratch, None)?;
+    texts().try_for_each(|text| scratch.define_guarded(text))?;
     // Whatever it may look like, somebody shares it.
     let include = Some(vec!["*".to_owned(), table.name.clone()]);
     let options = SyncOptions { include, ..SyncOptions::default() };
@@ -170,13 +179,16 @@ pub fn prove_harmless(table: &TableSchema) -> Result<(), String> {
 }
 
 /// Columns that other agents added later are among those claimed, and not in the first definition. Rules and
-/// references are in no definition.
+/// references are in no definition. Names are the same in either case, as they are to SQLite.
 fn is_as_claimed(made: &TableSchema, claimed: &TableSchema) -> bool {
-    let columns = claimed.columns.clone();
-    let Agreement { rules, references, .. } = claimed.agreed.clone();
-    let agreed = Agreement { rules, references, ..made.agreed.clone() };
-    made.columns.iter().all(|column| columns.contains(column))
-        && TableSchema { columns, agreed, ..made.clone() } == *claimed
+    let lower = |names: &[String]| names.iter().map(|name| name.to_ascii_lowercase()).collect::<Vec<_>>();
+    let columns = lower(&claimed.columns);
+    let has_its_key = lower(&made.agreed.key_columns) == lower(&claimed.agreed.key_columns);
+    lower(&made.columns).iter().all(|column| columns.contains(column))
+        && has_its_key
+        && made.name.eq_ignore_ascii_case(&claimed.name)
+        && made.agreed.is_global == claimed.agreed.is_global
+        && (made.key, &made.ddl, &made.indexes) == (claimed.key, &claimed.ddl, &claimed.indexes)
 }
 
 /// Lets a statement define tables and indexes, and compute; no trigger, no view, no attached file, no rows.
@@ -202,7 +214,7 @@ fn only_definitions(context: AuthContext<'_>) -> Authorization {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::KeyKind;
+    use crate::model::{Agreement, KeyKind};
     use crate::storage::driver::Sql;
 
     fn table(ddl: &str, indexes: &[&str]) -> TableSchema {

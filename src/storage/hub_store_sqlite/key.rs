@@ -261,7 +261,7 @@ fn evaluate(
     let mut names = Vec::new();
     let mut values = Vec::new();
     for (column, name) in (0..).zip(&table.columns) {
-        let Some(cell) = cell(column) else { continue };
+        let Some(cell) = cell(column).filter(|_| table.made.contains(&column)) else { continue };
         names.push(quote(name));
         values.push(match cell {
             CellValue::Plain(value)
@@ -290,7 +290,8 @@ fn evaluate(
     Ok(is_in.then(|| found.collect()))
 }
 
-fn number_of(id: RowId) -> i64 {
+/// A number that stands for a row.
+pub fn number_of(id: RowId) -> i64 {
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&id.0[..8]);
     i64::from_be_bytes(bytes).checked_abs().unwrap_or(1)

@@ -1,24 +1,25 @@
 //! What came of proving a tenant's definitions. Proofs of all of them are most of what reading its rules takes, and when
-//! these change, all but a few are as they were.
+//! these change, all but a few are as they were. Those that stand were proved when they were declared; a file that an
+//! earlier release has written may have others.
 
 use std::collections::HashMap;
 
 use crate::model::TableSchema;
-use crate::storage::scratch::prove_harmless;
+use crate::storage::fitting::fitting;
 
 /// What came of it, by table.
 #[derive(Default)]
-pub struct Proofs(HashMap<i64, (TableSchema, bool)>);
+pub struct Proofs(HashMap<i64, (TableSchema, Option<TableSchema>)>);
 
 impl Proofs {
-    /// Whether a table's definition is what it claims ([`prove_harmless`]).
-    pub fn is_harmless(&mut self, table: i64, schema: &TableSchema) -> bool {
+    /// A table's definition as far as it is what it claims ([`fitting`]); none if the table is not.
+    pub fn harmless(&mut self, table: i64, schema: &TableSchema) -> Option<TableSchema> {
         match self.0.get(&table) {
-            Some((known, is_harmless)) if known == schema => *is_harmless,
+            Some((known, harmless)) if known == schema => harmless.clone(),
             _ => {
-                let is_harmless = prove_harmless(schema).is_ok();
-                self.0.insert(table, (schema.clone(), is_harmless));
-                is_harmless
+                let harmless = fitting(schema).ok().map(|(harmless, _)| harmless);
+                self.0.insert(table, (schema.clone(), harmless.clone()));
+                harmless
             }
         }
     }
@@ -41,11 +42,17 @@ mod tests {
             indexes: vec![],
             agreed: Agreement { key_columns: vec!["id".into()], ..Agreement::default() },
         };
-        let evil = TableSchema { indexes: vec!["DROP TABLE notes".into()], ..notes.clone() };
-        for (schema, is_harmless) in
-            [(&notes, true), (&notes, true), (&evil, false), (&evil, false), (&notes, true)]
-        {
-            assert_eq!(proofs.is_harmless(1, schema), is_harmless);
+        let evil = TableSchema { ddl: "DROP TABLE notes".into(), ..notes.clone() };
+        let partly = TableSchema { indexes: vec!["DROP TABLE notes".into()], ..notes.clone() };
+        for (schema, harmless) in [
+            (&notes, Some(&notes)),
+            (&notes, Some(&notes)),
+            (&evil, None),
+            (&evil, None),
+            (&partly, Some(&notes)),
+            (&notes, Some(&notes)),
+        ] {
+            assert_eq!(proofs.harmless(1, schema).as_ref(), harmless);
         }
     }
 }

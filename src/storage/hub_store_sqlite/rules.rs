@@ -37,6 +37,8 @@ pub struct TableRules {
     pub name: String,
     /// The names of its columns, in the store's order.
     pub columns: Vec<String>,
+    /// Those of them that the tenant's text makes.
+    pub made: BTreeSet<ColumnIndex>,
     /// The column that numbers its rows, which does not travel.
     pub number: Option<String>,
     /// What must be unique among its rows.
@@ -121,7 +123,8 @@ impl TenantRules {
         let (mut tables, mut agreed) = (HashMap::new(), HashMap::new());
         for (id, schema) in schemas {
             // A definition that is not what it claims has no rules; replicas refuse it as well.
-            if proofs.is_harmless(id, &schema) && make(&mut scratch, &schema).is_ok() {
+            let Some(schema) = proofs.harmless(id, &schema) else { continue };
+            if make(&mut scratch, &schema).is_ok() {
                 let merge = tables::merge_rules(&schema);
                 let rules =
                     TableRules { name: schema.name, columns: schema.columns, ..TableRules::default() };
@@ -137,6 +140,41 @@ impl TenantRules {
         draft.scratch.bound_cost()?;
         let tables = draft.tables.into_iter().map(|(id, rules)| (id, Arc::new(rules))).collect();
         Ok(Self { version, tables, scratch: draft.scratch, proofs })
+    }
+
+    /// What the rules would be if a table were defined so: all, or those of that table alone.
+    pub fn trial(
+        &mut self,
+        conn: &Connection,
+        tenant: i64,
+        (table, schema): (i64, &TableSchema),
+        with_others: bool,
+    ) -> Result<Self, StoreError> {
+        if !with_others {
+            return Self::read(vec![(table, schema.clone())], self.version, Proofs::default());
+        }
+        let mut schemas = tables::all(conn, tenant)?;
+        for (id, known) in &mut schemas {
+            if *id == table {
+                known.clone_from(schema);
+            }
+        }
+        Self::read(schemas, self.version, std::mem::take(&mut self.proofs))
+    }
+
+    /// How many tables there are.
+    pub fn len(&self) -> i64 {
+        i64::try_from(self.tables.len()).unwrap_or(i64::MAX)
+    }
+
+    /// Ends a trial: what it has proved need not be proved again.
+    pub fn end_trial(&mut self, trial: Self) {
+        self.proofs = trial.proofs;
+    }
+
+    /// The tenant's tables, empty.
+    pub fn scratch(&mut self) -> &mut Scratch {
+        &mut self.scratch
     }
 
     /// Rows that were looked at under other rules than there are now.
@@ -228,6 +266,10 @@ impl Draft {
             let is_required = |name: &str| declared.of(&rules.name, name).is_some_and(|it| it.is_required);
             let names = (0..).zip(&rules.columns).filter(|(_, name)| is_required(name));
             rules.required = names.map(|(column, _)| column).collect();
+            let made = catalog.table(&rules.name).map_or(&[][..], |table| &table.columns);
+            let is_made = |name: &str| made.iter().any(|column| column.name.eq_ignore_ascii_case(name));
+            let names = (0..).zip(&rules.columns).filter(|(_, name)| is_made(name));
+            rules.made = names.map(|(column, _)| column).collect();
         }
         let ids: Vec<i64> = self.tables.keys().copied().collect();
         for id in ids {
