@@ -27,11 +27,11 @@ impl SyncJob<'_> {
     pub(super) fn declare(
         &self,
         schema: Option<&(Vec<TableSchema>, Digest)>,
-    ) -> (Vec<TableSchema>, Option<Digest>) {
+    ) -> (Option<Vec<TableSchema>>, Option<Digest>) {
         match schema {
-            Some((schema, digest)) if self.may_write() => (schema.clone(), Some(*digest)),
-            Some((schema, _)) if !self.database.is_noted => (schema.clone(), None),
-            _ => (Vec::new(), None),
+            Some((schema, digest)) if self.may_write() => (Some(schema.clone()), Some(*digest)),
+            Some((schema, _)) if !self.database.is_noted => (Some(schema.clone()), None),
+            _ => (None, None),
         }
     }
 

@@ -21,13 +21,13 @@ use crate::storage::bookkeeping::SentBatch;
 use crate::storage::choice::SyncOptions;
 use crate::storage::collect::TurnLimits;
 use crate::storage::driver::SqlDriver;
+use crate::storage::fitting::fitting;
 use crate::storage::held_back;
 use crate::storage::lease::{Claim, Holder};
 use crate::storage::look::Slice;
 use crate::storage::replica::{
     ApplyExtras, CachedCatalog, CollectTurn, Mint, Setting, apply_turn, collect_turn,
 };
-use crate::storage::scratch::prove_harmless;
 use crate::storage::search::{Search, compare};
 use crate::storage::tenant_tables::unwanted;
 use crate::transport::{FrameReceiver, FrameSender};
@@ -174,6 +174,7 @@ async fn exchange_all(job: &mut SyncJob<'_>, report: &mut SyncReport) -> Result<
                 let entries = done.clock.iter().map(|(agent, count)| (agent.as_str(), *count)).collect();
                 let clock = ClockNews { entries, retired: done.retired.clone() };
                 report.tell_refused(&done);
+                report.note_all(done.notices.iter().cloned());
                 (begin.cursor, begin.resume) = (done.cursor, done.cursor);
                 let idle =
                     arrived.is_nothing() && done.cursor == state.cursor && done.horizon <= state.buried;
@@ -185,7 +186,7 @@ async fn exchange_all(job: &mut SyncJob<'_>, report: &mut SyncReport) -> Result<
             }
         }
     };
-    begin.schema.clear();
+    begin.schema = None;
     job.heal(search, begin, report).await?;
     report.is_held_back = holds_changes && job.is_held_back().await?;
     report.note_all(job.resolve(contests).await?);
@@ -249,8 +250,11 @@ impl SyncJob<'_> {
                 report.note_held_back(&table.name);
                 continue;
             }
-            match prove_harmless(table) {
-                Ok(()) => arrived.extras.tables.push(table.clone()),
+            match fitting(table) {
+                Ok((table, left_out)) => {
+                    arrived.extras.tables.push(table);
+                    report.note_all(left_out);
+                }
                 Err(why) => {
                     report.note(format!("table {:?} is not made here: {why}", table.name));
                 }

@@ -164,6 +164,7 @@ mod tests {
             retired: None,
             horizon: 0,
             refused: vec![],
+            notices: vec![],
         })
     }
 

@@ -66,7 +66,7 @@ fn what_an_agent_says() {
         cursor: 300,
         resume: 300,
         counter: 5,
-        schema: vec![schema()],
+        schema: Some(vec![schema()]),
         refresh: vec!["notes".into()],
     };
     check(
@@ -201,10 +201,11 @@ fn what_a_hub_says() {
         retired: Some(vec!["a2".into()]),
         horizon: 200,
         refused: vec![("tasks".into(), "why".into())],
+        notices: vec!["so".into()],
     };
     check(
         &ToAgent::Done(done),
-        "81a4446f6e6597cd012dcf018bcfe568000000cf0000018bcfe568009192a261310591a26132ccc89192a57461736b73a3776879",
+        "81a4446f6e6598cd012dcf018bcfe568000000cf0000018bcfe568009192a261310591a26132ccc89192a57461736b73a377687991a2736f",
     );
     check(
         &ToAgent::Refused(Refused::new(Refusal::Unauthenticated, "no").for_ms(1_000)),

@@ -237,7 +237,7 @@ impl HubExchange {
 
     fn begin(&mut self, begin: SyncBegin) -> Result<(), Refused> {
         let SyncBegin { replica, epoch, cursor, resume, counter, schema, refresh } = begin;
-        if schema.len() > MAX_TABLES || refresh.len() > MAX_TABLES {
+        if schema.as_ref().map_or(0, Vec::len) > MAX_TABLES || refresh.len() > MAX_TABLES {
             return Err(Refused::new(Refusal::Protocol, format!("a sync names at most {MAX_TABLES} tables")));
         }
         // The store keeps counts in 63 bits. An honest agent never gets there.
@@ -245,7 +245,7 @@ impl HubExchange {
             return Err(Refused::new(Refusal::Protocol, "a sync's numbers contradict each other"));
         }
         self.counter = counter;
-        if !schema.is_empty() {
+        if let Some(schema) = schema {
             self.is_registering = true;
             let may_define = self.may_write;
             self.ask(StoreRequest::Register(RegisterRequest { replica, epoch, schema, may_define }));

@@ -43,6 +43,13 @@ pub const MAX_CLOCK_ENTRIES: usize = 4_096;
 /// The entries of one [`super::message::Ack::notices`], at most.
 pub const MAX_ACK_NOTICES: usize = 20;
 
+/// The entries of one [`super::message::Done::notices`], at most.
+pub const MAX_DONE_NOTICES: usize = 20;
+
+/// The definitions of one table that are remembered, at most: texts of it and of indexes, each of which some live
+/// replica declares.
+pub const MAX_DEFINITIONS: usize = 128;
+
 /// The entries of one [`super::message::BatchBody::collisions`], at most.
 pub const MAX_COLLISIONS: usize = 64;
 

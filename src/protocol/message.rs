@@ -88,8 +88,8 @@ pub struct SyncBegin {
     pub resume: Seq,
     /// The agent's own entry of its vector clock.
     pub counter: u64,
-    /// Tables that the hub may not know yet; empty once it has acknowledged them.
-    pub schema: Vec<TableSchema>,
+    /// All tables, if the hub may not know them as they are; none once it has taken them in.
+    pub schema: Option<Vec<TableSchema>>,
     /// Tables of which every row is wanted whole: they, or columns of theirs, are new to this replica.
     pub refresh: Vec<String>,
 }
@@ -283,6 +283,9 @@ pub struct Done {
     /// Tables that the hub neither takes from this replica nor tells it of, because they are declared otherwise
     /// in this tenant, each with the reason; in every sync, until the replica declares them anew.
     pub refused: Vec<(String, String)>,
+    /// What people should know of definitions that are not the tenant's, since the reader's cursor. At most
+    /// [`super::limits::MAX_DONE_NOTICES`].
+    pub notices: Vec<String>,
 }
 
 /// Why the hub will not go on.

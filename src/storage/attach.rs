@@ -205,6 +205,8 @@ pub fn reconcile(
                 // What a pull that broke off has passed over was to come later, if rows were changed meanwhile that a
                 // store which was put back has as they were.
                 state.resume = state.cursor;
+                // Nor does such a store know what was declared meanwhile.
+                state.schema_digest = None;
             }
             if renewed || !is_same_opening || !sent.is_empty() {
                 state.incarnation = Some(incarnation);

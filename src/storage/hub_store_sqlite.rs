@@ -8,10 +8,12 @@
 //! only. Positions, clock readings and tie-breaks are unsigned 64-bit numbers kept in SQLite's signed ones,
 //! bit for bit; the first two never come near the sign.
 
+mod against_rows;
 mod backup;
 mod check;
 mod claims;
 mod contests;
+mod definitions;
 mod derive;
 mod disk;
 mod folding;
@@ -29,6 +31,7 @@ mod rows;
 mod rules;
 mod session;
 mod snapshot;
+mod standing;
 mod tables;
 mod tenant;
 mod tombstones;
@@ -163,6 +166,21 @@ impl SqliteHubStore {
         }
     }
 
+    /// Keeps what was read of a tenant's rules; what was taken back may have changed them.
+    fn keep_rules<T>(
+        &mut self,
+        caller: &Caller,
+        rules: Option<TenantRules>,
+        outcome: &Result<T, StoreError>,
+    ) {
+        if self.rules.len() >= MAX_KEPT_RULES {
+            self.rules.clear();
+        }
+        if outcome.is_ok() {
+            self.rules.extend(rules.map(|rules| (caller.tenant.clone(), rules)));
+        }
+    }
+
     fn give_up(&mut self) {
         self.rules.clear();
         self.sightings.clear();
@@ -203,10 +221,14 @@ impl HubStore for SqliteHubStore {
     }
 
     fn register(&mut self, caller: &Caller, request: &RegisterRequest) -> Result<(), StoreError> {
-        self.write(|conn, _| {
+        let mut rules = self.rules.remove(&caller.tenant);
+        let outcome = self.write(|conn, stats| {
             let (mut tenant, replica) = session(conn, caller, request.replica, request.epoch)?;
-            refusals::register(conn, &mut tenant, &replica, request)
-        })
+            let whose = (&mut tenant, &replica);
+            refusals::register(conn, stats, &caller.agent, whose, request, &mut rules)
+        });
+        self.keep_rules(caller, rules, &outcome);
+        outcome
     }
 
     fn push(&mut self, caller: &Caller, request: PushRequest, now_ms: i64) -> Result<Ack, StoreError> {
@@ -214,11 +236,7 @@ impl HubStore for SqliteHubStore {
         let limits = self.limits;
         let outcome =
             self.write(|conn, stats| push::push(conn, stats, caller, request, (now_ms, limits), &mut rules));
-        if self.rules.len() >= MAX_KEPT_RULES {
-            self.rules.clear();
-        }
-        // A push that failed may have given them up; they are read again.
-        self.rules.extend(rules.map(|rules| (caller.tenant.clone(), rules)));
+        self.keep_rules(caller, rules, &outcome);
         outcome
     }
 
@@ -228,20 +246,24 @@ impl HubStore for SqliteHubStore {
 
     fn retire(&mut self, caller: &Caller, replicas: &[(ReplicaId, u64)]) -> Result<(), StoreError> {
         let mut sightings = std::mem::take(&mut self.sightings);
-        let outcome = self.write(|conn, _| presence::retire(conn, &mut sightings, caller, replicas));
+        let mut rules = self.rules.remove(&caller.tenant);
+        let outcome = self.write(|conn, stats| {
+            presence::retire(conn, (stats, &mut sightings, &mut rules), caller, replicas)
+        });
         self.sightings = sightings;
+        self.keep_rules(caller, rules, &outcome);
         outcome
     }
 
     fn upkeep(&mut self, upkeep: &Upkeep<'_>) -> Result<bool, StoreError> {
         let (mut sightings, mut sweep) =
             (std::mem::take(&mut self.sightings), std::mem::take(&mut self.sweep));
-        let outcome = self.write(|conn, _| {
+        let outcome = self.write(|conn, stats| {
             let written = sightings.write(conn, upkeep, UPKEEP)?;
             if written == UPKEEP {
                 return Ok(true);
             }
-            let retired = presence::retire_due(conn, &mut sightings, upkeep, UPKEEP)?;
+            let retired = presence::retire_due(conn, (stats, &mut sightings), upkeep, UPKEEP)?;
             if retired == UPKEEP {
                 return Ok(true);
             }

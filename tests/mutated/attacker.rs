@@ -110,7 +110,7 @@ impl Attacker {
             cursor,
             resume: cursor,
             counter: self.last.0 + 1,
-            schema: if is_first { vec![notes(), marks()] } else { Vec::new() },
+            schema: is_first.then(|| vec![notes(), marks()]),
             refresh: if dice.u8(..16) == 0 { vec!["notes".into()] } else { Vec::new() },
         });
         match dice.u8(..8) {

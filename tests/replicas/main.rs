@@ -13,6 +13,7 @@ mod convergence;
 #[expect(dead_code, reason = "shared with other tests, which need more of it")]
 #[path = "../support/database.rs"]
 mod database;
+mod definitions;
 mod doubts;
 mod generated_keys;
 mod generated_parents;

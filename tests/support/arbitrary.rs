@@ -227,11 +227,10 @@ fn table_schema() -> impl Strategy<Value = TableSchema> {
 pub fn to_hub() -> impl Strategy<Value = ToHub> {
     let hello = (name(), name(), text())
         .prop_map(|(tenant, agent, token)| ToHub::Hello(Hello { tenant, agent, token }));
-    let sync = (replica_id(), any::<[u64; 4]>(), vec(table_schema(), 0..3), vec(name(), 0..3)).prop_map(
-        |(replica, [epoch, cursor, resume, counter], schema, refresh)| {
+    let sync = (replica_id(), any::<[u64; 4]>(), option::of(vec(table_schema(), 0..3)), vec(name(), 0..3))
+        .prop_map(|(replica, [epoch, cursor, resume, counter], schema, refresh)| {
             ToHub::Sync(SyncBegin { replica, epoch, cursor, resume, counter, schema, refresh })
-        },
-    );
+        });
     let body = prop_oneof![
         batch_body().prop_map(|body| rmp_serde::to_vec(&body).unwrap()),
         vec(any::<u8>(), 0..200),
@@ -300,11 +299,13 @@ pub fn to_agent() -> impl Strategy<Value = ToAgent> {
     let clock = vec((name(), any::<u64>()), 0..3);
     let refused_tables = vec((name(), text()), 0..2);
     let retired = option::of(vec(name(), 0..3));
-    let done = (any::<u64>(), any::<u64>(), any::<i64>(), clock, retired, any::<u64>(), refused_tables)
-        .prop_map(|(cursor, highest, hub_now_ms, clock, retired, horizon, refused)| {
+    let times = (any::<u64>(), any::<u64>(), any::<i64>(), any::<u64>());
+    let done = (times, clock, retired, refused_tables, vec(text(), 0..2)).prop_map(
+        |((cursor, highest, hub_now_ms, horizon), clock, retired, refused, notices)| {
             let highest = Hlc(highest);
-            ToAgent::Done(Done { cursor, highest, hub_now_ms, clock, retired, horizon, refused })
-        });
+            ToAgent::Done(Done { cursor, highest, hub_now_ms, clock, retired, horizon, refused, notices })
+        },
+    );
     let refused = (refusal(), text(), any::<u32>())
         .prop_map(|(reason, message, ms)| ToAgent::Refused(Refused::new(reason, message).for_ms(ms)));
     let print = (option::of(row_id()), any::<u128>(), vec(row_id(), 0..3))

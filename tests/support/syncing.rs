@@ -71,7 +71,7 @@ impl Agent {
         tables.retain(|table| known.as_ref().is_none_or(|it| it.table(&table.name).is_none()));
         tables.retain(|table| self.options.create_schema && self.options.includes(&table.name));
         for table in &tables {
-            prove_harmless(table).unwrap();
+            prove_harmless(table).unwrap_or_else(|why| panic!("{table:?}: {why}"));
         }
         let slices = cut(chunks, self.slice);
         let last = slices.len() - 1;
@@ -104,6 +104,7 @@ impl Agent {
         asker.cursor = snapshot.done.cursor;
         self.heal(hub, asker, search, &mut catalog, &mut counts)?;
         self.notices.extend(snapshot.done.refused.iter().map(|(_, reason)| reason.clone()));
+        self.notices.extend(snapshot.done.notices.clone());
         self.attached = Some((epoch, catalog));
         if std::mem::take(&mut self.pulls_first) {
             let then = self.try_sync(hub, fate, &mut |_| {})?;

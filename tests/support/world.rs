@@ -161,6 +161,15 @@ impl Agent {
         self.attached = None;
     }
 
+    /// Says goodbye, and is another replica when it comes back.
+    pub fn goodbye(&mut self, hub: &mut Hub) {
+        let Some((epoch, _)) = self.attached.take() else { return };
+        let replica = self.rows("SELECT replica FROM _federation_replica")[0][0].clone();
+        let Value::Blob(replica) = replica else { panic!("{replica:?}") };
+        hub.store.retire(&self.caller, &[(ReplicaId::from_slice(&replica).unwrap(), epoch)]).unwrap();
+        hub.store.commit().unwrap();
+    }
+
     fn hub_clock(&self) -> HubClock {
         let now_ms = self.clock.now_ms() + self.lead_ms;
         HubClock { offset_ms: self.lead_ms - self.skew_ms, now_ms }

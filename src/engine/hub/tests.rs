@@ -131,10 +131,10 @@ impl Agent {
         let notes = TableSchema {
             name: "notes".into(),
             key: KeyKind::Natural,
-            columns: vec!["body".into()],
+            columns: vec!["id".into(), "body".into()],
             ddl: "CREATE TABLE notes (id TEXT PRIMARY KEY, body)".into(),
             indexes: vec![],
-            agreed: Agreement::default(),
+            agreed: Agreement { key_columns: vec!["id".into()], ..Agreement::default() },
         };
         let begin = SyncBegin {
             replica: self.replica,
@@ -142,7 +142,7 @@ impl Agent {
             cursor: self.cursor,
             resume: self.cursor,
             counter: self.counter,
-            schema: vec![notes],
+            schema: Some(vec![notes]),
             refresh: vec![],
         };
         let (mut sender, receiver) = self.connection.open().await.unwrap();

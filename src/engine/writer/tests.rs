@@ -136,6 +136,7 @@ impl HubStore for Notebook {
             retired: None,
             horizon: 0,
             refused: vec![],
+            notices: vec![],
         };
         Ok(Snapshot { tables: vec![], first: Rows::default(), rest: None, done })
     }

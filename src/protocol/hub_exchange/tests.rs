@@ -27,13 +27,14 @@ fn done() -> Done {
         retired: None,
         horizon: 0,
         refused: vec![],
+        notices: vec![],
     }
 }
 
 const REPLICA: ReplicaId = ReplicaId([3; 16]);
 
 fn begin() -> SyncBegin {
-    let schema = Vec::new();
+    let schema = None;
     SyncBegin { replica: REPLICA, epoch: 2, cursor: 5, resume: 6, counter: 7, schema, refresh: Vec::new() }
 }
 
@@ -60,7 +61,7 @@ fn after(messages: impl IntoIterator<Item = ToHub>) -> HubExchange {
 #[test]
 fn a_sync_asks_the_store_in_order_and_ends_with_done() {
     let table = table();
-    let begin = SyncBegin { schema: vec![table.clone()], ..begin() };
+    let begin = SyncBegin { schema: Some(vec![table.clone()]), ..begin() };
     let mut exchange = after([ToHub::Sync(begin)]);
     assert!(matches!(exchange.poll(), Some(Output::Store(StoreRequest::Register(_)))));
     assert!(!exchange.wants_message(), "rows of tables whose declaration fails would be rejected for good");
@@ -174,11 +175,11 @@ fn numbers_and_lists_have_bounds() {
         assert_eq!(refusal(&mut after([ToHub::Sync(begin)])), Refusal::Protocol);
     }
     let table = table();
-    let many = SyncBegin { schema: vec![table.clone(); MAX_TABLES + 1], ..begin() };
+    let many = SyncBegin { schema: Some(vec![table.clone(); MAX_TABLES + 1]), ..begin() };
     assert_eq!(refusal(&mut after([ToHub::Sync(many)])), Refusal::Protocol);
     let most = SyncBegin {
         resume: begin().cursor,
-        schema: vec![table; MAX_TABLES],
+        schema: Some(vec![table; MAX_TABLES]),
         refresh: vec![String::new(); MAX_TABLES],
         ..begin()
     };
@@ -278,7 +279,7 @@ fn whoever_may_not_write_declares_without_effect_and_has_no_batch_taken() {
     let table = table();
     for may_write in [true, false] {
         let mut exchange = HubExchange::new(may_write);
-        let begin = SyncBegin { schema: vec![table.clone()], ..begin() };
+        let begin = SyncBegin { schema: Some(vec![table.clone()]), ..begin() };
         exchange.handle(Input::Message(ToHub::Sync(begin)));
         let Some(Output::Store(StoreRequest::Register(register))) = exchange.poll() else {
             panic!("not asked")

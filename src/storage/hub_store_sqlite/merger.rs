@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::contests::Contests;
 use super::derive::{Deriver, Earlier, first_stands, may_follow};
 use super::push::{Resolved, check_row, renumber};
+use super::standing::Watch;
 use crate::model::{CellValue, ColumnIndex, Op, RowChange, RuleBook, Seq};
 use crate::protocol::message::{Collision, Contested};
 use crate::storage::hub_store::StoreError;
@@ -22,6 +23,10 @@ pub struct Merger<'a> {
     pub touched: BTreeSet<i64>,
     /// Concurrent writes that the application resolves itself.
     pub contests: Contests<'a>,
+    /// Tables whose text that stands has to be held against what is written.
+    pub watch: Watch,
+    /// Rows of such tables.
+    pub watched: BTreeSet<i64>,
 }
 
 /// What a change is made to.
@@ -180,6 +185,9 @@ impl Merger<'_> {
             let has_effective = row.effective.is_some();
             let references = row.raw.cells.values().any(|cell| matches!(cell.value, CellValue::Ref(_)));
             self.deriver.rows.store(no)?;
+            if self.watch.is_over(table.table) {
+                self.watched.insert(no);
+            }
             let tenant = &mut *self.deriver.tenant;
             tenant.seq = position;
             tenant.highest = tenant.highest.max(highest);
@@ -205,13 +213,23 @@ impl Merger<'_> {
         Ok(())
     }
 
-    /// Derives what is told. Returns the conflicts, what people should know, and what they resolve themselves.
-    pub fn finish(mut self) -> Result<(u32, Vec<String>, Vec<Contested>), StoreError> {
+    /// Derives what is told. Returns the conflicts, what people should know, and what they resolve themselves; and the tables
+    /// whose text does not bear what was written.
+    pub fn finish(mut self) -> Result<Outcome, StoreError> {
         let deriver = &mut self.deriver;
         deriver.take_back_local_effects(&mut self.touched, self.writer, self.push_from)?;
         deriver.derive(&self.touched)?;
         deriver.count_rows();
-        Ok((deriver.report.conflicts, std::mem::take(&mut deriver.report.notices), self.contests.finish()))
+        let mut told = Vec::new();
+        for no in self.watched {
+            let row = deriver.rows.get(no)?;
+            if row.stands_for_itself() && !row.withheld && row.told().is_alive() {
+                told.push((row.table, row.told().clone()));
+            }
+        }
+        let refuted = self.watch.refuted(deriver.rules, &told);
+        let (conflicts, notices) = (deriver.report.conflicts, std::mem::take(&mut deriver.report.notices));
+        Ok(Outcome { conflicts, notices, contests: self.contests.finish(), refuted })
     }
 }
 
@@ -222,6 +240,14 @@ fn writes(change: &RowChange, column: ColumnIndex) -> bool {
         Op::Adjust(cells) => cells.iter().any(|(at, _)| *at == column),
         Op::Delete => false,
     })
+}
+
+/// What came of a batch.
+pub struct Outcome {
+    pub conflicts: u32,
+    pub notices: Vec<String>,
+    pub contests: Vec<Contested>,
+    pub refuted: BTreeSet<i64>,
 }
 
 /// What becomes of a write to a row that the hub does not know any more: it has lost to the row's delete.

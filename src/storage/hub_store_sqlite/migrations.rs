@@ -12,15 +12,47 @@ pub const FIRST_LAYOUT: u32 = 5;
 pub const LAYOUT: u32 = 6;
 
 /// What leads from each layout, beginning with the first, to the next one.
-const STEPS: [&str; (LAYOUT - FIRST_LAYOUT) as usize] = [
-    // Since when a row is dead by its own writes; and rows that are one with another one wait to be collected.
-    "ALTER TABLE row_state ADD COLUMN died INTEGER NOT NULL DEFAULT 0;
-     UPDATE row_state SET dead = 1 WHERE survivor IS NOT NULL;
-     UPDATE tenant SET (live_bytes, dead_bytes) = (
-         SELECT coalesce(sum(bytes * NOT dead), 0), coalesce(sum(bytes * dead), 0) FROM (
-             SELECT dead, 160 + length(body) + coalesce(length(effective), 0) AS bytes
-             FROM row_state WHERE row_state.tenant = tenant.id))",
-];
+const STEPS: [&str; (LAYOUT - FIRST_LAYOUT) as usize] = [TO_6];
+
+/// Since when a row is dead by its own writes; rows that are one with another one wait to be collected. And which
+/// definitions replicas declare. Of those that are known, nobody can tell until they declare theirs again: 0 stands
+/// for that.
+const TO_6: &str = "
+    ALTER TABLE row_state ADD COLUMN died INTEGER NOT NULL DEFAULT 0;
+    UPDATE row_state SET dead = 1 WHERE survivor IS NOT NULL;
+    UPDATE tenant SET (live_bytes, dead_bytes) = (
+        SELECT coalesce(sum(bytes * NOT dead), 0), coalesce(sum(bytes * dead), 0) FROM (
+            SELECT dead, 160 + length(body) + coalesce(length(effective), 0) AS bytes
+            FROM row_state WHERE row_state.tenant = tenant.id));
+    ALTER TABLE replica ADD COLUMN declaration INTEGER;
+    UPDATE replica SET declaration = 0;
+    CREATE TABLE definition (
+        tenant INTEGER NOT NULL,
+        id INTEGER NOT NULL,
+        tbl INTEGER NOT NULL,
+        is_index INTEGER NOT NULL,
+        text TEXT NOT NULL,
+        agent TEXT NOT NULL,
+        declarers INTEGER NOT NULL,
+        standing INTEGER NOT NULL,
+        why TEXT,
+        told_at INTEGER NOT NULL,
+        witness BLOB,
+        laxer INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (tenant, id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX definition_by_table ON definition (tenant, tbl);
+    CREATE INDEX definition_left_out ON definition (tenant, told_at) WHERE why IS NOT NULL;
+    CREATE TABLE declaration (
+        tenant INTEGER NOT NULL,
+        id INTEGER NOT NULL,
+        digest BLOB NOT NULL,
+        replicas INTEGER NOT NULL,
+        definitions BLOB NOT NULL,
+        PRIMARY KEY (tenant, id),
+        UNIQUE (tenant, digest)
+    ) STRICT, WITHOUT ROWID;
+";
 
 /// Leads a store from an earlier layout to the present one, wholly or not at all.
 pub fn migrate(conn: &mut Connection, found: u32) -> Result<(), rusqlite::Error> {

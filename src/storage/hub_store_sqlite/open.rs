@@ -32,6 +32,10 @@ const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 ///
 /// `replica` and `agent` have a row for each live one, and `retired` the names of the last that went; what is
 /// older than `forgotten` is not among them. `hub_time` is one line: the latest time that was kept.
+///
+/// `table_schema` has what stands; `definition` has each text that a live replica declares, and whether it is `standing`, or
+/// `why` not. A `declaration` is a list of them that some `replicas` declare alike, so that one more of a thousand that are
+/// alike costs one line. A replica's is NULL if it has declared nothing, and 0 if it did so in an earlier layout.
 const SCHEMA: &str = "
     CREATE TABLE tenant (
         id INTEGER PRIMARY KEY,
@@ -84,6 +88,7 @@ const SCHEMA: &str = "
         cursor INTEGER NOT NULL DEFAULT 0,
         seen_ms INTEGER NOT NULL,
         token_until_ms INTEGER NOT NULL,
+        declaration INTEGER,
         PRIMARY KEY (tenant, id)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX replica_by_agent ON replica (tenant, agent);
@@ -171,6 +176,32 @@ const SCHEMA: &str = "
         at_ms INTEGER NOT NULL,
         until_ms INTEGER,
         PRIMARY KEY (kind, tenant, name)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE definition (
+        tenant INTEGER NOT NULL,
+        id INTEGER NOT NULL,
+        tbl INTEGER NOT NULL,
+        is_index INTEGER NOT NULL,
+        text TEXT NOT NULL,
+        agent TEXT NOT NULL,
+        declarers INTEGER NOT NULL,
+        standing INTEGER NOT NULL,
+        why TEXT,
+        told_at INTEGER NOT NULL,
+        witness BLOB,
+        laxer INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (tenant, id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX definition_by_table ON definition (tenant, tbl);
+    CREATE INDEX definition_left_out ON definition (tenant, told_at) WHERE why IS NOT NULL;
+    CREATE TABLE declaration (
+        tenant INTEGER NOT NULL,
+        id INTEGER NOT NULL,
+        digest BLOB NOT NULL,
+        replicas INTEGER NOT NULL,
+        definitions BLOB NOT NULL,
+        PRIMARY KEY (tenant, id),
+        UNIQUE (tenant, digest)
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE table_rules (
         tenant INTEGER NOT NULL,

@@ -4,13 +4,15 @@
 //! the number of its live agents (I10). Stamps and writers stand in the rows themselves, and mean the same when
 //! nobody answers to them any more; their replica never comes back under its id.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::rules::TenantRules;
 use super::session::Replica;
+use super::standing::Settling;
 use super::tenant::Tenant;
-use super::{damaged, incarnations};
+use super::{damaged, definitions, incarnations};
 use crate::model::{ReplicaId, Seq};
 use crate::protocol::hub_request::{AttachRequest, Caller};
 use crate::protocol::limits::MAX_CLOCK_ENTRIES;
@@ -155,32 +157,51 @@ pub fn end_session(conn: &Connection, caller: &Caller, counter: u64) -> Result<(
 /// See [`crate::storage::hub_store::HubStore::retire`].
 pub fn retire(
     conn: &Connection,
-    sightings: &mut Sightings,
+    (stats, sightings, rules): (&mut StoreStats, &mut Sightings, &mut Option<TenantRules>),
     caller: &Caller,
     replicas: &[(ReplicaId, u64)],
 ) -> Result<(), StoreError> {
     let Some(tenant) = Tenant::find(conn, &caller.tenant)? else { return Ok(()) };
+    let mut undeclared = BTreeSet::new();
     for (replica, epoch) in replicas {
         let found = Replica::find(conn, &tenant, *replica)?;
         if found.is_some_and(|found| found.epoch == *epoch) {
-            fold(conn, sightings, tenant.id, *replica)?;
+            undeclared.append(&mut fold(conn, sightings, tenant.id, *replica)?);
         }
     }
-    Ok(())
+    settle(conn, stats, tenant, rules, &undeclared)
+}
+
+/// Has definitions retire that nobody declares any more.
+fn settle(
+    conn: &Connection,
+    stats: &mut StoreStats,
+    mut tenant: Tenant,
+    rules: &mut Option<TenantRules>,
+    undeclared: &BTreeSet<i64>,
+) -> Result<(), StoreError> {
+    if undeclared.is_empty() {
+        return Ok(());
+    }
+    let before = tenant.seq;
+    Settling::new(conn, &mut tenant, rules).settle(stats, undeclared, None)?;
+    if tenant.seq == before { Ok(()) } else { tenant.save(conn) }
 }
 
 /// Retires up to `limit` replicas whose time is over. Returns how many were looked at.
 pub fn retire_due(
     conn: &Connection,
-    sightings: &mut Sightings,
+    (stats, sightings): (&mut StoreStats, &mut Sightings),
     upkeep: &Upkeep<'_>,
     limit: usize,
 ) -> Result<usize, StoreError> {
+    let mut undeclared: BTreeMap<i64, BTreeSet<i64>> = BTreeMap::new();
     let silent = "SELECT tenant, id FROM replica WHERE seen_ms < ?1 LIMIT ?2";
     let oldest_ms = upkeep.now_ms.saturating_sub(upkeep.agent_ttl_ms);
     let silent = due(conn, silent, oldest_ms, limit)?;
     for (tenant, replica) in &silent {
-        fold(conn, sightings, *tenant, *replica)?;
+        let mut tables = fold(conn, sightings, *tenant, *replica)?;
+        undeclared.entry(*tenant).or_default().append(&mut tables);
     }
     let expired = "SELECT tenant, id FROM replica WHERE token_until_ms <= ?1 LIMIT ?2";
     let expired = due(conn, expired, upkeep.wall_ms, limit - silent.len())?;
@@ -193,8 +214,19 @@ pub fn retire_due(
             let later_ms = upkeep.wall_ms.saturating_add(TOKEN_GRACE_MS);
             conn.prepare_cached(sql)?.execute(params![tenant, &replica.0[..], later_ms])?;
         } else {
-            fold(conn, sightings, *tenant, *replica)?;
+            let mut tables = fold(conn, sightings, *tenant, *replica)?;
+            undeclared.entry(*tenant).or_default().append(&mut tables);
         }
+    }
+    for (tenant, tables) in undeclared {
+        if tables.is_empty() {
+            continue;
+        }
+        let name: String = conn
+            .prepare_cached("SELECT name FROM tenant WHERE id = ?1")?
+            .query_row([tenant], |row| row.get(0))?;
+        let tenant = Tenant::find(conn, &name)?.ok_or_else(|| damaged("a tenant"))?;
+        settle(conn, stats, tenant, &mut None, &tables)?;
     }
     Ok(silent.len() + expired.len())
 }
@@ -211,18 +243,21 @@ fn due(conn: &Connection, sql: &str, at_ms: i64, limit: usize) -> Result<Vec<(i6
     Ok(found)
 }
 
-/// Folds a replica away, and its agent if that has no other.
+/// Folds a replica away, and its agent if that has no other. Returns the tables of which definitions are declared by nobody
+/// now.
 fn fold(
     conn: &Connection,
     sightings: &mut Sightings,
     tenant: i64,
     replica: ReplicaId,
-) -> Result<(), StoreError> {
-    let Some(agent) = agent_of(conn, tenant, replica)? else { return Ok(()) };
-    conn.prepare_cached("DELETE FROM replica WHERE tenant = ?1 AND id = ?2")?
-        .execute(params![tenant, &replica.0[..]])?;
+) -> Result<BTreeSet<i64>, StoreError> {
+    let Some(agent) = agent_of(conn, tenant, replica)? else { return Ok(BTreeSet::new()) };
+    let declaration: Option<i64> = conn
+        .prepare_cached("DELETE FROM replica WHERE tenant = ?1 AND id = ?2 RETURNING declaration")?
+        .query_row(params![tenant, &replica.0[..]], |row| row.get(0))?;
     sightings.remove(tenant, replica);
-    retire_agent(conn, tenant, &agent)
+    retire_agent(conn, tenant, &agent)?;
+    declaration.map_or(Ok(BTreeSet::new()), |it| definitions::release(conn, tenant, it))
 }
 
 /// Takes an agent's clock entry away if no replica bears its name.

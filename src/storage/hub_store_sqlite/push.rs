@@ -1,5 +1,7 @@
 //! Merging a batch into the store.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, params};
 
 use super::contests::Contests;
@@ -8,6 +10,7 @@ use super::merger::Merger;
 use super::refused;
 use super::rules::TenantRules;
 use super::session::{Replica, session};
+use super::standing::{Settling, Watch, to_be_retried};
 use super::tables::{Table, merge_rules};
 use super::tenant::Tenant;
 use super::weight::StoreLimits;
@@ -44,7 +47,9 @@ pub fn push(
     let contests = Contests::new(conn, tenant.id);
     let deriver = Deriver::new(conn, &mut tenant, &mut current)?;
     let max_row_bytes = limits.row_bytes;
-    let mut merger = Merger { deriver, writer, push_from, max_row_bytes, touched: changed_rules, contests };
+    let watch = Watch::over(conn, deriver.tenant.id, &replica, tables.iter().flatten().map(|it| it.table))?;
+    let (touched, watched) = (changed_rules, BTreeSet::new());
+    let mut merger = Merger { deriver, writer, push_from, max_row_bytes, touched, contests, watch, watched };
     for (position, change) in (0_u32..).zip(request.body.rows) {
         let outcome = match tables.get(usize::from(change.table)) {
             Some(Ok(table)) => merger.merge(table, change)?,
@@ -60,9 +65,16 @@ pub fn push(
             merger.liken(table, collision)?;
         }
     }
-    (ack.conflicts, ack.notices, ack.contests) = merger.finish()?;
+    let outcome = merger.finish()?;
+    (ack.conflicts, ack.notices, ack.contests) = (outcome.conflicts, outcome.notices, outcome.contests);
     tenant.weight.check(weight_before, limits, only_deletes)?;
     *rules = Some(current);
+    stats.rows = stats.rows.saturating_sub(rows_before).saturating_add(tenant.rows);
+    let mut to_settle = to_be_retried(conn, tenant.id, &replica)?;
+    to_settle.extend(&outcome.refuted);
+    let mut settling = Settling::new(conn, &mut tenant, rules);
+    settling.refuted = outcome.refuted;
+    settling.settle(stats, &to_settle, None)?;
 
     tenant.save(conn)?;
     conn.prepare_cached("UPDATE replica SET n = ?3, digest = ?4 WHERE tenant = ?1 AND id = ?2")?.execute(
@@ -78,7 +90,6 @@ pub fn push(
         request.counter.cast_signed(),
         tenant.seq.cast_signed()
     ])?;
-    stats.rows = stats.rows.saturating_sub(rows_before).saturating_add(tenant.rows);
     Ok(ack)
 }
 

@@ -6,12 +6,14 @@
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 
+use super::rules::TenantRules;
 use super::session::Replica;
+use super::standing::{Declarer, Settling};
 use super::tenant::Tenant;
-use super::{damaged, tables};
+use super::{damaged, definitions, tables};
 use crate::model::ReplicaId;
 use crate::protocol::hub_request::RegisterRequest;
-use crate::storage::hub_store::StoreError;
+use crate::storage::hub_store::{StoreError, StoreStats};
 
 /// A table that is refused to a replica.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,27 +29,39 @@ pub struct RefusedTable {
 /// Takes in declarations, and notes which of them contradict the first.
 pub fn register(
     conn: &Connection,
-    tenant: &mut Tenant,
-    replica: &Replica,
+    stats: &mut StoreStats,
+    agent: &str,
+    (tenant, replica): (&mut Tenant, &Replica),
     request: &RegisterRequest,
+    rules: &mut Option<TenantRules>,
 ) -> Result<(), StoreError> {
     let before = tenant.seq;
-    let mut refused = Vec::new();
+    let (mut refused, mut taken) = (Vec::new(), Vec::new());
     for schema in &request.schema {
         let declared = if request.may_define {
             tables::declare(conn, tenant, schema, request.replica.tie_break())?
         } else {
             tables::compare(conn, tenant, schema)?
         };
-        if let Err(reason) = declared {
-            let table = tables::id_of(conn, tenant, &schema.name)?.unwrap_or(0);
-            refused.push(RefusedTable { table, name: schema.name.clone(), reason });
+        match declared {
+            Ok(table) => taken.push((table, schema)),
+            Err(reason) => {
+                let table = tables::id_of(conn, tenant, &schema.name)?.unwrap_or(0);
+                refused.push(RefusedTable { table, name: schema.name.clone(), reason });
+            }
         }
     }
     if refused != replica.refused {
         save(conn, tenant, request.replica, &refused)?;
     }
-    // Declaring what is known already writes nothing, and so costs no fsync.
+    // Whoever may not write has no say in what newcomers get.
+    let taken = if request.may_define { taken } else { Vec::new() };
+    let changed = definitions::declare(conn, tenant, request.replica, replica.declaration, (&taken, agent))?;
+    let declarer = Declarer { writer: request.replica.tie_break(), schema: &request.schema };
+    let mut settling = Settling::new(conn, tenant, rules);
+    settling.since = before;
+    settling.settle(stats, &changed, Some(&declarer))?;
+    // Declaring what one has declared before writes nothing, and so costs no fsync.
     if tenant.seq == before { Ok(()) } else { tenant.save(conn) }
 }
 

@@ -18,6 +18,8 @@ pub(super) struct Replica {
     pub(super) push: (u64, Seq),
     /// Tables whose declarations contradict the tenant's.
     pub(super) refused: Vec<RefusedTable>,
+    /// Which declaration is its; none if it has declared nothing.
+    pub(super) declaration: Option<i64>,
 }
 
 impl Replica {
@@ -46,23 +48,23 @@ impl Replica {
     ) -> Result<Option<Self>, StoreError> {
         let found = conn
             .prepare_cached(
-                "SELECT epoch, n, digest, push_counter, push_from, refused FROM replica
+                "SELECT epoch, n, digest, push_counter, push_from, refused, declaration FROM replica
                  WHERE tenant = ?1 AND id = ?2",
             )?
             .query_row(params![tenant.id, &id.0[..]], |row| {
                 let digest = row.get_ref(2)?.as_blob_or_null()?.map(Digest::from_slice);
                 let push = (row.get::<_, i64>(3)?.cast_unsigned(), row.get::<_, i64>(4)?.cast_unsigned());
                 let refused = refusals::read(row.get_ref(5)?.as_blob_or_null()?);
-                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, digest, push, refused))
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, digest, push, (refused, row.get(6)?)))
             })
             .optional()?;
-        let Some((epoch, n, digest, push, refused)) = found else { return Ok(None) };
+        let Some((epoch, n, digest, push, (refused, declaration))) = found else { return Ok(None) };
         let last = match digest {
             None => None,
             Some(Some(digest)) => Some((n.cast_unsigned(), digest)),
             Some(None) => return Err(damaged("a replica's digest")),
         };
-        Ok(Some(Self { epoch: epoch.cast_unsigned(), last, push, refused: refused? }))
+        Ok(Some(Self { epoch: epoch.cast_unsigned(), last, push, refused: refused?, declaration }))
     }
 }
 

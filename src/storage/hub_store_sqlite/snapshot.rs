@@ -14,7 +14,7 @@ use rusqlite::{Connection, params};
 use super::session::session;
 use super::tables::{self, Table};
 use super::tenant::Tenant;
-use super::{damaged, open, presence, refused, run};
+use super::{damaged, definitions, open, presence, refused, run};
 use crate::model::{RowId, RowUpdate, Seq, TableHeader};
 use crate::protocol::hub_request::{Caller, PullRequest};
 use crate::protocol::limits::{CHUNK_BYTES, CHUNK_ROWS};
@@ -55,12 +55,14 @@ pub fn snapshot(
             retired: Some(Vec::new()),
             horizon: tenant.swept,
             refused: replica.refused.iter().map(|it| (it.name.clone(), it.reason.clone())).collect(),
+            notices: Vec::new(),
         },
     };
     if tenant.seq == request.cursor && request.refresh.is_empty() {
         return Ok((tenant.id, snapshot));
     }
     snapshot.tables = tables::changed_since(conn, &tenant, request.cursor, request.replica.tie_break())?;
+    snapshot.done.notices = definitions::news_since(conn, tenant.id, request.cursor)?;
     (snapshot.done.clock, snapshot.done.retired) = presence::news_since(conn, &tenant, request.cursor)?;
     let mut chunks = Chunks::new(conn, &tenant, request)?;
     chunks.refused = replica.refused.iter().map(|it| it.table).collect();

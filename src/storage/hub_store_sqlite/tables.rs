@@ -12,7 +12,7 @@ use crate::protocol::limits::{MAX_COLUMNS, MAX_NAME_BYTES, MAX_SCHEMA_BYTES, MAX
 use crate::storage::hub_store::StoreError;
 
 /// The writer of a definition that no replica has declared just so: everyone is told of it.
-const NOBODY: u64 = 0;
+pub const NOBODY: u64 = 0;
 
 /// Names that belong to SQLite and to an agent's bookkeeping.
 const RESERVED_PREFIXES: [&str; 2] = ["sqlite_", "_federation_"];
@@ -21,13 +21,11 @@ const RESERVED_PREFIXES: [&str; 2] = ["sqlite_", "_federation_"];
 pub struct Table {
     pub id: i64,
     pub schema: TableSchema,
-    /// How many of the columns the definition's text has: later columns came without a text.
-    ddl_columns: usize,
     seq: Seq,
     writer: u64,
 }
 
-const FIELDS: &str = "id, name, numbered, columns, ddl, ddl_columns, indexes, agreed, seq, writer";
+const FIELDS: &str = "id, name, numbered, columns, ddl, indexes, agreed, seq, writer";
 
 impl Table {
     fn read(row: &Row<'_>) -> Result<Self, StoreError> {
@@ -36,21 +34,20 @@ impl Table {
             rmp_serde::from_slice(bytes).map_err(|_| damaged("a table's definition"))
         };
         let key = if row.get(2)? { KeyKind::Number } else { KeyKind::Natural };
-        let agreed = row.get_ref(7)?.as_blob().map_err(rusqlite::Error::from)?;
+        let agreed = row.get_ref(6)?.as_blob().map_err(rusqlite::Error::from)?;
         let schema = TableSchema {
             name: row.get(1)?,
             key,
             columns: list(3)?,
             ddl: row.get(4)?,
-            indexes: list(6)?,
+            indexes: list(5)?,
             agreed: rmp_serde::from_slice(agreed).map_err(|_| damaged("a table's definition"))?,
         };
         Ok(Self {
             id: row.get(0)?,
             schema,
-            ddl_columns: usize::try_from(row.get::<_, i64>(5)?).unwrap_or(0),
-            seq: row.get::<_, i64>(8)?.cast_unsigned(),
-            writer: row.get::<_, i64>(9)?.cast_unsigned(),
+            seq: row.get::<_, i64>(7)?.cast_unsigned(),
+            writer: row.get::<_, i64>(8)?.cast_unsigned(),
         })
     }
 
@@ -85,7 +82,7 @@ impl Table {
             if let Err(reason) = room_for(conn, tenant, self)? {
                 return Ok(Err(reason));
             }
-            self.save(conn, tenant, NOBODY)?;
+            self.save(conn, (tenant, Seq::MAX), NOBODY)?;
         }
         let numbered = header.columns.iter().enumerate();
         Ok(Ok(numbered.filter_map(|(hint, name)| self.position(name, hint)).collect()))
@@ -142,21 +139,9 @@ impl Table {
         Ok(statement.query_row([tenant.id, self.id], |row| row.get(0))?)
     }
 
-    /// Takes in another declaration of the table; says whether that changed anything.
+    /// Takes in another declaration of the table, but for its text and its indexes; says whether that changed anything.
     fn extend(&mut self, declared: &TableSchema) -> Result<bool, String> {
         let mut changed = self.add_columns(&declared.columns)?;
-        // The text that makes the table must make all of its columns, as soon as any replica has such a text.
-        if self.is_covered_by(declared) && self.ddl_columns < self.schema.columns.len() {
-            self.schema.ddl.clone_from(&declared.ddl);
-            self.ddl_columns = self.schema.columns.len();
-            changed = true;
-        }
-        for index in &declared.indexes {
-            if !self.schema.indexes.contains(index) {
-                self.schema.indexes.push(index.clone());
-                changed = true;
-            }
-        }
         for (column, rule) in &declared.agreed.rules {
             if self.schema.agreed.rule(column).is_none() && self.position(column, 0).is_some() {
                 self.schema.agreed.rules.push((column.clone(), *rule));
@@ -179,7 +164,7 @@ impl Table {
     }
 
     /// Whether the replica that declared this lacks nothing of the table.
-    fn is_known_by(&self, declared: &TableSchema) -> bool {
+    pub fn is_known_by(&self, declared: &TableSchema) -> bool {
         self.is_covered_by(declared)
             && self.schema.indexes.iter().all(|i| declared.indexes.contains(i))
             && self.schema.agreed.rules.iter().all(|(column, _)| declared.agreed.rule(column).is_some())
@@ -197,17 +182,25 @@ impl Table {
         self.schema.ddl.len() + texts.map(|text| text.len() + 5).sum::<usize>()
     }
 
-    /// Writes the table down at a new position, so that every replica but `writer` is told of it.
-    fn save(&mut self, conn: &Connection, tenant: &mut Tenant, writer: u64) -> Result<(), StoreError> {
+    /// Writes the table down at a new position, so that every replica but `writer` is told of it. One above `since`, which
+    /// nobody has been told of, will do.
+    pub fn save(
+        &mut self,
+        conn: &Connection,
+        (tenant, since): (&mut Tenant, Seq),
+        writer: u64,
+    ) -> Result<(), StoreError> {
         let failed =
             |error: rmp_serde::encode::Error| StoreError::Failed(format!("a table's definition: {error}"));
         let list = |list: &[String]| rmp_serde::to_vec(list).map_err(failed);
-        tenant.seq += 1;
-        (self.seq, self.writer) = (tenant.seq, writer);
-        let columns = i64::try_from(self.ddl_columns).unwrap_or(i64::MAX);
+        if self.seq <= since {
+            tenant.seq += 1;
+            self.seq = tenant.seq;
+        }
+        self.writer = writer;
         conn.prepare_cached(&format!(
-            "INSERT OR REPLACE INTO table_schema (tenant, {FIELDS})
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
+            "INSERT OR REPLACE INTO table_schema (tenant, {FIELDS}, ddl_columns)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0)"
         ))?
         .execute(params![
             tenant.id,
@@ -216,7 +209,6 @@ impl Table {
             self.schema.key == KeyKind::Number,
             list(&self.schema.columns)?,
             self.schema.ddl,
-            columns,
             list(&self.schema.indexes)?,
             rmp_serde::to_vec(&self.schema.agreed).map_err(failed)?,
             self.seq.cast_signed(),
@@ -238,14 +230,14 @@ pub fn merge_rules(schema: &TableSchema) -> Vec<Rule> {
     rules
 }
 
-/// Takes in a declaration. One that contradicts the table's first, or exceeds a limit, has no effect: the inner
-/// error says why.
+/// Takes in a declaration, but for its text and its indexes. One that contradicts the table's first, or exceeds a limit,
+/// has no effect: the inner error says why. Else it tells the table's number.
 pub fn declare(
     conn: &Connection,
     tenant: &mut Tenant,
     declared: &TableSchema,
     writer: u64,
-) -> Result<Result<(), String>, StoreError> {
+) -> Result<Result<i64, String>, StoreError> {
     let found = match Table::find(conn, tenant.id, &declared.name)? {
         Some(table) => match table.contradiction(conn, tenant, declared)? {
             None => Ok(table),
@@ -263,14 +255,14 @@ pub fn declare(
         Err(why) => return Ok(Err(why)),
     };
     if !(is_new || changed) {
-        return Ok(Ok(()));
+        return Ok(Ok(table.id));
     }
     if let Err(why) = room_for(conn, tenant, &table)? {
         return Ok(Err(why));
     }
     let writer = if table.is_known_by(declared) { writer } else { NOBODY };
-    table.save(conn, tenant, writer)?;
-    Ok(Ok(()))
+    table.save(conn, (tenant, Seq::MAX), writer)?;
+    Ok(Ok(table.id))
 }
 
 /// As [`declare`], without effect in any case.
@@ -278,9 +270,9 @@ pub fn compare(
     conn: &Connection,
     tenant: &Tenant,
     declared: &TableSchema,
-) -> Result<Result<(), String>, StoreError> {
-    let Some(table) = Table::find(conn, tenant.id, &declared.name)? else { return Ok(Ok(())) };
-    Ok(table.contradiction(conn, tenant, declared)?.map_or(Ok(()), Err))
+) -> Result<Result<i64, String>, StoreError> {
+    let Some(table) = Table::find(conn, tenant.id, &declared.name)? else { return Ok(Ok(0)) };
+    Ok(table.contradiction(conn, tenant, declared)?.map_or(Ok(table.id), Err))
 }
 
 /// A table without columns yet, or why there is no room for one more, or its name may not be taken.
@@ -305,11 +297,12 @@ fn new_table(
     }
     let schema = TableSchema {
         columns: Vec::new(),
+        ddl: String::new(),
         indexes: Vec::new(),
         agreed: Agreement { rules: Vec::new(), references: Vec::new(), ..declared.agreed.clone() },
         ..declared.clone()
     };
-    Ok(Ok(Table { id, schema, ddl_columns: 0, seq: 0, writer: NOBODY }))
+    Ok(Ok(Table { id, schema, seq: 0, writer: NOBODY }))
 }
 
 /// Whether a table fits beside the tenant's others.

@@ -31,14 +31,25 @@ fn attach_request(replica: ReplicaId) -> AttachRequest {
     AttachRequest { replica, cursor: 0, is_new: true, token_until_ms: i64::MAX }
 }
 
+/// A table whose key is a number, or else its `title`, or its first column.
 fn schema(name: &str, key: KeyKind, columns: &[&str]) -> TableSchema {
+    let titled = columns.iter().find(|column| **column == "title").unwrap_or(&columns[0]);
+    let (ddl, key_columns) = match key {
+        KeyKind::Number => {
+            (format!("CREATE TABLE {name} (id INTEGER PRIMARY KEY, {})", columns.join(", ")), vec![])
+        }
+        KeyKind::Natural => {
+            let ddl = format!("CREATE TABLE {name} ({}, PRIMARY KEY({titled}))", columns.join(", "));
+            (ddl, vec![(*titled).to_owned()])
+        }
+    };
     TableSchema {
         name: name.into(),
         key,
         columns: columns.iter().map(|column| (*column).into()).collect(),
-        ddl: format!("CREATE TABLE {name} ({})", columns.join(", ")),
+        ddl,
         indexes: vec![],
-        agreed: Agreement::default(),
+        agreed: Agreement { key_columns, ..Agreement::default() },
     }
 }
 

@@ -40,6 +40,7 @@ async fn attach(connection: &Connection, replica: ReplicaId, is_new: bool) -> At
 }
 
 fn sync(replica: ReplicaId, epoch: u64, cursor: u64, schema: Vec<TableSchema>) -> SyncBegin {
+    let schema = (!schema.is_empty()).then_some(schema);
     SyncBegin { replica, epoch, cursor, resume: cursor, counter: 1, schema, refresh: vec!["notes".into()] }
 }
 

@@ -171,7 +171,7 @@ impl Process {
                 cursor: state.cursor,
                 resume: state.resume,
                 counter: self.counter,
-                schema: turn.schema.map(|(schema, _)| schema).unwrap_or_default(),
+                schema: turn.schema.map(|(schema, _)| schema),
                 refresh: turn.refresh,
             };
             network.send(session.connection, Way::ToHub, sync.stream, Packet::of(&ToHub::Sync(begin)));

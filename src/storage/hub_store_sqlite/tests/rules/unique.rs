@@ -115,7 +115,7 @@ fn keys_are_what_sqlite_takes_them_for() {
 }
 
 #[test]
-fn an_index_that_comes_later_unites_what_is_there() {
+fn an_index_that_comes_later_waits_for_whoever_declares_it_to_make_room() {
     let plain = "CREATE TABLE skills(id INTEGER PRIMARY KEY, name TEXT, uses)";
     let (mut site, mut alice, mut bob) = Site::new(&[(plain, &[])]);
     site.push(&mut alice, &[skill(1, "retry", 5)]);
@@ -123,5 +123,9 @@ fn an_index_that_comes_later_unites_what_is_there() {
     assert_eq!(site.rows(), [1, 2]);
     bob.register(&mut site.store, vec![declared(plain, &["CREATE UNIQUE INDEX by_name ON skills(name)"])]);
     site.push(&mut bob, &[skill(3, "other", 0)]);
-    assert_eq!(site.rows(), [1, 3]);
+    site.push(&mut alice, &[skill(4, "other", 0), deleted("skills", 1)]);
+    assert_eq!(site.rows(), [2, 3, 4], "nobody rules on it");
+    site.push(&mut bob, &[deleted("skills", 3)]);
+    site.push(&mut alice, &[skill(5, "retry", 0)]);
+    assert_eq!(site.rows(), [2, 4]);
 }

@@ -1,0 +1,324 @@
+//! Which of the definitions that replicas declare are the tenant's: handed to newcomers, and ruled on.
+//!
+//! The text of a table that stands goes on standing while somebody declares it, has all columns of the table and is
+//! contradicted by no row. Else one that is declared, has them and is not contradicted takes its place; where there is none,
+//! the columns that it lacks are added to it, as those define them who have them. An index stands from when it is declared,
+//! fits on the text and is contradicted by no row, until nobody declares it. What nobody declares at all stays for whoever
+//! comes next.
+
+mod text;
+
+use std::collections::BTreeSet;
+
+use rusqlite::{Connection, params};
+
+use super::against_rows::{self, ValueJudge, Verdict, is_as_it_was};
+use super::definitions::{self, Definition};
+use super::derive::Deriver;
+use super::rules::TenantRules;
+use super::session::Replica;
+use super::tables::{self, NOBODY, Table};
+use super::tenant::Tenant;
+use crate::model::{RowState, Seq, TableSchema};
+use crate::storage::fitting::{Fitting, index_columns, index_name};
+use crate::storage::hub_store::{StoreError, StoreStats};
+
+/// What proofs may cost at once, in rows looked at.
+const BUDGET: i64 = 2_000_000;
+
+/// Settles which definitions of a tenant stand.
+pub struct Settling<'a> {
+    /// The store.
+    pub conn: &'a Connection,
+    /// The tenant.
+    pub tenant: &'a mut Tenant,
+    /// Its rules, if they are known.
+    pub rules: &'a mut Option<TenantRules>,
+    /// Tables whose standing text rows were found to contradict.
+    pub refuted: BTreeSet<i64>,
+    /// Nobody has been told of a position above this one.
+    pub since: Seq,
+    budget: i64,
+}
+
+/// Who has declared, and what: it need not be told of that.
+pub struct Declarer<'a> {
+    /// Its tie-break.
+    pub writer: u64,
+    /// Its tables.
+    pub schema: &'a [TableSchema],
+}
+
+impl<'a> Settling<'a> {
+    /// Begins.
+    pub fn new(conn: &'a Connection, tenant: &'a mut Tenant, rules: &'a mut Option<TenantRules>) -> Self {
+        let since = tenant.seq;
+        Self { conn, tenant, rules, refuted: BTreeSet::new(), since, budget: BUDGET }
+    }
+
+    /// Settles some tables, of which others declare now than before, and has their rows looked at under what stands then.
+    pub fn settle(
+        &mut self,
+        stats: &mut StoreStats,
+        tables: &BTreeSet<i64>,
+        declarer: Option<&Declarer<'_>>,
+    ) -> Result<(), StoreError> {
+        let mut changed = false;
+        for id in tables {
+            if let Some(table) = Table::by_id(self.conn, self.tenant.id, *id)? {
+                changed |= self.settle_table(table, declarer)?;
+            }
+        }
+        if changed { self.derive(stats) } else { Ok(()) }
+    }
+
+    fn settle_table(
+        &mut self,
+        mut table: Table,
+        declarer: Option<&Declarer<'_>>,
+    ) -> Result<bool, StoreError> {
+        let mut all = definitions::of_table(self.conn, self.tenant.id, table.id)?;
+        let before = all.clone();
+        let is_declared = all.iter().any(|it| !it.is_index && it.is_declared());
+        let forgets = is_declared && !definitions::has_unknown_replicas(self.conn, self.tenant.id)?;
+        let stood = (table.schema.ddl.clone(), table.schema.indexes.clone());
+        let text = self.choose_text(&table, &mut all, forgets)?;
+        if let Some(text) = text {
+            table.schema.ddl.clone_from(&text.table().ddl);
+            table.schema.indexes = self.choose_indexes(&table, text, &mut all, forgets)?;
+        }
+        for definition in &mut all {
+            definition.is_standing = if definition.is_index {
+                table.schema.indexes.contains(&definition.text)
+            } else {
+                table.schema.ddl == definition.text
+            };
+        }
+        for (before, now) in before.iter().zip(&all) {
+            if before != now {
+                let is_news = now.why.is_some() && now.why != before.why;
+                now.save(self.conn, self.tenant, is_news)?;
+            }
+        }
+        definitions::forget_undeclared(self.conn, self.tenant.id, table.id)?;
+        if stood == (table.schema.ddl.clone(), table.schema.indexes.clone()) {
+            return Ok(false);
+        }
+        let named = |it: &&TableSchema| it.name.eq_ignore_ascii_case(&table.schema.name);
+        let own = declarer.and_then(|it| Some((it.writer, it.schema.iter().find(named)?)));
+        let writer = own.filter(|(_, schema)| table.is_known_by(schema)).map_or(NOBODY, |(writer, _)| writer);
+        table.save(self.conn, (self.tenant, self.since), writer)?;
+        Ok(true)
+    }
+
+    /// The indexes that stand on a text: those that stood come first.
+    fn choose_indexes(
+        &mut self,
+        table: &Table,
+        mut fitting: Fitting,
+        all: &mut [Definition],
+        forgets: bool,
+    ) -> Result<Vec<String>, StoreError> {
+        let taken = self.names_of_others(table.id)?;
+        let mut known: BTreeSet<String> = table.schema.columns.iter().map(|it| it.to_lowercase()).collect();
+        for text in all.iter().filter(|it| !it.is_index) {
+            let schema = TableSchema { ddl: text.text.clone(), ..table.schema.clone() };
+            let made = Fitting::new(&schema).map(|it| it.made().columns.clone()).unwrap_or_default();
+            known.extend(made.iter().map(|it| it.to_lowercase()));
+        }
+        let stood = &table.schema.indexes;
+        let later =
+            all.iter().filter(|it| it.is_index && !stood.contains(&it.text)).map(|it| it.text.clone());
+        let candidates: Vec<String> = stood.iter().cloned().chain(later).collect();
+        for index in candidates {
+            let has_stood = stood.contains(&index);
+            let mut own = all.iter_mut().find(|it| it.is_index && it.text == index);
+            let is_declared = own.as_ref().is_some_and(|it| it.is_declared());
+            if !is_declared && !(has_stood && !forgets) {
+                continue;
+            }
+            let outcome =
+                self.judge_index(table, &mut fitting, &index, (has_stood, own.as_deref(), &known, &taken))?;
+            if let Some(own) = &mut own {
+                match outcome {
+                    Outcome::Stands | Outcome::Waits => (own.why, own.witness) = (None, None),
+                    Outcome::IsAsItWas => {}
+                    Outcome::Refused(why, witness) => {
+                        let name = index_name(&index).unwrap_or_else(|| index.chars().take(80).collect());
+                        (own.why, own.witness) = (
+                            Some(format!(
+                                "index {name} of table {}, which agent {} declares, is not adopted: {why}",
+                                table.schema.name, own.agent
+                            )),
+                            witness,
+                        );
+                    }
+                }
+            }
+        }
+        Ok(fitting.into_table().indexes)
+    }
+
+    fn judge_index(
+        &mut self,
+        table: &Table,
+        fitting: &mut Fitting,
+        index: &str,
+        (has_stood, own, known, taken): (bool, Option<&Definition>, &BTreeSet<String>, &BTreeSet<String>),
+    ) -> Result<Outcome, StoreError> {
+        let lacks = |name: &String| known.contains(&name.to_lowercase()) && !fitting.made().has(name);
+        if index_columns(index).iter().any(lacks) {
+            return Ok(Outcome::Waits);
+        }
+        if index_name(index).is_some_and(|name| taken.contains(&name)) {
+            return Ok(Outcome::Refused("another table's index has that name".into(), None));
+        }
+        if let Err(why) = fitting.add(index) {
+            return Ok(Outcome::Refused(why, None));
+        }
+        let is_unique = index.get(..13).is_some_and(|start| start.eq_ignore_ascii_case("CREATE UNIQUE"));
+        if has_stood || !is_unique {
+            return Ok(Outcome::Stands);
+        }
+        let witness = own.and_then(|own| own.witness);
+        if let Some(witness) = witness
+            && is_as_it_was(self.conn, self.tenant.id, &witness)?
+        {
+            fitting.remove_last()?;
+            return Ok(Outcome::IsAsItWas);
+        }
+        let candidate = fitting.table().clone();
+        let why = match self.judge(table.id, &candidate, false)? {
+            Verdict::Fits => return Ok(Outcome::Stands),
+            Verdict::Contradicted(witness) => Outcome::Refused(
+                "rows of this tenant contradict it. It stays that agent's own, and rows that it refuses are set aside \
+                 there"
+                    .into(),
+                witness,
+            ),
+            Verdict::TooMany => Outcome::Refused(
+                "there are too many rows to look at. It stays that agent's own, and rows that it refuses are set aside \
+                 there"
+                    .into(),
+                None,
+            ),
+        };
+        fitting.remove_last()?;
+        Ok(why)
+    }
+
+    fn judge(&mut self, table: i64, candidate: &TableSchema, values: bool) -> Result<Verdict, StoreError> {
+        against_rows::judge(
+            self.conn,
+            self.tenant.id,
+            self.rules,
+            (table, candidate),
+            (values, &mut self.budget),
+        )
+    }
+
+    /// The names of indexes that stand on other tables.
+    fn names_of_others(&self, table: i64) -> Result<BTreeSet<String>, StoreError> {
+        let others = tables::all(self.conn, self.tenant.id)?.into_iter().filter(|(id, _)| *id != table);
+        Ok(others.flat_map(|(_, schema)| schema.indexes).filter_map(|index| index_name(&index)).collect())
+    }
+
+    /// Looks at the rows of tables that have other rules now.
+    fn derive(&mut self, stats: &mut StoreStats) -> Result<(), StoreError> {
+        let mut rules = TenantRules::of(self.conn, self.tenant.id, self.rules.take())?;
+        let touched = rules.changed(self.conn, self.tenant.id)?;
+        let before = self.tenant.rows;
+        if !touched.is_empty() {
+            let mut deriver = Deriver::new(self.conn, self.tenant, &mut rules)?;
+            deriver.derive(&touched)?;
+            deriver.count_rows();
+        }
+        stats.rows = stats.rows.saturating_sub(before).saturating_add(self.tenant.rows);
+        *self.rules = Some(rules);
+        Ok(())
+    }
+}
+
+/// What becomes of an index.
+enum Outcome {
+    Stands,
+    /// A column of it is not in the text.
+    Waits,
+    /// What contradicted it still does.
+    IsAsItWas,
+    Refused(String, Option<definitions::Witness>),
+}
+
+/// Tables of which a replica declares a text that asks less of rows than the one that stands, with what judges its rows.
+pub struct Watch(Vec<(i64, ValueJudge)>);
+
+impl Watch {
+    /// Looks at the tables that a batch names.
+    pub fn over(
+        conn: &Connection,
+        tenant: i64,
+        replica: &Replica,
+        tables: impl Iterator<Item = i64>,
+    ) -> Result<Self, StoreError> {
+        let mut watched = Vec::new();
+        for table in tables {
+            let all = laxer(conn, tenant, table)?;
+            let Some(declaration) = replica.declaration.filter(|_| !all.is_empty()) else { continue };
+            let declared = definitions::list(conn, tenant, declaration)?;
+            let stands = definitions::of_table(conn, tenant, table)?;
+            let stands = stands.iter().find(|it| !it.is_index && it.is_standing);
+            if let Some(stands) =
+                stands.filter(|it| it.why.is_none() && all.iter().any(|id| declared.contains(id)))
+            {
+                watched.push((table, ValueJudge::new(&stands.text)?));
+            }
+        }
+        Ok(Self(watched))
+    }
+
+    /// Whether rows of a table are looked at.
+    pub fn is_over(&self, table: i64) -> bool {
+        self.0.iter().any(|(watched, _)| *watched == table)
+    }
+
+    /// The tables whose standing text refuses one of these rows.
+    pub fn refuted(&mut self, rules: &TenantRules, rows: &[(i64, RowState)]) -> BTreeSet<i64> {
+        let mut refuted = BTreeSet::new();
+        for (table, judge) in &mut self.0 {
+            let Some(known) = rules.table(*table) else { continue };
+            let mut own = rows.iter().filter(|(of, _)| of == table);
+            if own.any(|(_, state)| judge.refuses(&known, state)) {
+                refuted.insert(*table);
+            }
+        }
+        refuted
+    }
+}
+
+fn laxer(conn: &Connection, tenant: i64, table: i64) -> Result<Vec<i64>, StoreError> {
+    let sql = "SELECT id FROM definition WHERE tenant = ?1 AND tbl = ?2 AND laxer";
+    let mut statement = conn.prepare_cached(sql)?;
+    let ids = statement.query_map([tenant, table], |row| row.get(0))?;
+    Ok(ids.collect::<Result<_, _>>()?)
+}
+
+/// The tables of which a replica declares an index that rows contradicted, and no longer do as they did.
+pub fn to_be_retried(conn: &Connection, tenant: i64, replica: &Replica) -> Result<BTreeSet<i64>, StoreError> {
+    let sql = "SELECT id, tbl, witness FROM definition WHERE tenant = ?1 AND why IS NOT NULL AND witness IS NOT NULL";
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query(params![tenant])?;
+    let (mut declared, mut found) = (None, BTreeSet::new());
+    while let Some(row) = rows.next()? {
+        let Some(declaration) = replica.declaration else { break };
+        if declared.is_none() {
+            declared = Some(definitions::list(conn, tenant, declaration)?);
+        }
+        let (id, table): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let witness = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
+        let witness = rmp_serde::from_slice(witness).map_err(|_| super::damaged("a definition"))?;
+        if declared.as_ref().is_some_and(|it| it.contains(&id)) && !is_as_it_was(conn, tenant, &witness)? {
+            found.insert(table);
+        }
+    }
+    Ok(found)
+}
