@@ -8,7 +8,7 @@
 
 mod text;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, params};
 
@@ -20,7 +20,7 @@ use super::session::Replica;
 use super::tables::{self, NOBODY, Table};
 use super::tenant::Tenant;
 use crate::model::{RowState, Seq, TableSchema};
-use crate::storage::fitting::{Fitting, index_columns, index_name};
+use crate::storage::fitting::{Fitting, Made, index_columns, index_name};
 use crate::storage::hub_store::{StoreError, StoreStats};
 
 /// What proofs may cost at once, in rows looked at.
@@ -39,6 +39,8 @@ pub struct Settling<'a> {
     /// Nobody has been told of a position above this one.
     pub since: Seq,
     budget: i64,
+    /// The names of the indexes that stand, with their tables; read when they are asked for.
+    names: Option<BTreeMap<String, i64>>,
 }
 
 /// Who has declared, and what: it need not be told of that.
@@ -53,7 +55,7 @@ impl<'a> Settling<'a> {
     /// Begins.
     pub fn new(conn: &'a Connection, tenant: &'a mut Tenant, rules: &'a mut Option<TenantRules>) -> Self {
         let since = tenant.seq;
-        Self { conn, tenant, rules, refuted: BTreeSet::new(), since, budget: BUDGET }
+        Self { conn, tenant, rules, refuted: BTreeSet::new(), since, budget: BUDGET, names: None }
     }
 
     /// Settles some tables, of which others declare now than before, and has their rows looked at under what stands then.
@@ -83,9 +85,9 @@ impl<'a> Settling<'a> {
         let forgets = is_declared && !definitions::has_unknown_replicas(self.conn, self.tenant.id)?;
         let stood = (table.schema.ddl.clone(), table.schema.indexes.clone());
         let text = self.choose_text(&table, &mut all, forgets)?;
-        if let Some(text) = text {
+        if let Some((text, texts)) = text {
             table.schema.ddl.clone_from(&text.table().ddl);
-            table.schema.indexes = self.choose_indexes(&table, text, &mut all, forgets)?;
+            table.schema.indexes = self.choose_indexes(&table, text, (&texts, &mut all), forgets)?;
         }
         for definition in &mut all {
             definition.is_standing = if definition.is_index {
@@ -104,6 +106,11 @@ impl<'a> Settling<'a> {
         if stood == (table.schema.ddl.clone(), table.schema.indexes.clone()) {
             return Ok(false);
         }
+        if let Some(names) = &mut self.names {
+            names.retain(|_, holder| *holder != table.id);
+            names
+                .extend(table.schema.indexes.iter().filter_map(|it| index_name(it)).map(|it| (it, table.id)));
+        }
         let named = |it: &&TableSchema| it.name.eq_ignore_ascii_case(&table.schema.name);
         let own = declarer.and_then(|it| Some((it.writer, it.schema.iter().find(named)?)));
         let writer = own.filter(|(_, schema)| table.is_known_by(schema)).map_or(NOBODY, |(writer, _)| writer);
@@ -116,16 +123,12 @@ impl<'a> Settling<'a> {
         &mut self,
         table: &Table,
         mut fitting: Fitting,
-        all: &mut [Definition],
+        (texts, all): (&[Made], &mut [Definition]),
         forgets: bool,
     ) -> Result<Vec<String>, StoreError> {
-        let taken = self.names_of_others(table.id)?;
-        let mut known: BTreeSet<String> = table.schema.columns.iter().map(|it| it.to_lowercase()).collect();
-        for text in all.iter().filter(|it| !it.is_index) {
-            let schema = TableSchema { ddl: text.text.clone(), ..table.schema.clone() };
-            let made = Fitting::new(&schema).map(|it| it.made().columns.clone()).unwrap_or_default();
-            known.extend(made.iter().map(|it| it.to_lowercase()));
-        }
+        let made = texts.iter().flat_map(|text| &text.columns);
+        let known: BTreeSet<String> =
+            table.schema.columns.iter().chain(made).map(|name| name.to_lowercase()).collect();
         let stood = &table.schema.indexes;
         let later =
             all.iter().filter(|it| it.is_index && !stood.contains(&it.text)).map(|it| it.text.clone());
@@ -138,7 +141,7 @@ impl<'a> Settling<'a> {
                 continue;
             }
             let outcome =
-                self.judge_index(table, &mut fitting, &index, (has_stood, own.as_deref(), &known, &taken))?;
+                self.judge_index(table, &mut fitting, &index, (has_stood, own.as_deref(), &known))?;
             if let Some(own) = &mut own {
                 match outcome {
                     Outcome::Stands | Outcome::Waits => (own.why, own.witness) = (None, None),
@@ -164,13 +167,13 @@ impl<'a> Settling<'a> {
         table: &Table,
         fitting: &mut Fitting,
         index: &str,
-        (has_stood, own, known, taken): (bool, Option<&Definition>, &BTreeSet<String>, &BTreeSet<String>),
+        (has_stood, own, known): (bool, Option<&Definition>, &BTreeSet<String>),
     ) -> Result<Outcome, StoreError> {
         let lacks = |name: &String| known.contains(&name.to_lowercase()) && !fitting.made().has(name);
         if index_columns(index).iter().any(lacks) {
             return Ok(Outcome::Waits);
         }
-        if index_name(index).is_some_and(|name| taken.contains(&name)) {
+        if self.is_taken(table.id, index)? {
             return Ok(Outcome::Refused("another table's index has that name".into(), None));
         }
         if let Err(why) = fitting.add(index) {
@@ -217,10 +220,17 @@ impl<'a> Settling<'a> {
         )
     }
 
-    /// The names of indexes that stand on other tables.
-    fn names_of_others(&self, table: i64) -> Result<BTreeSet<String>, StoreError> {
-        let others = tables::all(self.conn, self.tenant.id)?.into_iter().filter(|(id, _)| *id != table);
-        Ok(others.flat_map(|(_, schema)| schema.indexes).filter_map(|index| index_name(&index)).collect())
+    /// Whether an index that stands on another table has the name of this one.
+    fn is_taken(&mut self, table: i64, index: &str) -> Result<bool, StoreError> {
+        let Some(name) = index_name(index) else { return Ok(false) };
+        if self.names.is_none() {
+            let mut names = BTreeMap::new();
+            for (id, schema) in tables::all(self.conn, self.tenant.id)? {
+                names.extend(schema.indexes.iter().filter_map(|it| index_name(it)).map(|name| (name, id)));
+            }
+            self.names = Some(names);
+        }
+        Ok(self.names.as_ref().and_then(|names| names.get(&name)).is_some_and(|holder| *holder != table))
     }
 
     /// Looks at the rows of tables that have other rules now.

@@ -8,13 +8,13 @@ use crate::storage::hub_store_sqlite::definitions::Definition;
 use crate::storage::hub_store_sqlite::tables::Table;
 
 impl Settling<'_> {
-    /// The text that stands; none if there is none that makes the table.
+    /// The text that stands, with what those make that are declared; none if there is none that makes the table.
     pub(super) fn choose_text(
         &mut self,
         table: &Table,
         all: &mut [Definition],
         forgets: bool,
-    ) -> Result<Option<Fitting>, StoreError> {
+    ) -> Result<Option<(Fitting, Vec<Made>)>, StoreError> {
         let with = |ddl: &str| TableSchema { ddl: ddl.to_owned(), ..table.schema.clone() };
         let mut declared = Vec::new();
         for (at, definition) in all.iter_mut().enumerate() {
@@ -31,6 +31,7 @@ impl Settling<'_> {
                 }
             }
         }
+        let numbers: Vec<usize> = declared.iter().map(|(at, _)| *at).collect();
         let texts: Vec<Made> = declared.iter().map(|(_, fitting)| fitting.made().clone()).collect();
         let stands = Fitting::new(&with(&table.schema.ddl)).ok();
         let of_standing = all.iter().position(|it| !it.is_index && it.text == table.schema.ddl);
@@ -43,20 +44,19 @@ impl Settling<'_> {
             stands => {
                 let sound = stands.as_ref().filter(|_| !is_refuted);
                 // Those that have all columns come first; others are asked only where nothing else is sound.
-                let (mut first, rest): (Vec<_>, Vec<_>) =
-                    declared.iter().partition(|(_, fitting)| covers(fitting));
-                if sound.is_none() {
-                    first.extend(rest);
-                }
+                let (first, rest): (Vec<usize>, Vec<usize>) =
+                    (0..declared.len()).partition(|place| covers(&declared[*place].1));
+                let rest = if sound.is_none() { rest } else { Vec::new() };
                 let mut found = None;
-                for (at, fitting) in first {
+                for place in first.into_iter().chain(rest) {
+                    let (at, fitting) = &declared[place];
                     if self.may_stand(table, fitting, (sound, &texts), &mut all[*at])? {
-                        found = Some(fitting.table().clone());
+                        found = Some(place);
                         break;
                     }
                 }
                 let base = match found {
-                    Some(found) => Fitting::new(&found).ok(),
+                    Some(place) => Some(declared.swap_remove(place).1),
                     None => stands,
                 };
                 let Some(base) = base else { return Ok(None) };
@@ -77,10 +77,10 @@ impl Settling<'_> {
                 contradicted(table, &all[at])
             });
         }
-        for (at, fitting) in &declared {
-            all[*at].is_laxer = chosen.made().is_stricter_than(fitting.made(), &|_| false);
+        for (at, made) in numbers.into_iter().zip(&texts) {
+            all[at].is_laxer = chosen.made().is_stricter_than(made, &|_| false);
         }
-        Ok(Some(chosen))
+        Ok(Some((chosen, texts)))
     }
 
     /// Whether the tenant's rows can live under a text that is declared; notes why not.
