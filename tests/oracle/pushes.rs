@@ -89,7 +89,7 @@ pub fn play(statements: &[String], steps: &[Step]) -> Result<(), String> {
     hub.listener = Some(Box::new(move |caller, heard| {
         let (model, verdict) = &mut *shared.borrow_mut();
         match heard {
-            Heard::Registered(request) => model.registered(&caller.tenant, &request.schema),
+            Heard::Registered(request) => model.registered(&caller.tenant, request.replica, &request.schema),
             Heard::Pushed(request, ack) => {
                 let (replica, sync, body) = (request.replica, request.counter, &request.body);
                 let counted = model.accepted(&caller.tenant, &Accepted { replica, sync, body, ack });

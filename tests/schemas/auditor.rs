@@ -82,7 +82,7 @@ impl Notes {
     fn take(&mut self, caller: &Caller, heard: &Heard<'_>) {
         match heard {
             Heard::Registered(request) => {
-                self.model.registered(&caller.tenant, &request.schema);
+                self.model.registered(&caller.tenant, request.replica, &request.schema);
                 for table in &request.schema {
                     if !self.tables.contains(&table.name) {
                         self.tables.push(table.name.clone());

@@ -39,6 +39,11 @@ fn a_rule_that_comes_late_holds_where_nothing_was_written_and_nowhere_else() {
 }
 
 #[test]
+fn indexes_that_come_later_hold_where_nothing_contradicts_them() {
+    assert_audited(&[Feature::LateIndexes], &[]);
+}
+
+#[test]
 fn foreign_keys_keep_delete_and_replace_what_they_say() {
     assert_audited(&[Feature::References, Feature::Actions], &[Feature::InheritedKeys, Feature::Cycles]);
 }

@@ -82,7 +82,6 @@ impl Case {
         let mut auditor = self.is_audited.then(|| Auditor::attend(&mut hub));
         let mut agents: Vec<Agent> =
             self.agents.iter().enumerate().map(|(at, start)| self.agent(at, start, &clock)).collect();
-        let originals: Vec<Vec<String>> = agents.iter_mut().map(checks::definitions).collect();
         for agent in &mut agents {
             agent.sql.ablation = ablation;
         }
@@ -116,6 +115,7 @@ impl Case {
                 self.say_rules(agent, false);
             }
         }
+        let originals: Vec<Vec<String>> = agents.iter_mut().map(checks::definitions).collect();
         settle(&mut agents, &mut hub)?;
         if let Some(auditor) = &mut auditor {
             auditor.check(&mut hub)?;

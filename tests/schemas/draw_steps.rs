@@ -52,6 +52,24 @@ pub fn steps(dice: &mut Dice, features: &Features, schema: &Schema, agents: usiz
     for _ in 0..10 + writer.dice.below(50) {
         let agent = writer.dice.below(agents);
         steps.push(writer.step(agent));
+        if features.has(Feature::LateIndexes) && writer.dice.chance(12) {
+            let table = writer.dice.pick(&schema.tables);
+            steps.extend(late_index(table, writer.dice.chance(65)).map(|it| Step::Write(agent, it)));
+        }
+        if features.has(Feature::LateColumns) && writer.dice.chance(8) {
+            let (table, column) = (writer.dice.pick(&schema.tables), agent % 2);
+            let (on, name) = (quote(&table.name), quote(&format!("late{column}")));
+            let mut statements = late_column(table, column);
+            statements.push(format!("UPDATE {on} SET {name} = 'of {agent}'"));
+            steps.push(Step::Write(agent, statements));
+        }
+    }
+    if features.has(Feature::LateColumns) {
+        // In the end all have all columns, so that they can be compared.
+        for agent in 0..agents {
+            let columns = schema.tables.iter().flat_map(|table| (0..2).flat_map(|at| late_column(table, at)));
+            steps.push(Step::Write(agent, columns.collect()));
+        }
     }
     steps
 }
@@ -283,6 +301,27 @@ impl Writer<'_> {
         };
         (*self.dice.pick(values)).to_owned()
     }
+}
+
+/// Makes a unique index over a column that has been anything until then, or drops it; a table has one such column.
+fn late_index(table: &Table, is_made: bool) -> Option<Vec<String>> {
+    let is_plain = |column: &&Column| {
+        matches!(column.pool, Pool::Text | Pool::Integer) && !table.key.contains(&column.name)
+    };
+    let column = table.columns.iter().find(is_plain)?;
+    let name = quote(&format!("late {}", table.name));
+    Some(vec![if is_made {
+        format!("CREATE UNIQUE INDEX {name} ON {}({})", quote(&table.name), quote(&column.name))
+    } else {
+        format!("DROP INDEX {name}")
+    }])
+}
+
+/// Adds one of two columns, and an index of it.
+fn late_column(table: &Table, column: usize) -> Vec<String> {
+    let (on, name) = (quote(&table.name), quote(&format!("late{column}")));
+    let index = quote(&format!("by late{column} {}", table.name));
+    vec![format!("ALTER TABLE {on} ADD COLUMN {name} TEXT"), format!("CREATE INDEX {index} ON {on}({name})")]
 }
 
 /// Exchanges the values of a column between two rows, by way of a third value.

@@ -49,9 +49,13 @@ pub enum Feature {
     Dense,
     /// Generated columns that must be unique.
     GeneratedKeys,
+    /// Unique indexes that some agents make later, over whatever is there, and drop again.
+    LateIndexes,
+    /// Columns that agents add apart from each other, each with an index.
+    LateColumns,
 }
 
-/// All of them but the last four, which would make another case of every seed that was kept.
+/// All but the later ones, which would make another case of every seed that was kept.
 pub const ALL: [Feature; 18] = [
     Feature::References,
     Feature::NaturalReferences,

@@ -21,6 +21,9 @@ const CROWDED_SLICE: u64 = 50;
 /// How many of those with generated columns that are unique.
 const GENERATED_SLICE: u64 = 50;
 
+/// How many of those with definitions that come later.
+const LATE_SLICE: u64 = 60;
+
 /// A number from the environment.
 fn asked_for(variable: &str) -> Option<u64> {
     let value = std::env::var(variable).ok()?;
@@ -97,6 +100,22 @@ fn with_every_difficulty_at_once_all_replicas_end_alike() {
 fn with_generated_columns_that_are_unique_all_replicas_end_alike() {
     let sure = [Feature::GeneratedKeys, Feature::Unique, Feature::UniqueIndexes];
     assert_all_pass(GENERATED_SLICE, Kind { sure: &sure, allowed: &features(&ALL), ..Kind::default() });
+}
+
+/// Breaks if an index that one agent makes takes other agents' rows from them, or a column that two add apart is lost.
+#[test]
+fn with_definitions_on_which_agents_differ_all_replicas_end_alike() {
+    let sure = [Feature::LateIndexes, Feature::LateColumns];
+    let allowed = [
+        Feature::References,
+        Feature::Actions,
+        Feature::Unique,
+        Feature::Deletes,
+        Feature::Losses,
+        Feature::Meanwhile,
+        Feature::Late,
+    ];
+    assert_all_pass(LATE_SLICE, Kind { sure: &sure, allowed: &features(&allowed), ..Kind::default() });
 }
 
 /// Runs so many cases, or those that the environment asks for. Makes the first one that fails smaller.

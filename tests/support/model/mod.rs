@@ -22,6 +22,7 @@ mod number;
 mod raw;
 mod rules;
 mod schema;
+mod standing;
 mod tenant;
 pub mod told;
 mod unions;
@@ -58,9 +59,9 @@ pub struct Accepted<'a> {
 }
 
 impl Model {
-    /// The hub has taken in declarations of tables.
-    pub fn registered(&mut self, tenant: &str, schema: &[TableSchema]) {
-        self.tenants.entry(tenant.to_owned()).or_default().declare(schema);
+    /// The hub has taken in a replica's declarations of tables.
+    pub fn registered(&mut self, tenant: &str, replica: ReplicaId, schema: &[TableSchema]) {
+        self.tenants.entry(tenant.to_owned()).or_default().declare(replica, schema);
     }
 
     /// The hub has accepted a batch. Call it in the hub's order; a batch that was accepted before does nothing.

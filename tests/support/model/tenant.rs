@@ -21,15 +21,17 @@ pub type Row = BTreeMap<String, CellValue>;
 /// One tenant.
 #[derive(Clone, Default)]
 pub struct Tenant {
-    /// Its tables, by their names in lower case, as they were first declared.
-    tables: BTreeMap<String, TableSchema>,
+    /// Its tables, by their names in lower case, as they were first declared, with the indexes that stand.
+    pub(super) tables: BTreeMap<String, TableSchema>,
+    /// What each replica declares.
+    pub(super) declared: BTreeMap<ReplicaId, Vec<TableSchema>>,
     rows: BTreeMap<RowKey, History>,
     /// How many rows have been made.
     made: usize,
     /// Where rows died by their own writes.
     died: BTreeMap<RowKey, Seq>,
     /// What the tables' definitions say.
-    schema: Schema,
+    pub(super) schema: Schema,
     /// The last position that anybody was told of.
     read: Seq,
     /// The last batch of each replica.
@@ -38,30 +40,33 @@ pub struct Tenant {
     batches: usize,
     /// Unique keys.
     keys: KeyBook,
-    /// Tables whose unique keys are others than when they were last decided about.
-    redefined: BTreeSet<String>,
     /// What was decided about unique keys, and is told.
     claims: Claims,
 }
 
 impl Tenant {
     /// Takes in declarations: the first one of each point stands.
-    pub fn declare(&mut self, schema: &[TableSchema]) {
+    pub fn declare(&mut self, replica: ReplicaId, schema: &[TableSchema]) {
         for declared in schema {
             self.declare_one(declared);
         }
-        let schema = Schema::read(&self.tables, &self.keys);
-        for (table, unique) in &schema.unique {
-            if self.schema.unique.get(table).is_some_and(|before| before.len() != unique.len()) {
-                self.redefined.insert(table.clone());
-            }
-        }
-        self.schema = schema;
+        self.schema = Schema::read(&self.tables, &self.keys);
+        let before = self.declared.insert(replica, schema.to_vec());
+        self.settle(before.as_deref().unwrap_or_default(), schema);
+    }
+
+    /// Looks at all rows of some tables under the definitions that there are now.
+    pub(super) fn look_again(&mut self, tables: &BTreeSet<String>) {
+        self.schema = Schema::read(&self.tables, &self.keys);
+        let touched = self.rows.keys().filter(|row| tables.contains(&row.0)).cloned().collect();
+        self.batches += 1;
+        self.claims = decision::decide(self, &touched, BTreeSet::new(), self.read + 1).0;
     }
 
     fn declare_one(&mut self, declared: &TableSchema) {
         let Some(table) = self.tables.get_mut(&declared.name.to_ascii_lowercase()) else {
-            self.tables.insert(declared.name.to_ascii_lowercase(), declared.clone());
+            let first = TableSchema { indexes: Vec::new(), ..declared.clone() };
+            self.tables.insert(declared.name.to_ascii_lowercase(), first);
             return;
         };
         // A rule comes with the first declaration of its column, or before anything was written.
@@ -82,11 +87,6 @@ impl Tenant {
         for (column, rule) in &declared.agreed.rules {
             if table.agreed.rule(column).is_none() {
                 table.agreed.rules.push((column.clone(), *rule));
-            }
-        }
-        for index in &declared.indexes {
-            if !table.indexes.contains(index) {
-                table.indexes.push(index.clone());
             }
         }
     }
@@ -187,10 +187,9 @@ impl Tenant {
             }
             conflicts += counted;
         }
-        let redefined = std::mem::take(&mut self.redefined);
-        touched.extend(self.rows.keys().filter(|row| redefined.contains(&row.0)).cloned());
         let (claims, united) = decision::decide(self, &touched, left, position);
         self.claims = claims;
+        self.make_room(batch.replica);
         conflicts += united;
         told.push(format!("{united} by unions"));
         if conflicts == batch.ack.conflicts {

@@ -16,7 +16,7 @@ pub struct Key {
 }
 
 /// What must be unique among a table's rows.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unique {
     /// The columns on which it depends, in lower case.
     pub columns: BTreeSet<String>,
