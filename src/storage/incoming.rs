@@ -125,6 +125,11 @@ impl Arrival<'_> {
             delete.stamp = known.map(|cell| cell.stamp).fold(delete.stamp, Stamp::max);
         }
         meta.deleted = deleted;
+        let is_told_alive = self.update.whole && !self.says_dead();
+        if is_told_alive && !meta.is_alive() && deleted.is_some_and(|delete| delete.pending.is_none()) {
+            // What it lives by was written to a column that is not here.
+            meta.deleted = None;
+        }
         // A row that is dead, perhaps with the very parent that is missing here, waits for nothing.
         Ok(match waits.filter(|_| meta.is_alive()) {
             Some(reason) => Err(reason),

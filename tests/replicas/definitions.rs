@@ -2,7 +2,7 @@
 
 use crate::world::parts::text;
 use crate::world::{Agent, Hub, pair, settle};
-use federation_hub::model::Value;
+use federation_hub::model::{ReplicaId, Value};
 
 const FACTS: &str = "CREATE TABLE facts(id INTEGER PRIMARY KEY, topic TEXT, body TEXT)";
 const BY_TOPIC: &str = "CREATE UNIQUE INDEX facts_topic ON facts(topic)";
@@ -159,6 +159,54 @@ fn an_index_retires_with_its_last_declarer_and_not_with_the_last_agent() {
 }
 
 #[test]
+fn whoever_drops_the_table_declares_none_of_its_indexes() {
+    let (mut hub, mut a, mut b) = pair(FACTS);
+    a.run(BY_TOPIC).run("INSERT INTO facts(topic, body) VALUES('one', 'of a')");
+    sync_all(&mut hub, &mut [&mut a, &mut b]);
+    b.run("INSERT INTO facts(topic, body) VALUES('one', 'seen')");
+    b.sync(&mut hub);
+    assert_eq!(count(&mut b), 1);
+    a.run("DROP TABLE facts");
+    a.sync(&mut hub);
+    b.sync(&mut hub);
+    assert_eq!(count(&mut b), 2);
+}
+
+/// A hub that was put back to a time before a declaration hears of it again.
+#[test]
+fn an_index_that_nobody_declared_to_this_opening_of_the_hub_is_declared_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("hub.db");
+    let open = |seed| {
+        federation_hub::storage::hub_store_sqlite::SqliteHubStore::open(
+            path.to_str().unwrap(),
+            ReplicaId([seed; 16]),
+        )
+        .unwrap()
+    };
+    let (mut hub, mut a, mut b) = pair(FACTS);
+    hub.store = open(1);
+    sync_all(&mut hub, &mut [&mut a, &mut b]);
+    hub.store = Hub::new().store;
+    let copy = directory.path().join("copy.db");
+    std::fs::copy(&path, &copy).unwrap();
+    hub.store = open(2);
+    for agent in [&mut a, &mut b] {
+        agent.reconnect();
+    }
+    a.run("CREATE INDEX by_body ON facts(body)");
+    a.sync(&mut hub);
+    hub.store = Hub::new().store;
+    std::fs::copy(&copy, &path).unwrap();
+    hub.store = open(3);
+    for agent in [&mut a, &mut b] {
+        agent.reconnect();
+        agent.sync(&mut hub);
+    }
+    assert_eq!(indexes(&mut newcomer(&mut hub, 3)), ["by_body"]);
+}
+
+#[test]
 fn of_two_indexes_of_one_name_the_first_stands_and_nothing_else_is_switched_off() {
     let (mut hub, mut a, mut b) = pair(SLUGS);
     a.run("CREATE INDEX same ON r(v)");
@@ -219,4 +267,23 @@ fn a_column_comes_without_what_the_tenants_rows_contradict() {
         assert_eq!(number(&mut d, "SELECT count(w) FROM t"), 0, "{rebuilt}");
         assert_eq!(number(&mut a, "SELECT count(*) FROM t"), 3, "{rebuilt}");
     }
+}
+
+/// Breaks if a row whose last edit is one of a column that this replica lacks stays dead here.
+#[test]
+fn a_row_that_lives_by_a_column_which_is_not_here_lives() {
+    let (mut hub, mut a, mut b) = pair("CREATE TABLE t(name TEXT PRIMARY KEY, c INTEGER)");
+    a.run("INSERT INTO t VALUES('x', 2)");
+    sync_all(&mut hub, &mut [&mut a, &mut b]);
+    b.run("ALTER TABLE t ADD COLUMN late TEXT");
+    a.run("DELETE FROM t");
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    b.run("UPDATE t SET late = 'of b'");
+    sync_all(&mut hub, &mut [&mut a, &mut b]);
+    let rows = a.rows("SELECT name, c FROM t");
+    assert_eq!(rows, [[text("x"), Value::Integer(2)]]);
+    assert_eq!(b.rows("SELECT name, c FROM t"), rows);
+    a.run("DELETE FROM t");
+    sync_all(&mut hub, &mut [&mut a, &mut b]);
+    assert_eq!((a.rows("SELECT * FROM t").len(), b.rows("SELECT * FROM t").len()), (0, 0));
 }

@@ -20,7 +20,7 @@ use crate::storage::row_codec;
 use crate::storage::scratch::Scratch;
 
 /// Rows that are looked at, at most.
-const MAX_ROWS: i64 = 200_000;
+const MAX_ROWS: i64 = 100_000;
 
 /// What comes of looking at the rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
