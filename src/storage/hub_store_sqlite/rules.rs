@@ -162,6 +162,11 @@ impl TenantRules {
         Self::read(schemas, self.version, std::mem::take(&mut self.proofs))
     }
 
+    /// Has the rules be read again.
+    pub fn outdate(&mut self) {
+        self.version = Seq::MAX;
+    }
+
     /// How many tables there are.
     pub fn len(&self) -> i64 {
         i64::try_from(self.tables.len()).unwrap_or(i64::MAX)

@@ -115,6 +115,10 @@ impl<'a> Settling<'a> {
         let own = declarer.and_then(|it| Some((it.writer, it.schema.iter().find(named)?)));
         let writer = own.filter(|(_, schema)| table.is_known_by(schema)).map_or(NOBODY, |(writer, _)| writer);
         table.save(self.conn, (self.tenant, self.since), writer)?;
+        if let Some(rules) = self.rules {
+            // They may have been read since at the very position that the table keeps.
+            rules.outdate();
+        }
         Ok(true)
     }
 
@@ -137,7 +141,8 @@ impl<'a> Settling<'a> {
             let has_stood = stood.contains(&index);
             let mut own = all.iter_mut().find(|it| it.is_index && it.text == index);
             let is_declared = own.as_ref().is_some_and(|it| it.is_declared());
-            if !is_declared && !(has_stood && !forgets) {
+            let stays = is_declared || has_stood && !forgets;
+            if !stays {
                 continue;
             }
             let outcome =

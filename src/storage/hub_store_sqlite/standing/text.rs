@@ -27,7 +27,7 @@ impl Settling<'_> {
                     definition.why = Some(format!(
                         "the definition of table {}, as agent {} declares it, is not taken: {why}",
                         table.schema.name, definition.agent
-                    ))
+                    ));
                 }
             }
         }
@@ -127,9 +127,8 @@ impl Settling<'_> {
             if text.made().has(column) {
                 continue;
             }
-            let declared = all.iter().filter(|it| !it.is_index && it.is_declared());
-            let Some(longer) = declared.filter_map(|it| text.with_column(column, &it.text).ok()).next()
-            else {
+            let mut declared = all.iter().filter(|it| !it.is_index && it.is_declared());
+            let Some(longer) = declared.find_map(|it| text.with_column(column, &it.text).ok()) else {
                 continue;
             };
             if !longer.made().is_stricter_than(text.made(), &is_new)
