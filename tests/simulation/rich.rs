@@ -138,11 +138,15 @@ fn episode(dice: &mut Dice, statements: &mut Vec<String>) {
 fn tag(dice: &mut Dice, statements: &mut Vec<String>) {
     let name = *dice.pick(&["red", "Red", "blue", "green", "BLUE", "black"]);
     let which = one(dice, "tags");
-    statements.push(match dice.below(8) {
+    statements.push(match dice.below(9) {
         0..3 => format!("INSERT OR IGNORE INTO tags(name, about) VALUES('{{t}} {name}', '{{t}} first')"),
         3 => format!("INSERT OR REPLACE INTO tags(name, about) VALUES('{{t}} {name}', '{{t}} again')"),
         4 => format!("UPDATE tags SET name = '{{t}} {name}' WHERE id = {which}"),
         5 => format!("DELETE FROM tags WHERE id = {which}"),
+        6 => format!(
+            "DELETE FROM tags WHERE name = '{{t}} {name}'; \
+             INSERT OR IGNORE INTO tags(name, about) VALUES('{{t}} {name}', '{{t}} anew')"
+        ),
         _ => {
             let episode = one(dice, "episodes");
             format!("INSERT OR REPLACE INTO episode_tags VALUES({episode}, {which}, {}.25)", dice.below(4))

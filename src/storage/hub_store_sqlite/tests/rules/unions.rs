@@ -264,3 +264,49 @@ fn rows_that_are_one_are_collected_together() {
     upkeep(&mut site.store, 0, &[]);
     assert_eq!(count(&site.store, "row_state"), 0);
 }
+
+/// Breaks if what is kept of rows that are one stays for ever, if one that a replica has not heard of goes, or if folding
+/// tells anything.
+#[test]
+fn rows_that_are_one_are_one_row_once_everybody_knows_it() {
+    for is_deleted in [false, true] {
+        let (mut site, mut alice, mut bob) = Site::new(&[(SKILLS, &[])]);
+        site.push(&mut alice, &[skill(1, "retry", 1)]);
+        site.pull(&mut alice);
+        site.push(&mut bob, &[skill(2, "retry", 2)]);
+        if is_deleted {
+            site.push(&mut alice, &[deleted("skills", 1)]);
+        }
+        site.pull(&mut bob);
+        upkeep(&mut site.store, 0, &[]);
+        assert_eq!(count(&site.store, "row_state"), 2, "one has not heard of it");
+        for _ in 0..2 {
+            site.pull(&mut alice);
+            site.pull(&mut bob);
+        }
+        upkeep(&mut site.store, 0, &[]);
+        assert_eq!(count(&site.store, "row_state"), 1);
+        assert!(bob.pull(&mut site.store, &[]).updates.is_empty());
+        site.push(&mut alice, &[("skills", 1, Some(vec![("uses", Value::Integer(3).into())]))]);
+        let view = site.view();
+        assert_eq!(cell(&view, 1, "name"), Some(t("retry")));
+        assert_eq!(cell(&view, 1, "uses"), Some(Value::Integer(3).into()));
+        site.push(&mut bob, &[deleted("skills", 1)]);
+        assert_eq!(site.rows(), [] as [u8; 0]);
+    }
+}
+
+/// Breaks if a row that another one references by its own identity goes.
+#[test]
+fn a_row_that_is_one_with_another_stays_while_it_is_referenced() {
+    let (mut site, mut alice, mut bob) = Site::new(&[(SKILLS, &[]), (LINKS, &[])]);
+    site.push(&mut alice, &[skill(1, "retry", 1)]);
+    site.push(&mut bob, &[skill(2, "retry", 2), linked(12, 2, 2)]);
+    for _ in 0..2 {
+        site.pull(&mut alice);
+        site.pull(&mut bob);
+    }
+    upkeep(&mut site.store, 0, &[]);
+    assert_eq!(count(&site.store, "row_state"), 3);
+    assert_eq!(cell(&site.view(), 12, "parent"), Some(at(1)));
+}
