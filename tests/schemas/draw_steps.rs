@@ -54,7 +54,11 @@ pub fn steps(dice: &mut Dice, features: &Features, schema: &Schema, agents: usiz
         steps.push(writer.step(agent));
         if features.has(Feature::LateIndexes) && writer.dice.chance(12) {
             let table = writer.dice.pick(&schema.tables);
-            steps.extend(late_index(table, writer.dice.chance(65)).map(|it| Step::Write(agent, it)));
+            if let Some(statements) = late_index(table, writer.dice.chance(65)) {
+                steps.push(Step::Write(agent, statements));
+                // Only then does capture know what a REPLACE can take away by it.
+                steps.push(Step::Sync(agent, Fate::Complete, Vec::new()));
+            }
         }
         if features.has(Feature::LateColumns) && writer.dice.chance(8) {
             let (table, column) = (writer.dice.pick(&schema.tables), agent % 2);
