@@ -70,11 +70,12 @@ bytes_id! {
 }
 
 impl ReplicaId {
-    /// The 64 bits that break a tie between two stamps of one instant, carried inline in each stamp.
+    /// The 63 bits that break a tie between two stamps of one instant, carried inline in each stamp. The highest bit is
+    /// that of stamps which name something else there (`storage/renamed_stamps.rs`).
     pub fn tie_break(&self) -> u64 {
         let mut high = [0; 8];
         high.copy_from_slice(&self.0[..8]);
-        u64::from_be_bytes(high)
+        u64::from_be_bytes(high) & (u64::MAX >> 1)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CellValue, Rule};
+use super::{CellValue, Hlc, Rule};
 
 /// How a table's rows get their identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -42,6 +42,20 @@ pub struct Agreement {
     pub rules: Vec<(String, Rule)>,
     /// The references that no foreign key declares.
     pub references: Vec<AgreedReference>,
+    /// Columns whose names have come to stand for what other columns held.
+    #[serde(default)]
+    pub origins: Vec<Origin>,
+}
+
+/// Since when a column's name stands for what another column held before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The column.
+    pub column: String,
+    /// How often that has happened to the name, this time included.
+    pub generation: u8,
+    /// What was written to it before then is of its former meaning.
+    pub since: Hlc,
 }
 
 /// A column whose integers are numbers of rows, although it is no foreign key.
@@ -66,9 +80,15 @@ impl Agreement {
         self.references.iter().find(|it| it.column.eq_ignore_ascii_case(column))
     }
 
+    /// Since when a column's name has its meaning of this generation.
+    pub fn origin(&self, column: &str, generation: u8) -> Option<&Origin> {
+        let is_it = |it: &&Origin| it.generation == generation && it.column.eq_ignore_ascii_case(column);
+        self.origins.iter().find(is_it)
+    }
+
     /// Whether there is nothing in it but what the definition's text says as well.
     pub fn says_nothing(&self) -> bool {
-        !self.is_global && self.rules.is_empty() && self.references.is_empty()
+        !self.is_global && self.rules.is_empty() && self.references.is_empty() && self.origins.is_empty()
     }
 }
 

@@ -13,7 +13,7 @@ use super::message::{
     Standing, SyncBegin, ToAgent, ToHub, Welcome,
 };
 use crate::model::{
-    Adjustment, AgreedReference, Agreement, CellValue, Digest, Hlc, KeyKind, Number, Op, ReplicaId,
+    Adjustment, AgreedReference, Agreement, CellValue, Digest, Hlc, KeyKind, Number, Op, Origin, ReplicaId,
     RowChange, RowId, RowUpdate, Rule, Stamp, TableHeader, TableSchema, Value, Write,
 };
 
@@ -47,6 +47,11 @@ fn schema() -> TableSchema {
                 by: Some("kind".into()),
                 to: vec![(Value::Text("task".into()).into(), "tasks".into())],
             }],
+            origins: vec![Origin {
+                column: "body".into(),
+                generation: 1,
+                since: Hlc::from_ms(1_700_000_000_000),
+            }],
             ..Agreement::default()
         },
     }
@@ -73,8 +78,8 @@ fn what_an_agent_says() {
         &ToHub::Sync(sync),
         "81a453796e6397c4100101010101010101010101010101010102cd012ccd012c059196a56e6f746573a64e75 \
          6d62657291a4626f6479d930435245415445205441424c45206e6f74657328696420494e5445474552205052 \
-         494d415259204b45592c20626f647929909490c29192a4626f6479a7436f756e7465729193a4626f6479a46b \
-         696e649192a47461736ba57461736b7391a56e6f746573",
+         494d415259204b45592c20626f647929909590c29192a4626f6479a7436f756e7465729193a4626f6479a46b \
+         696e649192a47461736ba57461736b739193a4626f647901cf018bcfe56800000091a56e6f746573",
     );
     check(
         &ToHub::Batch(Batch { n: 1, previous: Digest::ZERO, body: vec![1, 2, 3] }),
@@ -172,8 +177,8 @@ fn what_a_hub_says() {
     check(
         &ToAgent::Tables(vec![schema()]),
         "81a65461626c65739196a56e6f746573a64e756d62657291a4626f6479d930435245415445205441424c4520 \
-         6e6f74657328696420494e5445474552205052494d415259204b45592c20626f647929909490c29192a4626f \
-         6479a7436f756e7465729193a4626f6479a46b696e649192a47461736ba57461736b73",
+         6e6f74657328696420494e5445474552205052494d415259204b45592c20626f647929909590c29192a4626f \
+         6479a7436f756e7465729193a4626f6479a46b696e649192a47461736ba57461736b739193a4626f647901cf018bcfe568000000",
     );
     let row = RowUpdate {
         table: 0,

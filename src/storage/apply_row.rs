@@ -218,7 +218,7 @@ impl Applier<'_> {
             self.journal.note(item, (table, entry.id), Some(before), entry.key.clone());
         }
         let outcome = if changed.is_empty() { Outcome::Unchanged } else { Outcome::Applied };
-        entry.meta = meta;
+        entry.take_over(meta);
         entry.update(sql, table, &was)?;
         Ok(outcome)
     }

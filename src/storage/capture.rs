@@ -47,7 +47,7 @@ pub fn refresh(
     resume: Seq,
 ) -> Result<Catalog, SqlError> {
     let agreed = tenant_tables::read(sql)?;
-    let mut catalog = Catalog::read(sql, &Choice::new(options, agreed))?;
+    let mut catalog = Catalog::read(sql, &Choice::new(options, agreed.clone()))?;
     let mut known = registered::read(sql)?;
     let mut triggers = installed_triggers(sql)?;
     for name in &catalog.excluded {
@@ -56,6 +56,7 @@ pub fn refresh(
     catalog.dropped = renamed_tables::follow(sql, &catalog, &mut known, &triggers, resume)?;
     for table in &mut catalog.tables {
         let wants_past = resume > 0 && discovery != Discovery::Made;
+        let agreed = agreed.get(&table.name.to_lowercase());
         match registered::take_in(sql, table, known.remove(&table.name.to_ascii_lowercase()))? {
             TakenIn::Known(registered) => {
                 let insert = triggers.get(&trigger_name(registered.number, "insert"));
@@ -63,16 +64,16 @@ pub fn refresh(
                 // or with what it was.
                 let is_rebuilt =
                     insert.is_none_or(|trigger| !trigger.table.eq_ignore_ascii_case(&table.name));
-                registered::adopt(sql, table, registered, is_rebuilt, wants_past)?;
+                registered::adopt(sql, table, registered, agreed, is_rebuilt, wants_past)?;
                 if is_rebuilt {
                     forget_touched(sql, table.number)?;
                     rescan(sql, table.number, resume > 0)?;
                 }
             }
-            TakenIn::Unknown => registered::register(sql, table, discovery, wants_past)?,
+            TakenIn::Unknown => registered::register(sql, table, agreed, discovery, wants_past)?,
             // It was there all the time, and is attached now.
             TakenIn::Attached => {
-                registered::register(sql, table, Discovery::of_existing(options), wants_past)?;
+                registered::register(sql, table, agreed, Discovery::of_existing(options), wants_past)?;
             }
         }
         for (name, text) in trigger_texts(table) {

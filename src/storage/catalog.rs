@@ -8,13 +8,14 @@ use super::driver::{Sql, SqlError};
 use super::fields::Fields;
 use super::foreign_keys::{Link, Shadow};
 use super::generated::TableColumns;
+use super::identity::fingerprint;
 use super::index_parts::is_vector_index;
 use super::journals;
 use super::references::Reference;
 use super::table_info::{Affinity, ForeignKey, RawColumn, read_columns, read_foreign_keys};
 use super::unique_index::{KeyOrigin, KeyPart, KeyTerm, UniqueKey, read_unique_keys};
 use super::virtual_tables::{SearchIndexes, VirtualTable};
-use crate::model::{Agreement, KeyKind, Rule, TableSchema, Value};
+use crate::model::{Agreement, Hlc, KeyKind, Origin, Rule, TableSchema, Value};
 
 /// The most key columns that the log has room for.
 pub const MAX_KEY_COLUMNS: usize = 4;
@@ -94,8 +95,14 @@ pub struct Column {
     pub name: String,
     /// Its number in the bookkeeping; assigned by `capture`, 0 before.
     pub number: u16,
-    /// The number that it had under another name, before it was renamed; found by `capture`.
-    pub was: Option<u16>,
+    /// The numbers that it had under other names, before it was renamed, the last first; found by `capture`.
+    pub was: Vec<u16>,
+    /// The number of the column that had its name before it; found by `capture`.
+    pub over: Option<u16>,
+    /// How often its name has come to stand for what another column held; found by `capture`.
+    pub generation: u8,
+    /// What was written to the name before then is of its former meaning; found by `capture`.
+    pub since: Hlc,
     /// What its integers are numbers of, if they are numbers of rows.
     pub references: Option<Reference>,
     /// The fingerprint of its default: what old rows hold in a column that was added.
@@ -110,6 +117,21 @@ pub struct Column {
     pub is_referenced: bool,
     /// How its writes are merged.
     pub rule: Rule,
+}
+
+impl Column {
+    /// What is to be told of its name, if that has come to stand for what another column held.
+    fn origin(&self) -> Option<Origin> {
+        let (column, generation, since) = (self.name.clone(), self.generation, self.since);
+        (generation > 0).then_some(Origin { column, generation, since })
+    }
+
+    /// A digest of what its definition makes of it.
+    pub fn shape(&self) -> u64 {
+        let replacement = self.replacement.as_deref().unwrap_or_default();
+        let text = format!("{:?} {} {replacement}", self.affinity, self.default);
+        fingerprint(&Value::Text(text))
+    }
 }
 
 impl Table {
@@ -174,6 +196,7 @@ impl Table {
                     Key::Natural(_) => self.key_columns().into_iter().map(str::to_owned).collect(),
                 },
                 is_global: self.is_global,
+                origins: self.columns.iter().filter_map(Column::origin).collect(),
                 ..self.declared.clone()
             },
         }
@@ -390,7 +413,10 @@ impl Objects {
             .map(|column| Column {
                 name: column.name.clone(),
                 number: 0,
-                was: None,
+                was: Vec::new(),
+                over: None,
+                generation: 0,
+                since: Hlc::ZERO,
                 references: None,
                 default: column.default,
                 affinity: column.affinity,

@@ -11,6 +11,7 @@ use super::context::Context;
 use super::driver::{Sql, SqlError};
 use super::local_key::LocalKey;
 use super::prerequisites::add_prerequisites;
+use super::quarantine::ask_again;
 use super::rows::{Entry, Sending, read_row};
 use super::scan::{Missing, Scan, has_null_key, log_missing};
 use super::settle::{Changed, log_entry, settle_log, settle_row};
@@ -218,6 +219,10 @@ impl Look {
             let key = vec![Value::Null; table.key_columns().len()];
             log_entry(sql, table, log_op::TOUCHED, scan.now_ms, &key)?;
             self.is_logged = true;
+        }
+        if scan.is_of_columns {
+            // What was told before its column was looked at was passed over.
+            ask_again(sql, table)?;
         }
         match scan.missing {
             Missing::None => {}

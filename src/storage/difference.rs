@@ -3,6 +3,7 @@
 use super::catalog::{Column, Table};
 use super::foreign_keys::referenced_keys;
 use super::references::Reference;
+use super::renamed_stamps::Meaning;
 use super::row_meta::RowMeta;
 use super::rows::fingerprints;
 use crate::model::{Stamp, Value};
@@ -17,15 +18,19 @@ pub struct Difference {
     pub renamed: Option<Stamp>,
 }
 
-/// The cells of a row that differ from what is remembered of it; all of them if it was not alive.
-pub fn differing(table: &Table, meta: &RowMeta, row: &[Value]) -> Vec<Difference> {
+/// The fingerprint that a column's cell had when the row was last looked at.
+pub fn last_known(meta: &RowMeta, column: &Column) -> u64 {
+    let numbers = std::iter::once(&column.number).chain(&column.was);
+    // A cell that is not known yet is of a column that was added: its default is no write (I5).
+    numbers.filter_map(|number| meta.cell(*number)).next().map_or(column.default, |cell| cell.fingerprint)
+}
+
+/// The cells of a row that differ from what is remembered of it; all of them if it was not alive. `own` is the tie-break
+/// of this replica's stamps.
+pub fn differing(table: &Table, meta: &RowMeta, row: &[Value], own: u64) -> Vec<Difference> {
     let whole = !meta.is_alive();
     let cells: Vec<(&Column, u64)> = fingerprints(table, row).collect();
-    let differs = |(column, fingerprint): &(&Column, u64)| {
-        // A cell that is not known yet is of a column that was added: its default is no write (I5).
-        let known = meta.cell(column.number).map_or(column.default, |cell| cell.fingerprint);
-        whole || known != *fingerprint
-    };
+    let differs = |(column, fingerprint): &(&Column, u64)| whole || last_known(meta, column) != *fingerprint;
     // A number that means another table's row now is another reference, although it is the same number.
     let means_another = |(column, _): &(&Column, u64)| match &column.references {
         Some(Reference::ByColumn { column, .. }) => cells.get(*column).is_some_and(&differs),
@@ -33,7 +38,7 @@ pub fn differing(table: &Table, meta: &RowMeta, row: &[Value]) -> Vec<Difference
     };
     let renamed: Vec<Option<Stamp>> = cells
         .iter()
-        .map(|(column, fingerprint)| stamp_before_rename(meta, column, *fingerprint).filter(|_| !whole))
+        .map(|(column, fingerprint)| stamp_before_rename(meta, column, *fingerprint, own).filter(|_| !whole))
         .collect();
     let mut is_written: Vec<bool> = cells
         .iter()
@@ -68,10 +73,12 @@ fn write_together(table: &Table, is_written: &mut [bool]) {
 
 /// A cell of a column that was renamed is a cell of the new name, written when that of the old name was: so
 /// whichever agent renames the column first or last, the latest write of its value is the one that stays.
-fn stamp_before_rename(meta: &RowMeta, column: &Column, fingerprint: u64) -> Option<Stamp> {
-    let before = column.was.filter(|_| meta.cell(column.number).is_none());
-    before
-        .and_then(|was| meta.cell(was))
-        .filter(|cell| cell.fingerprint == fingerprint)
-        .map(|cell| cell.stamp)
+fn stamp_before_rename(meta: &RowMeta, column: &Column, fingerprint: u64, own: u64) -> Option<Stamp> {
+    if meta.cell(column.number).is_some() {
+        return None;
+    }
+    let before = column.was.iter().find_map(|was| meta.cell(*was));
+    let before = before.filter(|cell| cell.fingerprint == fingerprint)?;
+    let over = column.over.and_then(|over| meta.cell(over)).map(|cell| cell.stamp);
+    Some(Meaning::of(column).carry(before.stamp, over, own))
 }

@@ -8,8 +8,9 @@
 use super::catalog::{Column, Table};
 use super::driver::{Sql, SqlError};
 use super::references::Reference;
+use super::renamed_stamps::Meaning;
 use super::resolver::Resolver;
-use super::row_meta::{CellMeta, RowMeta, Tombstone};
+use super::row_meta::{CellMeta, Pending, RowMeta, Tombstone};
 use super::rows::{Entry, merged_cell, read_row};
 use crate::model::{CellValue, Op, RowUpdate, Stamp, TableHeader, Value};
 
@@ -79,6 +80,10 @@ impl Arrival<'_> {
                     continue;
                 };
                 let column = &self.table.columns[at];
+                if is_present && meta.is_yet_to_be_carried(column.number, &column.was) {
+                    // What it holds has not been looked at under this name; then all is asked for again.
+                    continue;
+                }
                 let local = meta.cell(column.number).filter(|local| self.is_news(local)).copied();
                 if is_present && !column.rule.adjusts() && local.is_some_and(|it| it.stamp > write.stamp) {
                     // What it references may be gone here with this very write.
@@ -104,6 +109,10 @@ impl Arrival<'_> {
                     continue;
                 }
                 let remote = merged_cell(column.number, write.stamp, &value);
+                if is_present && let Some(own) = self.restamped(&meta, column, &remote) {
+                    meta.put(own);
+                    continue;
+                }
                 let wins = local.is_none_or(|local| {
                     (remote.stamp, remote.fingerprint != local.fingerprint) > (local.stamp, false)
                 });
@@ -148,6 +157,13 @@ impl Arrival<'_> {
     /// Whether a cell holds a write that the hub did not know when it sent the update.
     fn is_news(&self, cell: &CellMeta) -> bool {
         cell.is_unknown_to_hub(self.acked)
+    }
+
+    /// This replica's cell, as it is sent again, where the hub tells what the column's name stood for before.
+    fn restamped(&self, meta: &RowMeta, column: &Column, remote: &CellMeta) -> Option<CellMeta> {
+        let own = meta.cell(column.number).filter(|own| own.fingerprint != remote.fingerprint)?;
+        let stamp = Meaning::of(column).restamp(own.stamp, remote.stamp).filter(|_| !self.says_dead())?;
+        Some(CellMeta { stamp, pending: Some(Pending { base: self.update.seq, mark: 0 }), ..*own })
     }
 
     /// Whether the hub says that the row is dead.

@@ -1,11 +1,14 @@
 //! The columns of a table that the bookkeeping has numbers for, and what became of them.
 //!
 //! SQLite appends a column that is added, keeps the place of one that is renamed, and closes the gap behind one
-//! that is dropped. So a table's columns, compared with what they were, tell which of these happened.
+//! that is dropped. So a table's columns, compared with what they were, tell which of these happened; and where names
+//! alone do not, what the columns hold does (`column_origins`).
 
 use serde::{Deserialize, Serialize};
 
+use super::column_origins::{Evidence, origins};
 use super::row_meta::LocalColumn;
+use crate::model::{Agreement, Hlc, Origin};
 
 /// A column that the table has, or had.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +18,15 @@ struct KnownColumn {
     was: Option<LocalColumn>,
     /// Its place in the table; none once it is dropped.
     place: Option<usize>,
+    /// How often its name has come to stand for what another column held.
+    #[serde(default)]
+    generation: u8,
+    /// What was written to the name before then is of its former meaning, where the generation is not the first.
+    #[serde(default)]
+    since: Hlc,
+    /// What its definition makes of it; none if that was not noted yet.
+    #[serde(default)]
+    shape: Option<u64>,
 }
 
 /// All columns that a table ever had. A column's number is its position here.
@@ -29,8 +41,27 @@ pub struct Found {
     pub changed: bool,
     /// There are columns that were not there.
     pub added: bool,
-    /// Some of these are others, renamed.
-    pub renamed: bool,
+    /// What the columns hold is to be compared with what was synced: some were renamed, dropped, or made anew.
+    pub moved: bool,
+}
+
+/// A column as the table has it now.
+#[derive(Clone, Copy, Debug)]
+pub struct PresentColumn<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What its definition makes of it.
+    pub shape: u64,
+}
+
+/// What is known besides of a table whose columns are looked at.
+pub struct Circumstances<'a> {
+    /// The table was made anew, perhaps with its columns in another order.
+    pub is_rebuilt: bool,
+    /// What the tenant has agreed on.
+    pub agreed: Option<&'a Agreement>,
+    /// The highest clock reading that this replica has seen or made.
+    pub highest: Hlc,
 }
 
 impl KnownColumns {
@@ -45,96 +76,144 @@ impl KnownColumns {
         LocalColumn::try_from(at).ok()
     }
 
-    /// The column that one was before it was renamed.
-    pub fn was(&self, number: LocalColumn) -> Option<LocalColumn> {
-        self.0.get(usize::from(number))?.was
+    /// The columns that one was before it was renamed, the last first.
+    pub fn was(&self, number: LocalColumn) -> Vec<LocalColumn> {
+        let before = |number: &LocalColumn| self.0.get(usize::from(*number))?.was.filter(|was| was < number);
+        std::iter::successors(before(&number), before).collect()
     }
 
-    /// Takes note of a table's columns as they are now. `is_rebuilt` says that the table was made anew, perhaps
-    /// with its columns in another order.
-    ///
-    /// A column that is back under the name of a dropped one is another column: its values are defaults. One that
-    /// was dropped, and added again as the last, looks as if nothing had happened.
-    pub fn follow(&mut self, names: &[&str], is_rebuilt: bool) -> Found {
-        let before = self.clone();
+    /// The column that had the name of this one before it.
+    pub fn over(&self, number: LocalColumn) -> Option<LocalColumn> {
+        let (at, own) = (usize::from(number), self.0.get(usize::from(number))?);
+        let over = self.0[..at].iter().rposition(|it| it.name.eq_ignore_ascii_case(&own.name))?;
+        LocalColumn::try_from(over).ok()
+    }
+
+    /// Since when, and in which generation, a column's name stands for what it holds.
+    pub fn origin(&self, number: LocalColumn) -> (u8, Hlc) {
+        self.0.get(usize::from(number)).map_or((0, Hlc::ZERO), |column| (column.generation, column.since))
+    }
+
+    /// The columns that are there, in their order.
+    fn live(&self) -> Vec<usize> {
         let mut live: Vec<usize> = (0..self.0.len()).filter(|&at| self.0[at].place.is_some()).collect();
         live.sort_by_key(|&at| self.0[at].place);
-        let kept = self.keep(&live, names, is_rebuilt);
-        let origins = rename(&live, &kept);
+        live
+    }
+
+    /// The numbers of the columns that are there as far as is known, in their order.
+    pub fn live_numbers(&self) -> Vec<LocalColumn> {
+        self.live().into_iter().filter_map(|at| LocalColumn::try_from(at).ok()).collect()
+    }
+
+    /// Whether the table has other columns than it had, so that evidence is wanted of what became of them.
+    pub fn is_moved(&self, now: &[PresentColumn<'_>], is_rebuilt: bool) -> bool {
+        let live = self.live();
+        let same = |(&at, column): (&usize, &PresentColumn<'_>)| {
+            let known = &self.0[at];
+            known.name.eq_ignore_ascii_case(column.name) && known.shape.is_none_or(|it| it == column.shape)
+        };
+        !live.is_empty() && (is_rebuilt || live.len() > now.len() || !live.iter().zip(now).all(same))
+    }
+
+    /// Takes note of a table's columns as they are now.
+    ///
+    /// A column that is back under the name of a dropped one is another column: its values are defaults. One that
+    /// was dropped, and added again as the last with the same definition, looks as if nothing had happened.
+    pub fn follow(
+        &mut self,
+        now: &[PresentColumn<'_>],
+        evidence: &Evidence,
+        circumstances: &Circumstances<'_>,
+    ) -> Found {
+        let before = self.clone();
+        let live = self.live();
+        let moved = self.is_moved(now, circumstances.is_rebuilt);
+        let names: Vec<&str> = live.iter().map(|&at| self.0[at].name.as_str()).collect();
+        let present: Vec<&str> = now.iter().map(|column| column.name).collect();
+        let from = origins(&names, &present, circumstances.is_rebuilt, evidence);
+        let from: Vec<Option<usize>> = from.into_iter().map(|old| old.map(|old| live[old])).collect();
         for &at in &live {
             self.0[at].place = None;
         }
-        let mut found = Found::default();
-        for (place, name) in names.iter().enumerate() {
-            if let Some(at) = kept[place] {
-                self.0[at].place = Some(place);
-                (*name).clone_into(&mut self.0[at].name);
-            } else {
-                let was = origins[place].and_then(|at| LocalColumn::try_from(at).ok());
-                found.added = true;
-                found.renamed |= was.is_some();
-                self.0.push(KnownColumn { name: (*name).to_owned(), was, place: Some(place) });
+        let mut found = Found { moved: moved && !circumstances.is_rebuilt, ..Found::default() };
+        for (place, column) in now.iter().enumerate() {
+            match from[place] {
+                Some(at) if self.0[at].name.eq_ignore_ascii_case(column.name) => {
+                    self.0[at].place = Some(place);
+                    column.name.clone_into(&mut self.0[at].name);
+                    self.0[at].shape = Some(column.shape);
+                }
+                was => {
+                    found.added = true;
+                    found.moved |= was.is_some();
+                    let (generation, since) = self.generation(column.name, was, circumstances);
+                    let was = was.and_then(|at| LocalColumn::try_from(at).ok());
+                    let (name, shape) = (column.name.to_owned(), Some(column.shape));
+                    self.0.push(KnownColumn { name, was, place: Some(place), generation, since, shape });
+                }
             }
         }
+        self.hear(circumstances.agreed);
         found.changed = *self != before;
         found
     }
 
-    /// Which of the columns that were there each name is: those whose order is what it was.
-    fn keep(&self, live: &[usize], names: &[&str], is_rebuilt: bool) -> Vec<Option<usize>> {
-        let mut from = 0;
-        let mut kept = Vec::with_capacity(names.len());
-        for name in names {
-            let place = live.iter().position(|&at| self.0[at].name.eq_ignore_ascii_case(name));
-            let place = place.filter(|&place| is_rebuilt || place >= from);
-            from = place.map_or(from, |place| from.max(place + 1));
-            kept.push(place.map(|place| live[place]));
+    /// In which generation, and since when, a name stands for a column that is new to it: one that was `was` before.
+    fn generation(&self, name: &str, was: Option<usize>, circumstances: &Circumstances<'_>) -> (u8, Hlc) {
+        let told = circumstances.agreed.map(|agreed| agreed.origins.as_slice()).unwrap_or_default();
+        let newest =
+            told.iter().filter(|it| it.column.eq_ignore_ascii_case(name)).max_by_key(|it| it.generation);
+        let newest = newest.map_or((0, Hlc::ZERO), |it| (it.generation, it.since));
+        let Some(was) = was else { return newest };
+        let Some(over) = self.0.iter().rposition(|it| it.name.eq_ignore_ascii_case(name)) else {
+            return newest;
+        };
+        let ancestors = std::iter::successors(Some(was), |&at| self.0[at].was.map(usize::from));
+        if ancestors.take(self.0.len()).any(|at| at == over) {
+            // It has its old name again.
+            return (self.0[over].generation, self.0[over].since);
         }
-        kept
+        let generation = self.0[over].generation.saturating_add(1);
+        let same = |it: &&Origin| it.column.eq_ignore_ascii_case(name) && it.generation == generation;
+        (generation, told.iter().find(same).map_or(circumstances.highest.next(), |it| it.since))
     }
-}
 
-/// For each place, the column that was renamed to the one that is there now. Between two columns that stayed,
-/// as many new ones as are gone are the same ones, renamed; behind the last of them others may have been added.
-fn rename(live: &[usize], kept: &[Option<usize>]) -> Vec<Option<usize>> {
-    let mut origins = vec![None; kept.len()];
-    let stays = |at: &usize| kept.contains(&Some(*at));
-    let mut start = 0;
-    while start <= kept.len() {
-        // A gap of new columns, and where it ends.
-        let end = kept[start..].iter().position(Option::is_some).map_or(kept.len(), |length| start + length);
-        let after = start.checked_sub(1).and_then(|place| kept[place]);
-        let first =
-            after.map_or(Some(0), |at| live.iter().position(|&other| other == at).map(|place| place + 1));
-        let gone: Vec<usize> =
-            live[first.unwrap_or(live.len())..].iter().copied().take_while(|at| !stays(at)).collect();
-        let is_last = end == kept.len();
-        if gone.len() == end - start || (is_last && gone.len() < end - start) {
-            for (place, at) in (start..end).zip(gone) {
-                origins[place] = Some(at);
+    /// Whoever told the hub first since when a name means another thing has said it for all.
+    fn hear(&mut self, agreed: Option<&Agreement>) {
+        for origin in agreed.iter().flat_map(|agreed| &agreed.origins) {
+            let is_it = |it: &&mut KnownColumn| {
+                it.generation == origin.generation && it.name.eq_ignore_ascii_case(&origin.column)
+            };
+            for column in self.0.iter_mut().filter(is_it) {
+                column.since = origin.since;
             }
         }
-        start = end + 1;
     }
-    origins
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn follow(known: &mut KnownColumns, names: &[&str], is_rebuilt: bool) -> Found {
+        let now: Vec<PresentColumn<'_>> = names.iter().map(|name| PresentColumn { name, shape: 0 }).collect();
+        let circumstances = Circumstances { is_rebuilt, agreed: None, highest: Hlc(7) };
+        known.follow(&now, &Evidence::default(), &circumstances)
+    }
+
     fn known(names: &[&str]) -> KnownColumns {
         let mut known = KnownColumns::default();
-        known.follow(names, false);
+        follow(&mut known, names, false);
         known
     }
 
     /// The numbers of the columns after a change, and what those that are new were.
     fn after(before: &[&str], now: &[&str], is_rebuilt: bool) -> Vec<(u16, Option<u16>)> {
         let mut known = known(before);
-        known.follow(now, is_rebuilt);
+        follow(&mut known, now, is_rebuilt);
         let number = |place| known.number(place).unwrap();
-        (0..now.len()).map(|place| (number(place), known.was(number(place)))).collect()
+        (0..now.len()).map(|place| (number(place), known.was(number(place)).first().copied())).collect()
     }
 
     #[test]
@@ -164,15 +243,31 @@ mod tests {
     #[test]
     fn what_did_not_change_is_not_written_again() {
         let mut known = known(&["a", "b"]);
-        assert_eq!(known.follow(&["a", "b"], false), Found::default());
-        let dropped = Found { changed: true, ..Found::default() };
-        assert_eq!(known.follow(&["a"], false), dropped);
-        assert_eq!(
-            known.follow(&["a", "b"], false),
-            Found { added: true, ..dropped },
-            "it is another column"
-        );
+        assert_eq!(follow(&mut known, &["a", "b"], false), Found::default());
+        let dropped = Found { changed: true, added: false, moved: true };
+        assert_eq!(follow(&mut known, &["a"], false), dropped);
+        let added = Found { changed: true, added: true, moved: false };
+        assert_eq!(follow(&mut known, &["a", "b"], false), added, "it is another column");
         assert_eq!(known.number(1), Some(2));
         assert_eq!(known.number(2), None);
+    }
+
+    #[test]
+    fn a_name_that_comes_to_mean_another_column_begins_a_generation() {
+        let mut known = known(&["a", "b"]);
+        follow(&mut known, &["b"], false);
+        follow(&mut known, &["a"], false);
+        let number = known.number(0).unwrap();
+        assert_eq!((known.was(number), known.over(number)), (vec![1], Some(0)));
+        assert_eq!(known.origin(number), (1, Hlc(8)));
+        // There and back again is the same column.
+        follow(&mut known, &["c"], false);
+        assert_eq!(known.origin(known.number(0).unwrap()), (0, Hlc::ZERO));
+        follow(&mut known, &["a"], false);
+        assert_eq!(known.origin(known.number(0).unwrap()), (1, Hlc(8)));
+        // Somebody else was first.
+        let origins = vec![Origin { column: "A".into(), generation: 1, since: Hlc(5) }];
+        known.hear(Some(&Agreement { origins, ..Agreement::default() }));
+        assert_eq!(known.origin(known.number(0).unwrap()), (1, Hlc(5)));
     }
 }

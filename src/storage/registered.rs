@@ -5,13 +5,15 @@ use std::collections::HashMap;
 use super::capture::Discovery;
 use super::catalog::{Catalog, Key, Table};
 use super::choice::{SyncOptions, TableOptions};
+use super::column_origins::Evidence;
 use super::doubt;
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::Fields;
 use super::journals;
-use super::known_columns::KnownColumns;
+use super::known_columns::{Circumstances, KnownColumns, PresentColumn};
 use super::references::suspects;
-use crate::model::{Rule, Value};
+use super::rows::{Entry, fingerprints, read_row};
+use crate::model::{Agreement, Hlc, Rule, Value};
 
 /// `_federation_table.refresh`: every row is asked for again.
 const AGAIN: i64 = 1;
@@ -110,11 +112,13 @@ pub fn take_in(sql: &mut dyn Sql, table: &Table, known: Option<Registered>) -> R
 pub fn register(
     sql: &mut dyn Sql,
     table: &mut Table,
+    agreed: Option<&Agreement>,
     discovery: Discovery,
     wants_past: bool,
 ) -> Result<(), SqlError> {
     let mut columns = KnownColumns::default();
-    columns.follow(&names(table), false);
+    let circumstances = Circumstances { is_rebuilt: false, agreed, highest: Hlc::ZERO };
+    columns.follow(&present(table), &Evidence::default(), &circumstances);
     let scan = match discovery {
         Discovery::Old => ValueRef::Text("old"),
         Discovery::New => ValueRef::Text("new"),
@@ -143,12 +147,20 @@ pub fn adopt(
     sql: &mut dyn Sql,
     table: &mut Table,
     registered: Registered,
+    agreed: Option<&Agreement>,
     is_rebuilt: bool,
     wants_past: bool,
 ) -> Result<(), SqlError> {
     table.number = registered.number;
     let mut columns = registered.columns;
-    let found = columns.follow(&names(table), is_rebuilt);
+    let (mut evidence, mut highest) = (Evidence::default(), Hlc::ZERO);
+    if columns.is_moved(&present(table), is_rebuilt) {
+        evidence = look_for_evidence(sql, table, &columns)?;
+        let row = sql.query_row("SELECT highest FROM _federation_replica", &[])?;
+        highest = Hlc(Fields::from(row.unwrap_or_default()).unsigned()?);
+    }
+    let circumstances = Circumstances { is_rebuilt, agreed, highest };
+    let found = columns.follow(&present(table), &evidence, &circumstances);
     let rules = adjusting(table)?;
     let is_ruled_anew = rules != registered.rules;
     if found.changed || is_ruled_anew {
@@ -165,8 +177,8 @@ pub fn adopt(
             ],
         )?;
     }
-    if found.renamed {
-        // What the column holds becomes cells of the new name, with the stamps that they have.
+    if found.moved {
+        // What a renamed column holds becomes cells of the new name; what differs besides is the change's write.
         sql.execute(
             "UPDATE _federation_table SET scan = 'renamed', scanned = NULL WHERE tbl = ? AND scan IS NULL",
             &[registered.number.into()],
@@ -323,8 +335,26 @@ pub fn note_refused(
     Ok(changed)
 }
 
-fn names(table: &Table) -> Vec<&str> {
-    table.columns.iter().map(|column| column.name.as_str()).collect()
+fn present(table: &Table) -> Vec<PresentColumn<'_>> {
+    table.columns.iter().map(|column| PresentColumn { name: &column.name, shape: column.shape() }).collect()
+}
+
+/// Rows that are looked at to find out what became of a table's columns.
+const ROWS_OF_EVIDENCE: i64 = 100;
+
+/// Compares a few rows with what was synced of them.
+fn look_for_evidence(sql: &mut dyn Sql, table: &Table, known: &KnownColumns) -> Result<Evidence, SqlError> {
+    let live = known.live_numbers();
+    let defaults = table.columns.iter().map(|column| column.default).collect();
+    let mut evidence = Evidence { rows: Vec::new(), defaults };
+    for entry in Entry::some_clean(sql, table, ROWS_OF_EVIDENCE)? {
+        let key = entry.key.values()?.filter(|_| entry.is_present());
+        let Some(row) = key.map(|key| read_row(sql, table, &key)).transpose()?.flatten() else { continue };
+        let before = live.iter().map(|number| entry.meta.cell(*number).map(|cell| cell.fingerprint));
+        let now = fingerprints(table, &row).map(|(_, fingerprint)| fingerprint);
+        evidence.rows.push((before.collect(), now.collect()));
+    }
+    Ok(evidence)
 }
 
 fn number_columns(table: &mut Table, known: &KnownColumns) -> Result<(), SqlError> {
@@ -332,7 +362,8 @@ fn number_columns(table: &mut Table, known: &KnownColumns) -> Result<(), SqlErro
         column.number = known
             .number(place)
             .ok_or_else(|| SqlError::corrupt(format!("column {} has no number", column.name)))?;
-        column.was = known.was(column.number);
+        (column.was, column.over) = (known.was(column.number), known.over(column.number));
+        (column.generation, column.since) = known.origin(column.number);
     }
     Ok(())
 }

@@ -140,6 +140,16 @@ impl RowMeta {
         is_outdated
     }
 
+    /// Whether a cell is remembered only under a number that its column had before it was renamed.
+    pub fn is_yet_to_be_carried(&self, column: LocalColumn, was: &[LocalColumn]) -> bool {
+        self.cell(column).is_none() && was.iter().any(|was| self.cell(*was).is_some())
+    }
+
+    /// Whether a write of a cell has not been sent.
+    pub fn is_unsent(&self) -> bool {
+        self.cells.iter().any(|cell| cell.pending.is_some_and(|pending| pending.mark == 0))
+    }
+
     /// Whether the hub cannot have the row: `acked` is the mark of the last batch that it has acknowledged.
     pub fn is_new_to_hub(&self, acked: u64) -> bool {
         self.unshared.is_some_and(|mark| !(1..=acked).contains(&mark))

@@ -163,6 +163,18 @@ impl Entry {
         Ok(entries)
     }
 
+    /// Some rows of a table of which nothing is unsent.
+    pub fn some_clean(sql: &mut dyn Sql, table: &Table, limit: i64) -> Result<Vec<Self>, SqlError> {
+        let mut entries = Vec::new();
+        let statement =
+            format!("{ENTRY} WHERE tbl = ? AND NOT (k >= x'00' AND k < x'01') AND batch IS NULL LIMIT ?");
+        sql.query(&statement, &[table.number.into(), limit.into()], &mut |row| {
+            entries.push(Self::read(row)?);
+            Ok(())
+        })?;
+        Ok(entries)
+    }
+
     /// Whether the row is, as far as the bookkeeping knows, in its table.
     pub fn is_present(&self) -> bool {
         !matches!(self.key, LocalKey::Dead(_)) && !self.meta.is_reserved()
@@ -244,6 +256,14 @@ impl Entry {
         self.meta.deleted.iter_mut().for_each(|deleted| take(&mut deleted.pending));
         self.meta.take_up_adjustments(mark, offer);
         self.sending = if mark == 0 { Sending::Unsent } else { Sending::InBatch(mark) };
+    }
+
+    /// Takes over what is remembered of the row after a merge, which may have left something to send.
+    pub fn take_over(&mut self, meta: RowMeta) {
+        self.meta = meta;
+        if matches!(self.sending, Sending::Clean | Sending::InBatch(_)) && self.meta.is_unsent() {
+            self.sending = Sending::Unsent;
+        }
     }
 
     /// Adds it.

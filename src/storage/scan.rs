@@ -29,6 +29,8 @@ pub struct Scan {
     pub origin: Origin,
     /// What rows are that were synced and are not there.
     pub missing: Missing,
+    /// Whether it is for the sake of columns that were renamed, dropped, or made anew.
+    pub is_of_columns: bool,
     /// This machine's clock, in ms since the epoch.
     pub now_ms: i64,
     after: Option<Vec<Value>>,
@@ -57,7 +59,8 @@ impl Scan {
             "changed" => Missing::Delete,
             _ => Missing::None,
         };
-        Ok(Some(Self { origin, missing, now_ms, after }))
+        let is_of_columns = scan == "renamed";
+        Ok(Some(Self { origin, missing, is_of_columns, now_ms, after }))
     }
 
     /// The next rows, with their keys. Rows whose key holds a NULL have no identity and are passed over.

@@ -178,8 +178,8 @@ pub fn prove_harmless(table: &TableSchema) -> Result<(), String> {
     }
 }
 
-/// Columns that other agents added later are among those claimed, and not in the first definition. Rules and
-/// references are in no definition. Names are the same in either case, as they are to SQLite.
+/// Columns that other agents added later are among those claimed, and not in the first definition. Rules,
+/// references and origins are in no definition. Names are the same in either case, as they are to SQLite.
 fn is_as_claimed(made: &TableSchema, claimed: &TableSchema) -> bool {
     let lower = |names: &[String]| names.iter().map(|name| name.to_ascii_lowercase()).collect::<Vec<_>>();
     let columns = lower(&claimed.columns);

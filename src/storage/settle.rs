@@ -287,7 +287,7 @@ pub fn settle_row(
         Origin::Written(at_ms) => context.stamp(at_ms, seen),
         Origin::Old => Stamp::ZERO,
     };
-    let differing = differing(table, &entry.meta, &row);
+    let differing = differing(table, &entry.meta, &row, context.stamps.replica.tie_break());
     if differing.is_empty() {
         return Ok(None);
     }
@@ -305,8 +305,11 @@ pub fn settle_row(
     for Difference { at, fingerprint, renamed } in differing {
         let (column, value) = (&table.columns[at], &row[at]);
         let known = entry.meta.cell(column.number).copied();
-        // Nobody has told this replica yet what others wrote to a column that was added.
-        let base = if known.is_none() && !whole { 0 } else { row_base };
+        // Nobody has told this replica yet what others wrote to a column that was added. Whoever gave its name to another
+        // column has seen what that held.
+        let is_unseen =
+            known.is_none() && !whole && column.over.is_none_or(|it| entry.meta.cell(it).is_none());
+        let base = if is_unseen { 0 } else { row_base };
         let is_adjusted = renamed.is_none() && entry.meta.adjust(column, value, (base, mark), whole, is_old);
         let pending = if is_adjusted {
             known.filter(|_| !whole).and_then(|cell| cell.pending)

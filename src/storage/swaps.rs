@@ -213,7 +213,8 @@ fn put_back(
         }
         return Ok(matches!(outcome, Outcome::Applied | Outcome::Unchanged));
     };
-    let mut entry = Entry { meta: member.meta.clone(), ..before.clone() };
+    let mut entry = before.clone();
+    entry.take_over(member.meta.clone());
     let parked = LocalKey::dead(before.id);
     let was = Some((before.clone(), Some((*rowid, cells.clone()))));
     let Some(target) = &member.target else {

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use super::capture_triggers::{WALL_CLOCK, log_op};
 use super::catalog::{Catalog, Table, as_number, quote};
+use super::difference::last_known;
 use super::driver::{Sql, SqlError, ValueRef};
 use super::local_key::LocalKey;
 use super::rows::{Entry, column_list, fingerprints};
@@ -118,8 +119,7 @@ fn known(sql: &mut dyn Sql, table: &Table) -> Result<(Vec<Placed>, Vec<i64>), Sq
     for entry in Entry::all(sql, table)? {
         let LocalKey::Number(number) = entry.key else { continue };
         if entry.is_present() {
-            let cell = |number, default| entry.meta.cell(number).map_or(default, |cell| cell.fingerprint);
-            let content = table.columns.iter().map(|column| cell(column.number, column.default)).collect();
+            let content = table.columns.iter().map(|column| last_known(&entry.meta, column)).collect();
             known.push(Placed { number, content });
         } else {
             others.push(number);

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use federation_hub::model::{
     Addition, Adjustment, AgreedReference, Agreement, Cell, CellValue, ColumnIndex, Digest, Hlc, KeyKind,
-    Made, Number, Op, ReplicaId, RowChange, RowId, RowState, RowUpdate, Rule, Seq, Stamp, TableHeader,
-    TableSchema, Value, VectorClock, Write,
+    Made, Number, Op, Origin, ReplicaId, RowChange, RowId, RowState, RowUpdate, Rule, Seq, Stamp,
+    TableHeader, TableSchema, Value, VectorClock, Write,
 };
 use federation_hub::protocol::check::{Check, Fingerprint, Print, Range};
 use federation_hub::protocol::message::{
@@ -209,16 +209,29 @@ fn table_schema() -> impl Strategy<Value = TableSchema> {
     let to = vec((cell_value(), name()), 0..3);
     let reference =
         (name(), option::of(name()), to).prop_map(|(column, by, to)| AgreedReference { column, by, to });
-    let agreed = (vec(name(), 0..3), any::<bool>(), vec((name(), rule()), 0..3), vec(reference, 0..2));
+    let origin = (name(), any::<u8>(), any::<u64>()).prop_map(|(column, generation, since)| Origin {
+        column,
+        generation,
+        since: Hlc(since),
+    });
+    let agreed = (
+        vec(name(), 0..3),
+        any::<bool>(),
+        vec((name(), rule()), 0..3),
+        vec(reference, 0..2),
+        vec(origin, 0..2),
+    );
     let key = prop_oneof![Just(KeyKind::Number), Just(KeyKind::Natural)];
     (name(), key, vec(name(), 0..4), text(), vec(text(), 0..2), agreed).prop_map(
-        |(name, key, columns, ddl, indexes, (key_columns, is_global, rules, references))| TableSchema {
-            name,
-            key,
-            columns,
-            ddl,
-            indexes,
-            agreed: Agreement { key_columns, is_global, rules, references },
+        |(name, key, columns, ddl, indexes, (key_columns, is_global, rules, references, origins))| {
+            TableSchema {
+                name,
+                key,
+                columns,
+                ddl,
+                indexes,
+                agreed: Agreement { key_columns, is_global, rules, references, origins },
+            }
         },
     )
 }

@@ -154,6 +154,13 @@ impl Table {
                 changed = true;
             }
         }
+        for origin in &declared.agreed.origins {
+            let is_new = self.schema.agreed.origin(&origin.column, origin.generation).is_none();
+            if is_new && self.position(&origin.column, 0).is_some() {
+                self.schema.agreed.origins.push(origin.clone());
+                changed = true;
+            }
+        }
         Ok(changed)
     }
 
@@ -169,6 +176,7 @@ impl Table {
             && self.schema.indexes.iter().all(|i| declared.indexes.contains(i))
             && self.schema.agreed.rules.iter().all(|(column, _)| declared.agreed.rule(column).is_some())
             && self.schema.agreed.references.iter().all(|it| declared.agreed.reference(&it.column).is_some())
+            && self.schema.agreed.origins.iter().all(|it| declared.agreed.origins.contains(it))
     }
 
     fn bytes(&self) -> usize {
@@ -176,8 +184,8 @@ impl Table {
         let references = agreed.references.iter().flat_map(|it| {
             it.to.iter().map(|(_, table)| table).chain(it.by.as_ref()).chain(std::iter::once(&it.column))
         });
-        let names =
-            agreed.key_columns.iter().chain(agreed.rules.iter().map(|(column, _)| column)).chain(references);
+        let names = agreed.key_columns.iter().chain(agreed.rules.iter().map(|(column, _)| column));
+        let names = names.chain(references).chain(agreed.origins.iter().map(|origin| &origin.column));
         let texts = self.schema.columns.iter().chain(&self.schema.indexes).chain(names);
         self.schema.ddl.len() + texts.map(|text| text.len() + 5).sum::<usize>()
     }
@@ -299,7 +307,12 @@ fn new_table(
         columns: Vec::new(),
         ddl: String::new(),
         indexes: Vec::new(),
-        agreed: Agreement { rules: Vec::new(), references: Vec::new(), ..declared.agreed.clone() },
+        agreed: Agreement {
+            rules: Vec::new(),
+            references: Vec::new(),
+            origins: Vec::new(),
+            ..declared.agreed.clone()
+        },
         ..declared.clone()
     };
     Ok(Ok(Table { id, schema, seq: 0, writer: NOBODY }))
