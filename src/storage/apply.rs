@@ -101,7 +101,7 @@ pub fn apply(
     for text in suspended {
         sql.run(&text)?;
     }
-    sql.execute("DELETE FROM _federation_log", &[])?;
+    sql.execute("DELETE FROM main._federation_log", &[])?;
     if let Some(last) = last {
         state.resume = state.resume.max(last);
     }

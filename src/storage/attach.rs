@@ -146,7 +146,7 @@ fn is_of_past(state: &ReplicaState, current: Incarnation, past: &[(Incarnation, 
 fn begin_anew(sql: &mut dyn Sql, state: &mut ReplicaState) -> Result<(), SqlError> {
     (state.cursor, state.resume, state.covered) = (0, 0, state.acked);
     state.schema_digest = None;
-    sql.execute("UPDATE _federation_row SET batch = -2", &[])?;
+    sql.execute("UPDATE main._federation_row SET batch = -2", &[])?;
     Ok(())
 }
 

@@ -30,30 +30,30 @@ const LAYOUT: i64 = 3;
 /// `is_out` marks tables that the application excludes, and `refused` those that the hub does not take, with
 /// the reason.
 const TABLES: &[&str] = &[
-    "CREATE TABLE _federation_replica(
+    "CREATE TABLE main._federation_replica(
        layout INTEGER NOT NULL, replica BLOB NOT NULL, tenant TEXT, incarnation BLOB,
        cursor INTEGER NOT NULL, resume INTEGER NOT NULL, highest INTEGER NOT NULL,
        acked INTEGER NOT NULL, acked_digest BLOB NOT NULL, mark_offset INTEGER NOT NULL, schema_digest BLOB,
        lease_holder BLOB, lease_until INTEGER, buried INTEGER NOT NULL, covered INTEGER NOT NULL)",
-    "CREATE TABLE _federation_table(
+    "CREATE TABLE main._federation_table(
        tbl INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, columns TEXT NOT NULL,
        scan TEXT, scanned BLOB, refresh INTEGER NOT NULL DEFAULT 0,
        numbered INTEGER NOT NULL DEFAULT 0, rules TEXT NOT NULL DEFAULT '[]', is_out INTEGER NOT NULL DEFAULT 0, refused TEXT,
        suspects TEXT NOT NULL DEFAULT '')",
     tenant_tables::TABLE,
-    "CREATE TABLE _federation_log(seq INTEGER PRIMARY KEY, tbl INTEGER NOT NULL, op INTEGER NOT NULL,
+    "CREATE TABLE main._federation_log(seq INTEGER PRIMARY KEY, tbl INTEGER NOT NULL, op INTEGER NOT NULL,
        at INTEGER NOT NULL, k0, k1, k2, k3)",
-    "CREATE INDEX _federation_log_move ON _federation_log(seq) WHERE op IN (1, 2)",
-    "CREATE TABLE _federation_row(tbl INTEGER NOT NULL, k NOT NULL, id BLOB NOT NULL, batch INTEGER,
+    "CREATE INDEX main._federation_log_move ON _federation_log(seq) WHERE op IN (1, 2)",
+    "CREATE TABLE main._federation_row(tbl INTEGER NOT NULL, k NOT NULL, id BLOB NOT NULL, batch INTEGER,
        state BLOB NOT NULL, PRIMARY KEY(tbl, k)) WITHOUT ROWID",
     // Named by whoever needs it: the planner takes the primary key and scans the whole table. The beginning of an
     // identity is enough to find it by, and every synced row has an entry here.
-    "CREATE INDEX _federation_row_id ON _federation_row(tbl, substr(id, 1, 6))",
-    "CREATE INDEX _federation_row_batch ON _federation_row(batch) WHERE batch IS NOT NULL",
+    "CREATE INDEX main._federation_row_id ON _federation_row(tbl, substr(id, 1, 6))",
+    "CREATE INDEX main._federation_row_batch ON _federation_row(batch) WHERE batch IS NOT NULL",
     doubt::TABLE,
     collisions::TABLE,
-    "CREATE TABLE _federation_batch(mark INTEGER PRIMARY KEY, digest BLOB NOT NULL)",
-    "CREATE TABLE _federation_quarantine(tbl TEXT NOT NULL, id BLOB NOT NULL, reason TEXT NOT NULL,
+    "CREATE TABLE main._federation_batch(mark INTEGER PRIMARY KEY, digest BLOB NOT NULL)",
+    "CREATE TABLE main._federation_quarantine(tbl TEXT NOT NULL, id BLOB NOT NULL, reason TEXT NOT NULL,
        change BLOB NOT NULL, UNIQUE(tbl, id))",
 ];
 
@@ -120,7 +120,7 @@ pub fn install(sql: &mut dyn Sql, replica: ReplicaId) -> Result<(), SqlError> {
 /// Whether the bookkeeping tables are there.
 pub fn is_installed(sql: &mut dyn Sql) -> Result<bool, SqlError> {
     let found = sql.query_row(
-        "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_federation_replica'",
+        "SELECT 1 FROM main.sqlite_master WHERE type = 'table' AND name = '_federation_replica'",
         &[],
     )?;
     Ok(found.is_some())
@@ -134,7 +134,7 @@ pub fn schema_version(sql: &mut dyn Sql) -> Result<i64, SqlError> {
 
 /// The lease on an installed replica.
 pub fn lease(sql: &mut dyn Sql) -> Result<Option<Lease>, SqlError> {
-    let row = sql.query_row("SELECT lease_holder, lease_until FROM _federation_replica", &[])?;
+    let row = sql.query_row("SELECT lease_holder, lease_until FROM main._federation_replica", &[])?;
     Ok(read_lease(&mut Fields::from(row.unwrap_or_default())))
 }
 
@@ -173,13 +173,13 @@ pub const PROBE_COLUMNS: usize = 19;
 pub fn probe_sql(further: &str) -> String {
     format!(
         "SELECT schema_version, \
-         EXISTS(SELECT 1 FROM _federation_log) \
-           OR EXISTS(SELECT 1 FROM _federation_row WHERE batch IS NOT NULL) \
-           OR EXISTS(SELECT 1 FROM _federation_table WHERE scan IS NOT NULL OR refresh) \
-           OR EXISTS(SELECT 1 FROM _federation_collision WHERE NOT told), \
-         EXISTS(SELECT 1 FROM _federation_batch), \
-         (SELECT count(*) FROM _federation_quarantine), \
-         {STATE_COLUMNS}{further} FROM pragma_schema_version, _federation_replica"
+         EXISTS(SELECT 1 FROM main._federation_log) \
+           OR EXISTS(SELECT 1 FROM main._federation_row WHERE batch IS NOT NULL) \
+           OR EXISTS(SELECT 1 FROM main._federation_table WHERE scan IS NOT NULL OR refresh) \
+           OR EXISTS(SELECT 1 FROM main._federation_collision WHERE NOT told), \
+         EXISTS(SELECT 1 FROM main._federation_batch), \
+         (SELECT count(*) FROM main._federation_quarantine), \
+         {STATE_COLUMNS}{further} FROM pragma_schema_version, main._federation_replica"
     )
 }
 
@@ -221,7 +221,7 @@ impl ReplicaState {
     pub fn renew(&mut self, sql: &mut dyn Sql, replica: ReplicaId) -> Result<bool, SqlError> {
         let dropped = unsend(sql, self.acked, true)?;
         if dropped {
-            sql.execute("UPDATE _federation_table SET refresh = max(refresh, 1) WHERE NOT is_out", &[])?;
+            sql.execute("UPDATE main._federation_table SET refresh = max(refresh, 1) WHERE NOT is_out", &[])?;
         }
         self.replica = replica;
         // The hub has yet to judge what this replica declares.
@@ -269,7 +269,7 @@ impl ReplicaState {
         self.write(
             sql,
             &format!(
-                "INSERT INTO _federation_replica({STATE_COLUMNS}) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                "INSERT INTO main._federation_replica({STATE_COLUMNS}) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             ),
         )
     }
@@ -279,7 +279,7 @@ impl ReplicaState {
         self.write(
             sql,
             &format!(
-                "UPDATE _federation_replica SET ({STATE_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                "UPDATE main._federation_replica SET ({STATE_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             ),
         )
     }
@@ -325,7 +325,7 @@ pub struct SentBatch {
 /// The batches that were composed and are not acknowledged, in order.
 pub fn sent_batches(sql: &mut dyn Sql) -> Result<Vec<SentBatch>, SqlError> {
     let mut sent = Vec::new();
-    sql.query("SELECT mark, digest FROM _federation_batch ORDER BY mark", &[], &mut |row| {
+    sql.query("SELECT mark, digest FROM main._federation_batch ORDER BY mark", &[], &mut |row| {
         let mut fields = Fields::of(row);
         sent.push(SentBatch { mark: fields.unsigned()?, digest: fields.bytes(Digest::from_slice)? });
         Ok(())
@@ -336,7 +336,7 @@ pub fn sent_batches(sql: &mut dyn Sql) -> Result<Vec<SentBatch>, SqlError> {
 /// Remembers a batch before its first byte leaves (I12).
 pub fn remember_batch(sql: &mut dyn Sql, batch: SentBatch) -> Result<(), SqlError> {
     sql.execute(
-        "INSERT INTO _federation_batch(mark, digest) VALUES(?, ?)",
+        "INSERT INTO main._federation_batch(mark, digest) VALUES(?, ?)",
         &[integer(batch.mark)?, ValueRef::Blob(&batch.digest.0)],
     )?;
     Ok(())
@@ -354,7 +354,7 @@ fn unsend(sql: &mut dyn Sql, acked: u64, uncertain: bool) -> Result<bool, SqlErr
     let mut dropped = false;
     let mut lost = Vec::new();
     sql.query(
-        "SELECT tbl, k, state FROM _federation_row WHERE batch = 0 OR batch > ?",
+        "SELECT tbl, k, state FROM main._federation_row WHERE batch = 0 OR batch > ?",
         &[integer(acked)?],
         &mut |row| {
             lost.push(row.to_vec());
@@ -370,11 +370,11 @@ fn unsend(sql: &mut dyn Sql, acked: u64, uncertain: bool) -> Result<bool, SqlErr
         meta.forget_sent(acked);
         let state = meta.encode()?;
         sql.execute(
-            "UPDATE _federation_row SET batch = 0, state = ? WHERE tbl = ? AND k = ?",
+            "UPDATE main._federation_row SET batch = 0, state = ? WHERE tbl = ? AND k = ?",
             &[ValueRef::Blob(&state), table.into(), key.into()],
         )?;
     }
-    sql.execute("DELETE FROM _federation_batch", &[])?;
+    sql.execute("DELETE FROM main._federation_batch", &[])?;
     collisions::tell_again(sql)?;
     Ok(dropped)
 }
@@ -388,8 +388,8 @@ pub fn acknowledge(sql: &mut dyn Sql, state: &mut ReplicaState, batch: SentBatch
     }
     let mark = integer(batch.mark)?;
     let clean =
-        sql.execute("UPDATE _federation_row SET batch = NULL WHERE batch BETWEEN 1 AND ?", &[mark])?;
-    sql.execute("DELETE FROM _federation_batch WHERE mark <= ?", &[mark])?;
+        sql.execute("UPDATE main._federation_row SET batch = NULL WHERE batch BETWEEN 1 AND ?", &[mark])?;
+    sql.execute("DELETE FROM main._federation_batch WHERE mark <= ?", &[mark])?;
     state.acked = batch.mark;
     state.acked_digest = batch.digest;
     Ok(clean)

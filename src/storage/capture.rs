@@ -16,6 +16,7 @@ use super::driver::{Sql, SqlError};
 use super::fields::{Fields, integer};
 use super::registered::{self, TakenIn};
 use super::renamed_tables;
+use super::sql_text::in_main;
 use super::tenant_tables;
 use super::vacuum;
 use crate::model::Seq;
@@ -82,7 +83,7 @@ pub fn refresh(
                 Some(_) => sql.run(&format!("DROP TRIGGER main.{}", quote(&name)))?,
                 None => {}
             }
-            sql.run(&text)?;
+            sql.run(&in_main(&text))?;
         }
     }
     for name in triggers.keys() {
@@ -123,16 +124,16 @@ fn forget_touched(sql: &mut dyn Sql, table: i64) -> Result<(), SqlError> {
     let (touched, deleted) = (log_op::TOUCHED, log_op::DELETED);
     sql.execute(
         &format!(
-            "DELETE FROM _federation_log AS d WHERE tbl = ? AND op = {deleted} AND EXISTS (SELECT 1 \
-             FROM _federation_log AS t WHERE t.tbl = d.tbl AND t.op = {touched} AND t.seq > d.seq \
+            "DELETE FROM main._federation_log AS d WHERE tbl = ? AND op = {deleted} AND EXISTS (SELECT 1 \
+             FROM main._federation_log AS t WHERE t.tbl = d.tbl AND t.op = {touched} AND t.seq > d.seq \
              AND (t.k0, t.k1, t.k2, t.k3) IS (d.k0, d.k1, d.k2, d.k3))"
         ),
         &[table.into()],
     )?;
     sql.execute(
         &format!(
-            "DELETE FROM _federation_log WHERE tbl = ? AND op = {touched} AND NOT EXISTS \
-             (SELECT 1 FROM _federation_table AS t WHERE t.tbl = _federation_log.tbl AND t.scan = 'changed')"
+            "DELETE FROM main._federation_log WHERE tbl = ? AND op = {touched} AND NOT EXISTS \
+             (SELECT 1 FROM main._federation_table AS t WHERE t.tbl = _federation_log.tbl AND t.scan = 'changed')"
         ),
         &[table.into()],
     )?;
@@ -142,7 +143,7 @@ fn forget_touched(sql: &mut dyn Sql, table: i64) -> Result<(), SqlError> {
 /// Has every row of a table compared with what was synced of it, and the hub asked for those that are gone.
 fn rescan(sql: &mut dyn Sql, table: i64, wants_past: bool) -> Result<(), SqlError> {
     sql.execute(
-        "UPDATE _federation_table SET scan = CASE WHEN scan = 'changed' THEN scan ELSE 'again' END, \
+        "UPDATE main._federation_table SET scan = CASE WHEN scan = 'changed' THEN scan ELSE 'again' END, \
          scanned = NULL, refresh = max(refresh, ?) WHERE tbl = ?",
         &[i64::from(wants_past).into(), table.into()],
     )?;

@@ -358,7 +358,7 @@ impl Objects {
             objects.search.virtual_tables.push(VirtualTable::look_at(sql, name, &text)?);
         }
         sql.query(
-            "SELECT m.name FROM main.sqlite_master AS m, pragma_index_list(m.name) AS i \
+            "SELECT m.name FROM main.sqlite_master AS m, pragma_index_list(m.name, 'main') AS i \
              WHERE m.type = 'table' AND i.origin = 'pk'",
             &[],
             &mut |row| {

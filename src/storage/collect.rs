@@ -140,7 +140,7 @@ pub fn look_at_old_rows(
 
 /// Whether there are tables whose rows have not all been looked at.
 fn is_scanning(sql: &mut dyn Sql) -> Result<bool, SqlError> {
-    Ok(sql.query_row("SELECT 1 FROM _federation_table WHERE scan IS NOT NULL", &[])?.is_some())
+    Ok(sql.query_row("SELECT 1 FROM main._federation_table WHERE scan IS NOT NULL", &[])?.is_some())
 }
 
 /// Adds what has waited, settled or not yet looked at: parents, as far as there is an order of tables, before what

@@ -20,7 +20,7 @@ use crate::protocol::limits::MAX_COLLISIONS;
 
 /// The bookkeeping table: the row that is set aside, the one in its way, and the index. `mark` says what the two
 /// were like.
-pub const TABLE: &str = "CREATE TABLE _federation_collision(tbl INTEGER NOT NULL, id BLOB NOT NULL, other BLOB NOT NULL, \
+pub const TABLE: &str = "CREATE TABLE main._federation_collision(tbl INTEGER NOT NULL, id BLOB NOT NULL, other BLOB NOT NULL, \
                          idx TEXT NOT NULL, mark BLOB NOT NULL, told INTEGER NOT NULL DEFAULT 0, \
                          PRIMARY KEY(tbl, id, other, idx)) WITHOUT ROWID";
 
@@ -55,7 +55,7 @@ pub fn note(
             continue;
         }
         sql.execute(
-            "INSERT INTO _federation_collision(tbl, id, other, idx, mark) VALUES(?, ?, ?, ?, ?) \
+            "INSERT INTO main._federation_collision(tbl, id, other, idx, mark) VALUES(?, ?, ?, ?, ?) \
              ON CONFLICT DO UPDATE SET mark = excluded.mark, told = 0 WHERE mark <> excluded.mark",
             &[
                 table.number.into(),
@@ -73,7 +73,7 @@ pub fn note(
 pub fn take(sql: &mut dyn Sql, catalog: &Catalog) -> Result<Vec<Found>, SqlError> {
     let mut found = Vec::new();
     sql.query(
-        "SELECT tbl, id, other, idx, mark FROM _federation_collision WHERE NOT told LIMIT ?",
+        "SELECT tbl, id, other, idx, mark FROM main._federation_collision WHERE NOT told LIMIT ?",
         &[i64::try_from(MAX_COLLISIONS).unwrap_or(i64::MAX).into()],
         &mut |row| {
             let mut fields = Fields::of(row);
@@ -90,7 +90,7 @@ pub fn take(sql: &mut dyn Sql, catalog: &Catalog) -> Result<Vec<Found>, SqlError
             None => false,
         };
         sql.execute(
-            "UPDATE _federation_collision SET told = 1 WHERE tbl = ? AND id = ? AND other = ? AND idx = ?",
+            "UPDATE main._federation_collision SET told = 1 WHERE tbl = ? AND id = ? AND other = ? AND idx = ?",
             &[
                 one.table.into(),
                 ValueRef::Blob(&one.rows.0.0),
@@ -108,8 +108,8 @@ pub fn take(sql: &mut dyn Sql, catalog: &Catalog) -> Result<Vec<Found>, SqlError
 /// Forgets collisions of rows that are not set aside any more.
 pub fn forget_settled(sql: &mut dyn Sql) -> Result<(), SqlError> {
     sql.execute(
-        "DELETE FROM _federation_collision WHERE NOT EXISTS(SELECT 1 FROM _federation_quarantine AS q \
-         JOIN _federation_table AS t ON t.name = q.tbl \
+        "DELETE FROM main._federation_collision WHERE NOT EXISTS(SELECT 1 FROM main._federation_quarantine AS q \
+         JOIN main._federation_table AS t ON t.name = q.tbl \
          WHERE t.tbl = _federation_collision.tbl AND q.id = _federation_collision.id)",
         &[],
     )?;
@@ -118,7 +118,7 @@ pub fn forget_settled(sql: &mut dyn Sql) -> Result<(), SqlError> {
 
 /// Has everything told again: the batch that told of it may be lost, or the hub that heard it.
 pub fn tell_again(sql: &mut dyn Sql) -> Result<(), SqlError> {
-    sql.execute("UPDATE _federation_collision SET told = 0", &[])?;
+    sql.execute("UPDATE main._federation_collision SET told = 0", &[])?;
     Ok(())
 }
 

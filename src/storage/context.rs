@@ -57,7 +57,7 @@ impl Context<'_> {
     pub fn base_of_new(&mut self, sql: &mut dyn Sql) -> Result<Seq, SqlError> {
         let is_set_aside = match self.is_set_aside {
             Some(known) => known,
-            None => sql.query_row("SELECT 1 FROM _federation_quarantine LIMIT 1", &[])?.is_some(),
+            None => sql.query_row("SELECT 1 FROM main._federation_quarantine LIMIT 1", &[])?.is_some(),
         };
         self.is_set_aside = Some(is_set_aside);
         Ok(if is_set_aside { 0 } else { self.cursor })

@@ -18,7 +18,7 @@ use crate::model::{Op, RowId, RowUpdate, Seq, Stamp, TableHeader, Value, Write};
 use crate::protocol::message::Rows;
 
 /// The rows in doubt.
-pub const TABLE: &str = "CREATE TABLE _federation_doubt(tbl INTEGER NOT NULL, id BLOB NOT NULL, \
+pub const TABLE: &str = "CREATE TABLE main._federation_doubt(tbl INTEGER NOT NULL, id BLOB NOT NULL, \
                          PRIMARY KEY(tbl, id)) WITHOUT ROWID";
 
 /// Rows that are in their table: those that are not lie under `x'00' || id`.
@@ -29,19 +29,19 @@ const PRESENT: &str = "NOT (typeof(k) = 'blob' AND k >= x'00' AND k < x'01')";
 pub fn begin(sql: &mut dyn Sql, acked: u64) -> Result<(), SqlError> {
     sql.execute(
         &format!(
-            "INSERT OR IGNORE INTO _federation_doubt SELECT tbl, id FROM _federation_row \
+            "INSERT OR IGNORE INTO main._federation_doubt SELECT tbl, id FROM main._federation_row \
              WHERE (batch IS NULL OR batch > -2) AND {PRESENT} \
-             AND tbl IN (SELECT tbl FROM _federation_table WHERE NOT is_out AND refused IS NULL)"
+             AND tbl IN (SELECT tbl FROM main._federation_table WHERE NOT is_out AND refused IS NULL)"
         ),
         &[],
     )?;
     spare_new(sql, "batch IS NOT NULL", &[], acked)?;
     sql.execute(
-        "UPDATE _federation_table SET refresh = max(refresh, 1) WHERE NOT is_out AND \
-         (tbl IN (SELECT tbl FROM _federation_doubt) OR name IN (SELECT tbl FROM _federation_quarantine))",
+        "UPDATE main._federation_table SET refresh = max(refresh, 1) WHERE NOT is_out AND \
+         (tbl IN (SELECT tbl FROM main._federation_doubt) OR name IN (SELECT tbl FROM main._federation_quarantine))",
         &[],
     )?;
-    sql.execute("DELETE FROM _federation_quarantine", &[])?;
+    sql.execute("DELETE FROM main._federation_quarantine", &[])?;
     Ok(())
 }
 
@@ -50,7 +50,7 @@ pub fn begin(sql: &mut dyn Sql, acked: u64) -> Result<(), SqlError> {
 /// id, none was. (An adjustment outlives nothing.)
 pub fn has_late_writes(sql: &mut dyn Sql, cursor: Seq, acked: u64) -> Result<bool, SqlError> {
     let mut any = false;
-    let statement = format!("SELECT state FROM _federation_row WHERE batch IS NOT NULL AND {PRESENT}");
+    let statement = format!("SELECT state FROM main._federation_row WHERE batch IS NOT NULL AND {PRESENT}");
     sql.query(&statement, &[], &mut |row| {
         let [Value::Blob(state)] = row else {
             return Err(SqlError::corrupt("_federation_row holds no state"));
@@ -66,7 +66,7 @@ pub fn has_late_writes(sql: &mut dyn Sql, cursor: Seq, acked: u64) -> Result<boo
 pub fn begin_with(sql: &mut dyn Sql, table: i64) -> Result<(), SqlError> {
     sql.execute(
         &format!(
-            "INSERT OR IGNORE INTO _federation_doubt SELECT tbl, id FROM _federation_row WHERE tbl = ? AND {PRESENT}"
+            "INSERT OR IGNORE INTO main._federation_doubt SELECT tbl, id FROM main._federation_row WHERE tbl = ? AND {PRESENT}"
         ),
         &[table.into()],
     )?;
@@ -82,7 +82,8 @@ fn spare_new(
     acked: u64,
 ) -> Result<(), SqlError> {
     let mut new = Vec::new();
-    let statement = format!("SELECT tbl, id, state FROM _federation_row WHERE {condition} AND {PRESENT}");
+    let statement =
+        format!("SELECT tbl, id, state FROM main._federation_row WHERE {condition} AND {PRESENT}");
     sql.query(&statement, params, &mut |row| {
         let [table, id, Value::Blob(state)] = row else {
             return Err(SqlError::corrupt("_federation_row holds no state"));
@@ -94,7 +95,7 @@ fn spare_new(
     })?;
     for (table, id) in new {
         sql.execute(
-            "DELETE FROM _federation_doubt WHERE tbl = ? AND id = ?",
+            "DELETE FROM main._federation_doubt WHERE tbl = ? AND id = ?",
             &[(&table).into(), (&id).into()],
         )?;
     }
@@ -103,7 +104,7 @@ fn spare_new(
 
 /// Whether any rows are in doubt.
 pub fn is_any(sql: &mut dyn Sql) -> Result<bool, SqlError> {
-    Ok(sql.query_row("SELECT 1 FROM _federation_doubt LIMIT 1", &[])?.is_some())
+    Ok(sql.query_row("SELECT 1 FROM main._federation_doubt LIMIT 1", &[])?.is_some())
 }
 
 /// The hub has told of these rows.
@@ -112,7 +113,7 @@ pub fn confirm(sql: &mut dyn Sql, catalog: &Catalog, told: &Rows) -> Result<(), 
         let header = told.tables.get(usize::from(update.table));
         let Some(table) = header.and_then(|header| catalog.table(&header.name)) else { continue };
         sql.execute(
-            "DELETE FROM _federation_doubt WHERE tbl = ? AND id = ?",
+            "DELETE FROM main._federation_doubt WHERE tbl = ? AND id = ?",
             &[table.number.into(), ValueRef::Blob(&update.id.0)],
         )?;
     }
@@ -130,11 +131,11 @@ impl Gone {
         for table in asked.iter().filter_map(|name| catalog.table(name)) {
             let mut ids = Vec::new();
             let number = [table.number.into()];
-            sql.query("SELECT id FROM _federation_doubt WHERE tbl = ?", &number, &mut |row| {
+            sql.query("SELECT id FROM main._federation_doubt WHERE tbl = ?", &number, &mut |row| {
                 ids.push(Fields::of(row).bytes(RowId::from_slice)?);
                 Ok(())
             })?;
-            sql.execute("DELETE FROM _federation_doubt WHERE tbl = ?", &number)?;
+            sql.execute("DELETE FROM main._federation_doubt WHERE tbl = ?", &number)?;
             for id in ids {
                 let Some(entry) = Entry::by_id(sql, table, id)?.filter(Entry::is_present) else { continue };
                 if !is_too_large(sql, table, &entry)? {

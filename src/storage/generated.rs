@@ -26,7 +26,7 @@ impl TableColumns {
         let mut tables = ColumnsOfTables::new();
         sql.query(
             "SELECT m.name, x.name, x.hidden IN (2, 3), m.sql \
-             FROM main.sqlite_master AS m, pragma_table_xinfo(m.name) AS x \
+             FROM main.sqlite_master AS m, pragma_table_xinfo(m.name, 'main') AS x \
              WHERE m.type = 'table' AND m.rootpage",
             &[],
             &mut |row| {

@@ -65,7 +65,7 @@ pub fn look_turn(
         transaction(sql, Purpose::Collect, |sql| {
             let probe = probe(sql)?;
             setting.claim.check(probe.state.lease.as_ref())?;
-            let is_settled = sql.query_row("SELECT 1 FROM _federation_log", &[])?.is_none();
+            let is_settled = sql.query_row("SELECT 1 FROM main._federation_log", &[])?.is_none();
             if !is_settled || !is_as_asked(probe.schema_version, &probe.state, cached, cursor) {
                 return Ok(Vec::new());
             }

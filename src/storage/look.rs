@@ -168,7 +168,7 @@ pub fn suspects(slices: &[Slice], prints: &Prints) -> Vec<Suspect> {
 /// Tables whose rows are still being looked at, or asked for, or are not shared.
 pub fn waiting_tables(sql: &mut dyn Sql) -> Result<Vec<i64>, SqlError> {
     let mut waiting = Vec::new();
-    let statement = "SELECT tbl FROM _federation_table WHERE scan IS NOT NULL OR refresh OR is_out OR refused IS NOT NULL";
+    let statement = "SELECT tbl FROM main._federation_table WHERE scan IS NOT NULL OR refresh OR is_out OR refused IS NOT NULL";
     sql.query(statement, &[], &mut |row| {
         waiting.push(Fields::of(row).integer()?);
         Ok(())
@@ -351,7 +351,7 @@ impl Identities {
         let column = |(at, _, parent): &(usize, String, i64)| {
             let column = &table.columns[*at];
             let number = number_sql(column.affinity, &format!("_federation_t.{}", quote(&column.name)));
-            format!(", (SELECT id FROM _federation_row WHERE tbl = {parent} AND k = {number})")
+            format!(", (SELECT id FROM main._federation_row WHERE tbl = {parent} AND k = {number})")
         };
         self.parents.iter().map(column).collect()
     }

@@ -26,7 +26,7 @@ pub fn begin(sql: &mut dyn Sql, claim: Claim) -> Result<(), SqlError> {
         claim.check(lease(sql)?.as_ref())?;
         // Before anything is written, so that a crash in the middle loses nothing either.
         sql.execute(
-            "UPDATE _federation_table SET scanned = NULL, \
+            "UPDATE main._federation_table SET scanned = NULL, \
              scan = CASE WHEN scan IN ('old', 'new') THEN scan ELSE 'changed' END WHERE NOT is_out",
             &[],
         )?;

@@ -92,7 +92,7 @@ impl<'a> Numbers<'a> {
             return Ok(number);
         }
         let lowest = sql.query_row(
-            "SELECT min(k) FROM _federation_row WHERE tbl = ? AND k < 0",
+            "SELECT min(k) FROM main._federation_row WHERE tbl = ? AND k < 0",
             &[table.number.into()],
         )?;
         let mut number = lowest.and_then(|row| as_number(&row[0])).unwrap_or(0).saturating_sub(1);

@@ -32,7 +32,8 @@ pub fn outgoing(
     }
     // The parent has not been seen yet, or does not exist: its identity is fixed now, and its number with
     // it. A row older than syncing has the identity that every replica gives it.
-    let scan = sql.query_row("SELECT scan FROM _federation_table WHERE tbl = ?", &[parent.number.into()])?;
+    let scan =
+        sql.query_row("SELECT scan FROM main._federation_table WHERE tbl = ?", &[parent.number.into()])?;
     let is_old = matches!(scan.as_deref(), Some([Value::Text(scan)]) if scan == "old");
     let content = if is_old { read_row(sql, parent, &[Value::Integer(number)])? } else { None };
     let id = match content {

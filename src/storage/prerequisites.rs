@@ -89,6 +89,7 @@ fn origin(sql: &mut dyn Sql, table: &Table) -> Result<Option<Origin>, SqlError> 
     if let Some(scan) = Scan::of(sql, table)? {
         return Ok(Some(scan.origin));
     }
-    let last = sql.query_row("SELECT max(at) FROM _federation_log WHERE tbl = ?", &[table.number.into()])?;
+    let last =
+        sql.query_row("SELECT max(at) FROM main._federation_log WHERE tbl = ?", &[table.number.into()])?;
     Ok(last.and_then(|row| as_number(row.first()?)).map(Origin::Written))
 }

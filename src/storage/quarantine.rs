@@ -28,7 +28,7 @@ pub fn set_aside(
     let change = rmp_serde::to_vec(&(header, update, acked))
         .map_err(|error| SqlError::corrupt(format!("cannot encode a row to set it aside: {error}")))?;
     sql.execute(
-        "INSERT OR REPLACE INTO _federation_quarantine(tbl, id, reason, change) VALUES(?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO main._federation_quarantine(tbl, id, reason, change) VALUES(?, ?, ?, ?)",
         &[header.name.as_str().into(), ValueRef::Blob(&update.id.0), reason.into(), ValueRef::Blob(&change)],
     )?;
     Ok(())
@@ -39,7 +39,7 @@ pub fn take(sql: &mut dyn Sql, table: &str, id: RowId) -> Result<Option<SetAside
     let found = find(sql, table, id)?;
     if found.is_some() {
         let key = [ValueRef::Text(table), ValueRef::Blob(&id.0)];
-        sql.execute("DELETE FROM _federation_quarantine WHERE tbl = ? AND id = ?", &key)?;
+        sql.execute("DELETE FROM main._federation_quarantine WHERE tbl = ? AND id = ?", &key)?;
     }
     Ok(found)
 }
@@ -47,7 +47,8 @@ pub fn take(sql: &mut dyn Sql, table: &str, id: RowId) -> Result<Option<SetAside
 /// What is set aside of a row, if anything is.
 pub fn find(sql: &mut dyn Sql, table: &str, id: RowId) -> Result<Option<SetAside>, SqlError> {
     let key = [ValueRef::Text(table), ValueRef::Blob(&id.0)];
-    let row = sql.query_row("SELECT change FROM _federation_quarantine WHERE tbl = ? AND id = ?", &key)?;
+    let row =
+        sql.query_row("SELECT change FROM main._federation_quarantine WHERE tbl = ? AND id = ?", &key)?;
     row.map(|row| decode(&row[0])).transpose()
 }
 
@@ -55,7 +56,7 @@ pub fn find(sql: &mut dyn Sql, table: &str, id: RowId) -> Result<Option<SetAside
 pub fn take_some(sql: &mut dyn Sql, limit: u64) -> Result<Vec<SetAside>, SqlError> {
     let mut rows = Vec::new();
     sql.query(
-        "SELECT change FROM _federation_quarantine ORDER BY rowid LIMIT ?",
+        "SELECT change FROM main._federation_quarantine ORDER BY rowid LIMIT ?",
         &[integer(limit)?],
         &mut |row| {
             rows.push(decode(&row[0])?);
@@ -64,7 +65,7 @@ pub fn take_some(sql: &mut dyn Sql, limit: u64) -> Result<Vec<SetAside>, SqlErro
     )?;
     for row in &rows {
         sql.execute(
-            "DELETE FROM _federation_quarantine WHERE tbl = ? AND id = ?",
+            "DELETE FROM main._federation_quarantine WHERE tbl = ? AND id = ?",
             &[row.header.name.as_str().into(), ValueRef::Blob(&row.update.id.0)],
         )?;
     }
@@ -73,14 +74,14 @@ pub fn take_some(sql: &mut dyn Sql, limit: u64) -> Result<Vec<SetAside>, SqlErro
 
 /// How many rows are set aside.
 pub fn count(sql: &mut dyn Sql) -> Result<u64, SqlError> {
-    let row = sql.query_row("SELECT count(*) FROM _federation_quarantine", &[])?;
+    let row = sql.query_row("SELECT count(*) FROM main._federation_quarantine", &[])?;
     Fields::from(row.unwrap_or_default()).unsigned()
 }
 
 /// The tables whose rows are set aside.
 pub fn tables(sql: &mut dyn Sql) -> Result<Vec<String>, SqlError> {
     let mut tables = Vec::new();
-    sql.query("SELECT DISTINCT tbl FROM _federation_quarantine", &[], &mut |row| {
+    sql.query("SELECT DISTINCT tbl FROM main._federation_quarantine", &[], &mut |row| {
         tables.push(Fields::of(row).text()?);
         Ok(())
     })?;
@@ -91,7 +92,7 @@ pub fn tables(sql: &mut dyn Sql) -> Result<Vec<String>, SqlError> {
 pub fn examples(sql: &mut dyn Sql, limit: u64) -> Result<Vec<(String, String)>, SqlError> {
     let mut examples = Vec::new();
     sql.query(
-        "SELECT tbl, reason FROM _federation_quarantine GROUP BY tbl, reason LIMIT ?",
+        "SELECT tbl, reason FROM main._federation_quarantine GROUP BY tbl, reason LIMIT ?",
         &[integer(limit)?],
         &mut |row| {
             let mut fields = Fields::of(row);
@@ -116,7 +117,7 @@ pub fn refused<T>(outcome: Result<T, SqlError>) -> Result<Option<String>, SqlErr
 /// Has the hub asked for the past of a table.
 pub fn ask_again(sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
     sql.execute(
-        "UPDATE _federation_table SET refresh = max(refresh, 1) WHERE tbl = ?",
+        "UPDATE main._federation_table SET refresh = max(refresh, 1) WHERE tbl = ?",
         &[table.number.into()],
     )?;
     Ok(())

@@ -178,7 +178,7 @@ pub fn suspects(sql: &mut dyn Sql, catalog: &Catalog) -> Result<Vec<String>, Sql
     let mut suspects = Vec::new();
     for table in &catalog.tables {
         let key = table.key_columns();
-        let statement = "SELECT name FROM pragma_table_xinfo(?) WHERE lower(name) LIKE '%\\_id' ESCAPE '\\' \
+        let statement = "SELECT name FROM pragma_table_xinfo(?, 'main') WHERE lower(name) LIKE '%\\_id' ESCAPE '\\' \
                          AND upper(type) LIKE '%INT%' ORDER BY cid";
         sql.query(statement, &[table.name.as_str().into()], &mut |row| {
             let name = Fields::of(row).text()?;

@@ -44,7 +44,7 @@ pub enum TakenIn {
 pub fn read(sql: &mut dyn Sql) -> Result<HashMap<String, Registered>, SqlError> {
     let mut known = HashMap::new();
     sql.query(
-        "SELECT name, tbl, columns, numbered, rules, is_out FROM _federation_table",
+        "SELECT name, tbl, columns, numbered, rules, is_out FROM main._federation_table",
         &[],
         &mut |row| {
             let mut fields = Fields::of(row);
@@ -67,7 +67,7 @@ pub fn read(sql: &mut dyn Sql) -> Result<HashMap<String, Registered>, SqlError> 
 pub fn leave_out(sql: &mut dyn Sql, name: &str, known: Option<Registered>) -> Result<(), SqlError> {
     let Some(known) = known else {
         sql.execute(
-            "INSERT INTO _federation_table(name, columns, numbered, rules, is_out) VALUES(?, '[]', 0, '[]', 1)",
+            "INSERT INTO main._federation_table(name, columns, numbered, rules, is_out) VALUES(?, '[]', 0, '[]', 1)",
             &[name.into()],
         )?;
         return Ok(());
@@ -75,10 +75,10 @@ pub fn leave_out(sql: &mut dyn Sql, name: &str, known: Option<Registered>) -> Re
     if !known.is_out {
         let number = [known.number.into()];
         sql.execute(
-            "UPDATE _federation_table SET is_out = 1, scan = NULL, scanned = NULL, refresh = 0 WHERE tbl = ?",
+            "UPDATE main._federation_table SET is_out = 1, scan = NULL, scanned = NULL, refresh = 0 WHERE tbl = ?",
             &number,
         )?;
-        sql.execute("UPDATE _federation_row SET batch = NULL WHERE tbl = ? AND batch <= 0", &number)?;
+        sql.execute("UPDATE main._federation_row SET batch = NULL WHERE tbl = ? AND batch <= 0", &number)?;
     }
     Ok(())
 }
@@ -93,17 +93,17 @@ pub fn take_in(sql: &mut dyn Sql, table: &Table, known: Option<Registered>) -> R
     let is_other = !known.columns.is_empty() && known.is_numbered != is_numbered;
     if is_other || (known.is_out && known.columns.is_empty()) {
         for place in ["row", "log", "table"] {
-            sql.execute(&format!("DELETE FROM _federation_{place} WHERE tbl = ?"), &number)?;
+            sql.execute(&format!("DELETE FROM main._federation_{place} WHERE tbl = ?"), &number)?;
         }
         return Ok(TakenIn::Attached);
     }
     if known.is_out {
         sql.execute(
-            "UPDATE _federation_table SET is_out = 0, refresh = ? WHERE tbl = ?",
+            "UPDATE main._federation_table SET is_out = 0, refresh = ? WHERE tbl = ?",
             &[UNSEEN.into(), known.number.into()],
         )?;
         doubt::begin_with(sql, known.number)?;
-        sql.execute("UPDATE _federation_row SET batch = -1 WHERE tbl = ?", &number)?;
+        sql.execute("UPDATE main._federation_row SET batch = -1 WHERE tbl = ?", &number)?;
     }
     Ok(TakenIn::Known(known))
 }
@@ -125,7 +125,7 @@ pub fn register(
         Discovery::Made => ValueRef::Null,
     };
     sql.execute(
-        "INSERT INTO _federation_table(name, columns, scan, refresh, numbered, rules) VALUES(?, ?, ?, ?, ?, ?)",
+        "INSERT INTO main._federation_table(name, columns, scan, refresh, numbered, rules) VALUES(?, ?, ?, ?, ?, ?)",
         &[
             table.name.as_str().into(),
             columns_json(&columns)?.as_str().into(),
@@ -135,8 +135,8 @@ pub fn register(
             adjusting(table)?.as_str().into(),
         ],
     )?;
-    let number =
-        sql.query_row("SELECT tbl FROM _federation_table WHERE name = ?", &[table.name.as_str().into()])?;
+    let number = sql
+        .query_row("SELECT tbl FROM main._federation_table WHERE name = ?", &[table.name.as_str().into()])?;
     table.number = Fields::from(number.unwrap_or_default()).integer()?;
     number_columns(table, &columns)
 }
@@ -156,7 +156,7 @@ pub fn adopt(
     let (mut evidence, mut highest) = (Evidence::default(), Hlc::ZERO);
     if columns.is_moved(&present(table), is_rebuilt) {
         evidence = look_for_evidence(sql, table, &columns)?;
-        let row = sql.query_row("SELECT highest FROM _federation_replica", &[])?;
+        let row = sql.query_row("SELECT highest FROM main._federation_replica", &[])?;
         highest = Hlc(Fields::from(row.unwrap_or_default()).unsigned()?);
     }
     let circumstances = Circumstances { is_rebuilt, agreed, highest };
@@ -166,7 +166,7 @@ pub fn adopt(
     if found.changed || is_ruled_anew {
         let is_numbered = matches!(table.key, Key::Number(_));
         sql.execute(
-            "UPDATE _federation_table SET columns = ?, rules = ?, numbered = ?, refresh = max(refresh, ?) \
+            "UPDATE main._federation_table SET columns = ?, rules = ?, numbered = ?, refresh = max(refresh, ?) \
              WHERE tbl = ?",
             &[
                 columns_json(&columns)?.as_str().into(),
@@ -180,7 +180,7 @@ pub fn adopt(
     if found.moved {
         // What a renamed column holds becomes cells of the new name; what differs besides is the change's write.
         sql.execute(
-            "UPDATE _federation_table SET scan = 'renamed', scanned = NULL WHERE tbl = ? AND scan IS NULL",
+            "UPDATE main._federation_table SET scan = 'renamed', scanned = NULL WHERE tbl = ? AND scan IS NULL",
             &[registered.number.into()],
         )?;
     }
@@ -217,7 +217,7 @@ pub fn remembered(sql: &mut dyn Sql) -> Result<SyncOptions, SqlError> {
 /// Marks the tables whose past has been asked for and has not come.
 pub fn mark_unseen(sql: &mut dyn Sql, catalog: &mut Catalog) -> Result<(), SqlError> {
     let mut unseen = Vec::new();
-    sql.query("SELECT tbl FROM _federation_table WHERE refresh = ?", &[UNSEEN.into()], &mut |row| {
+    sql.query("SELECT tbl FROM main._federation_table WHERE refresh = ?", &[UNSEEN.into()], &mut |row| {
         unseen.extend(row.first().and_then(|value| match value {
             Value::Integer(number) => Some(*number),
             _ => None,
@@ -233,7 +233,7 @@ pub fn mark_unseen(sql: &mut dyn Sql, catalog: &mut Catalog) -> Result<(), SqlEr
 /// The tables of which every row is asked for.
 pub fn to_refresh(sql: &mut dyn Sql) -> Result<Vec<String>, SqlError> {
     let mut tables = Vec::new();
-    sql.query("SELECT name FROM _federation_table WHERE refresh ORDER BY name", &[], &mut |row| {
+    sql.query("SELECT name FROM main._federation_table WHERE refresh ORDER BY name", &[], &mut |row| {
         if let Value::Text(name) = &row[0] {
             tables.push(name.clone());
         }
@@ -252,7 +252,7 @@ const LIKELY: &str = " journal?";
 pub fn tell_suspects(sql: &mut dyn Sql, catalog: &Catalog) -> Result<Vec<String>, SqlError> {
     let suspects = suspects(sql, catalog)?;
     let mut told = HashMap::new();
-    sql.query("SELECT name, suspects FROM _federation_table", &[], &mut |row| {
+    sql.query("SELECT name, suspects FROM main._federation_table", &[], &mut |row| {
         let mut fields = Fields::of(row);
         told.insert(fields.text()?.to_ascii_lowercase(), fields.text()?);
         Ok(())
@@ -261,7 +261,7 @@ pub fn tell_suspects(sql: &mut dyn Sql, catalog: &Catalog) -> Result<Vec<String>
         let before = told.remove(&table.to_ascii_lowercase()).filter(|before| before != now);
         if before.is_some() {
             sql.execute(
-                "UPDATE _federation_table SET suspects = ? WHERE name = ? COLLATE NOCASE",
+                "UPDATE main._federation_table SET suspects = ? WHERE name = ? COLLATE NOCASE",
                 &[now.into(), table.into()],
             )?;
         }
@@ -306,7 +306,7 @@ pub fn note_refused(
     refused: &[(String, String)],
 ) -> Result<bool, SqlError> {
     let mut before = Vec::new();
-    sql.query("SELECT name FROM _federation_table WHERE refused IS NOT NULL", &[], &mut |row| {
+    sql.query("SELECT name FROM main._federation_table WHERE refused IS NOT NULL", &[], &mut |row| {
         before.push(Fields::of(row).text()?);
         Ok(())
     })?;
@@ -317,16 +317,19 @@ pub fn note_refused(
         match (before.iter().any(is), now) {
             (false, Some(reason)) => {
                 sql.execute(
-                    "UPDATE _federation_table SET refused = ? WHERE tbl = ?",
+                    "UPDATE main._federation_table SET refused = ? WHERE tbl = ?",
                     &[reason.into(), table.number.into()],
                 )?;
             }
             (true, None) => {
                 sql.execute(
-                    "UPDATE _federation_table SET refused = NULL, refresh = ? WHERE tbl = ?",
+                    "UPDATE main._federation_table SET refused = NULL, refresh = ? WHERE tbl = ?",
                     &[UNSEEN.into(), table.number.into()],
                 )?;
-                sql.execute("UPDATE _federation_row SET batch = -2 WHERE tbl = ?", &[table.number.into()])?;
+                sql.execute(
+                    "UPDATE main._federation_row SET batch = -2 WHERE tbl = ?",
+                    &[table.number.into()],
+                )?;
                 changed = true;
             }
             _ => {}

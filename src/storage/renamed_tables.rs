@@ -33,12 +33,15 @@ pub(super) fn follow(
             continue;
         }
         sql.execute(
-            "UPDATE _federation_table SET name = ?, refresh = max(refresh, ?) WHERE tbl = ?",
+            "UPDATE main._federation_table SET name = ?, refresh = max(refresh, ?) WHERE tbl = ?",
             &[trigger.table.as_str().into(), i64::from(resume > 0).into(), number.into()],
         )?;
-        sql.execute("UPDATE _federation_row SET batch = -2 WHERE tbl = ?", &[number.into()])?;
+        sql.execute("UPDATE main._federation_row SET batch = -2 WHERE tbl = ?", &[number.into()])?;
         // The old name stays known as that of a table which is not wanted here any more.
-        sql.execute("INSERT INTO _federation_table(name, columns) VALUES(?, '[]')", &[old.as_str().into()])?;
+        sql.execute(
+            "INSERT INTO main._federation_table(name, columns) VALUES(?, '[]')",
+            &[old.as_str().into()],
+        )?;
         if let Some(table) = known.remove(&old) {
             known.insert(new, table);
         }

@@ -277,7 +277,7 @@ pub fn apply_turn(
             }
             for table in &extras.refreshed {
                 sql.execute(
-                    "UPDATE _federation_table SET refresh = 0 WHERE name = ?",
+                    "UPDATE main._federation_table SET refresh = 0 WHERE name = ?",
                     &[table.as_str().into()],
                 )?;
             }

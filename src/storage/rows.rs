@@ -60,7 +60,7 @@ pub struct Entry {
     pub meta: RowMeta,
 }
 
-const ENTRY: &str = "SELECT k, id, batch, state FROM _federation_row";
+const ENTRY: &str = "SELECT k, id, batch, state FROM main._federation_row";
 
 /// As much of an identity as the index `_federation_row_id` keeps. (SQLite's `substr` of an empty blob is NULL.)
 pub fn beginning(id: &[u8]) -> &[u8] {
@@ -113,7 +113,7 @@ impl Entry {
         let upto = upto.as_ref().map_or(&[0xff; 17][..], |id| &id.0[..]);
         let mut entries = Vec::new();
         sql.query(
-            "SELECT k, id, batch, state FROM _federation_row INDEXED BY _federation_row_id \
+            "SELECT k, id, batch, state FROM main._federation_row INDEXED BY _federation_row_id \
              WHERE tbl = ? AND substr(id, 1, 6) >= ? AND id > ? AND id <= ? \
              ORDER BY substr(id, 1, 6), id LIMIT ?",
             &[
@@ -137,7 +137,7 @@ impl Entry {
         let tables: Vec<i64> = catalog.tables.iter().map(|table| table.number).collect();
         let mut unsent = HashSet::new();
         sql.query(
-            "SELECT t.value FROM json_each(?) AS t WHERE EXISTS(SELECT 1 FROM _federation_row AS r \
+            "SELECT t.value FROM json_each(?) AS t WHERE EXISTS(SELECT 1 FROM main._federation_row AS r \
              INDEXED BY _federation_row_batch WHERE r.batch IN (-2, -1, 0) AND r.tbl = t.value)",
             &[format!("{tables:?}").as_str().into()],
             &mut |row| {
@@ -152,7 +152,7 @@ impl Entry {
     pub fn unsent(sql: &mut dyn Sql, table: &Table, limit: i64) -> Result<Vec<Self>, SqlError> {
         let mut entries = Vec::new();
         sql.query(
-            "SELECT k, id, batch, state FROM _federation_row INDEXED BY _federation_row_batch \
+            "SELECT k, id, batch, state FROM main._federation_row INDEXED BY _federation_row_batch \
              WHERE batch IN (-2, -1, 0) AND tbl = ? ORDER BY batch LIMIT ?",
             &[table.number.into(), limit.into()],
             &mut |row| {
@@ -272,7 +272,7 @@ impl Entry {
         self.place(
             sql,
             table,
-            "INSERT INTO _federation_row(tbl, k, id, batch, state) VALUES(?, ?, ?, ?, ?)",
+            "INSERT INTO main._federation_row(tbl, k, id, batch, state) VALUES(?, ?, ?, ?, ?)",
             &[
                 table.number.into(),
                 self.key.as_param(),
@@ -300,7 +300,7 @@ impl Entry {
             return Err(refused);
         };
         sql.execute(
-            "UPDATE OR REPLACE _federation_row SET k = ? WHERE tbl = ? AND k = ?",
+            "UPDATE OR REPLACE main._federation_row SET k = ? WHERE tbl = ? AND k = ?",
             &[LocalKey::dead(other.id).as_param(), table.number.into(), self.key.as_param()],
         )?;
         ask_again(sql, table)?;
@@ -311,7 +311,7 @@ impl Entry {
     /// Removes it.
     pub fn forget(&self, sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
         sql.execute(
-            "DELETE FROM _federation_row WHERE tbl = ? AND k = ?",
+            "DELETE FROM main._federation_row WHERE tbl = ? AND k = ?",
             &[table.number.into(), self.key.as_param()],
         )?;
         Ok(())
@@ -323,7 +323,7 @@ impl Entry {
         self.place(
             sql,
             table,
-            "UPDATE _federation_row SET k = ?, batch = ?, state = ? WHERE tbl = ? AND k = ?",
+            "UPDATE main._federation_row SET k = ?, batch = ?, state = ? WHERE tbl = ? AND k = ?",
             &[
                 self.key.as_param(),
                 self.sending.as_param()?,

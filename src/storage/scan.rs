@@ -41,7 +41,7 @@ impl Scan {
     pub fn of(sql: &mut dyn Sql, table: &Table) -> Result<Option<Self>, SqlError> {
         let row = sql.query_row(
             &format!(
-                "SELECT scan, scanned, {WALL_CLOCK} FROM _federation_table WHERE tbl = ? AND scan IS NOT NULL"
+                "SELECT scan, scanned, {WALL_CLOCK} FROM main._federation_table WHERE tbl = ? AND scan IS NOT NULL"
             ),
             &[table.number.into()],
         )?;
@@ -92,11 +92,11 @@ impl Scan {
     pub fn advance(sql: &mut dyn Sql, table: &Table, last: Option<Vec<Value>>) -> Result<(), SqlError> {
         match last {
             Some(key) => sql.execute(
-                "UPDATE _federation_table SET scanned = ? WHERE tbl = ?",
+                "UPDATE main._federation_table SET scanned = ? WHERE tbl = ?",
                 &[ValueRef::Blob(&encode_values(&key)?), table.number.into()],
             )?,
             None => sql.execute(
-                "UPDATE _federation_table SET scan = NULL, scanned = NULL WHERE tbl = ?",
+                "UPDATE main._federation_table SET scan = NULL, scanned = NULL WHERE tbl = ?",
                 &[table.number.into()],
             )?,
         };

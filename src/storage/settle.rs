@@ -108,7 +108,7 @@ pub fn settle_log(
             takes_more = changed(sql, context, table, change)?;
         }
     }
-    sql.execute("DELETE FROM _federation_log WHERE seq <= ?", &[last.into()])?;
+    sql.execute("DELETE FROM main._federation_log WHERE seq <= ?", &[last.into()])?;
     Ok(!numbered.log_references(sql, catalog, mark)? && is_whole)
 }
 
@@ -151,7 +151,7 @@ pub fn log_entry(
     params.extend(key.iter().map(ValueRef::from));
     let columns: Vec<String> = (0..key.len()).map(|at| format!("k{at}")).collect();
     let statement = format!(
-        "INSERT INTO _federation_log(tbl, op, at, {}) VALUES(?, ?, ?{})",
+        "INSERT INTO main._federation_log(tbl, op, at, {}) VALUES(?, ?, ?{})",
         columns.join(", "),
         ", ?".repeat(key.len())
     );
@@ -178,7 +178,7 @@ impl LogEntry {
 fn read_log(sql: &mut dyn Sql, condition: &str, limit: usize) -> Result<Vec<LogEntry>, SqlError> {
     let mut entries = Vec::new();
     let statement = format!(
-        "SELECT seq, tbl, op, at, k0, k1, k2, k3 FROM _federation_log {condition} ORDER BY seq LIMIT ?"
+        "SELECT seq, tbl, op, at, k0, k1, k2, k3 FROM main._federation_log {condition} ORDER BY seq LIMIT ?"
     );
     sql.query(&statement, &[integer(limit as u64)?], &mut |row| {
         let mut fields = Fields::of(row);
@@ -225,7 +225,7 @@ fn follow_moves(
     }
     if let Some(last) = moves.last() {
         sql.execute(
-            "UPDATE _federation_log SET op = ? WHERE op IN (1, 2) AND seq <= ?",
+            "UPDATE main._federation_log SET op = ? WHERE op IN (1, 2) AND seq <= ?",
             &[log_op::FOLLOWED.into(), last.seq.into()],
         )?;
     }

@@ -77,6 +77,25 @@ pub fn tokens(text: &str) -> Option<Vec<Token<'_>>> {
     Some(tokens)
 }
 
+/// A definition, as SQLite keeps it, that makes its object in the main database: without a schema's name SQLite looks for
+/// the table of an index or a trigger among the temporary ones first. A text that names a schema stays what it is.
+pub fn in_main(definition: &str) -> String {
+    let tokens = tokens(definition).unwrap_or_default();
+    let is_kind = |token: &Token<'_>| ["TABLE", "INDEX", "TRIGGER"].iter().any(|kind| token.is(kind));
+    // CREATE, perhaps UNIQUE, and what it makes.
+    let Some(kind) = tokens.iter().take(3).position(is_kind).filter(|_| tokens[0].is("CREATE")) else {
+        return definition.to_owned();
+    };
+    let condition = ["IF", "NOT", "EXISTS"];
+    let is_conditional =
+        condition.iter().zip(&tokens[kind + 1..]).filter(|(word, token)| token.is(word)).count() == 3;
+    let at = if is_conditional { kind + 4 } else { kind + 1 };
+    match (tokens.get(at), tokens.get(at + 1).is_some_and(|next| next.is("."))) {
+        (Some(name), false) => format!("{}main.{}", &definition[..name.start], &definition[name.start..]),
+        _ => definition.to_owned(),
+    }
+}
+
 /// The parts of the first list in parentheses, and what follows it. None if there is none, or if it is not closed.
 pub fn first_list<'t, 'a>(tokens: &'t [Token<'a>]) -> Option<(Vec<&'t [Token<'a>]>, &'t [Token<'a>])> {
     let open = tokens.iter().position(|token| token.is("("))?;
@@ -162,6 +181,20 @@ mod tests {
         assert_eq!(names[4..], [None, None]);
     }
 
+    #[test]
+    fn a_definition_is_of_the_main_database() {
+        for (text, expected) in [
+            ("CREATE TABLE t(a)", "CREATE TABLE main.t(a)"),
+            ("CREATE UNIQUE INDEX \"i j\" ON t(a)", "CREATE UNIQUE INDEX main.\"i j\" ON t(a)"),
+            ("create index if not exists i on t(a)", "create index if not exists main.i on t(a)"),
+            ("CREATE TRIGGER temp.x AFTER INSERT ON t", "CREATE TRIGGER temp.x AFTER INSERT ON t"),
+            ("CREATE TABLE \"index\"(a)", "CREATE TABLE main.\"index\"(a)"),
+            ("SELECT 1", "SELECT 1"),
+        ] {
+            assert_eq!(in_main(text), expected);
+        }
+    }
+
     proptest! {
         #[test]
         fn no_text_is_too_odd(text in ".*") {
@@ -169,6 +202,7 @@ mod tests {
                 prop_assert_eq!(&text[token.start..token.end()], token.text);
                 let _ = token.name();
             }
+            let _ = in_main(&text);
         }
     }
 }

@@ -81,7 +81,7 @@ fn known(sql: &mut dyn Sql, table: &Table, keys: &[Vec<Value>]) -> Result<HashSe
     params.extend(keys.iter().map(LocalKey::as_param));
     params.resize(KEYS_PER_SYNC + 1, ValueRef::Null);
     let statement = format!(
-        "SELECT k FROM _federation_row WHERE tbl = ? AND k IN ({})",
+        "SELECT k FROM main._federation_row WHERE tbl = ? AND k IN ({})",
         vec!["?"; KEYS_PER_SYNC].join(", ")
     );
     sql.query(&statement, &params, &mut |row| {

@@ -81,7 +81,7 @@ pub fn read_columns(sql: &mut dyn Sql) -> Result<HashMap<String, Vec<RawColumn>>
     let mut defaults = Vec::new();
     sql.query(
         "SELECT m.name, x.name, x.type, x.pk, x.hidden, x.\"notnull\", x.dflt_value \
-         FROM main.sqlite_master AS m, pragma_table_xinfo(m.name) AS x \
+         FROM main.sqlite_master AS m, pragma_table_xinfo(m.name, 'main') AS x \
          WHERE m.type = 'table' AND m.rootpage",
         &[],
         &mut |row| {
@@ -167,7 +167,7 @@ pub fn read_foreign_keys(sql: &mut dyn Sql) -> Result<HashMap<String, Vec<Foreig
     let mut keys: HashMap<String, Vec<ForeignKey>> = HashMap::new();
     sql.query(
         "SELECT m.name, f.seq, f.\"table\", f.\"from\", f.\"to\", f.on_delete \
-         FROM main.sqlite_master AS m, pragma_foreign_key_list(m.name) AS f WHERE m.type = 'table' \
+         FROM main.sqlite_master AS m, pragma_foreign_key_list(m.name, 'main') AS f WHERE m.type = 'table' \
          ORDER BY m.name, f.id, f.seq",
         &[],
         &mut |row| {

@@ -11,11 +11,12 @@ use super::fields::Fields;
 use super::index_parts;
 use super::journals;
 use super::registered;
+use super::sql_text::in_main;
 use crate::model::{Agreement, TableSchema, Value};
 
 /// The bookkeeping table.
 pub const TABLE: &str =
-    "CREATE TABLE _federation_tenant(name TEXT PRIMARY KEY, agreed BLOB NOT NULL) WITHOUT ROWID";
+    "CREATE TABLE main._federation_tenant(name TEXT PRIMARY KEY, agreed BLOB NOT NULL) WITHOUT ROWID";
 
 /// Remembers definitions that the hub has told; says whether any of that is news.
 pub fn remember(sql: &mut dyn Sql, told: &[TableSchema]) -> Result<bool, SqlError> {
@@ -24,13 +25,13 @@ pub fn remember(sql: &mut dyn Sql, told: &[TableSchema]) -> Result<bool, SqlErro
         let name = table.name.to_lowercase();
         let name = ValueRef::Text(&name);
         if table.agreed.says_nothing() {
-            news |= sql.execute("DELETE FROM _federation_tenant WHERE name = ?", &[name])? > 0;
+            news |= sql.execute("DELETE FROM main._federation_tenant WHERE name = ?", &[name])? > 0;
             continue;
         }
         let agreed =
             rmp_serde::to_vec(&table.agreed).map_err(|error| SqlError::corrupt(error.to_string()))?;
         news |= sql.execute(
-            "INSERT INTO _federation_tenant(name, agreed) VALUES(?, ?) \
+            "INSERT INTO main._federation_tenant(name, agreed) VALUES(?, ?) \
              ON CONFLICT DO UPDATE SET agreed = excluded.agreed WHERE agreed <> excluded.agreed",
             &[name, ValueRef::Blob(&agreed)],
         )? > 0;
@@ -41,7 +42,7 @@ pub fn remember(sql: &mut dyn Sql, told: &[TableSchema]) -> Result<bool, SqlErro
 /// What is remembered, by the tables' names in lower case.
 pub fn read(sql: &mut dyn Sql) -> Result<HashMap<String, Agreement>, SqlError> {
     let mut agreed = HashMap::new();
-    sql.query("SELECT name, agreed FROM _federation_tenant", &[], &mut |row| {
+    sql.query("SELECT name, agreed FROM main._federation_tenant", &[], &mut |row| {
         let mut fields = Fields::of(row);
         let (name, Value::Blob(bytes)) = (fields.text()?, fields.value()) else {
             return Err(SqlError::corrupt("_federation_tenant holds something else"));
@@ -92,13 +93,13 @@ pub fn make(sql: &mut dyn Sql, catalog: &Catalog, tables: &[TableSchema], notice
         if exists {
             continue;
         }
-        if let Err(error) = sql.run(&table.ddl) {
+        if let Err(error) = sql.run(&in_main(&table.ddl)) {
             notices.push(format!("table {} of this tenant cannot be made here: {error}", table.name));
             continue;
         }
         made = true;
         for index in &table.indexes {
-            if let Err(error) = sql.run(index) {
+            if let Err(error) = sql.run(&in_main(index)) {
                 notices.push(format!("an index of table {} cannot be made here: {error}", table.name));
             }
         }

@@ -5,8 +5,8 @@ use super::driver::{Sql, SqlError};
 use super::fields::Fields;
 use super::quarantine;
 use super::references::Reference;
-use super::sql_text::tokens;
-use crate::model::TableHeader;
+use super::sql_text::{Token, in_main, tokens};
+use crate::model::{TableHeader, Value};
 use crate::protocol::message::Rows;
 
 /// Takes the application's triggers off the tables that this turn touches (I6), among them `tables`, and returns the texts that
@@ -36,11 +36,11 @@ pub fn suspend(
     let tables = catalog.tables.iter().filter(|table: &&Table| is_touched(&table.name));
     for (name, text) in tables.flat_map(|table| &table.triggers) {
         sql.run(&format!("DROP TRIGGER main.{}", quote(name)))?;
-        texts.push(text.clone());
+        texts.push(in_main(text));
     }
     for (name, text) in temporary(sql, is_touched)? {
         sql.run(&format!("DROP TRIGGER temp.{}", quote(&name)))?;
-        texts.push(as_temporary(&text));
+        texts.push(text);
     }
     Ok(texts)
 }
@@ -56,26 +56,61 @@ fn children_of(catalog: &Catalog, tables: &[String]) -> Vec<String> {
     catalog.tables.iter().filter(references).map(|table| table.name.clone()).collect()
 }
 
-/// The TEMP triggers on tables: name and text. The schema version does not count them, so no catalog can hold
-/// them. One on a temporary table of the same name is among them, and comes to no harm.
+/// The TEMP triggers on tables: name, and a text that brings it back. The schema version does not count them, so no
+/// catalog can hold them. One whose text names its table without a schema was made for a temporary table of that name if
+/// there was one, that is, if that was made before it; or else for the main database's, also if that is hidden by now.
 fn temporary(
     sql: &mut dyn Sql,
     is_touched: impl Fn(&str) -> bool,
 ) -> Result<Vec<(String, String)>, SqlError> {
     let mut found = Vec::new();
     sql.query(
-        "SELECT name, tbl_name, sql FROM sqlite_temp_master WHERE type = 'trigger'",
+        "SELECT name, tbl_name, sql, (SELECT t.rowid < g.rowid FROM temp.sqlite_master AS t \
+         WHERE t.type IN ('table', 'view') AND t.name = g.tbl_name COLLATE NOCASE) \
+         FROM temp.sqlite_master AS g WHERE type = 'trigger'",
         &[],
         &mut |row| {
             let mut fields = Fields::of(row);
             let (name, table, text) = (fields.text()?, fields.text()?, fields.text()?);
-            if is_touched(&table) {
-                found.push((name, text));
+            if !is_touched(&table) {
+                return Ok(());
+            }
+            let hidden_before = match fields.value() {
+                Value::Integer(before) => Some(before != 0),
+                _ => None,
+            };
+            match schema_of_table(&text) {
+                Some(schema) if !schema.eq_ignore_ascii_case("main") => {}
+                None if hidden_before == Some(true) => {}
+                None if hidden_before == Some(false) => found.push((name, as_temporary(&on_main(&text)))),
+                _ => found.push((name, as_temporary(&text))),
             }
             Ok(())
         },
     )?;
     Ok(found)
+}
+
+/// Where a trigger's text names its table: the place of the name's first token.
+fn place_of_table(tokens: &[Token<'_>]) -> Option<usize> {
+    tokens.iter().skip(3).position(|token| token.is("ON")).map(|on| on + 4)
+}
+
+/// The schema that a trigger's text names together with its table.
+fn schema_of_table(text: &str) -> Option<String> {
+    let tokens = tokens(text)?;
+    let at = place_of_table(&tokens)?;
+    tokens.get(at + 1).filter(|next| next.is("."))?;
+    tokens.get(at)?.name()
+}
+
+/// A trigger's text that says of its table that it is the main database's.
+fn on_main(text: &str) -> String {
+    let tokens = tokens(text).unwrap_or_default();
+    match place_of_table(&tokens).and_then(|at| tokens.get(at)) {
+        Some(name) => format!("{}main.{}", &text[..name.start], &text[name.start..]),
+        None => text.to_owned(),
+    }
 }
 
 /// SQLite keeps `CREATE TRIGGER …` of a TEMP trigger, and would make an ordinary one of that, unless the name

@@ -114,7 +114,7 @@ pub fn read_unique_keys(
     let mut texts: HashMap<String, String> = HashMap::new();
     sql.query(
         "SELECT m.name, i.name, i.origin, x.name, x.coll, d.sql FROM main.sqlite_master AS m, \
-         pragma_index_list(m.name) AS i, pragma_index_xinfo(i.name) AS x \
+         pragma_index_list(m.name, 'main') AS i, pragma_index_xinfo(i.name, 'main') AS x \
          LEFT JOIN main.sqlite_master AS d ON d.type = 'index' AND d.name = i.name \
          WHERE m.type = 'table' AND i.\"unique\" AND x.key ORDER BY m.name, i.seq, x.seqno",
         &[],

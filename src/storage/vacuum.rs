@@ -15,8 +15,10 @@ use super::settle::log_entry;
 use crate::model::Value;
 
 /// The tables for bookkeeping: a row that `VACUUM` moves, since the row before it is missing.
-pub const SENTINEL: [&str; 2] =
-    ["CREATE TABLE _federation_vacuum(x)", "INSERT INTO _federation_vacuum(rowid, x) VALUES(2, NULL)"];
+pub const SENTINEL: [&str; 2] = [
+    "CREATE TABLE main._federation_vacuum(x)",
+    "INSERT INTO main._federation_vacuum(rowid, x) VALUES(2, NULL)",
+];
 
 /// Finds the rows of tables without a key again, if there was a `VACUUM`. The catalog's tables have their numbers.
 pub fn follow(sql: &mut dyn Sql, catalog: &Catalog) -> Result<(), SqlError> {
@@ -24,14 +26,14 @@ pub fn follow(sql: &mut dyn Sql, catalog: &Catalog) -> Result<(), SqlError> {
     if keyless.peek().is_none() {
         return Ok(());
     }
-    let place = sql.query_row("SELECT rowid FROM _federation_vacuum", &[])?;
+    let place = sql.query_row("SELECT rowid FROM main._federation_vacuum", &[])?;
     if matches!(place.as_deref(), Some([Value::Integer(2)])) {
         return Ok(());
     }
     for table in keyless {
         rematch(sql, table)?;
     }
-    sql.execute("UPDATE _federation_vacuum SET rowid = 2", &[])?;
+    sql.execute("UPDATE main._federation_vacuum SET rowid = 2", &[])?;
     Ok(())
 }
 
@@ -49,10 +51,10 @@ fn rematch(sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
     let (known, others) = known(sql, table)?;
     let pairs = pair(&known, &rows);
     let at_ms = last_write(sql, table)?;
-    sql.execute("DELETE FROM _federation_log WHERE tbl = ?", &[table.number.into()])?;
+    sql.execute("DELETE FROM main._federation_log WHERE tbl = ?", &[table.number.into()])?;
     // Out of each other's way first.
     sql.execute(
-        "UPDATE _federation_row SET k = 'v' || k WHERE tbl = ? AND typeof(k) = 'integer'",
+        "UPDATE main._federation_row SET k = 'v' || k WHERE tbl = ? AND typeof(k) = 'integer'",
         &[table.number.into()],
     )?;
     let highest = rows.iter().chain(&known).map(|placed| placed.number).chain(others.iter().copied()).max();
@@ -64,7 +66,7 @@ fn rematch(sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
         });
         let was = format!("v{was}");
         let params = [now.into(), table.number.into(), ValueRef::Text(&was)];
-        sql.execute("UPDATE _federation_row SET k = ? WHERE tbl = ? AND k = ?", &params).map(|_| now)
+        sql.execute("UPDATE main._federation_row SET k = ? WHERE tbl = ? AND k = ?", &params).map(|_| now)
     };
     for (entry, row) in known.iter().zip(&pairs) {
         let row = row.map(|at| &rows[at]);
@@ -84,7 +86,7 @@ fn rematch(sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
         }
     }
     sql.execute(
-        "UPDATE _federation_table SET scanned = NULL WHERE tbl = ? AND scan IS NOT NULL",
+        "UPDATE main._federation_table SET scanned = NULL WHERE tbl = ? AND scan IS NOT NULL",
         &[table.number.into()],
     )?;
     Ok(())
@@ -93,7 +95,7 @@ fn rematch(sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
 /// When the table was last written, as far as that is not synced; else now.
 fn last_write(sql: &mut dyn Sql, table: &Table) -> Result<i64, SqlError> {
     let statement =
-        format!("SELECT coalesce((SELECT max(at) FROM _federation_log WHERE tbl = ?), {WALL_CLOCK})");
+        format!("SELECT coalesce((SELECT max(at) FROM main._federation_log WHERE tbl = ?), {WALL_CLOCK})");
     let row = sql.query_row(&statement, &[table.number.into()])?;
     row.and_then(|row| as_number(&row[0])).ok_or_else(|| SqlError::corrupt("no time"))
 }

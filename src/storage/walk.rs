@@ -272,7 +272,7 @@ impl Glance<'_> {
         let own = self.here.width() + 1;
         let width = own.max(PROBE_COLUMNS);
         let pad = |columns: usize| ", NULL".repeat(width - columns);
-        let entries = "_federation_row INDEXED BY _federation_row_id WHERE tbl = ? \
+        let entries = "main._federation_row INDEXED BY _federation_row_id WHERE tbl = ? \
                        AND substr(id, 1, 6) >= ? AND id > ? ORDER BY substr(id, 1, 6), id LIMIT ?";
         format!(
             "{} UNION ALL SELECT * FROM (SELECT {}, k, id, batch, state{} FROM {entries}) \

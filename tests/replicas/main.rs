@@ -40,6 +40,7 @@ mod rules_converge;
 mod schema_change;
 mod self_check;
 mod set_aside;
+mod shadows;
 mod sharing;
 mod taken_over;
 mod triggers;
