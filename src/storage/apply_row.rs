@@ -9,6 +9,7 @@ use super::foreign_keys::referencing_child;
 use super::incoming::{Arrival, Cell};
 use super::journal::Journal;
 use super::local_key::LocalKey;
+use super::numbers::exhausts;
 use super::quarantine::{ask_again, refused};
 use super::row_meta::RowMeta;
 use super::rows::{Entry, Sending, key_condition, key_params};
@@ -124,6 +125,9 @@ impl Applier<'_> {
                 let Some(key) = positions.iter().map(part).collect::<Option<Vec<Value>>>() else {
                     return Ok(Outcome::Refused("its key lacks a column that this database has".into()));
                 };
+                if let Some(reason) = exhausts(sql, table, &key)? {
+                    return Ok(Outcome::Refused(reason));
+                }
                 LocalKey::of(table, &key)?
             }
         };
@@ -188,6 +192,12 @@ impl Applier<'_> {
                 return Ok(Outcome::Referenced(format!("rows of {} here still reference it", link.child)));
             }
         }
+        let new_key = renamed(table, &key, &changed);
+        if new_key != key
+            && let Some(reason) = exhausts(sql, table, &new_key)?
+        {
+            return Ok(Outcome::Refused(reason));
+        }
         if !changed.is_empty() {
             let cells = changed.iter().map(|cell| (table.columns[cell.at].name.as_str(), &cell.value));
             if let Some(reason) = set_cells(sql, table, &key, cells)? {
@@ -195,13 +205,7 @@ impl Applier<'_> {
             }
         }
         let was = entry.key.clone();
-        let mut new_key = key.clone();
-        if let Key::Natural(positions) = &table.key {
-            for cell in &changed {
-                if let Some(part) = positions.iter().position(|&position| position == cell.at) {
-                    new_key[part] = cell.value.clone();
-                }
-            }
+        if matches!(table.key, Key::Natural(_)) {
             entry.key = LocalKey::of(table, &new_key)?;
         }
         if let Some(before) = before {
@@ -256,6 +260,18 @@ impl Applier<'_> {
         entry.update(sql, table, &was)?;
         Ok(Outcome::Applied)
     }
+}
+
+/// The key that a row has once these cells are written.
+fn renamed(table: &Table, key: &[Value], changed: &[&Cell]) -> Vec<Value> {
+    let mut new_key = key.to_vec();
+    let Key::Natural(positions) = &table.key else { return new_key };
+    for cell in changed {
+        if let Some(part) = positions.iter().position(|&position| position == cell.at) {
+            new_key[part] = cell.value.clone();
+        }
+    }
+    new_key
 }
 
 /// Writes cells of a row, by the names of their columns. Returns why a constraint refuses it, if one does.

@@ -7,6 +7,8 @@ use super::driver::{Sql, SqlError};
 use super::local_key::LocalKey;
 use super::referrers::dangling;
 use super::rows::Entry;
+use super::sql_text::tokens;
+use crate::model::Value;
 
 /// Numbers given out by one turn.
 #[derive(Debug)]
@@ -174,6 +176,35 @@ impl<'a> Numbers<'a> {
             format!("SELECT 1 FROM main.{} WHERE {} = ?", quote(&table.name), number_column(table)?);
         Ok(sql.query_row(&statement, &[number.into()])?.is_none())
     }
+}
+
+/// Numbers that are left to an `AUTOINCREMENT` table at the least, whatever rows come from elsewhere.
+const ROOM: i64 = 1 << 32;
+
+/// Why a row that comes under this key, which means the same everywhere, is not put into its table: `AUTOINCREMENT` goes
+/// on from the highest number that the table ever had, and makes no row at all behind the highest of all. Where the
+/// application has gone so far itself, nothing is left to be kept.
+pub fn exhausts(sql: &mut dyn Sql, table: &Table, key: &[Value]) -> Result<Option<String>, SqlError> {
+    let [Value::Integer(number)] = key else { return Ok(None) };
+    let last = i64::MAX - ROOM;
+    if *number <= last || matches!(table.key, Key::Number(_)) || !is_autoincrement(table) {
+        return Ok(None);
+    }
+    let statement = format!("SELECT max({}) FROM main.{}", quote(table.key_columns()[0]), quote(&table.name));
+    let row = sql.query_row(&statement, &[])?;
+    let highest = row.and_then(|row| as_number(&row[0])).max(sequence(sql, table)?);
+    Ok(highest.is_none_or(|highest| highest <= last).then(|| {
+        format!(
+            "its number {number} would leave no numbers for new rows of {}, which is AUTOINCREMENT: give the row a smaller \
+             one, or make the table without AUTOINCREMENT",
+            table.name
+        )
+    }))
+}
+
+/// Whether SQLite keeps account of the numbers that the table has given.
+fn is_autoincrement(table: &Table) -> bool {
+    tokens(&table.ddl).is_some_and(|tokens| tokens.iter().any(|token| token.is("AUTOINCREMENT")))
 }
 
 fn number_column(table: &Table) -> Result<String, SqlError> {

@@ -16,6 +16,7 @@ use super::follow::Leader;
 use super::foreign_keys::columns_with_shadows;
 use super::incoming::Arrival;
 use super::local_key::LocalKey;
+use super::numbers::exhausts;
 use super::obstacles::obstacles;
 use super::quarantine::ask_again;
 use super::row_meta::RowMeta;
@@ -143,6 +144,12 @@ impl<'a> Member<'a> {
             }
             cells_before
         });
+        if let (Key::Natural(positions), Some(target)) = (&table.key, &target) {
+            let key: Vec<Value> = positions.iter().map(|&at| target[at].clone()).collect();
+            if exhausts(sql, table, &key)?.is_some() {
+                return Ok(None);
+            }
+        }
         Ok(Some(Self { update, place, before, row, target, meta, is_outdated }))
     }
 }

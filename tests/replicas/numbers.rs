@@ -4,6 +4,7 @@ use crate::identity::{agree, settle};
 use crate::world::parts::text;
 use crate::world::{Agent, Fate, Hub, pair};
 use federation_hub::model::Value;
+use federation_hub::storage::choice::TableOptions;
 use federation_hub::storage::references::{DeclaredParent, DeclaredReference};
 
 fn number(value: i64) -> Value {
@@ -94,4 +95,61 @@ fn a_row_that_was_taken_out_again_uses_up_no_number() {
     assert_eq!(a.rows("SELECT id FROM c ORDER BY id"), [[number(1)], [number(2)]]);
     settle(&mut hub, &mut [&mut a, &mut b]);
     agree(&mut [&mut a, &mut b], "SELECT c.code, p.code FROM c LEFT JOIN p USING(code) ORDER BY 1");
+}
+
+/// Two agents whose `settings` are numbered alike everywhere.
+fn numbered_alike(key: &str) -> (Hub, Agent, Agent) {
+    let (hub, mut a, mut b) = pair(&format!("CREATE TABLE settings(id {key}, v)"));
+    for agent in [&mut a, &mut b] {
+        let settings = TableOptions { name: "settings".into(), is_global: true, rules: Vec::new() };
+        agent.options.tables.push(settings);
+    }
+    (hub, a, b)
+}
+
+/// Breaks if a number that means the same everywhere is taken over although no row could be made behind it.
+#[test]
+fn no_strangers_number_ends_an_autoincrement_table_of_which_the_numbers_mean_the_same_everywhere() {
+    for last in [i64::MAX, i64::MAX - 1, i64::MAX - 5] {
+        let (mut hub, mut a, mut b) = numbered_alike("INTEGER PRIMARY KEY AUTOINCREMENT");
+        b.run("INSERT INTO settings(v) VALUES('b 1')");
+        a.run("INSERT INTO settings(id, v) VALUES(7, 'a 7'), (9, 'a 9')");
+        settle(&mut hub, &mut [&mut a, &mut b]);
+        a.run(&format!(
+            "INSERT INTO settings VALUES({last}, 'last'); UPDATE settings SET id = {last} - 1 WHERE id = 9"
+        ));
+        a.sync(&mut hub);
+        for at in 0..20 {
+            b.sync(&mut hub);
+            b.run(&format!("INSERT INTO settings(v) VALUES('b {at}')"));
+        }
+        let counts = b.sync(&mut hub);
+        assert_eq!(counts.quarantined, 2, "{last}");
+        let told =
+            b.notices.iter().any(|notice| notice.contains("is AUTOINCREMENT: give the row a smaller one"));
+        assert!(told, "{:?}", b.notices);
+        assert_eq!(b.rows("SELECT count(*) FROM settings"), [[number(23)]]);
+        // Once they have smaller numbers, they come; and so they do if they are gone.
+        a.run(&format!("UPDATE settings SET id = 8 WHERE id = {last}; DELETE FROM settings WHERE v = 'a 9'"));
+        settle(&mut hub, &mut [&mut a, &mut b]);
+        assert_eq!(b.sync(&mut hub).quarantined, 0);
+        let rows = agree(&mut [&mut a, &mut b], "SELECT id, v FROM settings ORDER BY id");
+        assert_eq!(rows[2], [number(8), text("last")], "{last}");
+    }
+}
+
+/// Breaks if such a number is refused although the application has used the highest one itself, or can go on without.
+#[test]
+fn a_last_number_is_taken_over_where_it_ends_nothing() {
+    let plain = "INTEGER PRIMARY KEY /* not AUTOINCREMENT */";
+    for (key, own) in [(plain, 5), ("INTEGER PRIMARY KEY AUTOINCREMENT", i64::MAX)] {
+        let (mut hub, mut a, mut b) = numbered_alike(key);
+        b.run(&format!("INSERT INTO settings VALUES({own}, 'own')"));
+        a.run(&format!("INSERT INTO settings VALUES({}, 'last but one')", i64::MAX - 1));
+        settle(&mut hub, &mut [&mut a, &mut b]);
+        assert_eq!(b.rows("SELECT count(*) FROM settings"), [[number(2)]], "{key}");
+        if own == 5 {
+            b.run("INSERT INTO settings(v) VALUES('next')").run("INSERT INTO settings(v) VALUES('and next')");
+        }
+    }
 }
