@@ -54,6 +54,8 @@ pub struct Origin {
     pub column: String,
     /// How often that has happened to the name, this time included.
     pub generation: u8,
+    /// The first name of the column whose content it stands for, as far as whoever declares it knows.
+    pub content: String,
     /// What was written to it before then is of its former meaning.
     pub since: Hlc,
 }

@@ -50,7 +50,7 @@ pub fn open(
         transaction(sql, Purpose::Collect, |sql| {
             if !is_installed(sql)? {
                 install(sql, fresh)?;
-                let catalog = refresh(sql, options, Discovery::of_existing(options), 0)?;
+                let catalog = refresh(sql, options, Discovery::of_existing(options), 0, None)?;
                 first_look(sql, &catalog, fresh)?;
             }
             let mut state = probe(sql)?.state;

@@ -19,7 +19,7 @@ use super::renamed_tables;
 use super::sql_text::in_main;
 use super::tenant_tables;
 use super::vacuum;
-use crate::model::Seq;
+use crate::model::{Hlc, Seq};
 
 /// How the rows that a table holds when it is first seen are taken (I5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,12 +40,14 @@ impl Discovery {
 }
 
 /// Reads the catalog, and brings numbers, columns and triggers of the bookkeeping up to it. Runs no DDL
-/// when nothing changed. Once something was pulled (up to `resume`), the past of what is new is asked for.
+/// when nothing changed. Once something was pulled (up to `resume`), the past of what is new is asked for. `hub_now` is the
+/// hub's time, if somebody knows it.
 pub fn refresh(
     sql: &mut dyn Sql,
     options: &SyncOptions,
     discovery: Discovery,
     resume: Seq,
+    hub_now: Option<Hlc>,
 ) -> Result<Catalog, SqlError> {
     let agreed = tenant_tables::read(sql)?;
     let mut catalog = Catalog::read(sql, &Choice::new(options, agreed.clone()))?;
@@ -54,7 +56,7 @@ pub fn refresh(
     for name in &catalog.excluded {
         registered::leave_out(sql, name, known.remove(&name.to_ascii_lowercase()))?;
     }
-    catalog.dropped = renamed_tables::follow(sql, &catalog, &mut known, &triggers, resume)?;
+    catalog.dropped = renamed_tables::follow(sql, &catalog, &mut known, &triggers, &agreed, resume)?;
     for table in &mut catalog.tables {
         let wants_past = resume > 0 && discovery != Discovery::Made;
         let agreed = agreed.get(&table.name.to_lowercase());
@@ -65,7 +67,7 @@ pub fn refresh(
                 // or with what it was.
                 let is_rebuilt =
                     insert.is_none_or(|trigger| !trigger.table.eq_ignore_ascii_case(&table.name));
-                registered::adopt(sql, table, registered, agreed, is_rebuilt, wants_past)?;
+                registered::adopt(sql, table, registered, (agreed, hub_now), is_rebuilt, wants_past)?;
                 if is_rebuilt {
                     forget_touched(sql, table.number)?;
                     rescan(sql, table.number, resume > 0)?;

@@ -75,6 +75,8 @@ pub struct Table {
     pub is_global: bool,
     /// What this application declares of it besides.
     pub declared: Agreement,
+    /// Since when its name stands for it, if it stood for another table before; found by `capture`.
+    pub origin: Option<Origin>,
     /// Whether its past has been asked for and has not come yet: what is written here has not seen it.
     pub is_unseen: bool,
 }
@@ -103,6 +105,10 @@ pub struct Column {
     pub generation: u8,
     /// What was written to the name before then is of its former meaning; found by `capture`.
     pub since: Hlc,
+    /// The first name of what it holds; found by `capture`.
+    pub content: String,
+    /// Since when its name means something else to others, if it does; found by `capture`.
+    pub outgrown: Option<Hlc>,
     /// What its integers are numbers of, if they are numbers of rows.
     pub references: Option<Reference>,
     /// The fingerprint of its default: what old rows hold in a column that was added.
@@ -123,7 +129,12 @@ impl Column {
     /// What is to be told of its name, if that has come to stand for what another column held.
     fn origin(&self) -> Option<Origin> {
         let (column, generation, since) = (self.name.clone(), self.generation, self.since);
-        (generation > 0).then_some(Origin { column, generation, since })
+        (generation > 0 && since > Hlc::ZERO).then(|| Origin {
+            column,
+            generation,
+            content: self.content.clone(),
+            since,
+        })
     }
 
     /// A digest of what its definition makes of it.
@@ -196,7 +207,7 @@ impl Table {
                     Key::Natural(_) => self.key_columns().into_iter().map(str::to_owned).collect(),
                 },
                 is_global: self.is_global,
-                origins: self.columns.iter().filter_map(Column::origin).collect(),
+                origins: self.columns.iter().filter_map(Column::origin).chain(self.origin.clone()).collect(),
                 ..self.declared.clone()
             },
         }
@@ -417,6 +428,8 @@ impl Objects {
                 over: None,
                 generation: 0,
                 since: Hlc::ZERO,
+                content: String::new(),
+                outgrown: None,
                 references: None,
                 default: column.default,
                 affinity: column.affinity,
@@ -455,6 +468,7 @@ impl Objects {
             is_global,
             declared: Agreement::default(),
             is_unseen: false,
+            origin: None,
         })
     }
 }

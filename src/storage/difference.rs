@@ -20,9 +20,9 @@ pub struct Difference {
 
 /// The fingerprint that a column's cell had when the row was last looked at.
 pub fn last_known(meta: &RowMeta, column: &Column) -> u64 {
-    let numbers = std::iter::once(&column.number).chain(&column.was);
+    let mut numbers = std::iter::once(&column.number).chain(&column.was);
     // A cell that is not known yet is of a column that was added: its default is no write (I5).
-    numbers.filter_map(|number| meta.cell(*number)).next().map_or(column.default, |cell| cell.fingerprint)
+    numbers.find_map(|number| meta.cell(*number)).map_or(column.default, |cell| cell.fingerprint)
 }
 
 /// The cells of a row that differ from what is remembered of it; all of them if it was not alive. `own` is the tie-break

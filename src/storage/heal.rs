@@ -211,6 +211,9 @@ impl<'a> Patient<'a> {
         let mut cells: Vec<(String, &CellValue)> = Vec::new();
         for (name, value) in cells_of(header, update) {
             let Some(at) = self.table.position(name) else { continue };
+            if self.table.columns[at].outgrown.is_some() {
+                continue;
+            }
             cells.push((self.table.columns[at].name.to_ascii_lowercase(), value));
         }
         cells.sort_by(|a, b| a.0.cmp(&b.0));

@@ -84,6 +84,10 @@ impl Arrival<'_> {
                     // What it holds has not been looked at under this name; then all is asked for again.
                     continue;
                 }
+                if is_present && Meaning::of(column).is_outgrown_by(write.stamp) {
+                    // So it is when this application gives the name its later meaning.
+                    continue;
+                }
                 let local = meta.cell(column.number).filter(|local| self.is_news(local)).copied();
                 if is_present && !column.rule.adjusts() && local.is_some_and(|it| it.stamp > write.stamp) {
                     // What it references may be gone here with this very write.

@@ -24,9 +24,21 @@ struct KnownColumn {
     /// What was written to the name before then is of its former meaning, where the generation is not the first.
     #[serde(default)]
     since: Hlc,
+    /// Whether it was there before this replica had heard of its table: its name means what it means to the tenant.
+    #[serde(default)]
+    is_fresh: bool,
+    /// Whether its name means something else to others by now.
+    #[serde(default)]
+    is_outgrown: bool,
     /// What its definition makes of it; none if that was not noted yet.
     #[serde(default)]
     shape: Option<u64>,
+}
+
+impl KnownColumn {
+    fn is_undated(&self) -> bool {
+        self.generation > 0 && self.since == Hlc::ZERO
+    }
 }
 
 /// All columns that a table ever had. A column's number is its position here.
@@ -60,8 +72,10 @@ pub struct Circumstances<'a> {
     pub is_rebuilt: bool,
     /// What the tenant has agreed on.
     pub agreed: Option<&'a Agreement>,
-    /// The highest clock reading that this replica has seen or made.
-    pub highest: Hlc,
+    /// Whether anything has been heard of the tenant.
+    pub has_heard: bool,
+    /// What every later write is stamped with at the least; none where nobody knows the hub's time.
+    pub now: Option<Hlc>,
 }
 
 impl KnownColumns {
@@ -99,6 +113,11 @@ impl KnownColumns {
         let mut live: Vec<usize> = (0..self.0.len()).filter(|&at| self.0[at].place.is_some()).collect();
         live.sort_by_key(|&at| self.0[at].place);
         live
+    }
+
+    /// Whether there is a name of which it is not noted since when it means what it does.
+    pub fn is_undated(&self) -> bool {
+        self.0.iter().any(KnownColumn::is_undated)
     }
 
     /// The numbers of the columns that are there as far as is known, in their order.
@@ -150,33 +169,111 @@ impl KnownColumns {
                     let (generation, since) = self.generation(column.name, was, circumstances);
                     let was = was.and_then(|at| LocalColumn::try_from(at).ok());
                     let (name, shape) = (column.name.to_owned(), Some(column.shape));
-                    self.0.push(KnownColumn { name, was, place: Some(place), generation, since, shape });
+                    let (place, is_fresh) = (Some(place), !circumstances.has_heard && was.is_none());
+                    let is_outgrown = false;
+                    self.0.push(KnownColumn {
+                        name,
+                        was,
+                        place,
+                        generation,
+                        since,
+                        is_fresh,
+                        is_outgrown,
+                        shape,
+                    });
                 }
             }
         }
         self.hear(circumstances.agreed);
+        self.catch_up(circumstances);
+        if let Some(now) = circumstances.now {
+            for column in self.0.iter_mut().filter(|column| column.is_undated()) {
+                column.since = now;
+            }
+        }
         found.changed = *self != before;
+        // What was passed over while a name meant something else is asked for again.
+        let was_outgrown = |it: &KnownColumn| it.is_outgrown && it.place.is_some();
+        let is_back =
+            before.0.iter().zip(&self.0).any(|(before, now)| was_outgrown(before) && !was_outgrown(now));
+        found.added |= is_back;
         found
     }
 
     /// In which generation, and since when, a name stands for a column that is new to it: one that was `was` before.
     fn generation(&self, name: &str, was: Option<usize>, circumstances: &Circumstances<'_>) -> (u8, Hlc) {
-        let told = circumstances.agreed.map(|agreed| agreed.origins.as_slice()).unwrap_or_default();
         let newest =
-            told.iter().filter(|it| it.column.eq_ignore_ascii_case(name)).max_by_key(|it| it.generation);
-        let newest = newest.map_or((0, Hlc::ZERO), |it| (it.generation, it.since));
+            newest(circumstances.agreed, name).map_or((0, Hlc::ZERO), |it| (it.generation, it.since));
         let Some(was) = was else { return newest };
         let Some(over) = self.0.iter().rposition(|it| it.name.eq_ignore_ascii_case(name)) else {
             return newest;
         };
-        let ancestors = std::iter::successors(Some(was), |&at| self.0[at].was.map(usize::from));
-        if ancestors.take(self.0.len()).any(|at| at == over) {
+        if self.lineage(was).any(|at| at == over) {
             // It has its old name again.
             return (self.0[over].generation, self.0[over].since);
         }
-        let generation = self.0[over].generation.saturating_add(1);
-        let same = |it: &&Origin| it.column.eq_ignore_ascii_case(name) && it.generation == generation;
-        (generation, told.iter().find(same).map_or(circumstances.highest.next(), |it| it.since))
+        // Somebody else may have given it the same content before, with others in between that never were here.
+        let (before, content) = (self.0[over].generation, self.content(was));
+        let told = told(circumstances.agreed, name).filter(|it| it.generation > before);
+        let same = told.filter(|it| it.content.eq_ignore_ascii_case(content)).max_by_key(|it| it.generation);
+        let generation = same.map_or(before.saturating_add(1), |it| it.generation);
+        let origin = circumstances.agreed.and_then(|agreed| agreed.origin(name, generation));
+        (generation, origin.map_or(Hlc::ZERO, |it| it.since))
+    }
+
+    /// Notes that the table has taken the name of another one, which had these columns: as a column without a name, and
+    /// without a place. Says since when the name has that meaning, if anybody has told.
+    pub fn replace_table(&mut self, over: &Self, agreed: Option<&Agreement>) -> Option<Hlc> {
+        let before = over.0.iter().filter(|it| it.name.is_empty()).map(|it| it.generation).max();
+        let generation = before.unwrap_or(0).saturating_add(1);
+        let told = agreed.and_then(|agreed| agreed.origin("", generation)).map(|it| it.since);
+        self.0.push(KnownColumn {
+            name: String::new(),
+            was: None,
+            place: None,
+            generation,
+            since: told.unwrap_or(Hlc::ZERO),
+            is_fresh: false,
+            is_outgrown: false,
+            shape: None,
+        });
+        told
+    }
+
+    /// Since when the table has its name, if that was another one's.
+    pub fn table_origin(&self) -> Option<Origin> {
+        let last = self.0.iter().rfind(|it| it.name.is_empty() && it.since > Hlc::ZERO)?;
+        let (column, content) = (String::new(), String::new());
+        Some(Origin { column, generation: last.generation, content, since: last.since })
+    }
+
+    /// A column, and those that it was before it was renamed.
+    fn lineage(&self, at: usize) -> impl Iterator<Item = usize> {
+        let before = |at: &usize| self.0.get(*at)?.was.map(usize::from).filter(|was| was < at);
+        std::iter::successors(Some(at), before)
+    }
+
+    /// The first name of what a column holds.
+    pub fn content(&self, at: usize) -> &str {
+        self.lineage(at).last().and_then(|first| self.0.get(first)).map_or("", |first| first.name.as_str())
+    }
+
+    /// Takes names for what they mean to the tenant by now, where that is what they hold: of columns that were there before
+    /// anything was heard, and of those whose names have gone through other meanings meanwhile and are back. Says of which
+    /// columns it is news that their names mean something else to others, or do so no more.
+    fn catch_up(&mut self, circumstances: &Circumstances<'_>) {
+        for at in 0..self.0.len() {
+            let newest = newest(circumstances.agreed, &self.0[at].name);
+            let is_same = newest.is_some_and(|it| it.content.eq_ignore_ascii_case(self.content(at)));
+            let column = &mut self.0[at];
+            let (generation, since) = newest.map_or((0, Hlc::ZERO), |it| (it.generation, it.since));
+            let is_first = column.is_fresh && !circumstances.has_heard;
+            if column.place.is_some() && generation > column.generation && (is_first || is_same) {
+                (column.generation, column.since) = (generation, since);
+            }
+            column.is_fresh = is_first && generation == 0;
+            column.is_outgrown = column.place.is_some() && generation > column.generation;
+        }
     }
 
     /// Whoever told the hub first since when a name means another thing has said it for all.
@@ -192,13 +289,23 @@ impl KnownColumns {
     }
 }
 
+fn told<'a>(agreed: Option<&'a Agreement>, name: &str) -> impl Iterator<Item = &'a Origin> {
+    let origins = agreed.into_iter().flat_map(|agreed| &agreed.origins);
+    origins.filter(move |it| it.column.eq_ignore_ascii_case(name))
+}
+
+/// The last meaning of a name that the tenant knows.
+pub fn newest<'a>(agreed: Option<&'a Agreement>, name: &str) -> Option<&'a Origin> {
+    told(agreed, name).max_by_key(|it| it.generation)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn follow(known: &mut KnownColumns, names: &[&str], is_rebuilt: bool) -> Found {
         let now: Vec<PresentColumn<'_>> = names.iter().map(|name| PresentColumn { name, shape: 0 }).collect();
-        let circumstances = Circumstances { is_rebuilt, agreed: None, highest: Hlc(7) };
+        let circumstances = Circumstances { is_rebuilt, agreed: None, has_heard: true, now: Some(Hlc(8)) };
         known.follow(&now, &Evidence::default(), &circumstances)
     }
 
@@ -266,7 +373,7 @@ mod tests {
         follow(&mut known, &["a"], false);
         assert_eq!(known.origin(known.number(0).unwrap()), (1, Hlc(8)));
         // Somebody else was first.
-        let origins = vec![Origin { column: "A".into(), generation: 1, since: Hlc(5) }];
+        let origins = vec![Origin { column: "A".into(), generation: 1, content: "b".into(), since: Hlc(5) }];
         known.hear(Some(&Agreement { origins, ..Agreement::default() }));
         assert_eq!(known.origin(known.number(0).unwrap()), (1, Hlc(5)));
     }

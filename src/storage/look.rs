@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::catalog::{Catalog, Table, quote, quote_list};
+use super::catalog::{Catalog, Column, Table, quote, quote_list};
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::Fields;
 use super::identity::row_fingerprint;
@@ -99,7 +99,8 @@ pub struct Slice {
 impl Slice {
     /// What was found in a range of a table.
     pub fn of(table: &Table, bounds: Bounds, rows: Vec<(RowId, Seen)>) -> Self {
-        let columns = table.columns.iter().map(|column| column.name.clone()).collect();
+        let columns = table.columns.iter().filter(|column| column.outgrown.is_none());
+        let columns = columns.map(|column| column.name.clone()).collect();
         Self { bounds, columns, rows }
     }
 
@@ -321,7 +322,8 @@ impl<'a> Here<'a> {
 
 /// A row's fingerprint, over the columns of which the hub has told something, or been told.
 fn fingerprint(table: &Table, entry: &Entry, cells: &[CellValue]) -> Fingerprint {
-    let known = table.columns.iter().zip(cells).filter(|(it, _)| entry.meta.cell(it.number).is_some());
+    let is_known = |it: &Column| it.outgrown.is_none() && entry.meta.cell(it.number).is_some();
+    let known = table.columns.iter().zip(cells).filter(|(it, _)| is_known(it));
     let mut cells: Vec<(String, &CellValue)> =
         known.map(|(column, value)| (column.name.to_ascii_lowercase(), value)).collect();
     cells.sort_by(|a, b| a.0.cmp(&b.0));

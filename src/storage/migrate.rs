@@ -50,7 +50,7 @@ pub fn end(sql: &mut dyn Sql) -> Result<(), SqlError> {
         let resume = probe(sql)?.state.resume;
         // What was chosen at the last sync holds until the next one says otherwise.
         let options = registered::remembered(sql)?;
-        refresh(sql, &options, Discovery::New, resume).map(drop)
+        refresh(sql, &options, Discovery::New, resume, None).map(drop)
     });
     ended.map_err(|error| in_transaction(error, "the function that migrate() ran must COMMIT or ROLLBACK it"))
 }

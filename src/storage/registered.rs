@@ -10,7 +10,7 @@ use super::doubt;
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::Fields;
 use super::journals;
-use super::known_columns::{Circumstances, KnownColumns, PresentColumn};
+use super::known_columns::{Circumstances, KnownColumns, PresentColumn, newest};
 use super::references::suspects;
 use super::rows::{Entry, fingerprints, read_row};
 use crate::model::{Agreement, Hlc, Rule, Value};
@@ -28,6 +28,14 @@ pub struct Registered {
     is_numbered: bool,
     rules: String,
     is_out: bool,
+}
+
+impl Registered {
+    /// Notes that the table has taken the name of a dropped one; says since when it has that name's meaning, if anybody
+    /// has told.
+    pub fn replace_name(&mut self, over: &Self, agreed: Option<&Agreement>) -> Option<Hlc> {
+        self.columns.replace_table(&over.columns, agreed)
+    }
 }
 
 /// What the bookkeeping knows of a table that is to be shared.
@@ -117,7 +125,7 @@ pub fn register(
     wants_past: bool,
 ) -> Result<(), SqlError> {
     let mut columns = KnownColumns::default();
-    let circumstances = Circumstances { is_rebuilt: false, agreed, highest: Hlc::ZERO };
+    let circumstances = Circumstances { is_rebuilt: false, agreed, has_heard: wants_past, now: None };
     columns.follow(&present(table), &Evidence::default(), &circumstances);
     let scan = match discovery {
         Discovery::Old => ValueRef::Text("old"),
@@ -138,7 +146,7 @@ pub fn register(
     let number = sql
         .query_row("SELECT tbl FROM main._federation_table WHERE name = ?", &[table.name.as_str().into()])?;
     table.number = Fields::from(number.unwrap_or_default()).integer()?;
-    number_columns(table, &columns)
+    number_columns(table, &columns, agreed)
 }
 
 /// Takes over the numbers of a table that the bookkeeping knows; columns that are new to it get new ones. Their
@@ -147,19 +155,21 @@ pub fn adopt(
     sql: &mut dyn Sql,
     table: &mut Table,
     registered: Registered,
-    agreed: Option<&Agreement>,
+    (agreed, hub_now): (Option<&Agreement>, Option<Hlc>),
     is_rebuilt: bool,
     wants_past: bool,
 ) -> Result<(), SqlError> {
     table.number = registered.number;
     let mut columns = registered.columns;
-    let (mut evidence, mut highest) = (Evidence::default(), Hlc::ZERO);
-    if columns.is_moved(&present(table), is_rebuilt) {
-        evidence = look_for_evidence(sql, table, &columns)?;
+    let is_moved = columns.is_moved(&present(table), is_rebuilt);
+    let evidence = if is_moved { look_for_evidence(sql, table, &columns)? } else { Evidence::default() };
+    let mut now = None;
+    if let Some(hub_now) = hub_now.filter(|_| is_moved || columns.is_undated()) {
         let row = sql.query_row("SELECT highest FROM main._federation_replica", &[])?;
-        highest = Hlc(Fields::from(row.unwrap_or_default()).unsigned()?);
+        let highest = Hlc(Fields::from(row.unwrap_or_default()).unsigned()?);
+        now = Some(hub_now.max(highest.next()));
     }
-    let circumstances = Circumstances { is_rebuilt, agreed, highest };
+    let circumstances = Circumstances { is_rebuilt, agreed, has_heard: wants_past, now };
     let found = columns.follow(&present(table), &evidence, &circumstances);
     let rules = adjusting(table)?;
     let is_ruled_anew = rules != registered.rules;
@@ -184,7 +194,7 @@ pub fn adopt(
             &[registered.number.into()],
         )?;
     }
-    number_columns(table, &columns)
+    number_columns(table, &columns, agreed)
 }
 
 /// The columns whose rule looks at what a write did, as they are remembered.
@@ -360,13 +370,21 @@ fn look_for_evidence(sql: &mut dyn Sql, table: &Table, known: &KnownColumns) -> 
     Ok(evidence)
 }
 
-fn number_columns(table: &mut Table, known: &KnownColumns) -> Result<(), SqlError> {
+fn number_columns(
+    table: &mut Table,
+    known: &KnownColumns,
+    agreed: Option<&Agreement>,
+) -> Result<(), SqlError> {
+    table.origin = known.table_origin();
     for (place, column) in table.columns.iter_mut().enumerate() {
         column.number = known
             .number(place)
             .ok_or_else(|| SqlError::corrupt(format!("column {} has no number", column.name)))?;
         (column.was, column.over) = (known.was(column.number), known.over(column.number));
         (column.generation, column.since) = known.origin(column.number);
+        let newest = newest(agreed, &column.name).filter(|it| it.generation > column.generation);
+        column.outgrown = newest.map(|it| it.since);
+        known.content(usize::from(column.number)).clone_into(&mut column.content);
     }
     Ok(())
 }

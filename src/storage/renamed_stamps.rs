@@ -7,8 +7,12 @@
 //! which it replaces, or its own, whichever is greater. It thus beats that cell, and nothing that was later; in
 //! particular no delete of the row, and no edit under the name's new meaning.
 //!
-//! Which meaning a cell is of, its stamp tells: a mark says so; any other one is of the former meaning if it is from
-//! before the first replica that changed the name did so, as far as it knew then of the tenant's clock.
+//! Which meaning a cell is of, its stamp tells: a mark says so; any other one is of the meaning that the name had at that
+//! time, as far as it is known when the first replica that changed it found out. A replica that has not changed it yet marks
+//! what it writes, and passes over what is of the later meaning, or two names that exchange their meanings would do so
+//! again when it follows.
+
+use std::cmp::Ordering;
 
 use super::catalog::Column;
 use crate::model::{Hlc, Stamp};
@@ -18,6 +22,7 @@ use crate::model::{Hlc, Stamp};
 pub struct Meaning {
     generation: u8,
     since: Hlc,
+    outgrown: Option<Hlc>,
 }
 
 /// The first bit of a mark, in the place of a replica's tie-break, which does not have it; 15 bits of generation and 48 of
@@ -29,7 +34,15 @@ const TIME: u64 = (1 << 48) - 1;
 impl Meaning {
     /// That of a column's name.
     pub fn of(column: &Column) -> Self {
-        Self { generation: column.generation, since: column.since }
+        Self { generation: column.generation, since: column.since, outgrown: column.outgrown }
+    }
+
+    /// Whether a cell is of a later meaning, which the name has not got here yet.
+    pub fn is_outgrown_by(self, told: Stamp) -> bool {
+        let is_later = |since| {
+            if told.replica < MARK { told.hlc >= since } else { told.replica > self.mark(TIME) }
+        };
+        self.outgrown.is_some_and(is_later)
     }
 
     /// Whether the name has never had another meaning.
@@ -41,10 +54,18 @@ impl Meaning {
         MARK | u64::from(self.generation) << 48 | ms & TIME
     }
 
-    /// When a cell of this meaning was written, in ms; none if it is of a former one.
+    /// When a cell of this meaning was written, in ms; none if it is of a former one. One of a later meaning was written
+    /// later than all: whoever has changed the name once more knows better.
     fn written(self, stamp: Stamp) -> Option<u64> {
         if stamp.replica >= MARK {
-            return (stamp.replica & !TIME == self.mark(0)).then_some(stamp.replica & TIME);
+            return match (stamp.replica & !TIME).cmp(&self.mark(0)) {
+                Ordering::Less => None,
+                Ordering::Equal => Some(stamp.replica & TIME),
+                Ordering::Greater => Some(u64::MAX),
+            };
+        }
+        if self.outgrown.is_some_and(|since| stamp.hlc >= since) {
+            return Some(u64::MAX);
         }
         (stamp.hlc >= self.since).then_some(stamp.hlc.ms())
     }
@@ -53,17 +74,26 @@ impl Meaning {
     /// before it was given to this column. `own` is the tie-break of this replica's stamps: what it wrote itself before
     /// it changed the name is of the former meaning, whenever that was.
     pub fn carry(self, stamp: Stamp, over: Option<Stamp>, own: u64) -> Stamp {
-        if self.is_first() {
+        if self.is_first() && self.outgrown.is_none() {
             return stamp;
         }
         let is_former = |over: &Stamp| over.replica == own || self.written(*over).is_none();
         let ms = if stamp.replica >= MARK { stamp.replica & TIME } else { stamp.hlc.ms() };
-        let is_late = stamp.hlc >= self.since && stamp.replica < MARK;
+        let is_late = stamp.hlc >= self.since && stamp.replica < MARK && self.outgrown.is_none();
         match over.filter(is_former) {
             Some(over) if over >= stamp => self.above(over, ms),
             _ if is_late => stamp,
             _ => Stamp { hlc: stamp.hlc, replica: self.mark(ms) },
         }
+    }
+
+    /// The stamp of a value that was written under the name as it is now, although perhaps before this replica found out
+    /// that it has changed.
+    pub fn write(self, stamp: Stamp) -> Stamp {
+        if self.outgrown.is_none() && stamp.hlc >= self.since {
+            return stamp;
+        }
+        Stamp { hlc: stamp.hlc, replica: self.mark(stamp.hlc.ms()) }
     }
 
     /// The least stamp of a value of this time that beats another one.
@@ -76,7 +106,7 @@ impl Meaning {
     /// The stamp with which a cell of this replica's beats what the hub tells in its place, if that is of a former meaning,
     /// or was written earlier.
     pub fn restamp(self, own: Stamp, told: Stamp) -> Option<Stamp> {
-        if self.is_first() || own >= told {
+        if self.is_first() || self.outgrown.is_some() || own >= told {
             return None;
         }
         let ms = self.written(own)?;
@@ -92,14 +122,20 @@ mod tests {
         Stamp { hlc: Hlc::from_ms(ms), replica }
     }
 
-    const SECOND: Meaning = Meaning { generation: 1, since: Hlc(100 << 16) };
+    const SECOND: Meaning = Meaning { generation: 1, since: Hlc(100 << 16), outgrown: None };
 
     #[test]
     fn what_is_carried_over_beats_what_the_name_held_and_nothing_that_was_later() {
-        let first = Meaning { generation: 0, since: Hlc::ZERO };
+        let first = Meaning { generation: 0, since: Hlc::ZERO, outgrown: None };
         assert_eq!(first.carry(stamp(5, 1), Some(stamp(9, 2)), 7), stamp(5, 1));
         let carried = SECOND.carry(stamp(5, 1), Some(stamp(9, 2)), 7);
         assert!(carried > stamp(9, 2) && carried.hlc == stamp(9, 2).hlc);
+        // Whoever has the name in its first meaning yet, passes over it.
+        let old = Meaning { outgrown: Some(SECOND.since), ..first };
+        assert!(old.is_outgrown_by(carried) && old.is_outgrown_by(stamp(100, 1)));
+        assert!(!old.is_outgrown_by(stamp(99, 1)) && !SECOND.is_outgrown_by(carried));
+        let written = old.write(stamp(120, 1));
+        assert!(!old.is_outgrown_by(written) && SECOND.restamp(carried, written).is_some());
         // Whoever had another value of the name, or none, writes what can be compared.
         let later = SECOND.carry(stamp(6, 1), Some(stamp(8, 2)), 7);
         assert_eq!(SECOND.restamp(carried, later), None);
@@ -118,9 +154,11 @@ mod tests {
         assert_eq!(SECOND.restamp(carried, stamp(100, 3)), None);
         assert_eq!(SECOND.restamp(stamp(120, 1), stamp(130, 3)), None);
         // A third meaning.
-        let third = Meaning { generation: 2, since: Hlc(200 << 16) };
+        let third = Meaning { generation: 2, since: Hlc(200 << 16), outgrown: None };
         let again = third.carry(carried, Some(beaten), 7);
         assert!(again > beaten && third.restamp(again, beaten).is_none());
         assert!(third.restamp(third.carry(stamp(7, 1), None, 7), beaten).is_some());
+        // Whoever has the second one only, leaves it at that.
+        assert_eq!(SECOND.restamp(carried, again), None);
     }
 }

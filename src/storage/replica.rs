@@ -26,7 +26,7 @@ use super::settle::settle_log;
 use super::tenant_tables;
 use super::transaction::{Purpose, transaction, without_waiting};
 use super::walk::Walk;
-use crate::model::{Digest, StampSource, TableSchema, Value};
+use crate::model::{Digest, Hlc, StampSource, TableSchema, Value};
 
 /// Log entries settled in one go before remote changes are applied.
 const SETTLE: usize = 1_000;
@@ -54,6 +54,13 @@ pub struct HubClock {
     pub offset_ms: i64,
     /// The hub's time now, in ms since the epoch.
     pub now_ms: i64,
+}
+
+impl HubClock {
+    /// The first clock reading of the hub's present millisecond.
+    fn reading(self) -> Hlc {
+        Hlc::from_ms(self.now_ms)
+    }
 }
 
 /// Source of random bytes for new identities.
@@ -136,7 +143,7 @@ fn collect_in(
     let fresh = cached.filter(|cached| cached.schema_version == probe.schema_version);
     let (catalog, is_fresh) = match fresh {
         Some(cached) => (cached, true),
-        None => (without_waiting(sql, |sql| read_catalog(sql, setting.options, &state))?, false),
+        None => (without_waiting(sql, |sql| read_catalog(sql, setting, &state))?, false),
     };
     let walk = walk.get_or_insert_with(|| Walk::starting_at(mint()));
     let suspects =
@@ -255,18 +262,18 @@ pub fn apply_turn(
         let fresh = cached.filter(|cached| cached.schema_version == probe.schema_version);
         let mut catalog = match fresh {
             Some(cached) => cached,
-            None => read_catalog(sql, setting.options, &state)?,
+            None => read_catalog(sql, setting, &state)?,
         };
         let is_news = tenant_tables::remember(sql, &extras.told)?;
         if tenant_tables::decline(sql, &catalog.catalog, &extras.told)? {
-            catalog = read_catalog(sql, setting.options, &state)?;
+            catalog = read_catalog(sql, setting, &state)?;
         }
         let created = tenant_tables::make(sql, &catalog.catalog, &extras.tables, &mut notices);
         if created {
-            refresh(sql, setting.options, Discovery::Made, state.resume)?;
+            refresh(sql, setting.options, Discovery::Made, state.resume, Some(setting.clock.reading()))?;
         }
         if created || is_news {
-            catalog = read_catalog(sql, setting.options, &state)?;
+            catalog = read_catalog(sql, setting, &state)?;
         }
         let shared = catalog.catalog.clone();
         let mut context = context(&shared, &state, setting.clock, mint);
@@ -289,7 +296,7 @@ pub fn apply_turn(
             let is_declared = extras.schema_digest.is_some() || !done.refused.is_empty();
             let changed = is_declared && note_refused(sql, &catalog.catalog, &done.refused)?;
             if changed || !extras.refreshed.is_empty() {
-                catalog = read_catalog(sql, setting.options, &state)?;
+                catalog = read_catalog(sql, setting, &state)?;
             }
         }
         if applied.quarantined > 0 && incoming.done.is_some() {
@@ -329,10 +336,11 @@ pub(super) fn context<'a>(
 /// Brings capture up to the schema, and reads the version that it has then.
 fn read_catalog(
     sql: &mut dyn Sql,
-    options: &SyncOptions,
+    setting: Setting<'_>,
     state: &ReplicaState,
 ) -> Result<CachedCatalog, SqlError> {
-    let catalog = refresh(sql, options, Discovery::New, state.resume)?;
+    let now = Some(setting.clock.reading());
+    let catalog = refresh(sql, setting.options, Discovery::New, state.resume, now)?;
     let digest = schema_digest(&catalog)?;
     let schema_version = schema_version(sql)?;
     let journal = sql.query_row("PRAGMA main.journal_mode", &[])?;

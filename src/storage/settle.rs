@@ -14,6 +14,7 @@ use super::fields::{Fields, integer};
 use super::local_key::LocalKey;
 use super::outgoing::{natural_id, old_id};
 use super::referrers::{spoil, spoil_unguarded};
+use super::renamed_stamps::Meaning;
 use super::row_meta::{CellMeta, Pending, RowMeta, Tombstone};
 use super::rows::{Entry, Sending, read_row};
 use super::ruled::fallback_notice;
@@ -321,7 +322,7 @@ pub fn settle_row(
         {
             context.note(notice);
         }
-        let stamp = renamed.unwrap_or(stamp);
+        let stamp = renamed.unwrap_or_else(|| if is_old { stamp } else { Meaning::of(column).write(stamp) });
         entry.meta.put(CellMeta { column: column.number, stamp, fingerprint, pending });
     }
     match was {

@@ -33,6 +33,7 @@ mod own_functions;
 mod recovery;
 mod replacing;
 mod retirement;
+mod reused_at_random;
 mod reused_names;
 mod rotations;
 mod rules;

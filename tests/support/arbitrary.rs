@@ -209,11 +209,13 @@ fn table_schema() -> impl Strategy<Value = TableSchema> {
     let to = vec((cell_value(), name()), 0..3);
     let reference =
         (name(), option::of(name()), to).prop_map(|(column, by, to)| AgreedReference { column, by, to });
-    let origin = (name(), any::<u8>(), any::<u64>()).prop_map(|(column, generation, since)| Origin {
-        column,
-        generation,
-        since: Hlc(since),
-    });
+    let origin =
+        (name(), any::<u8>(), name(), any::<u64>()).prop_map(|(column, generation, content, since)| Origin {
+            column,
+            generation,
+            content,
+            since: Hlc(since),
+        });
     let agreed = (
         vec(name(), 0..3),
         any::<bool>(),

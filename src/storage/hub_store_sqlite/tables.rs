@@ -156,7 +156,10 @@ impl Table {
         }
         for origin in &declared.agreed.origins {
             let is_new = self.schema.agreed.origin(&origin.column, origin.generation).is_none();
-            if is_new && self.position(&origin.column, 0).is_some() {
+            let is_of_table = origin.column.is_empty();
+            let is_sound = (is_of_table || self.position(&origin.column, 0).is_some())
+                && origin.content.len() <= MAX_NAME_BYTES;
+            if is_new && is_sound {
                 self.schema.agreed.origins.push(origin.clone());
                 changed = true;
             }
@@ -185,7 +188,8 @@ impl Table {
             it.to.iter().map(|(_, table)| table).chain(it.by.as_ref()).chain(std::iter::once(&it.column))
         });
         let names = agreed.key_columns.iter().chain(agreed.rules.iter().map(|(column, _)| column));
-        let names = names.chain(references).chain(agreed.origins.iter().map(|origin| &origin.column));
+        let names =
+            names.chain(references).chain(agreed.origins.iter().flat_map(|it| [&it.column, &it.content]));
         let texts = self.schema.columns.iter().chain(&self.schema.indexes).chain(names);
         self.schema.ddl.len() + texts.map(|text| text.len() + 5).sum::<usize>()
     }
