@@ -134,7 +134,16 @@ impl Run {
                     _ => Fate::Complete,
                 };
                 self.story.push(format!("{who}: {fate:?}"));
-                self.agents[who].0.sync_with(&mut self.hub, fate, &mut |_| {});
+                // What a TEMP table hides from the application is nothing to the sync.
+                let is_hidden = self.dice.below(3) == 0;
+                let agent = &mut self.agents[who].0;
+                if is_hidden {
+                    agent.run("CREATE TEMP TABLE docs(id INTEGER PRIMARY KEY AUTOINCREMENT, a)");
+                }
+                agent.sync_with(&mut self.hub, fate, &mut |_| {});
+                if is_hidden {
+                    agent.run("DROP TABLE temp.docs");
+                }
             }
         }
     }
