@@ -8,7 +8,7 @@ use super::damaged;
 use super::rows::Rows;
 use super::tables::{Table, merge_rules};
 use super::weight::Weight;
-use crate::model::{RowId, RowState, Rule, Seq};
+use crate::model::{RowState, Rule, Seq};
 use crate::storage::hub_store::StoreError;
 
 /// Folds a tenant's rows.
@@ -36,7 +36,9 @@ impl Folder<'_> {
         let entity = rows.find(table, survivor)?.ok_or_else(|| damaged("a union of rows"))?;
         let claims = Claims::new(self.conn, self.tenant);
         let (is_seen, was_seen) = (self.is_seen(&rows, no)?, self.is_seen(&rows, entity)?);
-        if united_at > self.horizon || !is_seen || self.is_referenced(claims, id, no)? {
+        // Another row may mean this one by the identity that it had.
+        let is_referenced = claims.referencing(&[Target::from(id)].into())?.iter().any(|row| *row != no);
+        if united_at > self.horizon || !is_seen || is_referenced {
             return Ok(None);
         }
         let (row, kept) = (rows.get(no)?, rows.get(entity)?);
@@ -77,11 +79,6 @@ impl Folder<'_> {
         // Earlier layouts did not say when.
         let died = if row.died == 0 { row.raw.seq() } else { row.died };
         Ok(row.raw.is_alive() || died <= self.horizon)
-    }
-
-    /// Whether another row means this one by the identity that it had.
-    fn is_referenced(&self, claims: Claims<'_>, id: RowId, no: i64) -> Result<bool, StoreError> {
-        Ok(claims.referencing(&[Target::from(id)].into())?.iter().any(|row| *row != no))
     }
 
     fn merge_rules(&self, table: i64) -> Result<Vec<Rule>, StoreError> {
