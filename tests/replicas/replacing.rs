@@ -36,13 +36,13 @@ const SLUGS: &str = "CREATE TABLE r(id INTEGER PRIMARY KEY, slug TEXT UNIQUE, v)
 fn the_later_of_two_replaced_rows_is_the_row() {
     let (mut hub, mut all, clock) = agents(SLUGS, 2);
     for round in 0..4 {
-        for at in 0..2 {
+        for (at, agent) in all.iter_mut().enumerate() {
             clock.pass(10);
-            all[at].run(&format!("REPLACE INTO r(slug, v) VALUES('s', '{at}-{round}')"));
+            agent.run(&format!("REPLACE INTO r(slug, v) VALUES('s', '{at}-{round}')"));
         }
-        for at in 0..2 {
+        for agent in &mut all {
             clock.pass(10);
-            all[at].sync(&mut hub);
+            agent.sync(&mut hub);
         }
     }
     settle(&mut hub, &mut everyone(&mut all));
@@ -64,12 +64,12 @@ fn who_writes_last_reads_what_it_wrote() {
             clock.pass(10);
             let drawn = (at + 31 * seed) * 7919 % 1009;
             let (who, key) = (drawn % all.len(), drawn / 7 % 2);
-            if drawn % 5 == 0 {
+            if drawn.is_multiple_of(5) {
                 all[who].sync(&mut hub);
             }
             let value = format!("written {at}");
             let row = format!("('id {at}', 'n', 'k{key}', '{value}')");
-            if drawn % 3 == 0 {
+            if drawn.is_multiple_of(3) {
                 all[who].run(&format!("DELETE FROM m WHERE key = 'k{key}'; INSERT INTO m VALUES{row}"));
             } else {
                 all[who].run(&format!("REPLACE INTO m VALUES{row}"));
@@ -108,9 +108,9 @@ fn an_edit_of_a_row_that_was_replaced_meanwhile_is_one_of_the_row_that_replaced_
 #[test]
 fn what_somebody_who_saw_the_row_deleted_stays_deleted() {
     let (mut hub, mut all, clock) = agents(SLUGS, 3);
-    for at in 0..2 {
+    for (at, agent) in all[..2].iter_mut().enumerate() {
         clock.pass(10);
-        all[at].run(&format!("REPLACE INTO r(slug, v) VALUES('s', 'of {at}')"));
+        agent.run(&format!("REPLACE INTO r(slug, v) VALUES('s', 'of {at}')"));
     }
     settle(&mut hub, &mut everyone(&mut all));
     // One replaces the row, which the third one does not hear of before it deletes it.
@@ -179,7 +179,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// A statement that stores a value under a key. An id is sometimes that of an earlier row of the key.
 fn statement(kind: u8, key: u8, at: usize) -> String {
-    let id = if at % 3 == 0 { format!("of {key}, {}", at % 2) } else { format!("id {at}") };
+    let id = if at.is_multiple_of(3) { format!("of {key}, {}", at % 2) } else { format!("id {at}") };
     let row = format!("('{id}', 'n{}', 'k{key}', {at})", key % 2);
     let it = format!("namespace = 'n{}' AND key = 'k{key}'", key % 2);
     match kind {
@@ -200,7 +200,7 @@ fn play(steps: &[Step]) {
         match step {
             Step::Write { who, kind, key } => {
                 all[*who].run(&statement(*kind, *key, at));
-                stored.insert((format!("n{}", key % 2), format!("k{key}")), at as i64);
+                stored.insert((format!("n{}", key % 2), format!("k{key}")), i64::try_from(at).unwrap());
             }
             Step::Sync(who, fate) => {
                 let fate = match fate {

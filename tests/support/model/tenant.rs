@@ -116,21 +116,13 @@ impl Tenant {
             let header = &batch.body.tables[usize::from(change.table)];
             let key = (header.name.to_ascii_lowercase(), change.id);
             let base = change.writes.iter().map(|write| write.base).min().unwrap_or(0);
-            // What its author had deleted, or knew as dead, and is made again, is his new row.
             let deletes = |write: &&Write| write.op == Op::Delete;
-            let raw = self.raw(&key, &|_| true);
-            let written: Vec<Entry> = change
+            let done: Vec<Entry> = change
                 .writes
                 .iter()
                 .flat_map(|it| entries(header, it, (push, self.batches), position))
                 .collect();
-            let is_written = |column: &String| written.iter().any(|it| it.column() == Some(column));
-            let was_there = self.rows.get(&key).is_some_and(|history| history.birth.position <= base);
-            let is_whole = raw.cells.keys().all(is_written);
-            let is_made_again = change.is_new
-                && written.iter().any(|it| it.what != What::Delete)
-                && (written.iter().any(|it| it.what == What::Delete)
-                    || is_whole && (was_there || !raw.is_alive));
+            let is_made_again = change.is_new && self.is_made_again(&key, base, &done);
             let (targets, dead, before) = self.meant(&key, base, is_made_again, &mut left);
             self.made += 1;
             let birth = Birth { order: self.made, batch: self.batches, position, author: push.0, base };
@@ -223,6 +215,17 @@ impl Tenant {
             let keys: Vec<Key> = keys.filter_map(|unique| self.keys.key(unique, &seen)).collect();
             self.claims.note_meant(keys, row);
         }
+    }
+
+    /// Whether what is done to a row makes it again, which its author had deleted or knew as dead: it is his new row.
+    fn is_made_again(&self, row: &RowKey, base: Seq, done: &[Entry]) -> bool {
+        let raw = self.raw(row, &|_| true);
+        let is_written = |column: &String| done.iter().any(|it| it.column() == Some(column));
+        let is_whole = raw.cells.keys().all(is_written);
+        let was_known = self.rows.get(row).is_some_and(|history| history.birth.position <= base);
+        let deletes = done.iter().any(|it| it.what == What::Delete);
+        let sets = done.iter().any(|it| it.what != What::Delete);
+        sets && (deletes || is_whole && (was_known || !raw.is_alive))
     }
 
     /// Notes where a row's own writes have it die.
