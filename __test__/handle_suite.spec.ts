@@ -30,7 +30,9 @@ async function pair(
   const [first, second] = [await connectAgent(server, 'one'), await connectAgent(server, 'two')]
   const sync = async (): Promise<void> => {
     for (const [hub, db] of [[first, one], [second, two], [first, one]] as const) {
-      expect(await hub.sync(db.target)).toMatchObject({ rejected: 0, quarantined: 0, notices: [] })
+      const { notices, ...report } = await hub.sync(db.target)
+      expect(report).toMatchObject({ rejected: 0, quarantined: 0 })
+      expect(notices.filter((notice) => !notice.startsWith('not shared: found'))).toEqual([])
     }
   }
   return { one, two, sync }
@@ -60,6 +62,34 @@ describe.each(ALL)('$name', (kind) => {
     await sync()
     expect(to.rows(EXACT)).toEqual(from.rows(EXACT))
     expect(to.rows(EXACT)).toHaveLength(values.length)
+  })
+
+  test('what a sync brings is found in an index that triggers keep', async () => {
+    const { one, two, sync } = await pair(kind)
+    const fts = ['fts5', 'fts4'].find((module) => {
+      try {
+        one.exec(`CREATE VIRTUAL TABLE probe USING ${module}(value); DROP TABLE probe`)
+        return true
+      } catch {
+        return false
+      }
+    })
+    // Those of FTS4 and FTS5 are written in the same way.
+    one.exec(`CREATE TABLE logged (what);
+      CREATE VIRTUAL TABLE found USING ${fts}(value);
+      CREATE TRIGGER ai AFTER INSERT ON notes BEGIN INSERT INTO found(rowid, value) VALUES (new.rowid, new.value); END;
+      CREATE TRIGGER ad AFTER DELETE ON notes BEGIN DELETE FROM found WHERE rowid = old.rowid; END;
+      CREATE TRIGGER au AFTER UPDATE ON notes BEGIN UPDATE found SET value = new.value WHERE rowid = old.rowid; END;
+      CREATE TRIGGER logs AFTER INSERT ON notes BEGIN INSERT INTO logged VALUES (new.id); END`)
+    two.exec(`INSERT INTO notes VALUES ('a', 'apples'), ('b', 'pears')`)
+    await sync()
+    const find = (word: string): unknown[] =>
+      one.rows(`SELECT id FROM notes WHERE rowid IN (SELECT rowid FROM found WHERE found MATCH '${word}')`).flat()
+    expect([find('apples'), find('pears')]).toEqual([['a'], ['b']])
+    two.exec(`UPDATE notes SET value = 'quinces' WHERE id = 'a'; DELETE FROM notes WHERE id = 'b'`)
+    await sync()
+    expect([find('apples'), find('quinces'), find('pears')]).toEqual([[], ['a'], []])
+    expect(one.rows('SELECT * FROM logged')).toEqual([])
   })
 
   test('typed columns keep what they hold', async () => {

@@ -3,7 +3,8 @@
 // libsql: better-sqlite3's methods, with differences that matter here. A single object among the arguments is
 // taken for named parameters (a Buffer, too: the process ends), so that arguments go in an array. Statements go on
 // working when the handle is closed, while its `inTransaction` then ends the process. Text is read only up to a
-// NUL, so that queries are wrapped in one that gives such text as a blob, and says which it was.
+// NUL, so that queries are wrapped in one that gives such text as a blob, and says which it was. An EXPLAIN that has
+// given its last row is in progress until it is reset, which reading a single row does: no COMMIT goes through before.
 
 const { byResultCode, closed } = require('./errors.js');
 const { Unfinished, begins } = require('./unfinished.js');
@@ -47,7 +48,9 @@ class Surface {
       const statement = this.#database.prepare(sql);
       // An asynchronous handle's is a Promise.
       if (typeof statement.all !== 'function') return statement;
-      if (!statement.reader || !/^\s*(SELECT|WITH)\b/i.test(sql)) return new Statement(this, statement, 0);
+      if (!statement.reader || !/^\s*(SELECT|WITH)\b/i.test(sql)) {
+        return new Statement(this, statement, 0, /^\s*EXPLAIN\b/i.test(sql));
+      }
       const columns = statement.columns().length;
       return new Statement(this, this.#database.prepare(withNuls(sql, columns)), columns);
     });
@@ -68,9 +71,11 @@ class Statement {
   #surface;
   #statement;
   #columns;
+  #isExplain;
 
   /** `columns` is how many columns the query had before it was wrapped, or 0 if it is not. */
-  constructor(surface, statement, columns) {
+  constructor(surface, statement, columns, isExplain = false) {
+    this.#isExplain = isExplain;
     this.#surface = surface;
     this.#statement = statement;
     this.#columns = columns;
@@ -91,7 +96,11 @@ class Statement {
   }
 
   all(...params) {
-    const rows = this.#surface.guarded(() => this.#statement.all(params));
+    const rows = this.#surface.guarded(() => {
+      const all = this.#statement.all(params);
+      if (this.#isExplain) this.#statement.get(params);
+      return all;
+    });
     if (this.#columns > 0) for (const row of rows) unwrap(row, this.#columns);
     return rows;
   }

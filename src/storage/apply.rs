@@ -4,9 +4,9 @@
 //! settling the log, so that what the application wrote meanwhile keeps the base it had, and ends by
 //! clearing it, so that what was applied is not taken for a write of this replica.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
-use super::ahead::Ahead;
+use super::ahead::{Ahead, Update};
 use super::apply_row::Outcome;
 use super::bookkeeping::{ReplicaState, SentBatch, acknowledge};
 use super::burial::bury;
@@ -20,7 +20,8 @@ use super::journal::{Journal, Undone};
 use super::quarantine;
 use super::resolver::Resolver;
 use super::swaps::rotate;
-use super::triggers;
+use super::triggers::{self, Suspended};
+use super::yielding::Yielding;
 use crate::model::{Hlc, Op, RowUpdate, TableHeader, Write};
 use crate::protocol::message::{Done, Rows};
 
@@ -78,7 +79,11 @@ pub fn apply(
     let asked = if incoming.done.is_some() && in_doubt { refreshed } else { &[] };
     let mut touched: Vec<TableHeader> = incoming.rows.tables.clone();
     touched.extend(asked.iter().map(|name| TableHeader { name: name.clone(), columns: Vec::new() }));
-    let suspended = triggers::suspend(sql, context.catalog, &touched, &incoming.rows, retry)?;
+    let Suspended { texts, awake, read_tables } =
+        triggers::suspend(sql, context, &touched, &incoming.rows, retry)?;
+    applier.parents_first = read_tables;
+    let mut yielding = Yielding::new(sql, awake);
+    let sql = &mut yielding;
     applier.apply_all(sql, &incoming.rows)?;
     if let Some(done) = incoming.done.as_ref().filter(|_| !asked.is_empty()) {
         let gone = Gone::of(sql, context.catalog, asked)?;
@@ -98,8 +103,11 @@ pub fn apply(
         ));
     }
     settle_followed(sql, context, &followed)?;
-    for text in suspended {
+    for text in texts {
         sql.run(&text)?;
+    }
+    for (table, reason) in sql.finish()? {
+        context.note_refused_by_index(&table, &reason);
     }
     sql.execute("DELETE FROM main._federation_log", &[])?;
     if let Some(last) = last {
@@ -147,6 +155,8 @@ pub struct Applier<'a> {
     /// Tables of which rows that were here before syncing, and that nobody has been told of, gave way to the tenant's.
     pub passed_over: BTreeSet<String>,
     check_quarantine: bool,
+    /// Whether rows go in behind their parents, and out before them.
+    parents_first: bool,
 }
 
 impl<'a> Applier<'a> {
@@ -154,7 +164,7 @@ impl<'a> Applier<'a> {
         let (resolver, journal) = (Resolver::new(catalog), Journal::default());
         let (is_final, leaders, followed, passed_over) =
             (false, Vec::new(), Followed::new(), BTreeSet::new());
-        let applied = 0;
+        let (applied, parents_first) = (0, false);
         Self {
             catalog,
             acked,
@@ -166,6 +176,7 @@ impl<'a> Applier<'a> {
             followed,
             passed_over,
             check_quarantine,
+            parents_first,
         }
     }
 
@@ -204,10 +215,18 @@ impl<'a> Applier<'a> {
         let by_themselves = ahead.all().filter(|(_, (_, update, _))| update.united.is_none());
         self.resolver.expect(by_themselves.map(|(_, (_, update, _))| (update.id, update.number)));
         // What two rows are one of comes before what is said of that one; and what goes makes room.
-        let mut order: Vec<(u8, usize)> =
-            ahead.all().map(|(at, (_, update, _))| (rank(update), at)).collect();
+        let tables = self.order_of_tables();
+        let place = |header: &TableHeader, rank: Rank| {
+            let place = tables.get(&header.name.to_lowercase()).copied().unwrap_or(0);
+            if rank == Rank::Delete { -place } else { place }
+        };
+        let order_of = |(at, (header, update, _)): (usize, &Update<'_>)| {
+            let rank = rank(update);
+            (rank, if tables.is_empty() { 0 } else { place(header, rank) }, at)
+        };
+        let mut order: Vec<(Rank, i64, usize)> = ahead.all().map(order_of).collect();
         order.sort_unstable();
-        let order = order.into_iter().map(|(_, at)| at).collect();
+        let order = order.into_iter().map(|(.., at)| at).collect();
         let mut refused = self.attempt(sql, &mut ahead, order, false)?;
         loop {
             let before = refused.len();
@@ -235,6 +254,12 @@ impl<'a> Applier<'a> {
             self.check_quarantine = true;
         }
         Ok(())
+    }
+
+    /// Where each table stands, by its name in lower case; nothing if rows are applied as they come.
+    fn order_of_tables(&self) -> HashMap<String, i64> {
+        let tables = self.catalog.tables.iter().filter(|_| self.parents_first);
+        tables.zip(0..).map(|(table, at)| (table.name.to_lowercase(), at)).collect()
     }
 
     /// Tries rows that were refused, as long as that gets any of them applied; at last also those that others
@@ -299,12 +324,19 @@ enum Refusal {
     Referenced(String),
 }
 
-/// Unions, then deletes, then the rest.
-fn rank(update: &RowUpdate) -> u8 {
+/// What is applied before what.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Union,
+    Delete,
+    Rest,
+}
+
+fn rank(update: &RowUpdate) -> Rank {
     let deletes = |write: &Write| matches!(write.op, Op::Delete);
     match update.united {
-        Some(_) => 0,
-        None if update.writes.iter().any(deletes) => 1,
-        None => 2,
+        Some(_) => Rank::Union,
+        None if update.writes.iter().any(deletes) => Rank::Delete,
+        None => Rank::Rest,
     }
 }

@@ -132,7 +132,8 @@ impl Applier<'_> {
             }
         };
         let statement = format!(
-            "INSERT OR ABORT INTO main.{}({}) VALUES({})",
+            "INSERT{} INTO main.{}({}) VALUES({})",
+            table.or_abort(),
             quote(&table.name),
             quote_list(names.iter().copied()),
             vec!["?"; names.len()].join(", ")
@@ -287,7 +288,8 @@ pub fn set_cells<'a>(
         .unzip();
     params.extend(key_params(table, key));
     let statement = format!(
-        "UPDATE OR ABORT main.{} SET {} WHERE {}",
+        "UPDATE{} main.{} SET {} WHERE {}",
+        table.or_abort(),
         quote(&table.name),
         names.join(", "),
         key_condition(table)

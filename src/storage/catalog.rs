@@ -12,7 +12,9 @@ use super::identity::fingerprint;
 use super::index_parts::is_vector_index;
 use super::journals;
 use super::references::Reference;
+use super::sql_text::tokens;
 use super::table_info::{Affinity, ForeignKey, RawColumn, read_columns, read_foreign_keys};
+use super::trigger_effects::KnownEffects;
 use super::unique_index::{KeyOrigin, KeyPart, KeyTerm, UniqueKey, read_unique_keys};
 use super::virtual_tables::{SearchIndexes, VirtualTable};
 use crate::model::{Agreement, Hlc, KeyKind, Origin, Rule, TableSchema, Value};
@@ -71,6 +73,10 @@ pub struct Table {
     pub shadows: Vec<Shadow>,
     /// The application's triggers on it, by name.
     pub triggers: Vec<(String, String)>,
+    /// What these do, once somebody has had to know.
+    pub effects: KnownEffects,
+    /// Whether constraints of its own say ON CONFLICT.
+    pub resolves_conflicts: bool,
     /// Whether its key is an `INTEGER PRIMARY KEY` that means the same everywhere.
     pub is_global: bool,
     /// What this application declares of it besides.
@@ -174,6 +180,12 @@ impl Table {
             Key::Number(column) => vec![column],
             Key::Natural(positions) => positions.iter().map(|&at| self.columns[at].name.as_str()).collect(),
         }
+    }
+
+    /// `OR ABORT`, for a statement that writes the table, if anything but that could come of a conflict. It overrules what
+    /// triggers say in their own statements, and those that keep indexes may say REPLACE.
+    pub fn or_abort(&self) -> &'static str {
+        if self.resolves_conflicts { " OR ABORT" } else { "" }
     }
 
     /// The natural key of a table, if it is the rowid: then no index among these keeps it unique.
@@ -451,6 +463,9 @@ impl Objects {
         };
         let own = |(table, text): &(String, String)| (table == name).then(|| text.clone());
         let triggers = self.triggers.iter().filter(|(table, ..)| table.eq_ignore_ascii_case(name));
+        // A text that cannot be read might.
+        let resolves_conflicts =
+            tokens(&ddl).is_none_or(|tokens| tokens.iter().any(|token| token.is("CONFLICT")));
         Ok(Table {
             number: 0,
             name: name.to_owned(),
@@ -465,6 +480,8 @@ impl Objects {
             children: Vec::new(),
             shadows: Vec::new(),
             triggers: triggers.map(|(_, trigger, text)| (trigger.clone(), text.clone())).collect(),
+            effects: KnownEffects::default(),
+            resolves_conflicts,
             is_global,
             declared: Agreement::default(),
             is_unseen: false,

@@ -2,6 +2,7 @@
 
 use super::catalog::{Catalog, Table};
 use super::driver::{Sql, SqlError};
+use super::yielding::Indexes;
 use crate::model::{Hlc, Seq, Stamp, StampSource};
 
 /// What the storage functions of one batch share.
@@ -22,6 +23,8 @@ pub struct Context<'a> {
     pub notices: Vec<String>,
     /// Whether anything is set aside, once that was asked.
     is_set_aside: Option<bool>,
+    /// How the turn does with indexes that triggers keep.
+    pub indexes: Indexes,
 }
 
 impl<'a> Context<'a> {
@@ -33,7 +36,18 @@ impl<'a> Context<'a> {
         mint: &'a mut dyn FnMut() -> [u8; 16],
     ) -> Self {
         let (highest, last_delete, notices) = (stamps.highest, Hlc::ZERO, Vec::new());
-        Self { catalog, cursor, stamps, highest, last_delete, mint, notices, is_set_aside: None }
+        let indexes = Indexes::default();
+        Self {
+            catalog,
+            cursor,
+            stamps,
+            highest,
+            last_delete,
+            mint,
+            notices,
+            is_set_aside: None,
+            indexes,
+        }
     }
 }
 
@@ -43,6 +57,19 @@ impl Context<'_> {
         self.note(format!(
             "rows of {} whose PRIMARY KEY holds a NULL are not shared: nothing tells them apart",
             table.name
+        ));
+    }
+
+    /// Tells of a table whose indexes cannot be kept.
+    pub fn note_failed_index(&mut self, table: &str) {
+        let reason = self.indexes.failure.clone().unwrap_or_default();
+        self.note_refused_by_index(table, &reason);
+    }
+
+    /// Tells of rows that an index has not taken.
+    pub fn note_refused_by_index(&mut self, table: &str, reason: &str) {
+        self.note(format!(
+            "an index that triggers keep of {table} does not take all that a sync brings ({reason}): rebuild it"
         ));
     }
 

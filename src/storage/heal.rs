@@ -19,6 +19,7 @@ use super::replica::{CachedCatalog, Mint, Setting, context, settle_all};
 use super::row_meta::{CellMeta, RowMeta};
 use super::rows::{Entry, Sending, fingerprints};
 use super::transaction::{Purpose, transaction, without_waiting};
+use super::yielding::{Indexes, despite_indexes};
 use crate::model::{CellValue, Op, RowId, RowUpdate, Seq, TableHeader, Value};
 use crate::protocol::check::Fingerprint;
 use crate::protocol::message::Rows;
@@ -83,6 +84,18 @@ pub fn heal_turn(
     cursor: Seq,
     fetched: &Fetched,
 ) -> Result<Healed, SqlError> {
+    despite_indexes(sql, |sql, indexes| heal(sql, cached, setting, mint, cursor, fetched, indexes))
+}
+
+fn heal(
+    sql: &mut dyn Sql,
+    cached: &CachedCatalog,
+    setting: Setting<'_>,
+    mint: &mut Mint,
+    cursor: Seq,
+    fetched: &Fetched,
+    indexes: &mut Indexes,
+) -> Result<Healed, SqlError> {
     transaction(sql, Purpose::Apply, |sql| {
         let probe = probe(sql)?;
         let mut state = probe.state;
@@ -92,12 +105,15 @@ pub fn heal_turn(
             return Ok(Healed::default());
         }
         let mut context = context(&cached.catalog, &state, setting.clock, mint);
+        context.indexes.clone_from(indexes);
         settle_all(sql, &mut context)?;
         let mut patient = Patient::examine(sql, &cached.catalog, table, fetched)?;
         let (differing, offered) = patient.prepare(sql)?;
         let tables = fetched.rows.tables.clone();
         let incoming = Incoming { rows: Rows { tables, rows: differing.clone() }, ..Incoming::default() };
-        let applied = apply(sql, &mut context, &mut state, &incoming, &[], probe.quarantined)?;
+        let applied = apply(sql, &mut context, &mut state, &incoming, &[], probe.quarantined);
+        indexes.clone_from(&context.indexes);
+        let applied = applied?;
         let after = Patient::examine(sql, &cached.catalog, table, fetched)?;
         let mut healed =
             Healed { notices: context.notices, quarantined: Some(applied.quarantined), ..Healed::default() };

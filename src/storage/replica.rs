@@ -25,7 +25,9 @@ use super::registered::{self, note_refused, tell_suspects};
 use super::settle::settle_log;
 use super::tenant_tables;
 use super::transaction::{Purpose, transaction, without_waiting};
+use super::triggers::tell_unkept;
 use super::walk::Walk;
+use super::yielding::{Indexes, despite_indexes};
 use crate::model::{Digest, Hlc, StampSource, TableSchema, Value};
 
 /// Log entries settled in one go before remote changes are applied.
@@ -141,13 +143,13 @@ fn collect_in(
         });
     }
     let fresh = cached.filter(|cached| cached.schema_version == probe.schema_version);
-    let (catalog, is_fresh) = match fresh {
+    let (mut catalog, is_fresh) = match fresh {
         Some(cached) => (cached, true),
         None => (without_waiting(sql, |sql| read_catalog(sql, setting, &state))?, false),
     };
     let walk = walk.get_or_insert_with(|| Walk::starting_at(mint()));
-    let suspects =
-        if is_fresh { Vec::new() } else { without_waiting(sql, |sql| tell_suspects(sql, &catalog.catalog))? };
+    let notices =
+        if is_fresh { Vec::new() } else { without_waiting(sql, |sql| tell_news(sql, &mut catalog))? };
     let is_known = state.schema_digest == Some(catalog.digest);
     let schema = (!is_known).then(|| (catalog.catalog.schemas(), catalog.digest));
     let mut turn = CollectTurn {
@@ -159,7 +161,7 @@ fn collect_in(
         quarantined: probe.quarantined,
         look: Vec::new(),
         strays: 0,
-        notices: suspects,
+        notices,
     };
     let is_idle = is_fresh && !probe.has_changes;
     if !is_idle {
@@ -183,6 +185,17 @@ fn collect_in(
     }
     turn.catalog.walk = Some(walk.clone());
     Ok(turn)
+}
+
+/// What people should know of a catalog that was just read, once for each database.
+fn tell_news(sql: &mut dyn Sql, cached: &mut CachedCatalog) -> Result<Vec<String>, SqlError> {
+    let mut notices = tell_suspects(sql, &cached.catalog)?;
+    if !cached.catalog.tables.is_empty() {
+        notices.extend(tell_unkept(sql)?);
+    }
+    // What was told is remembered, in a table that may have been made for it.
+    cached.schema_version = schema_version(sql)?;
+    Ok(notices)
 }
 
 /// Takes in some rows for the self-check, now that the log is settled; more of them if the catalog is not `is_fresh`:
@@ -242,6 +255,10 @@ impl ApplyExtras {
 
 /// Applies rows, acknowledgements and the end of a sync. `incoming` is borrowed, because the database may
 /// turn out busy as late as at the COMMIT, and the turn is then repeated.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a turn takes it and gives it back; this one may run twice"
+)]
 pub fn apply_turn(
     sql: &mut dyn Sql,
     cached: Option<CachedCatalog>,
@@ -249,6 +266,20 @@ pub fn apply_turn(
     mint: &mut Mint,
     extras: &ApplyExtras,
     incoming: &Incoming,
+) -> Result<ApplyTurn, SqlError> {
+    despite_indexes(sql, |sql, indexes| {
+        apply_once(sql, cached.clone(), setting, mint, extras, incoming, indexes)
+    })
+}
+
+fn apply_once(
+    sql: &mut dyn Sql,
+    cached: Option<CachedCatalog>,
+    setting: Setting<'_>,
+    mint: &mut Mint,
+    extras: &ApplyExtras,
+    incoming: &Incoming,
+    indexes: &mut Indexes,
 ) -> Result<ApplyTurn, SqlError> {
     let may_delete = incoming.done.is_some() && !extras.refreshed.is_empty();
     let purpose = if incoming.touches_tables() || may_delete { Purpose::Apply } else { Purpose::Record };
@@ -277,6 +308,7 @@ pub fn apply_turn(
         }
         let shared = catalog.catalog.clone();
         let mut context = context(&shared, &state, setting.clock, mint);
+        context.indexes.clone_from(indexes);
         settle_all(sql, &mut context)?;
         if incoming.done.is_some() {
             if let Some(digest) = extras.schema_digest {
@@ -289,7 +321,9 @@ pub fn apply_turn(
                 )?;
             }
         }
-        let applied = apply(sql, &mut context, &mut state, incoming, &extras.refreshed, probe.quarantined)?;
+        let applied = apply(sql, &mut context, &mut state, incoming, &extras.refreshed, probe.quarantined);
+        indexes.clone_from(&context.indexes);
+        let applied = applied?;
         notices.append(&mut context.notices);
         if let Some(done) = &incoming.done {
             // It is a declaration that makes a difference.

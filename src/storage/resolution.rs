@@ -39,7 +39,8 @@ pub fn write(
             return Ok(Ok(()));
         }
         let statement = format!(
-            "UPDATE OR ABORT main.{} SET {} = ? WHERE {}",
+            "UPDATE{} main.{} SET {} = ? WHERE {}",
+            table.or_abort(),
             quote(&table.name),
             quote(&table.columns[at].name),
             key_condition(table)

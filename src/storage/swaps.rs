@@ -279,7 +279,8 @@ pub fn insert(
         _ => {}
     }
     let statement = format!(
-        "INSERT OR ABORT INTO main.{}({}) VALUES({})",
+        "INSERT{} INTO main.{}({}) VALUES({})",
+        table.or_abort(),
         quote(&table.name),
         quote_list(names.iter().copied()),
         vec!["?"; names.len()].join(", ")

@@ -39,6 +39,7 @@ mod rotations;
 mod rules;
 mod rules_converge;
 mod schema_change;
+mod search_indexes;
 mod self_check;
 mod set_aside;
 mod shadows;

@@ -14,6 +14,8 @@ pub enum Ablation {
     References,
     /// The application's triggers stay in place while remote rows are applied.
     TriggerSuppression,
+    /// Triggers that keep indexes are not told from others.
+    TriggerEffects,
     /// The hub never learns which columns are UNIQUE.
     UniqueArbitration,
 }
@@ -62,7 +64,8 @@ impl Faulty {
             *left = fewer;
         }
         if let Some(left) = self.dies_after_rows
-            && statement.starts_with("INSERT OR ABORT INTO main.")
+            && statement.starts_with("INSERT")
+            && statement.contains(" INTO main.")
         {
             self.dies_after_rows = left.checked_sub(1);
             self.dies_after = if left == 0 { Some(0) } else { self.dies_after };
@@ -107,6 +110,7 @@ impl Faulty {
         match self.ablation {
             None | Some(Ablation::UniqueArbitration) => false,
             Some(Ablation::References) => statement.contains("pragma_foreign_key_list"),
+            Some(Ablation::TriggerEffects) => statement.starts_with("EXPLAIN"),
             Some(Ablation::TriggerSuppression) => {
                 let suspends =
                     statement.starts_with("DROP TRIGGER") || statement.starts_with("CREATE TRIGGER");

@@ -75,7 +75,7 @@ pub struct Agent {
     pub looked_at: usize,
     /// Questions that it has asked for that.
     pub exchanges: usize,
-    /// Whether its rows may differ from the hub's without having been written.
+    /// Whether its rows may differ from the hub's without having been written, or not be in its indexes.
     pub bears_damage: bool,
 }
 
