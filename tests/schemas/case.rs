@@ -11,6 +11,7 @@ use crate::database::Ablation;
 use crate::dice::Dice;
 use crate::draw_rules;
 use crate::draw_schema;
+use crate::draw_search;
 use crate::draw_steps::{self, Step};
 use crate::features::{Feature, Features};
 use crate::schema::Schema;
@@ -103,6 +104,7 @@ impl Case {
                         clock.pass(self.tick_ms);
                         write(agent, meanwhile);
                     });
+                    draw_search::check(&mut agents[*agent], &self.schema, &format!("agent {agent}"))?;
                 }
             }
             if let Some(auditor) = &mut auditor {
@@ -124,6 +126,9 @@ impl Case {
         newcomer.sync(&mut hub);
         for agent in &mut agents {
             agent.sql.ablation = None;
+        }
+        for (at, agent) in agents.iter_mut().enumerate() {
+            draw_search::check(agent, &self.schema, &format!("agent {at}"))?;
         }
         let shape = checks::check(&mut agents, &mut newcomer, &originals)?;
         (outcome.rows, outcome.digest) = (shape.rows(), shape.digest());
@@ -147,6 +152,9 @@ impl Case {
         }
         (agent.limits, agent.slice) = (TurnLimits { rows: start.turn, ..TurnLimits::default() }, start.turn);
         agent.run("PRAGMA foreign_keys = ON");
+        if self.schema.is_recursive {
+            agent.run("PRAGMA recursive_triggers = ON");
+        }
         for statement in self.schema.statements() {
             agent.run(&statement);
         }

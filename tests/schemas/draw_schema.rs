@@ -2,6 +2,7 @@
 
 use crate::dice::Dice;
 use crate::draw_rules;
+use crate::draw_search;
 use crate::features::{Feature, Features};
 use crate::schema::{Column, KeyKind, Pool, Reference, Schema, Table, list, quote};
 
@@ -43,6 +44,9 @@ pub fn draw(dice: &mut Dice, features: &Features) -> Schema {
     if features.has(Feature::Rules) {
         draw_rules::add(dice, &mut schema);
     }
+    if features.has(Feature::Search) {
+        draw_search::add(dice, features, &mut schema);
+    }
     schema
 }
 
@@ -56,6 +60,7 @@ fn table(dice: &mut Dice, features: &Features, schema: &Schema, name: String) ->
         unique: Vec::new(),
         indexes: Vec::new(),
         triggers: Vec::new(),
+        search: None,
     };
     key(dice, features, schema, &mut table);
     for at in 0..=dice.below(3) {
@@ -372,6 +377,7 @@ fn triggers(dice: &mut Dice, schema: &mut Schema) {
             unique: Vec::new(),
             indexes: Vec::new(),
             triggers: Vec::new(),
+            search: None,
         });
     }
 }

@@ -228,6 +228,9 @@ impl Writer<'_> {
 
     /// Whether a REPLACE takes nothing away that this case does not delete.
     fn may_replace(&self, table: &Table) -> bool {
+        if self.features.has(Feature::Search) && !self.schema.is_recursive {
+            return false;
+        }
         let has_more_keys = !table.unique.is_empty() || !table.indexes.is_empty();
         !has_more_keys
             || if self.schema.is_referenced(&table.name) {

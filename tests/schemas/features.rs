@@ -53,6 +53,8 @@ pub enum Feature {
     LateIndexes,
     /// Columns that agents add apart from each other, each with an index.
     LateColumns,
+    /// Full-text indexes that triggers keep.
+    Search,
 }
 
 /// All but the later ones, which would make another case of every seed that was kept.

@@ -20,6 +20,7 @@ mod database;
 mod dice;
 mod draw_rules;
 mod draw_schema;
+mod draw_search;
 mod draw_steps;
 mod features;
 #[path = "../support/hub.rs"]

@@ -23,6 +23,8 @@ const GENERATED_SLICE: u64 = 50;
 
 /// How many of those with definitions that come later.
 const LATE_SLICE: u64 = 60;
+/// How many of those with full-text indexes.
+const SEARCH_SLICE: u64 = 50;
 
 /// A number from the environment.
 fn asked_for(variable: &str) -> Option<u64> {
@@ -118,6 +120,15 @@ fn with_definitions_on_which_agents_differ_all_replicas_end_alike() {
     assert_all_pass(LATE_SLICE, Kind { sure: &sure, allowed: &features(&allowed), ..Kind::default() });
 }
 
+/// Every replica's indexes have the words of its rows, whatever brought these.
+#[test]
+fn with_search_indexes_that_triggers_keep_everything_is_found() {
+    let kind = Kind { sure: &[Feature::Search], allowed: &features(&ALL), ..Kind::default() };
+    assert_all_pass(SEARCH_SLICE, kind);
+    let sure = [Feature::Search, Feature::Dense, Feature::Unique, Feature::KeyEdits, Feature::Deletes];
+    assert_all_pass(SEARCH_SLICE, Kind { sure: &sure, ..Kind::default() });
+}
+
 /// Runs so many cases, or those that the environment asks for. Makes the first one that fails smaller.
 pub fn assert_all_pass(slice: u64, kind: Kind<'_>) {
     let one = asked_for("FEDERATION_SEED");
@@ -201,6 +212,11 @@ fn the_suite_notices_when_unique_keys_are_not_arbitrated() {
 #[test]
 fn the_suite_notices_when_triggers_fire_for_remote_writes() {
     assert_notices(Ablation::TriggerSuppression, &[Feature::Triggers]);
+}
+
+#[test]
+fn the_suite_notices_when_indexes_are_not_kept() {
+    assert_notices(Ablation::TriggerEffects, &[Feature::Search, Feature::Deletes]);
 }
 
 /// The same cases pass with the part in place, and fail without it.

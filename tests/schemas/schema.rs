@@ -2,10 +2,14 @@
 
 use std::fmt::Write as _;
 
+use crate::draw_search::Search;
+
 /// The tables of an application.
 #[derive(Clone, Debug, Default)]
 pub struct Schema {
     pub tables: Vec<Table>,
+    /// Whether applications have recursive triggers.
+    pub is_recursive: bool,
 }
 
 /// A table.
@@ -23,6 +27,8 @@ pub struct Table {
     pub indexes: Vec<String>,
     /// Statements that make its triggers.
     pub triggers: Vec<String>,
+    /// A full-text index of its rows.
+    pub search: Option<Search>,
 }
 
 /// How a table's rows are found.
@@ -116,6 +122,8 @@ impl Schema {
         let mut statements: Vec<String> = self.tables.iter().map(Table::statement).collect();
         statements.extend(self.tables.iter().flat_map(|table| table.indexes.iter().cloned()));
         statements.extend(self.tables.iter().flat_map(|table| table.triggers.iter().cloned()));
+        let indexes = self.tables.iter().filter_map(|table| table.search.as_ref());
+        statements.extend(indexes.flat_map(|search| search.statements.iter().cloned()));
         statements
     }
 

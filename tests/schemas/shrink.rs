@@ -83,6 +83,11 @@ impl Shrinker {
             self.drop_each(|case| Some(&mut case.schema.tables[table].indexes));
             self.drop_each(|case| Some(&mut case.schema.tables[table].unique));
             self.drop_each(|case| Some(&mut case.schema.tables[table].references));
+            let mut smaller = self.case.clone();
+            smaller.schema.tables[table].search = None;
+            if smaller.size() < self.case.size() {
+                self.keeps(smaller);
+            }
         }
     }
 

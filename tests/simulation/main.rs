@@ -29,6 +29,9 @@ mod draw;
 mod draw_rules;
 #[path = "../schemas/draw_schema.rs"]
 mod draw_schema;
+#[expect(dead_code, reason = "shared with other tests, which need more of it")]
+#[path = "../schemas/draw_search.rs"]
+mod draw_search;
 #[expect(dead_code, reason = "shared with the random schemas, which need more of it")]
 #[path = "../schemas/draw_steps.rs"]
 mod draw_steps;
