@@ -13,6 +13,7 @@ import { BenchHub } from './hub.mjs';
 import { machine, printHeader, printJson, printResult, printText } from './report.mjs';
 import { retired } from './retired.mjs';
 import { idleSync, oneRowSync } from './round-trips.mjs';
+import { pullWithIndex, pullWithoutIndex } from './search.mjs';
 import { result } from './statistics.mjs';
 
 const asJson = process.argv.includes('--json');
@@ -26,7 +27,7 @@ try {
   const facts = await machine(folder);
   if (!asJson) printHeader(facts);
   const results = [];
-  for (const comparison of [idleSync, oneRowSync, push, pull, capture]) {
+  for (const comparison of [idleSync, oneRowSync, push, pull, capture, pullWithoutIndex, pullWithIndex]) {
     results.push(result(await comparison(setting)));
     if (!asJson) printResult(results.at(-1));
   }
