@@ -25,6 +25,7 @@ use crate::storage::fitting::fitting;
 use crate::storage::held_back;
 use crate::storage::lease::{Claim, Holder};
 use crate::storage::look::Slice;
+use crate::storage::refused_rows::{Places, RefusedRow};
 use crate::storage::replica::{
     ApplyExtras, CachedCatalog, CollectTurn, Mint, Setting, apply_turn, collect_turn,
 };
@@ -86,12 +87,14 @@ struct UnderWay {
     sent: SentBatch,
     n: u64,
     rows: u64,
+    places: Places,
 }
 
 /// What has come and is not applied yet.
 #[derive(Default)]
 struct Arrived {
     acked: Vec<SentBatch>,
+    refused: Vec<RefusedRow>,
     /// Rows of these batches that were accepted.
     accepted: u64,
     rows: Rows,
@@ -201,6 +204,7 @@ fn acknowledged(ack: Ack, under_way: &mut Vec<UnderWay>, arrived: &mut Arrived, 
     let Some(at) = under_way.iter().position(|batch| batch.n == ack.n) else { return };
     let batch = under_way.remove(at);
     let rejected = ack.rejected.len() as u64;
+    arrived.refused.extend(RefusedRow::of_batch(batch.sent.mark, &batch.places, &ack.rejected));
     arrived.accepted += batch.rows.saturating_sub(rejected);
     report.rejected += rejected;
     report.conflicts += u64::from(ack.conflicts);
@@ -282,7 +286,7 @@ impl SyncJob<'_> {
                 let n = batch.n;
                 exchange.sent(n);
                 self.send(sender, &ToHub::Batch(batch)).await?;
-                under_way.push(UnderWay { sent, n, rows: collected.rows });
+                under_way.push(UnderWay { sent, n, rows: collected.rows, places: collected.places });
             }
             if !collected.more || !self.may_push() {
                 break;
@@ -355,6 +359,7 @@ impl SyncJob<'_> {
             let is_last = rows.peek().is_none();
             let incoming = Incoming {
                 acked: std::mem::take(&mut arrived.acked),
+                refused: std::mem::take(&mut arrived.refused),
                 rows: Rows { tables: tables.clone(), rows: slice },
                 done: done.clone().filter(|_| is_last),
                 retry: is_last && done.is_some() && report.quarantined > 0,

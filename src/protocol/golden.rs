@@ -149,13 +149,20 @@ fn what_a_hub_says() {
             last: Some((1, Digest([3; 32]))),
             past: vec![(ReplicaId([2; 16]), 300)],
             standing: Standing::Behind,
+            rejected: vec![(1, "notes".into(), RowId([8; 16]))],
         }),
-        "81a8417474616368656494029201c42003030303030303030303030303030303030303030303030303030303 \
-         030303039192c41002020202020202020202020202020202cd012ca6426568696e64",
+        "81a8417474616368656495029201c42003030303030303030303030303030303030303030303030303030303 \
+         030303039192c41002020202020202020202020202020202cd012ca6426568696e6491 9301a56e6f746573c410 08080808080808080808080808080808",
     );
     check(
-        &ToAgent::Attached(Attached { epoch: 1, last: None, past: vec![], standing: Standing::Current }),
-        "81a841747461636865649401c090a743757272656e74",
+        &ToAgent::Attached(Attached {
+            epoch: 1,
+            last: None,
+            past: vec![],
+            standing: Standing::Current,
+            rejected: vec![],
+        }),
+        "81a841747461636865649501c090a743757272656e7490",
     );
     check(
         &ToAgent::Ack(Ack {

@@ -57,6 +57,9 @@ pub const MAX_COLLISIONS: usize = 64;
 /// restarts of its hub starts again.
 pub const MAX_PAST_INCARNATIONS: usize = 16;
 
+/// The entries of one [`super::message::Attached::rejected`], at most; the last are told.
+pub const MAX_TOLD_REJECTED: usize = 1_000;
+
 /// The bytes of values in one [`super::message::Ack::contests`], at most.
 pub const MAX_CONTEST_BYTES: usize = 4 << 20;
 

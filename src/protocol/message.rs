@@ -207,6 +207,9 @@ pub struct Attached {
     pub past: Vec<(Incarnation, Seq)>,
     /// Whether the replica can go on where it was.
     pub standing: Standing,
+    /// Rows of the last batches that the hub could not take, each with the number of its batch and the name of its
+    /// table: the acknowledgement that said so may have been lost. At most [`super::limits::MAX_TOLD_REJECTED`].
+    pub rejected: Vec<(u64, String, RowId)>,
 }
 
 /// What has become of a replica while it was away.

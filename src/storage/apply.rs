@@ -18,6 +18,7 @@ use super::driver::{Sql, SqlError};
 use super::follow::{Followed, Leader, settle_followed};
 use super::journal::{Journal, Undone};
 use super::quarantine;
+use super::refused_rows::{RefusedRow, refuse};
 use super::resolver::Resolver;
 use super::swaps::rotate;
 use super::triggers::{self, Suspended};
@@ -30,6 +31,8 @@ use crate::protocol::message::{Done, Rows};
 pub struct Incoming {
     /// Batches that the hub has acknowledged, in order.
     pub acked: Vec<SentBatch>,
+    /// Rows of these that the hub did not take.
+    pub refused: Vec<RefusedRow>,
     /// Rows.
     pub rows: Rows,
     /// The end of the sync.
@@ -67,6 +70,7 @@ pub fn apply(
 ) -> Result<Applied, SqlError> {
     if let Some(last) = incoming.acked.last() {
         acknowledge(sql, state, *last)?;
+        refuse(sql, &incoming.refused)?;
     }
     let mut applier = Applier::new(context.catalog, state.acked, set_aside_before > 0);
     let last = incoming.rows.rows.last().map(|row| row.seq);

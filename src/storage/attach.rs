@@ -4,7 +4,7 @@
 use thiserror::Error;
 
 use super::bookkeeping::{
-    ReplicaState, acknowledge, forget_sent, install, is_installed, probe, sent_batches,
+    ReplicaState, SentBatch, acknowledge, forget_sent, install, is_installed, probe, sent_batches,
 };
 use super::capture::{Discovery, refresh};
 use super::catalog::Catalog;
@@ -14,8 +14,9 @@ use super::context::Context;
 use super::doubt;
 use super::driver::{Sql, SqlError};
 use super::lease::Claim;
+use super::refused_rows::{RefusedRow, refuse, try_again};
 use super::transaction::{Purpose, transaction, without_waiting};
-use crate::model::{Digest, Hlc, ReplicaId, Seq, StampSource};
+use crate::model::{Digest, Hlc, ReplicaId, RowId, Seq, StampSource};
 use crate::protocol::message::{Attached, Incarnation, Standing};
 
 /// Why a turn failed. Its transaction was rolled back: nothing has happened.
@@ -150,6 +151,24 @@ fn begin_anew(sql: &mut dyn Sql, state: &mut ReplicaState) -> Result<(), SqlErro
     Ok(())
 }
 
+/// Rows of batches that the hub has accepted, and did not take, without this replica's having heard it: it had heard of
+/// the first `heard`.
+fn refused_unheard(
+    sql: &mut dyn Sql,
+    sent: &[SentBatch],
+    state: &ReplicaState,
+    heard: u64,
+    rejected: &[(u64, String, RowId)],
+) -> Result<Vec<RefusedRow>, SqlError> {
+    let mut refused = Vec::new();
+    for (n, table, id) in rejected.iter().filter(|(n, ..)| *n > heard) {
+        if let Some(batch) = sent.iter().find(|batch| state.n(batch.mark) == *n) {
+            refused.extend(RefusedRow::named(sql, batch.mark, table, *id)?);
+        }
+    }
+    Ok(refused)
+}
+
 /// Settles with the hub which batches it has accepted (I12), and which store this is (I15). The hub was `asked` on
 /// behalf of that state.
 pub fn reconcile(
@@ -197,11 +216,16 @@ pub fn reconcile(
                 if !sent.is_empty() {
                     forget_sent(sql, state.acked)?;
                 }
+                let refused = refused_unheard(sql, &sent, &state, before.0, &attached.rejected)?;
+                refuse(sql, &refused)?;
+                delivered = delivered.saturating_sub(refused.len() as u64);
             }
             if other_store {
                 begin_anew(sql, &mut state)?;
             }
             if !is_same_opening {
+                // It may take larger rows.
+                try_again(sql)?;
                 // What a pull that broke off has passed over was to come later, if rows were changed meanwhile that a
                 // store which was put back has as they were.
                 state.resume = state.cursor;

@@ -8,6 +8,7 @@ use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
 use super::fields::{Fields, integer};
 use super::lease::{Holder, Lease};
 use super::row_meta::RowMeta;
+use super::rows::Sending;
 use super::tenant_tables;
 use super::vacuum::SENTINEL;
 use crate::model::{Digest, Hlc, ReplicaId, Seq, Value};
@@ -24,7 +25,7 @@ const LAYOUT: i64 = 3;
 /// `_federation_row.k` is where a row is found by its key here: the number of a numbered row, the hash of a
 /// natural key, or `x'00' || id` once the row is deleted. `batch` is NULL when everything is acknowledged, 0
 /// when something is unsent, -1 when everything is to be offered again, -2 when that is to a hub which may not have the
-/// row, else the mark of the batch under way.
+/// row, -3 when something is unsent that was not taken, else the mark of the batch under way.
 ///
 /// `_federation_table.refresh` is 1 when every row is asked for again, 2 when the table's past was never here;
 /// `is_out` marks tables that the application excludes, and `refused` those that the hub does not take, with
@@ -174,7 +175,7 @@ pub fn probe_sql(further: &str) -> String {
     format!(
         "SELECT schema_version, \
          EXISTS(SELECT 1 FROM main._federation_log) \
-           OR EXISTS(SELECT 1 FROM main._federation_row WHERE batch IS NOT NULL) \
+           OR EXISTS(SELECT 1 FROM main._federation_row WHERE batch > -3) \
            OR EXISTS(SELECT 1 FROM main._federation_table WHERE scan IS NOT NULL OR refresh) \
            OR EXISTS(SELECT 1 FROM main._federation_collision WHERE NOT told), \
          EXISTS(SELECT 1 FROM main._federation_batch), \
@@ -354,7 +355,7 @@ fn unsend(sql: &mut dyn Sql, acked: u64, uncertain: bool) -> Result<bool, SqlErr
     let mut dropped = false;
     let mut lost = Vec::new();
     sql.query(
-        "SELECT tbl, k, state FROM main._federation_row WHERE batch = 0 OR batch > ?",
+        "SELECT tbl, k, batch, state FROM main._federation_row WHERE batch IN (-3, 0) OR batch > ?",
         &[integer(acked)?],
         &mut |row| {
             lost.push(row.to_vec());
@@ -362,12 +363,17 @@ fn unsend(sql: &mut dyn Sql, acked: u64, uncertain: bool) -> Result<bool, SqlErr
         },
     )?;
     for row in lost {
-        let [table, key, Value::Blob(state)] = &row[..] else {
+        let [table, key, batch, Value::Blob(state)] = &row[..] else {
             return Err(SqlError::corrupt("_federation_row holds no state"));
         };
         let mut meta = RowMeta::decode(state)?;
+        let before = meta.clone();
         dropped |= uncertain && meta.drop_uncertain_adjustments(acked);
         meta.forget_sent(acked);
+        if Sending::read(batch) == Sending::Refused && meta == before {
+            // It goes on waiting.
+            continue;
+        }
         let state = meta.encode()?;
         sql.execute(
             "UPDATE main._federation_row SET batch = 0, state = ? WHERE tbl = ? AND k = ?",

@@ -21,7 +21,8 @@ pub fn bury(
     state.buried = horizon;
     for table in &catalog.tables {
         for mut entry in Entry::dead(sql, table)? {
-            if entry.sending != Sending::Clean || entry.meta.held {
+            let is_under_way = !matches!(entry.sending, Sending::Clean | Sending::Refused);
+            if is_under_way || entry.meta.held {
                 continue;
             }
             let was = entry.key.clone();

@@ -12,6 +12,7 @@ use super::driver::{Sql, SqlError};
 use super::local_key::LocalKey;
 use super::prerequisites::add_prerequisites;
 use super::quarantine::ask_again;
+use super::refused_rows::{Places, refuse};
 use super::rows::{Entry, Sending, read_row};
 use super::scan::{Missing, Scan, has_null_key, log_missing};
 use super::settle::{Changed, log_entry, settle_log, settle_row};
@@ -59,6 +60,8 @@ pub struct Collected {
     pub batch: Option<(SentBatch, Batch)>,
     /// The rows in it.
     pub rows: u64,
+    /// Where these are here.
+    pub places: Places,
     /// Whether another turn would find more.
     pub more: bool,
     /// Rows that cannot be sent, each with the reason.
@@ -103,6 +106,8 @@ pub fn collect(
     let mut collected =
         Collected { more: !drained, rows: composer.body.rows.len() as u64, ..Collected::default() };
     collected.rejected = std::mem::take(&mut composer.rejected);
+    collected.places = std::mem::take(&mut composer.rows);
+    refuse(sql, &composer.refused)?;
     collected.notices = std::mem::take(&mut context.notices);
     if !composer.body.rows.is_empty() || !composer.body.collisions.is_empty() {
         let previous = sent.map_or(state.acked_digest, |batch| batch.digest);

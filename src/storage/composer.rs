@@ -9,6 +9,7 @@ use super::context::Context;
 use super::driver::{Sql, SqlError};
 use super::local_key::LocalKey;
 use super::outgoing::outgoing;
+use super::refused_rows::{Places, RefusedRow};
 use super::rows::Entry;
 use crate::model::{ColumnIndex, Op, RowChange, Seq, TableHeader, Value, Write};
 use crate::protocol::message::{BatchBody, Collision};
@@ -26,6 +27,10 @@ pub struct Composer {
     pub bytes: usize,
     /// Rows that cannot be sent, each with the reason.
     pub rejected: Vec<String>,
+    /// Those rows.
+    pub refused: Vec<RefusedRow>,
+    /// Where the rows of the batch are here.
+    pub rows: Places,
     places: HashMap<i64, u16>,
 }
 
@@ -40,6 +45,8 @@ impl Composer {
             places: HashMap::new(),
             bytes: 0,
             rejected: Vec::new(),
+            refused: Vec::new(),
+            rows: Places::new(),
         }
     }
 
@@ -73,6 +80,7 @@ impl Composer {
         }
         let bytes = change.heap_bytes();
         if bytes > self.max_row_bytes {
+            self.refused.push(RefusedRow { mark: self.mark, table: table.number, id: entry.id });
             self.rejected.push(format!(
                 "a row of {} is not shared: its {bytes} bytes exceed the limit of {}",
                 table.name, self.max_row_bytes
@@ -80,6 +88,7 @@ impl Composer {
         } else if !change.writes.is_empty() {
             self.bytes += bytes;
             self.body.rows.push(change);
+            self.rows.push((table.number, entry.id));
         }
         Ok(())
     }

@@ -1,19 +1,18 @@
 //! Rows in doubt: those that are here, and that the hub may have forgotten because they were deleted.
 //!
 //! A replica that was away for so long that tombstones above its cursor are gone asks for every row, and what it is
-//! not told of is gone. The same holds for a table that the application had excluded. A row that the hub never had
-//! is not in doubt, nor one that is too large to be shared.
+//! not told of is gone. The same holds for a table that the application had excluded. A row that the hub never had,
+//! perhaps because it is too large to be shared, is not in doubt.
 
 use super::ahead::Ahead;
 use super::apply::Applier;
 use super::catalog::{Catalog, Table};
-use super::collect::MAX_ROW_BYTES;
 use super::context::Context;
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::Fields;
 use super::quarantine::{self, SetAside};
 use super::row_meta::RowMeta;
-use super::rows::{Entry, Sending, read_row};
+use super::rows::{Entry, Sending};
 use crate::model::{Op, RowId, RowUpdate, Seq, Stamp, TableHeader, Value, Write};
 use crate::protocol::message::Rows;
 
@@ -30,7 +29,7 @@ pub fn begin(sql: &mut dyn Sql, acked: u64) -> Result<(), SqlError> {
     sql.execute(
         &format!(
             "INSERT OR IGNORE INTO main._federation_doubt SELECT tbl, id FROM main._federation_row \
-             WHERE (batch IS NULL OR batch > -2) AND {PRESENT} \
+             WHERE batch IS NOT -2 AND {PRESENT} \
              AND tbl IN (SELECT tbl FROM main._federation_table WHERE NOT is_out AND refused IS NULL)"
         ),
         &[],
@@ -138,9 +137,7 @@ impl Gone {
             sql.execute("DELETE FROM main._federation_doubt WHERE tbl = ?", &number)?;
             for id in ids {
                 let Some(entry) = Entry::by_id(sql, table, id)?.filter(Entry::is_present) else { continue };
-                if !is_too_large(sql, table, &entry)? {
-                    gone.push((TableHeader { name: table.name.clone(), columns: Vec::new() }, entry));
-                }
+                gone.push((TableHeader { name: table.name.clone(), columns: Vec::new() }, entry));
             }
         }
         Ok(Self(gone))
@@ -202,16 +199,4 @@ fn delete_of(entry: &Entry, position: Seq) -> RowUpdate {
     let stamp = entry.meta.cells.iter().map(|cell| cell.stamp).max().unwrap_or(Stamp::ZERO);
     let writes = vec![Write { stamp, base: position, op: Op::Delete }];
     RowUpdate { table: 0, id: entry.id, number: None, seq: position, whole: true, united: None, writes }
-}
-
-/// Whether a row was never shared because of its size.
-fn is_too_large(sql: &mut dyn Sql, table: &Table, entry: &Entry) -> Result<bool, SqlError> {
-    let Some(key) = entry.key.values()? else { return Ok(false) };
-    let row = read_row(sql, table, &key)?.unwrap_or_default();
-    let bytes = row.iter().map(|value| match value {
-        Value::Text(text) => text.len(),
-        Value::Blob(bytes) => bytes.len(),
-        Value::Null | Value::Integer(_) | Value::Real(_) => 8,
-    });
-    Ok(bytes.sum::<usize>() > MAX_ROW_BYTES - MAX_ROW_BYTES / 8)
 }

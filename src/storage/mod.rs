@@ -47,6 +47,7 @@ mod prerequisites;
 pub mod quarantine;
 pub mod references;
 mod referrers;
+pub mod refused_rows;
 pub mod registered;
 mod renamed_stamps;
 pub mod renamed_tables;

@@ -126,6 +126,17 @@ impl RowMeta {
         self.forget_sent_adjustments(acked);
     }
 
+    /// Turns what the batch `mark` carried into unsent writes: it was not taken.
+    pub fn refuse(&mut self, mark: u64) {
+        let pending = self.cells.iter_mut().filter_map(|cell| cell.pending.as_mut());
+        let pending = pending.chain(self.deleted.iter_mut().filter_map(|delete| delete.pending.as_mut()));
+        pending.filter(|pending| pending.mark == mark).for_each(|pending| pending.mark = 0);
+        if self.unshared == Some(mark) {
+            self.unshared = Some(0);
+        }
+        self.refuse_adjustments(mark);
+    }
+
     /// Notes that this update of the hub is in the row. Returns whether the table is to be asked for again: of a write
     /// here and an update that was set aside, the hub has not told this replica what it made of both. `acked` is the
     /// mark of the last batch that the hub knew when it sent the update.

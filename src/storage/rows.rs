@@ -22,25 +22,31 @@ pub enum Sending {
     Offer,
     /// All cells are to be offered to a hub that may have none of them (I15).
     OfferNew,
+    /// Something that was not taken: it waits for the row to change ([`super::refused_rows`]).
+    Refused,
     /// Some cells are under way in the batch of this mark.
     InBatch(u64),
 }
 
 impl Sending {
-    fn as_param(self) -> Result<ValueRef<'static>, SqlError> {
+    /// As `_federation_row.batch` has it.
+    pub fn as_param(self) -> Result<ValueRef<'static>, SqlError> {
         Ok(match self {
             Self::Clean => ValueRef::Null,
             Self::Unsent => ValueRef::Integer(0),
             Self::Offer => ValueRef::Integer(-1),
             Self::OfferNew => ValueRef::Integer(-2),
+            Self::Refused => ValueRef::Integer(-3),
             Self::InBatch(mark) => integer(mark)?,
         })
     }
 
-    fn read(value: &Value) -> Self {
+    /// Reads `_federation_row.batch`.
+    pub fn read(value: &Value) -> Self {
         match value {
             Value::Integer(0) => Self::Unsent,
             Value::Integer(-1) => Self::Offer,
+            Value::Integer(-3) => Self::Refused,
             Value::Integer(mark) => u64::try_from(*mark).map_or(Self::OfferNew, Self::InBatch),
             _ => Self::Clean,
         }
@@ -261,7 +267,13 @@ impl Entry {
     /// Takes over what is remembered of the row after a merge, which may have left something to send.
     pub fn take_over(&mut self, meta: RowMeta) {
         self.meta = meta;
-        if matches!(self.sending, Sending::Clean | Sending::InBatch(_)) && self.meta.is_unsent() {
+        let has_to_go = match self.sending {
+            Sending::Clean | Sending::InBatch(_) => self.meta.is_unsent(),
+            // Of this, the hub may take what it did not take before.
+            Sending::Refused => true,
+            _ => false,
+        };
+        if has_to_go {
             self.sending = Sending::Unsent;
         }
     }

@@ -146,6 +146,12 @@ impl RowMeta {
         }
     }
 
+    /// Turns the adjustments that the batch `mark` carried into unsent ones.
+    pub fn refuse_adjustments(&mut self, mark: u64) {
+        let pending = self.ruled.iter_mut().flat_map(|cell| &mut cell.pending);
+        pending.filter(|pending| pending.mark == mark).for_each(|pending| pending.mark = 0);
+    }
+
     /// Drops the adjustments that are under way beyond `acked`: nobody knows whether the hub has them. Says
     /// whether there were any. Of a row that the hub may not have at all the value travels instead, under the stamp
     /// that it has: if the hub has the row, it has the cell under this stamp or a greater one.

@@ -32,6 +32,7 @@ mod old_rows;
 mod own_functions;
 mod recovery;
 mod replacing;
+mod refused_rows;
 mod retirement;
 mod reused_at_random;
 mod reused_names;

@@ -15,6 +15,7 @@ use federation_hub::storage::apply::Incoming;
 use federation_hub::storage::bookkeeping::{ReplicaState, SentBatch};
 use federation_hub::storage::driver::{SqlError, SqlErrorKind};
 use federation_hub::storage::look::Slice;
+use federation_hub::storage::refused_rows::{Places, RefusedRow};
 use federation_hub::storage::replica::ApplyExtras;
 
 use crate::network::{ConnectionId, IDLE_MS, Network, Packet, StreamId};
@@ -102,7 +103,7 @@ pub struct Sync {
 struct Push {
     exchange: AgentExchange,
     state: ReplicaState,
-    under_way: VecDeque<(u64, SentBatch, u64)>,
+    under_way: VecDeque<(u64, SentBatch, Places)>,
     /// When its end was sent.
     ended: Option<Reading>,
     is_done: bool,
@@ -112,6 +113,7 @@ struct Push {
 #[derive(Default)]
 struct Arrived {
     acked: Vec<SentBatch>,
+    refused: Vec<RefusedRow>,
     rows: Rows,
     extras: ApplyExtras,
 }
@@ -223,11 +225,11 @@ impl Sync {
         network: &mut Network,
         sent: SentBatch,
         batch: Batch,
-        rows: u64,
+        places: Places,
     ) {
         let Some(push) = &mut self.push else { return };
         push.exchange.sent(batch.n);
-        push.under_way.push_back((batch.n, sent, rows));
+        push.under_way.push_back((batch.n, sent, places));
         network.send(connection, Way::ToHub, self.stream, Packet::of(&ToHub::Batch(batch)));
     }
 
@@ -243,11 +245,12 @@ impl Sync {
     }
 
     fn acknowledged(&mut self, ack: &Ack) {
-        let Some((_, sent, rows)) = self.push.as_mut().and_then(|push| push.under_way.pop_front()) else {
+        let Some((_, sent, places)) = self.push.as_mut().and_then(|push| push.under_way.pop_front()) else {
             return;
         };
         let rejected = ack.rejected.len() as u64;
-        self.moved.pushed += rows.saturating_sub(rejected);
+        self.moved.pushed += (places.len() as u64).saturating_sub(rejected);
+        self.arrived.refused.extend(RefusedRow::of_batch(sent.mark, &places, &ack.rejected));
         self.moved.rejected += rejected;
         self.moved.conflicts += u64::from(ack.conflicts);
         self.arrived.acked.push(sent);
@@ -267,6 +270,7 @@ impl Sync {
         for (at, rows) in slices.into_iter().enumerate() {
             self.slices.push_back(Incoming {
                 acked: std::mem::take(&mut self.arrived.acked),
+                refused: std::mem::take(&mut self.arrived.refused),
                 rows: Rows { tables: tables.clone(), rows },
                 done: done.filter(|_| at == last).cloned(),
                 retry: false,

@@ -306,8 +306,11 @@ pub fn to_agent() -> impl Strategy<Value = ToAgent> {
     );
     let past = vec((replica_id(), any::<u64>()), 0..3);
     let standing = prop::sample::select(vec![Standing::Current, Standing::Behind, Standing::Retired]);
-    let attached = (any::<u64>(), option::of((any::<u64>(), digest())), past, standing).prop_map(
-        |(epoch, last, past, standing)| ToAgent::Attached(Attached { epoch, last, past, standing }),
+    let rejected = vec((any::<u64>(), name(), row_id()), 0..3);
+    let attached = (any::<u64>(), option::of((any::<u64>(), digest())), past, standing, rejected).prop_map(
+        |(epoch, last, past, standing, rejected)| {
+            ToAgent::Attached(Attached { epoch, last, past, standing, rejected })
+        },
     );
     let rows = (vec(header(), 0..3), vec(row_update(), 0..8))
         .prop_map(|(tables, rows)| ToAgent::Rows(Rows { tables, rows }));

@@ -6,6 +6,7 @@ use federation_hub::storage::apply::Incoming;
 use federation_hub::storage::bookkeeping::SentBatch;
 use federation_hub::storage::held_back::NOTHING;
 use federation_hub::storage::hub_store::StoreError;
+use federation_hub::storage::refused_rows::RefusedRow;
 use federation_hub::storage::replica::{
     ApplyExtras, CachedCatalog, CollectTurn, Setting, apply_turn, collect_turn,
 };
@@ -43,7 +44,7 @@ impl Agent {
         let (epoch, mut catalog) = self.attach(hub);
         let mut counts = Counts { pushed: std::mem::take(&mut self.delivered), ..Counts::default() };
         let pushed = self.push_all(hub, fate, epoch, &mut catalog, &mut counts)?;
-        let Some((first, mut acked)) = pushed.filter(|_| fate != Fate::LosesAnswer) else {
+        let Some((first, mut acked, mut refused)) = pushed.filter(|_| fate != Fate::LosesAnswer) else {
             self.attached = None;
             return Ok(None);
         };
@@ -88,7 +89,8 @@ impl Agent {
             };
             let done = (at == last).then(|| snapshot.done.clone());
             let retry = done.is_some() && (first.quarantined > 0 || counts.quarantined > 0);
-            let incoming = Incoming { acked: std::mem::take(&mut acked), rows, done, retry };
+            let (acked, refused) = (std::mem::take(&mut acked), std::mem::take(&mut refused));
+            let incoming = Incoming { acked, refused, rows, done, retry };
             let (clock, claim) = (self.hub_clock(), self.claim());
             let turn = until_free(|| {
                 let setting = Setting { clock, claim, options: &self.options };
@@ -115,8 +117,8 @@ impl Agent {
         Ok(Some(counts))
     }
 
-    /// Collects and pushes all that there is. Returns the first turn, and the batches that the hub has taken;
-    /// nothing if a batch gets lost.
+    /// Collects and pushes all that there is. Returns the first turn, the batches that the hub has taken, and rows of
+    /// these that it has not; nothing if a batch gets lost.
     fn push_all(
         &mut self,
         hub: &mut Hub,
@@ -124,8 +126,8 @@ impl Agent {
         epoch: u64,
         catalog: &mut Option<CachedCatalog>,
         counts: &mut Counts,
-    ) -> Result<Option<(CollectTurn, Vec<SentBatch>)>, StoreError> {
-        let mut acked = Vec::new();
+    ) -> Result<Option<(CollectTurn, Vec<SentBatch>, Vec<RefusedRow>)>, StoreError> {
+        let (mut acked, mut refused) = (Vec::new(), Vec::new());
         let mut first = None;
         loop {
             let (clock, claim) = (self.hub_clock(), self.claim());
@@ -156,6 +158,7 @@ impl Agent {
                     return Ok(None);
                 }
                 let ack = hub.push(&self.caller, turn.state.replica, epoch, self.syncs, batch)?;
+                refused.extend(RefusedRow::of_batch(sent.mark, &turn.collected.places, &ack.rejected));
                 self.take_ack(ack, counts);
                 counts.pushed += rows;
                 acked.push(*sent);
@@ -164,7 +167,7 @@ impl Agent {
             if !more || self.pulls_first {
                 // The last turn has looked at rows, if any has.
                 first_turn.look = look;
-                return Ok(first.map(|first| (first, acked)));
+                return Ok(first.map(|first| (first, acked, refused)));
             }
         }
     }

@@ -48,7 +48,7 @@ impl HubStore for Notebook {
 
     fn attach(&mut self, _: &Caller, _: &AttachRequest, _: i64) -> Answer<Attached> {
         self.note("attach");
-        Ok(Attached { epoch: 1, last: None, past: vec![], standing: Standing::Current })
+        Ok(Attached { epoch: 1, last: None, past: vec![], standing: Standing::Current, rejected: vec![] })
     }
 
     fn register(&mut self, _: &Caller, _: &RegisterRequest) -> Answer<()> {

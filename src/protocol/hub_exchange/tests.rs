@@ -100,6 +100,7 @@ fn an_attach_is_the_whole_of_its_stream() {
         last: None,
         past: vec![],
         standing: Standing::Current,
+        rejected: vec![],
     })));
     assert!(matches!(exchange.poll(), Some(Output::Send(ToAgent::Attached(_)))));
     assert_eq!(exchange.poll(), Some(Output::Finish));

@@ -16,7 +16,7 @@ const STEPS: [&str; (LAYOUT - FIRST_LAYOUT) as usize] = [TO_6];
 
 /// Since when a row is dead by its own writes; rows that are one with another one wait to be collected. And which
 /// definitions replicas declare. Of those that are known, nobody can tell until they declare theirs again: 0 stands
-/// for that.
+/// for that. And which rows of its last push were not taken.
 const TO_6: &str = "
     ALTER TABLE row_state ADD COLUMN died INTEGER NOT NULL DEFAULT 0;
     UPDATE row_state SET dead = 1 WHERE survivor IS NOT NULL;
@@ -52,6 +52,7 @@ const TO_6: &str = "
         PRIMARY KEY (tenant, id),
         UNIQUE (tenant, digest)
     ) STRICT, WITHOUT ROWID;
+    ALTER TABLE replica ADD COLUMN rejected BLOB;
 ";
 
 /// Leads a store from an earlier layout to the present one, wholly or not at all.

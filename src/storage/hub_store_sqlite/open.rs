@@ -85,6 +85,7 @@ const SCHEMA: &str = "
         push_counter INTEGER NOT NULL DEFAULT -1,
         push_from INTEGER NOT NULL DEFAULT 0,
         refused BLOB,
+        rejected BLOB,
         cursor INTEGER NOT NULL DEFAULT 0,
         seen_ms INTEGER NOT NULL,
         token_until_ms INTEGER NOT NULL,

@@ -102,7 +102,8 @@ pub fn attach(
     request: &AttachRequest,
     (incarnation, now_ms): (Incarnation, i64),
 ) -> Result<Attached, StoreError> {
-    let mut retired = Attached { epoch: 0, last: None, past: Vec::new(), standing: Standing::Retired };
+    let (past, rejected) = (Vec::new(), Vec::new());
+    let mut retired = Attached { epoch: 0, last: None, past, standing: Standing::Retired, rejected };
     let tenant = match Tenant::find(conn, &caller.tenant)? {
         Some(tenant) => tenant,
         None if request.is_new => Tenant::find_or_create(conn, &caller.tenant, stats)?,
@@ -132,7 +133,8 @@ pub fn attach(
     }
     let found = Replica::find(conn, &tenant, request.replica)?.ok_or_else(|| damaged("a replica"))?;
     let standing = if request.cursor < tenant.horizon { Standing::Behind } else { Standing::Current };
-    Ok(Attached { epoch: found.epoch, last: found.last, past, standing })
+    let Replica { epoch, last, rejected, .. } = found;
+    Ok(Attached { epoch, last, past, standing, rejected })
 }
 
 fn agent_of(conn: &Connection, tenant: i64, replica: ReplicaId) -> Result<Option<String>, StoreError> {

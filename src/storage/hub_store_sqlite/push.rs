@@ -50,7 +50,9 @@ pub fn push(
     let watch = Watch::over(conn, deriver.tenant.id, &replica, tables.iter().flatten().map(|it| it.table))?;
     let (touched, watched) = (changed_rules, BTreeSet::new());
     let mut merger = Merger { deriver, writer, push_from, max_row_bytes, touched, contests, watch, watched };
+    let mut rejected = Vec::new();
     for (position, change) in (0_u32..).zip(request.body.rows) {
+        let place = (change.table, change.id);
         let outcome = match tables.get(usize::from(change.table)) {
             Some(Ok(table)) => merger.merge(table, change)?,
             Some(Err(reason)) => Err(reason.clone()),
@@ -58,6 +60,8 @@ pub fn push(
         };
         if let Err(reason) = outcome {
             ack.rejected.push((position, reason));
+            let header = request.body.tables.get(usize::from(place.0));
+            rejected.extend(header.map(|header| (request.n, header.name.clone(), place.1)));
         }
     }
     for collision in &request.body.collisions {
@@ -76,6 +80,7 @@ pub fn push(
     settling.refuted = outcome.refuted;
     settling.settle(stats, &to_settle, None)?;
 
+    replica.note_rejected(conn, (&tenant, request.replica), request.counter, rejected)?;
     tenant.save(conn)?;
     conn.prepare_cached("UPDATE replica SET n = ?3, digest = ?4 WHERE tenant = ?1 AND id = ?2")?.execute(
         params![tenant.id, &request.replica.0[..], request.n.cast_signed(), &request.digest.0[..]],

@@ -5,8 +5,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::refusals::{self, RefusedTable};
 use super::tenant::Tenant;
 use super::{damaged, refused};
-use crate::model::{Digest, ReplicaId, Seq};
+use crate::model::{Digest, ReplicaId, RowId, Seq};
 use crate::protocol::hub_request::Caller;
+use crate::protocol::limits::MAX_TOLD_REJECTED;
 use crate::protocol::message::Refusal;
 use crate::storage::hub_store::StoreError;
 
@@ -20,7 +21,12 @@ pub(super) struct Replica {
     pub(super) refused: Vec<RefusedTable>,
     /// Which declaration is its; none if it has declared nothing.
     pub(super) declaration: Option<i64>,
+    /// Rows that were not taken of that push.
+    pub(super) rejected: Vec<Rejected>,
 }
+
+/// A row that was not taken: the number of its batch, the name of its table, and its identity.
+pub(super) type Rejected = (u64, String, RowId);
 
 impl Replica {
     /// The last position before the push that a batch is part of: batches of one sync bear one count.
@@ -35,7 +41,7 @@ impl Replica {
             return Ok(self.push.1);
         }
         conn.prepare_cached(
-            "UPDATE replica SET push_counter = ?3, push_from = ?4 WHERE tenant = ?1 AND id = ?2",
+            "UPDATE replica SET push_counter = ?3, push_from = ?4, rejected = NULL WHERE tenant = ?1 AND id = ?2",
         )?
         .execute(params![tenant.id, &id.0[..], counter.cast_signed(), tenant.seq.cast_signed()])?;
         Ok(tenant.seq)
@@ -48,24 +54,57 @@ impl Replica {
     ) -> Result<Option<Self>, StoreError> {
         let found = conn
             .prepare_cached(
-                "SELECT epoch, n, digest, push_counter, push_from, refused, declaration FROM replica
+                "SELECT epoch, n, digest, push_counter, push_from, refused, declaration, rejected FROM replica
                  WHERE tenant = ?1 AND id = ?2",
             )?
             .query_row(params![tenant.id, &id.0[..]], |row| {
                 let digest = row.get_ref(2)?.as_blob_or_null()?.map(Digest::from_slice);
                 let push = (row.get::<_, i64>(3)?.cast_unsigned(), row.get::<_, i64>(4)?.cast_unsigned());
                 let refused = refusals::read(row.get_ref(5)?.as_blob_or_null()?);
-                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, digest, push, (refused, row.get(6)?)))
+                let rejected = read_rejected(row.get_ref(7)?.as_blob_or_null()?);
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, digest, push, (refused, row.get(6)?, rejected)))
             })
             .optional()?;
-        let Some((epoch, n, digest, push, (refused, declaration))) = found else { return Ok(None) };
+        let Some((epoch, n, digest, push, (refused, declaration, rejected))) = found else { return Ok(None) };
         let last = match digest {
             None => None,
             Some(Some(digest)) => Some((n.cast_unsigned(), digest)),
             Some(None) => return Err(damaged("a replica's digest")),
         };
-        Ok(Some(Self { epoch: epoch.cast_unsigned(), last, push, refused: refused?, declaration }))
+        Ok(Some(Self {
+            epoch: epoch.cast_unsigned(),
+            last,
+            push,
+            refused: refused?,
+            declaration,
+            rejected: rejected?,
+        }))
     }
+
+    /// Notes which rows of a batch were not taken: if the acknowledgement is lost, attaching tells.
+    pub(super) fn note_rejected(
+        &self,
+        conn: &Connection,
+        (tenant, id): (&Tenant, ReplicaId),
+        counter: u64,
+        news: Vec<Rejected>,
+    ) -> Result<(), StoreError> {
+        if news.is_empty() {
+            return Ok(());
+        }
+        let mut rejected = if self.push.0 == counter { self.rejected.clone() } else { Vec::new() };
+        rejected.extend(news);
+        rejected.drain(..rejected.len().saturating_sub(MAX_TOLD_REJECTED));
+        let bytes = rmp_serde::to_vec(&rejected).map_err(|_| damaged("a replica's rejected rows"))?;
+        conn.prepare_cached("UPDATE replica SET rejected = ?3 WHERE tenant = ?1 AND id = ?2")?
+            .execute(params![tenant.id, &id.0[..], bytes])?;
+        Ok(())
+    }
+}
+
+fn read_rejected(bytes: Option<&[u8]>) -> Result<Vec<Rejected>, StoreError> {
+    let Some(bytes) = bytes else { return Ok(Vec::new()) };
+    rmp_serde::from_slice(bytes).map_err(|_| damaged("a replica's rejected rows"))
 }
 
 /// The tenant and the replica of a session, if it is still the replica's newest.

@@ -184,7 +184,7 @@ impl Process {
             return Flow::Broken(format!("rows that nobody has written differ: {:?}", turn.notices));
         }
         if let Some((sent, batch)) = turn.collected.batch {
-            sync.send_batch(session.connection, network, sent, batch, turn.collected.rows);
+            sync.send_batch(session.connection, network, sent, batch, turn.collected.places);
         }
         if turn.collected.more && !sync.pulls_first {
             sync.stage = Stage::Collect;
