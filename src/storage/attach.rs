@@ -4,7 +4,7 @@
 use thiserror::Error;
 
 use super::bookkeeping::{
-    ReplicaState, SentBatch, acknowledge, forget_sent, install, is_installed, probe, sent_batches,
+    ReplicaState, SentBatch, acknowledge, forget_sent, install, is_installed, lead_here, probe, sent_batches,
 };
 use super::capture::{Discovery, refresh};
 use super::catalog::Catalog;
@@ -49,7 +49,9 @@ pub fn open(
 ) -> Result<ReplicaState, TurnError> {
     let state = without_waiting(sql, |sql| {
         transaction(sql, Purpose::Collect, |sql| {
-            if !is_installed(sql)? {
+            if is_installed(sql)? {
+                lead_here(sql)?;
+            } else {
                 install(sql, fresh)?;
                 let catalog = refresh(sql, options, Discovery::of_existing(options), 0, None)?;
                 first_look(sql, &catalog, fresh)?;

@@ -18,7 +18,7 @@ use crate::protocol::message::Incarnation;
 pub const PREFIX: &str = "_federation_";
 
 /// The version of the bookkeeping's layout, for later versions of this library.
-const LAYOUT: i64 = 3;
+const LAYOUT: i64 = 4;
 
 /// The bookkeeping tables.
 ///
@@ -44,7 +44,8 @@ const TABLES: &[&str] = &[
     tenant_tables::TABLE,
     "CREATE TABLE main._federation_log(seq INTEGER PRIMARY KEY, tbl INTEGER NOT NULL, op INTEGER NOT NULL,
        at INTEGER NOT NULL, k0, k1, k2, k3)",
-    "CREATE INDEX main._federation_log_move ON _federation_log(seq) WHERE op IN (1, 2)",
+    LOG_KEYS,
+    LOG_REPLACING,
     "CREATE TABLE main._federation_row(tbl INTEGER NOT NULL, k NOT NULL, id BLOB NOT NULL, batch INTEGER,
        state BLOB NOT NULL, PRIMARY KEY(tbl, k)) WITHOUT ROWID",
     // Named by whoever needs it: the planner takes the primary key and scans the whole table. The beginning of an
@@ -57,6 +58,19 @@ const TABLES: &[&str] = &[
     "CREATE TABLE main._federation_quarantine(tbl TEXT NOT NULL, id BLOB NOT NULL, reason TEXT NOT NULL,
        change BLOB NOT NULL, UNIQUE(tbl, id))",
 ];
+
+/// The entries of the log that are about keys, and are read before the others.
+const LOG_KEYS: &str = "CREATE INDEX main._federation_log_keys ON _federation_log(seq) WHERE op IN (1, 2, 5)";
+
+/// Those of INSERTs that may take a row away.
+const LOG_REPLACING: &str = "CREATE INDEX main._federation_log_replacing ON _federation_log(tbl, k0) WHERE op = 6";
+
+/// The earliest layout that is led to the present one.
+const FIRST_LAYOUT: i64 = 3;
+
+/// What leads from each layout, beginning with the first, to the next one.
+const STEPS: [&[&str]; (LAYOUT - FIRST_LAYOUT) as usize] =
+    [&["DROP INDEX main._federation_log_move", LOG_KEYS, LOG_REPLACING]];
 
 /// The columns of `_federation_replica`, in the order in which [`ReplicaState`] is read.
 const STATE_COLUMNS: &str = "layout, replica, tenant, incarnation, cursor, resume, highest, acked, \
@@ -125,6 +139,23 @@ pub fn is_installed(sql: &mut dyn Sql) -> Result<bool, SqlError> {
         &[],
     )?;
     Ok(found.is_some())
+}
+
+/// Leads bookkeeping of an earlier layout to the present one, within the transaction that is open. What is of another
+/// layout still, whoever reads it refuses.
+pub fn lead_here(sql: &mut dyn Sql) -> Result<(), SqlError> {
+    let row = sql.query_row("SELECT layout FROM _federation_replica", &[])?;
+    let found = Fields::from(row.unwrap_or_default()).integer()?;
+    if !(FIRST_LAYOUT..LAYOUT).contains(&found) {
+        return Ok(());
+    }
+    for (_, step) in (FIRST_LAYOUT..).zip(STEPS).skip_while(|(layout, _)| *layout < found) {
+        for statement in step {
+            sql.run(statement)?;
+        }
+    }
+    sql.execute("UPDATE _federation_replica SET layout = ?", &[LAYOUT.into()])?;
+    Ok(())
 }
 
 /// SQLite's counter of schema changes, without a look at anything else.

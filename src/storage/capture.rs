@@ -123,10 +123,14 @@ pub fn installed_triggers(sql: &mut dyn Sql) -> Result<HashMap<String, Installed
 /// Forgets what the log has of a table that was dropped, but for its deletes: a row that was edited before its
 /// table was dropped was not deleted by that. What the table holds now is compared anyway.
 fn forget_touched(sql: &mut dyn Sql, table: i64) -> Result<(), SqlError> {
-    let (touched, deleted) = (log_op::TOUCHED, log_op::DELETED);
+    let (touched, deleted, died) = (log_op::TOUCHED, log_op::DELETED, log_op::DIED);
+    let replacing = log_op::REPLACING;
+    // Of a row that died, another one has the number by now, unless it was replaced.
     sql.execute(
         &format!(
-            "DELETE FROM main._federation_log AS d WHERE tbl = ? AND op = {deleted} AND EXISTS (SELECT 1 \
+            "DELETE FROM main._federation_log AS d WHERE tbl = ? AND (op = {deleted} OR op = {died} AND EXISTS (SELECT 1 \
+             FROM main._federation_log AS r WHERE r.op = {replacing} AND r.tbl = d.tbl AND r.k0 = d.k0 AND r.seq < d.seq)) \
+             AND EXISTS (SELECT 1 \
              FROM main._federation_log AS t WHERE t.tbl = d.tbl AND t.op = {touched} AND t.seq > d.seq \
              AND (t.k0, t.k1, t.k2, t.k3) IS (d.k0, d.k1, d.k2, d.k3))"
         ),

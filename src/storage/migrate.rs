@@ -4,7 +4,7 @@
 //! what is written. So every table is marked to be compared, row by row, with what was synced of it; the next
 //! sync does that.
 
-use super::bookkeeping::{is_installed, lease, probe};
+use super::bookkeeping::{is_installed, lead_here, lease, probe};
 use super::capture::{Discovery, installed_triggers, refresh};
 use super::catalog::quote;
 use super::driver::{Sql, SqlError, SqlErrorKind};
@@ -47,6 +47,7 @@ pub fn end(sql: &mut dyn Sql) -> Result<(), SqlError> {
         if !is_installed(sql)? {
             return Ok(());
         }
+        lead_here(sql)?;
         let resume = probe(sql)?.state.resume;
         // What was chosen at the last sync holds until the next one says otherwise.
         let options = registered::remembered(sql)?;

@@ -34,6 +34,7 @@ pub mod incoming;
 pub mod index_parts;
 pub mod journal;
 pub mod journals;
+mod key_history;
 pub mod known_columns;
 pub mod lease;
 pub mod local_key;

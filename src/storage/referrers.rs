@@ -144,13 +144,34 @@ pub fn spoil_unguarded<'a>(
     numbers: &BTreeMap<i64, i64>,
     mark: u64,
 ) -> Result<Vec<Spoilt<'a>>, SqlError> {
+    // What is yet to be told, or is in the batch being composed, is told as what the number means then.
+    let is_told = |cell: &CellMeta| cell.pending.is_none_or(|pending| ![0, mark].contains(&pending.mark));
+    spoil_those(sql, Referrers::unguarded(catalog, parent), numbers, is_told)
+}
+
+/// As [`spoil`], of the rows that hold one of these numbers.
+pub fn spoil_all<'a>(
+    sql: &mut dyn Sql,
+    catalog: &'a Catalog,
+    parent: &Table,
+    numbers: &BTreeMap<i64, i64>,
+) -> Result<Vec<Spoilt<'a>>, SqlError> {
+    spoil_those(sql, Referrers::all(catalog, parent, 0).into_iter(), numbers, |_| true)
+}
+
+fn spoil_those<'a>(
+    sql: &mut dyn Sql,
+    all: impl Iterator<Item = Referrers<'a>>,
+    numbers: &BTreeMap<i64, i64>,
+    is_told: impl Fn(&CellMeta) -> bool,
+) -> Result<Vec<Spoilt<'a>>, SqlError> {
     let mut spoilt = Vec::new();
     let (Some((lowest, _)), Some((highest, _))) = (numbers.first_key_value(), numbers.last_key_value())
     else {
         return Ok(spoilt);
     };
     let bounds = [(*lowest).into(), (*highest).into()];
-    for mut referrers in Referrers::unguarded(catalog, parent) {
+    for mut referrers in all {
         let table = referrers.table;
         let key = table
             .key_columns()
@@ -165,10 +186,7 @@ pub fn spoil_unguarded<'a>(
         })?;
         for (key, number) in found {
             referrers.value = table.columns[referrers.at].affinity.stored(number);
-            // What is yet to be told, or is in the batch being composed, is told as what the number means then.
-            let is_told =
-                |cell: &CellMeta| cell.pending.is_none_or(|pending| ![0, mark].contains(&pending.mark));
-            if referrers.spoil(sql, &key, is_told)? {
+            if referrers.spoil(sql, &key, &is_told)? {
                 spoilt.push(Spoilt { table, key, number });
             }
         }

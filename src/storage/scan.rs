@@ -118,9 +118,10 @@ pub fn has_null_key(sql: &mut dyn Sql, table: &Table) -> Result<bool, SqlError> 
 /// Has rows that were synced and are not there settled as deleted. Returns whether there are any.
 pub fn log_missing(sql: &mut dyn Sql, table: &Table, now_ms: i64) -> Result<bool, SqlError> {
     let missing = Entry::missing(sql, table)?;
+    let op = if table.key_kind() == KeyKind::Number { log_op::DIED } else { log_op::DELETED };
     for entry in &missing {
         let Some(key) = entry.key.values()? else { continue };
-        log_entry(sql, table, log_op::DELETED, now_ms, &key)?;
+        log_entry(sql, table, op, now_ms, &key)?;
     }
     Ok(!missing.is_empty())
 }

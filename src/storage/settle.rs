@@ -11,9 +11,10 @@ use super::context::Context;
 use super::difference::{Difference, differing};
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::{Fields, integer};
+use super::key_history::follow_keys;
 use super::local_key::LocalKey;
 use super::outgoing::{natural_id, old_id};
-use super::referrers::{spoil, spoil_unguarded};
+use super::referrers::spoil_unguarded;
 use super::renamed_stamps::Meaning;
 use super::row_meta::{CellMeta, Pending, RowMeta, Tombstone};
 use super::rows::{Entry, Sending, read_row};
@@ -62,10 +63,11 @@ pub fn settle_log(
     changed: OnChanged<'_>,
 ) -> Result<bool, SqlError> {
     let catalog = context.catalog;
-    // Wherever in the log a row is touched, it is looked for where it is now.
-    if !follow_moves(sql, context, limit, mark, changed)? {
+    let (is_followed, handed_over) = follow_keys(sql, context, limit, mark, changed)?;
+    if !is_followed || handed_over >= limit {
         return Ok(false);
     }
+    let limit = limit - handed_over;
     let entries = read_log(sql, "", limit)?;
     let Some(mut last) = entries.last().map(|entry| entry.seq) else { return Ok(true) };
     let mut is_whole = entries.len() < limit;
@@ -161,22 +163,27 @@ pub fn log_entry(
 }
 
 /// An entry of the log.
-struct LogEntry {
-    seq: i64,
-    table: i64,
-    op: i64,
-    at_ms: i64,
+pub struct LogEntry {
+    /// Its place.
+    pub seq: i64,
+    /// The number of the table.
+    pub table: i64,
+    /// One of [`log_op`].
+    pub op: i64,
+    /// When, in ms since the epoch, by this machine's clock.
+    pub at_ms: i64,
     key: Vec<Value>,
 }
 
 impl LogEntry {
-    fn key(&self, table: &Table) -> Vec<Value> {
+    /// The key that it names.
+    pub fn key(&self, table: &Table) -> Vec<Value> {
         self.key[..table.key_columns().len().min(self.key.len())].to_vec()
     }
 }
 
 /// The first entries, of those that a condition selects.
-fn read_log(sql: &mut dyn Sql, condition: &str, limit: usize) -> Result<Vec<LogEntry>, SqlError> {
+pub fn read_log(sql: &mut dyn Sql, condition: &str, limit: usize) -> Result<Vec<LogEntry>, SqlError> {
     let mut entries = Vec::new();
     let statement = format!(
         "SELECT seq, tbl, op, at, k0, k1, k2, k3 FROM main._federation_log {condition} ORDER BY seq LIMIT ?"
@@ -189,72 +196,6 @@ fn read_log(sql: &mut dyn Sql, condition: &str, limit: usize) -> Result<Vec<LogE
         Ok(())
     })?;
     Ok(entries)
-}
-
-/// Follows edits of keys, up to `limit` of them; each then says no more than that two keys were touched. Returns
-/// whether no other is left.
-fn follow_moves(
-    sql: &mut dyn Sql,
-    context: &mut Context<'_>,
-    limit: usize,
-    mark: u64,
-    changed: OnChanged<'_>,
-) -> Result<bool, SqlError> {
-    // The two halves of a move follow each other, so an even number of them never parts one.
-    let moves = read_log(sql, "WHERE op IN (1, 2)", limit * 2)?;
-    let catalog = context.catalog;
-    for pair in moves.chunks_exact(2) {
-        let [from, to] = pair else { continue };
-        let (log_op::MOVED_FROM, Some(table)) = (from.op, catalog.numbered(from.table)) else { continue };
-        let at_ms = from.at_ms;
-        let (from, to) = (from.key(table), to.key(table));
-        if from.iter().chain(&to).any(|value| matches!(value, Value::Null)) {
-            // A key that holds a NULL identifies nothing: the row leaves, or comes anew.
-            continue;
-        }
-        let (from, to) = (LocalKey::of(table, &from)?, LocalKey::of(table, &to)?);
-        let numbers = [from.clone(), to.clone()];
-        if let Some(replaced) = follow_move(sql, context, table, &from, to, at_ms, mark)? {
-            changed(sql, context, table, replaced)?;
-        }
-        for number in numbers {
-            let LocalKey::Number(number) = number else { continue };
-            for child in spoil(sql, catalog, table, number)? {
-                log_entry(sql, child.table, log_op::TOUCHED, at_ms, &child.key)?;
-            }
-        }
-    }
-    if let Some(last) = moves.last() {
-        sql.execute(
-            "UPDATE main._federation_log SET op = ? WHERE op IN (1, 2) AND seq <= ?",
-            &[log_op::FOLLOWED.into(), last.seq.into()],
-        )?;
-    }
-    Ok(moves.len() < limit * 2)
-}
-
-/// A row's key was edited: its bookkeeping follows, so that it stays the same row. A row that had the new
-/// key must be gone, or SQLite had refused the edit; it comes back as deleted.
-fn follow_move(
-    sql: &mut dyn Sql,
-    context: &mut Context<'_>,
-    table: &Table,
-    from: &LocalKey,
-    to: LocalKey,
-    at_ms: i64,
-    mark: u64,
-) -> Result<Option<Changed>, SqlError> {
-    if *from == to {
-        return Ok(None);
-    }
-    let Some(mut entry) = Entry::by_key(sql, table, from)? else { return Ok(None) };
-    let replaced = match Entry::by_key(sql, table, &to)? {
-        Some(occupant) => Some(settle_delete(sql, context, table, occupant, Origin::Written(at_ms), mark)?),
-        None => None,
-    };
-    entry.key = to;
-    entry.update(sql, table, from)?;
-    Ok(replaced)
 }
 
 /// Compares one row with its bookkeeping, and writes the difference into it.
@@ -332,7 +273,8 @@ pub fn settle_row(
     Ok(Some(Changed { entry, row: Some(row), is_new }))
 }
 
-fn settle_delete(
+/// Notes that a row is gone.
+pub fn settle_delete(
     sql: &mut dyn Sql,
     context: &mut Context<'_>,
     table: &Table,

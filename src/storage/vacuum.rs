@@ -74,7 +74,7 @@ fn rematch(sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
         match row {
             Some(row) if row.content == entry.content => {}
             Some(_) => log_entry(sql, table, log_op::TOUCHED, at_ms, &[Value::Integer(number)])?,
-            None => log_entry(sql, table, log_op::DELETED, at_ms, &[Value::Integer(number)])?,
+            None => log_entry(sql, table, log_op::DIED, at_ms, &[Value::Integer(number)])?,
         }
     }
     for number in others {

@@ -30,6 +30,7 @@ mod nothing_left;
 mod numbers;
 mod old_rows;
 mod own_functions;
+mod reborn;
 mod recovery;
 mod replacing;
 mod refused_rows;

@@ -1,0 +1,193 @@
+//! What became of keys, in the order of the log: rows whose keys were edited are followed, and numbers that were given
+//! again are taken from the rows that had them.
+//!
+//! A row is looked for where it is now, wherever in the log it is touched; so this comes before everything else.
+
+use std::collections::BTreeMap;
+
+use super::capture_triggers::log_op;
+use super::catalog::{Catalog, Table, as_number};
+use super::context::Context;
+use super::driver::{Sql, SqlError};
+use super::local_key::LocalKey;
+use super::referrers::{spoil, spoil_all};
+use super::rows::{Entry, read_columns};
+use super::settle::{Changed, LogEntry, OnChanged, Origin, log_entry, read_log, settle_delete};
+use crate::model::Value;
+
+/// Follows up to `limit` entries of the log that are about keys. Returns whether no other is left, and how many rows
+/// were handed over.
+pub fn follow_keys(
+    sql: &mut dyn Sql,
+    context: &mut Context<'_>,
+    limit: usize,
+    mark: u64,
+    changed: OnChanged<'_>,
+) -> Result<(bool, usize), SqlError> {
+    // An edit of a key is two entries.
+    let room = limit * 2;
+    let entries = read_log(sql, "WHERE op IN (1, 2, 5)", room)?;
+    let mut is_all = entries.len() < room;
+    let (mut given_again, mut handed_over) = (GivenAgain::default(), 0);
+    let (mut last, mut at) = (None, 0);
+    while let Some(entry) = entries.get(at) {
+        if entry.op == log_op::MOVED_FROM && at + 1 == entries.len() && !is_all {
+            // Its other half comes with the next turn.
+            break;
+        }
+        let gone = match entry.op {
+            log_op::DIED => die(sql, context, entry, mark, &mut given_again)?,
+            log_op::MOVED_FROM => {
+                at += 1;
+                match entries.get(at) {
+                    Some(to) => follow(sql, context, (entry, to), mark)?,
+                    None => None,
+                }
+            }
+            _ => None,
+        };
+        last = entries.get(at).map(|entry| entry.seq);
+        at += 1;
+        if let (Some(gone), Some(table)) = (gone, context.catalog.numbered(entry.table)) {
+            handed_over += 1;
+            if !changed(sql, context, table, gone)? || handed_over >= limit {
+                is_all = is_all && at == entries.len();
+                break;
+            }
+        }
+    }
+    is_all = is_all && at >= entries.len();
+    given_again.log_references(sql, context.catalog)?;
+    if let Some(last) = last {
+        sql.execute(
+            "UPDATE main._federation_log SET op = ? WHERE op IN (1, 2) AND seq <= ?",
+            &[log_op::FOLLOWED.into(), last.into()],
+        )?;
+        sql.execute("DELETE FROM main._federation_log WHERE op = 5 AND seq <= ?", &[last.into()])?;
+    }
+    Ok((is_all, handed_over))
+}
+
+/// So many numbers are looked for one by one, which an index may serve; more of them in one look at all rows.
+const FEW: usize = 16;
+
+/// Numbers of rows that are gone, and that other rows have now: by table, each with the time.
+#[derive(Default)]
+struct GivenAgain(BTreeMap<i64, BTreeMap<i64, i64>>);
+
+impl GivenAgain {
+    /// Logs the rows that hold such a number: it is another reference than before, although it is the same number.
+    fn log_references(self, sql: &mut dyn Sql, catalog: &Catalog) -> Result<(), SqlError> {
+        for (table, numbers) in self.0 {
+            let Some(parent) = catalog.numbered(table) else { continue };
+            let mut children = Vec::new();
+            if numbers.len() <= FEW {
+                for number in numbers.keys() {
+                    children.extend(spoil(sql, catalog, parent, *number)?);
+                }
+            } else {
+                children = spoil_all(sql, catalog, parent, &numbers)?;
+            }
+            for child in children {
+                let at_ms = numbers.get(&child.number).copied().unwrap_or_default();
+                log_entry(sql, child.table, log_op::TOUCHED, at_ms, &child.key)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A row with a number was deleted: whatever has that number now is another row. Not so if it was taken away by an INSERT
+/// of the same number, for which SQLite fires this trigger or not, as it was told.
+fn die(
+    sql: &mut dyn Sql,
+    context: &mut Context<'_>,
+    died: &LogEntry,
+    mark: u64,
+    given_again: &mut GivenAgain,
+) -> Result<Option<Changed>, SqlError> {
+    let Some(table) = context.catalog.numbered(died.table) else { return Ok(None) };
+    let values = died.key(table);
+    let key = LocalKey::of(table, &values)?;
+    let Some(entry) = Entry::by_key(sql, table, &key)?.filter(Entry::is_present) else { return Ok(None) };
+    let number = values.first().and_then(as_number).unwrap_or_default();
+    if is_replaced(sql, died, number)? {
+        return Ok(None);
+    }
+    if read_columns(sql, table, "1", &values)?.is_some() {
+        given_again.0.entry(table.number).or_default().insert(number, died.at_ms);
+    }
+    settle_delete(sql, context, table, entry, Origin::Written(died.at_ms), mark).map(Some)
+}
+
+/// Whether an INSERT has taken a row away to put another one under its number: nothing happened to the number between the
+/// beginning of that INSERT and the delete, nor between the delete and the end of the INSERT.
+fn is_replaced(sql: &mut dyn Sql, died: &LogEntry, number: i64) -> Result<bool, SqlError> {
+    let (table, seq) = (died.table.into(), died.seq.into());
+    let begun = sql.query_row(
+        "SELECT max(seq) FROM main._federation_log WHERE op = 6 AND tbl = ? AND k0 = ? AND seq < ?",
+        &[table, number.into(), seq],
+    )?;
+    let Some([Value::Integer(begun)]) = begun.as_deref() else { return Ok(false) };
+    let before = sql.query_row(
+        "SELECT seq FROM main._federation_log WHERE seq > ? AND tbl = ? AND k0 = ? ORDER BY seq LIMIT 1",
+        &[(*begun).into(), table, number.into()],
+    )?;
+    let after = sql.query_row(
+        "SELECT op FROM main._federation_log WHERE seq > ? AND tbl = ? AND (k0 = ? OR op = 7 AND k0 = -1) \
+         ORDER BY seq LIMIT 1",
+        &[seq, table, number.into()],
+    )?;
+    let is = |found: Option<Vec<Value>>, wanted: i64| found == Some(vec![Value::Integer(wanted)]);
+    Ok(is(before, died.seq) && is(after, log_op::TOUCHED))
+}
+
+/// Follows the edit of a key. A row that had the new key must be gone, or SQLite had refused the edit; it comes back as
+/// deleted.
+fn follow(
+    sql: &mut dyn Sql,
+    context: &mut Context<'_>,
+    (from, to): (&LogEntry, &LogEntry),
+    mark: u64,
+) -> Result<Option<Changed>, SqlError> {
+    let Some(table) = context.catalog.numbered(from.table) else { return Ok(None) };
+    let at_ms = from.at_ms;
+    let (from, to) = (from.key(table), to.key(table));
+    if from.iter().chain(&to).any(|value| matches!(value, Value::Null)) {
+        // A key that holds a NULL identifies nothing: the row leaves, or comes anew.
+        return Ok(None);
+    }
+    let (from, to) = (LocalKey::of(table, &from)?, LocalKey::of(table, &to)?);
+    let numbers = [from.clone(), to.clone()];
+    let replaced = follow_move(sql, context, table, &from, to, at_ms, mark)?;
+    for number in numbers {
+        let LocalKey::Number(number) = number else { continue };
+        for child in spoil(sql, context.catalog, table, number)? {
+            log_entry(sql, child.table, log_op::TOUCHED, at_ms, &child.key)?;
+        }
+    }
+    Ok(replaced)
+}
+
+/// A row's key was edited: its bookkeeping follows, so that it stays the same row.
+fn follow_move(
+    sql: &mut dyn Sql,
+    context: &mut Context<'_>,
+    table: &Table,
+    from: &LocalKey,
+    to: LocalKey,
+    at_ms: i64,
+    mark: u64,
+) -> Result<Option<Changed>, SqlError> {
+    if *from == to {
+        return Ok(None);
+    }
+    let Some(mut entry) = Entry::by_key(sql, table, from)? else { return Ok(None) };
+    let replaced = match Entry::by_key(sql, table, &to)? {
+        Some(occupant) => Some(settle_delete(sql, context, table, occupant, Origin::Written(at_ms), mark)?),
+        None => None,
+    };
+    entry.key = to;
+    entry.update(sql, table, from)?;
+    Ok(replaced)
+}
