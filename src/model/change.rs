@@ -31,15 +31,34 @@ pub enum Op {
     Delete,
     /// Adjusted these cells, whose columns have a rule that looks at what a write did.
     Adjust(Vec<(ColumnIndex, Adjustment)>),
+    /// As `Delete`, by no statement that named the row: it went with a row that it references.
+    Gone,
+    /// As `Set`, by no statement that named the row: a clause has replaced these references to rows that were deleted.
+    Cut(Vec<(ColumnIndex, CellValue)>),
 }
 
 impl Op {
+    /// Whether the row was deleted.
+    pub fn is_delete(&self) -> bool {
+        matches!(self, Self::Delete | Self::Gone)
+    }
+
+    /// The same, as if a statement had said it.
+    #[must_use]
+    pub fn as_said(self) -> Self {
+        match self {
+            Self::Gone => Self::Delete,
+            Self::Cut(cells) => Self::Set(cells),
+            other => other,
+        }
+    }
+
     /// The columns that are written.
     pub fn columns_mut(&mut self) -> Box<dyn Iterator<Item = &mut ColumnIndex> + '_> {
         match self {
-            Self::Set(cells) => Box::new(cells.iter_mut().map(|(column, _)| column)),
+            Self::Set(cells) | Self::Cut(cells) => Box::new(cells.iter_mut().map(|(column, _)| column)),
             Self::Adjust(cells) => Box::new(cells.iter_mut().map(|(column, _)| column)),
-            Self::Delete => Box::new(std::iter::empty()),
+            Self::Delete | Self::Gone => Box::new(std::iter::empty()),
         }
     }
 }
@@ -96,9 +115,11 @@ impl Write {
     /// The heap bytes behind the write's values.
     pub fn heap_bytes(&self) -> usize {
         match &self.op {
-            Op::Set(cells) => 24 + cells.iter().map(|(_, value)| 8 + value.heap_bytes()).sum::<usize>(),
+            Op::Set(cells) | Op::Cut(cells) => {
+                24 + cells.iter().map(|(_, value)| 8 + value.heap_bytes()).sum::<usize>()
+            }
             Op::Adjust(cells) => 24 + cells.iter().map(|(_, it)| 8 + it.heap_bytes()).sum::<usize>(),
-            Op::Delete => 24,
+            Op::Delete | Op::Gone => 24,
         }
     }
 }

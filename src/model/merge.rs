@@ -55,7 +55,7 @@ pub struct RowState {
     pub cells: BTreeMap<ColumnIndex, Cell>,
     /// What rules made cells of.
     pub made: BTreeMap<ColumnIndex, Made>,
-    /// The last delete of another replica than that of `deleted`. It is what stays if that one is taken back.
+    /// The last delete of another replica than that of `deleted`: what that replica did went with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub beneath: Option<Cell<()>>,
 }
@@ -106,13 +106,13 @@ impl RowState {
         let mut deletes = false;
         for write in writes {
             match &write.op {
-                Op::Delete => {
+                Op::Delete | Op::Gone => {
                     deletes = true;
                     merged.changed |= self.delete(Cell { stamp: write.stamp, seq, writer, value: () });
                     merged.changed |= self.cancel(write.base, writer, seq);
                     merged.changed |= self.sink(seq);
                 }
-                Op::Set(cells) => {
+                Op::Set(cells) | Op::Cut(cells) => {
                     for (column, value) in cells {
                         let (changed, conflict) = self.set(book, *column, value, write, writer, seq);
                         merged.changed |= changed;
@@ -126,7 +126,7 @@ impl RowState {
                 }
             }
         }
-        if let Some(last) = writes.iter().filter(|it| it.op != Op::Delete).map(|it| it.stamp).max() {
+        if let Some(last) = writes.iter().filter(|it| !it.op.is_delete()).map(|it| it.stamp).max() {
             self.make_again(last, writer);
         }
         let alive = self.is_alive();
@@ -173,20 +173,11 @@ impl RowState {
         self.deleted.as_ref().map(|delete| delete.writer)
     }
 
-    /// Takes back the delete of one replica, and leaves another one's.
-    pub fn undelete(&mut self, writer: u64) {
-        if self.deleter() == Some(writer) {
-            self.deleted = self.beneath.take();
-        } else {
-            self.beneath = None;
-        }
-    }
-
     /// A delete that did not know of an edit, or an edit that did not know of a delete.
     fn existence_conflict(&self, writes: &[Write], writer: u64, was_alive: bool) -> bool {
         writes.iter().any(|write| match &write.op {
-            Op::Delete => was_alive && self.is_concurrent_with(writer, write.base),
-            Op::Set(_) | Op::Adjust(_) => {
+            Op::Delete | Op::Gone => was_alive && self.is_concurrent_with(writer, write.base),
+            Op::Set(_) | Op::Cut(_) | Op::Adjust(_) => {
                 write.stamp != Stamp::ZERO
                     && !was_alive
                     && self

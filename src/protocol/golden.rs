@@ -123,6 +123,8 @@ fn what_was_done_to_a_cell() {
         &Op::Adjust(vec![(0, Adjustment::Add(Number::Integer(-1)))]),
         "81a641646a757374919200 81a3416464ff",
     );
+    check(&Op::Gone, "a4476f6e65");
+    check(&Op::Cut(vec![(0, Value::Null.into())]), "81a3437574919200c0");
     check(&Adjustment::Add(Number::Real(0.5)), "81a3416464cb3fe0000000000000");
     check(
         &Adjustment::Edit { added: vec!["7".into(), "\"a\"".into()], removed: vec!["null".into()] },

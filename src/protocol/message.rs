@@ -142,9 +142,9 @@ impl BatchBody {
             let Some(header) = self.tables.get(usize::from(row.table)) else { return false };
             let named = |column: &ColumnIndex| usize::from(*column) < header.columns.len();
             row.writes.iter().all(|write| match &write.op {
-                Op::Set(cells) => cells.iter().all(|(column, _)| named(column)),
+                Op::Set(cells) | Op::Cut(cells) => cells.iter().all(|(column, _)| named(column)),
                 Op::Adjust(cells) => cells.iter().all(|(column, _)| named(column)),
-                Op::Delete => true,
+                Op::Delete | Op::Gone => true,
             })
         })
     }

@@ -27,6 +27,9 @@ const LAYOUT: i64 = 4;
 /// when something is unsent, -1 when everything is to be offered again, -2 when that is to a hub which may not have the
 /// row, -3 when something is unsent that was not taken, else the mark of the batch under way.
 ///
+/// `_federation_log.effect_of` is the number of the table of a row whose delete has done this by a foreign key's clause; it is
+/// filled in when the log is read.
+///
 /// `_federation_table.refresh` is 1 when every row is asked for again, 2 when the table's past was never here;
 /// `is_out` marks tables that the application excludes, and `refused` those that the hub does not take, with
 /// the reason.
@@ -43,7 +46,7 @@ const TABLES: &[&str] = &[
        suspects TEXT NOT NULL DEFAULT '')",
     tenant_tables::TABLE,
     "CREATE TABLE main._federation_log(seq INTEGER PRIMARY KEY, tbl INTEGER NOT NULL, op INTEGER NOT NULL,
-       at INTEGER NOT NULL, k0, k1, k2, k3)",
+       at INTEGER NOT NULL, k0, k1, k2, k3, effect_of INTEGER)",
     LOG_KEYS,
     LOG_REPLACING,
     "CREATE TABLE main._federation_row(tbl INTEGER NOT NULL, k NOT NULL, id BLOB NOT NULL, batch INTEGER,
@@ -60,17 +63,23 @@ const TABLES: &[&str] = &[
 ];
 
 /// The entries of the log that are about keys, and are read before the others.
-const LOG_KEYS: &str = "CREATE INDEX main._federation_log_keys ON _federation_log(seq) WHERE op IN (1, 2, 5)";
+const LOG_KEYS: &str =
+    "CREATE INDEX main._federation_log_keys ON _federation_log(seq) WHERE op IN (1, 2, 5, 8)";
 
 /// Those of INSERTs that may take a row away.
-const LOG_REPLACING: &str = "CREATE INDEX main._federation_log_replacing ON _federation_log(tbl, k0) WHERE op = 6";
+const LOG_REPLACING: &str =
+    "CREATE INDEX main._federation_log_replacing ON _federation_log(tbl, k0) WHERE op = 6";
 
 /// The earliest layout that is led to the present one.
 const FIRST_LAYOUT: i64 = 3;
 
 /// What leads from each layout, beginning with the first, to the next one.
-const STEPS: [&[&str]; (LAYOUT - FIRST_LAYOUT) as usize] =
-    [&["DROP INDEX main._federation_log_move", LOG_KEYS, LOG_REPLACING]];
+const STEPS: &[&[&str]] = &[&[
+    "ALTER TABLE _federation_log ADD COLUMN effect_of INTEGER",
+    "DROP INDEX main._federation_log_move",
+    LOG_KEYS,
+    LOG_REPLACING,
+]];
 
 /// The columns of `_federation_replica`, in the order in which [`ReplicaState`] is read.
 const STATE_COLUMNS: &str = "layout, replica, tenant, incarnation, cursor, resume, highest, acked, \
@@ -150,7 +159,7 @@ pub fn lead_here(sql: &mut dyn Sql) -> Result<(), SqlError> {
         return Ok(());
     }
     for (_, step) in (FIRST_LAYOUT..).zip(STEPS).skip_while(|(layout, _)| *layout < found) {
-        for statement in step {
+        for statement in *step {
             sql.run(statement)?;
         }
     }

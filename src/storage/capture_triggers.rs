@@ -7,6 +7,7 @@
 
 use super::bookkeeping::PREFIX;
 use super::catalog::{Key, Table, quote, quote_list};
+use super::table_info::OnDelete;
 use super::unique_index::{KeyOrigin, KeyPart, KeyTerm, UniqueKey};
 
 /// Milliseconds since the epoch, in SQL of any age.
@@ -31,6 +32,8 @@ pub mod log_op {
     /// An INSERT of this number begins after a [`REPLACING`] of it, and no row with it is there; -1 stands for a number that
     /// SQLite chooses.
     pub const INSERTING: i64 = 7;
+    /// A DELETE of the row with this key begins, with what it does to rows that reference it.
+    pub const DELETING: i64 = 8;
 }
 
 /// The capture triggers of a table: name and text.
@@ -66,6 +69,11 @@ pub fn trigger_texts(table: &Table) -> Vec<(String, String)> {
         ),
     ];
     triggers.extend(replace);
+    if table.children.iter().any(|link| link.on_delete != OnDelete::Refuse) {
+        // What is noted between this and the end of the delete is what foreign keys make of it.
+        let begins = format!("BEFORE DELETE ON {on}");
+        triggers.push(trigger(table, "deletes", &begins, &entry(log_op::DELETING, "OLD.")));
+    }
     for (at, unique) in table.unique_keys.iter().filter(|key| key.can_take_others()).enumerate() {
         triggers.extend(replace_triggers(table, at, unique));
     }

@@ -5,7 +5,7 @@
 
 use super::bookkeeping::{ReplicaState, SentBatch, remember_batch, sent_batches};
 use super::capture_triggers::log_op;
-use super::catalog::Table;
+use super::catalog::{Catalog, Table};
 use super::composer::Composer;
 use super::context::Context;
 use super::driver::{Sql, SqlError};
@@ -203,11 +203,12 @@ impl Look {
                 break;
             }
             if last.is_none() {
-                self.end(sql, table, &scan)?;
+                self.end(sql, context.catalog, table, &scan)?;
             }
             for (key, row) in page {
                 let local = LocalKey::of(table, &key)?;
-                let found = settle_row(sql, context, table, local, Some(row), scan.origin, composer.mark)?;
+                let cause = scan.origin.into();
+                let found = settle_row(sql, context, table, local, Some(row), &cause, composer.mark)?;
                 if let Some(changed) = found {
                     composer.add(sql, context, table, &changed.entry, changed.row)?;
                 }
@@ -218,7 +219,13 @@ impl Look {
     }
 
     /// All rows of a table were looked at: what is not there?
-    fn end(&mut self, sql: &mut dyn Sql, table: &Table, scan: &Scan) -> Result<(), SqlError> {
+    fn end(
+        &mut self,
+        sql: &mut dyn Sql,
+        catalog: &Catalog,
+        table: &Table,
+        scan: &Scan,
+    ) -> Result<(), SqlError> {
         if has_null_key(sql, table)? {
             // Whoever settles the log tells of it.
             let key = vec![Value::Null; table.key_columns().len()];
@@ -232,7 +239,7 @@ impl Look {
         match scan.missing {
             Missing::None => {}
             Missing::AskFor => Entry::release_missing(sql, table)?,
-            Missing::Delete => self.is_logged |= log_missing(sql, table, scan.now_ms)?,
+            Missing::Delete => self.is_logged |= log_missing(sql, catalog, table, scan.now_ms)?,
         }
         Ok(())
     }

@@ -72,7 +72,8 @@ impl Composer {
         if let Some(deleted) = entry.meta.deleted
             && let Some(pending) = deleted.pending.filter(|pending| pending.mark == self.mark)
         {
-            change.writes.push(Write { stamp: deleted.stamp, base: pending.base, op: Op::Delete });
+            let op = if pending.is_effect { Op::Gone } else { Op::Delete };
+            change.writes.push(Write { stamp: deleted.stamp, base: pending.base, op });
         }
         if let Some(row) = row {
             self.add_cells(sql, context, table, entry, &row, &mut change.writes)?;
@@ -108,14 +109,20 @@ impl Composer {
             let Some(cell) = entry.meta.cell(column.number) else { continue };
             let Some(pending) = cell.pending.filter(|pending| pending.mark == self.mark) else { continue };
             let value = outgoing(sql, context, table, row, at)?;
-            let same = |write: &&mut Write| write.stamp == cell.stamp && write.base == pending.base;
-            match writes.iter_mut().find(same).map(|write| &mut write.op) {
-                Some(Op::Set(cells)) => cells.push((index, value)),
-                _ => writes.push(Write {
-                    stamp: cell.stamp,
-                    base: pending.base,
-                    op: Op::Set(vec![(index, value)]),
-                }),
+            let same = |write: &&mut Write| {
+                let is_cut = matches!(write.op, Op::Cut(_));
+                write.stamp == cell.stamp
+                    && write.base == pending.base
+                    && is_cut == pending.is_effect
+                    && !write.op.is_delete()
+            };
+            let present = writes.iter_mut().find(same).map(|write| &mut write.op);
+            if let Some(Op::Set(cells) | Op::Cut(cells)) = present {
+                cells.push((index, value));
+            } else {
+                let cells = vec![(index, value)];
+                let op = if pending.is_effect { Op::Cut(cells) } else { Op::Set(cells) };
+                writes.push(Write { stamp: cell.stamp, base: pending.base, op });
             }
         }
         Ok(())

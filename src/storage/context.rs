@@ -1,5 +1,7 @@
 //! What the storage functions of one batch share.
 
+use std::collections::BTreeMap;
+
 use super::catalog::{Catalog, Table};
 use super::driver::{Sql, SqlError};
 use super::yielding::Indexes;
@@ -17,6 +19,8 @@ pub struct Context<'a> {
     pub highest: Hlc,
     /// The highest one of a delete: what was made in its place must beat it, also under the same identity.
     pub last_delete: Hlc,
+    /// The highest one of the deletes up to some entries of the log that are about keys, which are read before others.
+    deaths: BTreeMap<i64, Hlc>,
     /// Random bytes for new identities; passed in, so that a simulation can repeat itself.
     pub mint: &'a mut dyn FnMut() -> [u8; 16],
     /// What people should know, each once.
@@ -36,13 +40,14 @@ impl<'a> Context<'a> {
         mint: &'a mut dyn FnMut() -> [u8; 16],
     ) -> Self {
         let (highest, last_delete, notices) = (stamps.highest, Hlc::ZERO, Vec::new());
-        let indexes = Indexes::default();
+        let (indexes, deaths) = (Indexes::default(), BTreeMap::new());
         Self {
             catalog,
             cursor,
             stamps,
             highest,
             last_delete,
+            deaths,
             mint,
             notices,
             is_set_aside: None,
@@ -71,6 +76,17 @@ impl Context<'_> {
         self.note(format!(
             "an index that triggers keep of {table} does not take all that a sync brings ({reason}): rebuild it"
         ));
+    }
+
+    /// Notes a delete that is at this place of the log.
+    pub fn note_death(&mut self, seq: i64, at: Hlc) {
+        let before = self.death_before(seq);
+        self.deaths.insert(seq, at.max(before));
+    }
+
+    /// The highest one of the deletes before a place of the log, of those that were noted.
+    pub fn death_before(&self, seq: i64) -> Hlc {
+        self.deaths.range(..seq).next_back().map_or(Hlc::ZERO, |(_, at)| *at)
     }
 
     /// Tells people something, once.

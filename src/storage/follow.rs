@@ -135,11 +135,11 @@ pub fn settle_followed(
     context: &mut Context<'_>,
     followed: &Followed,
 ) -> Result<(), SqlError> {
-    let now = Origin::Written(context.stamps.hub_now_ms.saturating_sub(context.stamps.offset_ms));
+    let now = Origin::Written(context.stamps.hub_now_ms.saturating_sub(context.stamps.offset_ms)).into();
     for (table, key) in followed {
         let Some(table) = context.catalog.numbered(*table) else { continue };
         if let Some(row) = read_row(sql, table, key)? {
-            settle_row(sql, context, table, LocalKey::of(table, key)?, Some(row), now, 0)?;
+            settle_row(sql, context, table, LocalKey::of(table, key)?, Some(row), &now, 0)?;
         }
     }
     Ok(())

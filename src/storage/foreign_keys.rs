@@ -6,7 +6,7 @@ use super::catalog::{Catalog, Key, Table, quote, quote_list};
 use super::driver::{Sql, SqlError, ValueRef};
 use super::generated::{ColumnsOfTables, TableColumns};
 use super::rows::{key_condition, key_params, read_columns};
-use super::table_info::RawColumn;
+use super::table_info::{OnDelete, RawColumn};
 use crate::model::Value;
 
 /// A foreign key that can be checked: both tables and all columns exist.
@@ -18,6 +18,8 @@ pub struct Link {
     pub parent: String,
     /// Pairs of a column of the child and a column of the parent.
     pub columns: Vec<(String, String)>,
+    /// What becomes of the child when the parent is deleted.
+    pub on_delete: OnDelete,
 }
 
 /// A generated column by which a row is referenced. Its value is read with the row's cells, behind them.
@@ -48,7 +50,8 @@ impl Catalog {
                 };
                 let pairs: Option<Vec<_>> = key.columns.iter().enumerate().map(pair).collect();
                 if let Some(columns) = pairs {
-                    links.push(Link { child: table.name.clone(), parent: key.parent.clone(), columns });
+                    let (child, parent, on_delete) = (table.name.clone(), key.parent.clone(), key.on_delete);
+                    links.push(Link { child, parent, columns, on_delete });
                 }
             }
         }

@@ -243,8 +243,8 @@ fn cells_of<'a>(
     update: &'a RowUpdate,
 ) -> impl Iterator<Item = (&'a str, &'a CellValue)> {
     let sets = update.writes.iter().filter_map(|write| match &write.op {
-        Op::Set(cells) => Some(cells),
-        Op::Delete | Op::Adjust(_) => None,
+        Op::Set(cells) | Op::Cut(cells) => Some(cells),
+        Op::Delete | Op::Gone | Op::Adjust(_) => None,
     });
     sets.flatten().filter_map(|(at, value)| Some((header.columns.get(usize::from(*at))?.as_str(), value)))
 }

@@ -63,13 +63,13 @@ impl Arrival<'_> {
         });
         for write in &self.update.writes {
             let sets = match &write.op {
-                Op::Delete => {
+                Op::Delete | Op::Gone => {
                     if deleted.is_none_or(|delete| delete.stamp < write.stamp) {
                         deleted = Some(Tombstone { stamp: write.stamp, pending: None });
                     }
                     continue;
                 }
-                Op::Set(sets) => sets,
+                Op::Set(sets) | Op::Cut(sets) => sets,
                 // The hub tells what became of a value, not what was done to it.
                 Op::Adjust(_) => continue,
             };
@@ -167,7 +167,11 @@ impl Arrival<'_> {
     fn restamped(&self, meta: &RowMeta, column: &Column, remote: &CellMeta) -> Option<CellMeta> {
         let own = meta.cell(column.number).filter(|own| own.fingerprint != remote.fingerprint)?;
         let stamp = Meaning::of(column).restamp(own.stamp, remote.stamp).filter(|_| !self.says_dead())?;
-        Some(CellMeta { stamp, pending: Some(Pending { base: self.update.seq, mark: 0 }), ..*own })
+        Some(CellMeta {
+            stamp,
+            pending: Some(Pending { base: self.update.seq, mark: 0, is_effect: false }),
+            ..*own
+        })
     }
 
     /// Whether the hub says that the row is dead.

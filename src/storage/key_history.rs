@@ -1,18 +1,24 @@
-//! What became of keys, in the order of the log: rows whose keys were edited are followed, and numbers that were given
-//! again are taken from the rows that had them.
+//! What became of keys, in the order of the log: rows whose keys were edited are followed, numbers that were given again
+//! are taken from the rows that had them, and what a delete did to rows that referenced its row is told from what
+//! statements did to them.
 //!
 //! A row is looked for where it is now, wherever in the log it is touched; so this comes before everything else.
+//!
+//! SQLite does what `ON DELETE` clauses say between the triggers that run before a delete and those that run after it. So
+//! what the log has between the two is an effect of the delete, if a clause of the table says so. A row that died is handed
+//! over before what went with it: the hub knows of the cause when it hears of the effect.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::capture_triggers::log_op;
 use super::catalog::{Catalog, Table, as_number};
 use super::context::Context;
-use super::driver::{Sql, SqlError};
+use super::driver::{Sql, SqlError, ValueRef};
 use super::local_key::LocalKey;
 use super::referrers::{spoil, spoil_all};
 use super::rows::{Entry, read_columns};
-use super::settle::{Changed, LogEntry, OnChanged, Origin, log_entry, read_log, settle_delete};
+use super::settle::{Cause, Changed, LogEntry, OnChanged, Origin, log_entry, read_log, settle_delete};
+use super::table_info::OnDelete;
 use crate::model::Value;
 
 /// Follows up to `limit` entries of the log that are about keys. Returns whether no other is left, and how many rows
@@ -26,17 +32,33 @@ pub fn follow_keys(
 ) -> Result<(bool, usize), SqlError> {
     // An edit of a key is two entries.
     let room = limit * 2;
-    let entries = read_log(sql, "WHERE op IN (1, 2, 5)", room)?;
+    let entries = read_log(sql, "WHERE op IN (1, 2, 5, 8)", &[], room)?;
     let mut is_all = entries.len() < room;
-    let (mut given_again, mut handed_over) = (GivenAgain::default(), 0);
+    let (mut given_again, mut handed_over, mut has_effects) = (GivenAgain::default(), 0, false);
     let (mut last, mut at) = (None, 0);
+    let moved = moved_tables(sql)?;
     while let Some(entry) = entries.get(at) {
         if entry.op == log_op::MOVED_FROM && at + 1 == entries.len() && !is_all {
             // Its other half comes with the next turn.
             break;
         }
         let gone = match entry.op {
-            log_op::DIED => die(sql, context, entry, mark, &mut given_again)?,
+            log_op::DIED => {
+                let effect_of = if has_effects { effect_of(sql, entry)? } else { entry.effect_of };
+                if moved.contains(&entry.table) || is_there(sql, context.catalog, entry)? {
+                    die(sql, context, entry, effect_of, mark, &mut given_again)?
+                } else {
+                    // It is settled when it is its turn: what was written before it gets earlier stamps.
+                    None
+                }
+            }
+            log_op::DELETING => match end_of(sql, entry)? {
+                Some(end) => {
+                    has_effects |= mark_effects(sql, context.catalog, entry, &end)?;
+                    die(sql, context, &end, end.effect_of, mark, &mut given_again)?
+                }
+                None => None,
+            },
             log_op::MOVED_FROM => {
                 at += 1;
                 match entries.get(at) {
@@ -60,10 +82,17 @@ pub fn follow_keys(
     given_again.log_references(sql, context.catalog)?;
     if let Some(last) = last {
         sql.execute(
-            "UPDATE main._federation_log SET op = ? WHERE op IN (1, 2) AND seq <= ?",
+            "UPDATE main._federation_log SET op = ? WHERE op IN (1, 2, 5, 8) AND op IN (1, 2) AND seq <= ?",
             &[log_op::FOLLOWED.into(), last.into()],
         )?;
-        sql.execute("DELETE FROM main._federation_log WHERE op = 5 AND seq <= ?", &[last.into()])?;
+        sql.execute(
+            "UPDATE main._federation_log SET op = 3 WHERE op IN (1, 2, 5, 8) AND op = 5 AND seq <= ?",
+            &[last.into()],
+        )?;
+        sql.execute(
+            "DELETE FROM main._federation_log WHERE op IN (1, 2, 5, 8) AND op = 8 AND seq <= ?",
+            &[last.into()],
+        )?;
     }
     Ok((is_all, handed_over))
 }
@@ -97,27 +126,103 @@ impl GivenAgain {
     }
 }
 
-/// A row with a number was deleted: whatever has that number now is another row. Not so if it was taken away by an INSERT
-/// of the same number, for which SQLite fires this trigger or not, as it was told.
+/// The tables of which the log has rows with edited keys.
+fn moved_tables(sql: &mut dyn Sql) -> Result<HashSet<i64>, SqlError> {
+    let mut tables = HashSet::new();
+    let statement = "SELECT DISTINCT tbl FROM main._federation_log WHERE op IN (1, 2, 5, 8) AND op IN (1, 2)";
+    sql.query(statement, &[], &mut |row| {
+        tables.extend(as_number(&row[0]));
+        Ok(())
+    })?;
+    Ok(tables)
+}
+
+/// Whether a row has the key of this entry now.
+fn is_there(sql: &mut dyn Sql, catalog: &Catalog, entry: &LogEntry) -> Result<bool, SqlError> {
+    let Some(table) = catalog.numbered(entry.table) else { return Ok(false) };
+    Ok(read_columns(sql, table, "1", &entry.key(table))?.is_some())
+}
+
+/// The end of a delete that has begun; none if it came to nothing.
+fn end_of(sql: &mut dyn Sql, begun: &LogEntry) -> Result<Option<LogEntry>, SqlError> {
+    let mut params: Vec<ValueRef<'_>> = vec![begun.seq.into(), begun.table.into()];
+    params.extend(begun.columns.iter().map(ValueRef::from));
+    let condition = "WHERE seq > ? AND tbl = ? AND op IN (3, 5) AND (k0, k1, k2, k3) IS (?, ?, ?, ?)";
+    Ok(read_log(sql, condition, &params, 1)?.pop())
+}
+
+/// Notes what a delete did to rows that referenced its row. Says whether there was room for anything.
+fn mark_effects(
+    sql: &mut dyn Sql,
+    catalog: &Catalog,
+    begun: &LogEntry,
+    end: &LogEntry,
+) -> Result<bool, SqlError> {
+    let Some(table) = catalog.numbered(begun.table).filter(|_| end.seq > begun.seq + 1) else {
+        return Ok(false);
+    };
+    let over = |is_meant: fn(OnDelete) -> bool| {
+        let links = table.children.iter().filter(|link| is_meant(link.on_delete));
+        let numbers =
+            links.filter_map(|link| catalog.table(&link.child)).map(|child| child.number.to_string());
+        numbers.collect::<Vec<_>>().join(", ")
+    };
+    let gone = over(|clause| clause == OnDelete::Cascade);
+    let cut = over(|clause| matches!(clause, OnDelete::SetNull | OnDelete::SetDefault));
+    sql.execute(
+        &format!(
+            "UPDATE main._federation_log SET effect_of = ? WHERE seq > ? AND seq < ? \
+             AND (op IN (3, 5) AND tbl IN ({gone}) OR op = 0 AND tbl IN ({cut}))"
+        ),
+        &[table.number.into(), begun.seq.into(), end.seq.into()],
+    )?;
+    Ok(true)
+}
+
+/// What was noted of an entry since it was read.
+fn effect_of(sql: &mut dyn Sql, entry: &LogEntry) -> Result<Option<i64>, SqlError> {
+    let row =
+        sql.query_row("SELECT effect_of FROM main._federation_log WHERE seq = ?", &[entry.seq.into()])?;
+    Ok(row.and_then(|row| as_number(row.first()?)))
+}
+
+/// A row was deleted. If it had a number, whatever has that number now is another row; not so if it was taken away by an
+/// INSERT of the same number, for which SQLite fires this trigger or not, as it was told. Under a natural key it is the same
+/// row again.
 fn die(
     sql: &mut dyn Sql,
     context: &mut Context<'_>,
     died: &LogEntry,
+    effect_of: Option<i64>,
     mark: u64,
     given_again: &mut GivenAgain,
 ) -> Result<Option<Changed>, SqlError> {
     let Some(table) = context.catalog.numbered(died.table) else { return Ok(None) };
     let values = died.key(table);
-    let key = LocalKey::of(table, &values)?;
-    let Some(entry) = Entry::by_key(sql, table, &key)?.filter(Entry::is_present) else { return Ok(None) };
-    let number = values.first().and_then(as_number).unwrap_or_default();
-    if is_replaced(sql, died, number)? {
+    if values.contains(&Value::Null) {
         return Ok(None);
     }
-    if read_columns(sql, table, "1", &values)?.is_some() {
-        given_again.0.entry(table.number).or_default().insert(number, died.at_ms);
+    let key = LocalKey::of(table, &values)?;
+    let Some(entry) = Entry::by_key(sql, table, &key)?.filter(Entry::is_present) else { return Ok(None) };
+    let is_there = read_columns(sql, table, "1", &values)?.is_some();
+    if let LocalKey::Number(number) = key {
+        if is_replaced(sql, died, number)? {
+            return Ok(None);
+        }
+        if is_there {
+            given_again.0.entry(table.number).or_default().insert(number, died.at_ms);
+        }
+    } else if is_there {
+        return Ok(None);
     }
-    settle_delete(sql, context, table, entry, Origin::Written(died.at_ms), mark).map(Some)
+    let effect_of = effect_of.into_iter().collect();
+    let cause = Cause { origin: Origin::Written(died.at_ms), effect_of, seq: died.seq };
+    let last_delete = context.last_delete;
+    let gone = settle_delete(sql, context, table, entry, &cause, mark)?;
+    // What was made before it need not beat it.
+    let at = std::mem::replace(&mut context.last_delete, last_delete);
+    context.note_death(died.seq, gone.entry.meta.deleted.map_or(at, |delete| delete.stamp.hlc));
+    Ok(Some(gone))
 }
 
 /// Whether an INSERT has taken a row away to put another one under its number: nothing happened to the number between the
@@ -130,7 +235,7 @@ fn is_replaced(sql: &mut dyn Sql, died: &LogEntry, number: i64) -> Result<bool, 
     )?;
     let Some([Value::Integer(begun)]) = begun.as_deref() else { return Ok(false) };
     let before = sql.query_row(
-        "SELECT seq FROM main._federation_log WHERE seq > ? AND tbl = ? AND k0 = ? ORDER BY seq LIMIT 1",
+        "SELECT seq FROM main._federation_log WHERE seq > ? AND tbl = ? AND k0 = ? AND op <> 8 ORDER BY seq LIMIT 1",
         &[(*begun).into(), table, number.into()],
     )?;
     let after = sql.query_row(
@@ -184,7 +289,10 @@ fn follow_move(
     }
     let Some(mut entry) = Entry::by_key(sql, table, from)? else { return Ok(None) };
     let replaced = match Entry::by_key(sql, table, &to)? {
-        Some(occupant) => Some(settle_delete(sql, context, table, occupant, Origin::Written(at_ms), mark)?),
+        Some(occupant) => {
+            let cause = Origin::Written(at_ms).into();
+            Some(settle_delete(sql, context, table, occupant, &cause, mark)?)
+        }
         None => None,
     };
     entry.key = to;

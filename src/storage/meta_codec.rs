@@ -7,7 +7,7 @@
 //! state  = flags:u8 seen:int [unshared:int] [deleted: stamp pending] count:int group… [rare]
 //! group  = stamp pending columns fingerprint:5 bytes…
 //! stamp  = ms:int counter:int replica:u64, big endian
-//! pending= 0 | base + 1:int mark:int
+//! pending= 0 | base + 1:int mark:int, where the highest bit of the first is set for an effect
 //! columns= count · 2 + 1:int first:int, where they follow each other | count · 2:int column:int…
 //! int    = LEB128;  rare = MessagePack of (number, united, ruled)
 //! ```
@@ -27,6 +27,9 @@ const UNSENT: u8 = 8;
 const SENT: u8 = 16;
 /// It was under way in another batch, which is named.
 const SENT_APART: u8 = 32;
+
+/// Set in the base of what was no statement's doing.
+const EFFECT: u64 = 1 << 63;
 
 /// What only few rows have: their number before they were deleted, the row that they were united with, and what
 /// is kept of counters and sets.
@@ -133,8 +136,9 @@ fn put_head(out: &mut Vec<u8>, (stamp, pending): (Stamp, Option<Pending>)) {
     out.extend(stamp.replica.to_be_bytes());
     match pending {
         None => out.push(0),
-        Some(Pending { base, mark }) => {
-            put_int(out, base.saturating_add(1));
+        Some(Pending { base, mark, is_effect }) => {
+            let effect = if is_effect { EFFECT } else { 0 };
+            put_int(out, base.saturating_add(1).min(EFFECT - 1) | effect);
             put_int(out, mark);
         }
     }
@@ -190,7 +194,10 @@ impl Input<'_> {
         let stamp = Stamp { hlc, replica: u64::from_be_bytes(*replica) };
         let pending = match self.int()? {
             0 => None,
-            base => Some(Pending { base: base - 1, mark: self.int()? }),
+            head => {
+                let base = (head & !EFFECT).checked_sub(1)?;
+                Some(Pending { base, mark: self.int()?, is_effect: head & EFFECT != 0 })
+            }
         };
         Some((stamp, pending))
     }
@@ -226,7 +233,8 @@ mod tests {
     }
 
     fn pendings() -> impl Strategy<Value = Option<Pending>> {
-        prop::option::of((0..u64::MAX, 0_u64..3).prop_map(|(base, mark)| Pending { base, mark }))
+        let parts = (0..EFFECT - 2, 0_u64..3, any::<bool>());
+        prop::option::of(parts.prop_map(|(base, mark, is_effect)| Pending { base, mark, is_effect }))
     }
 
     fn metas() -> impl Strategy<Value = RowMeta> {

@@ -72,7 +72,8 @@ fn add(
         // It is in the table, and was not looked at yet.
         let (Some(key), Some(origin)) = (entry.key.values()?, origin(sql, table)?) else { return Ok(()) };
         let row = read_row(sql, table, &key)?;
-        if let Some(changed) = settle_row(sql, context, table, entry.key, row, origin, composer.mark)? {
+        let cause = origin.into();
+        if let Some(changed) = settle_row(sql, context, table, entry.key, row, &cause, composer.mark)? {
             composer.add(sql, context, table, &changed.entry, changed.row)?;
         }
         return Ok(());

@@ -162,8 +162,8 @@ impl SetAside {
         }
         let is_newest = |column: ColumnIndex| {
             later.update.writes.iter().all(|newer| match &newer.op {
-                Op::Set(cells) => cells.iter().all(|(other, _)| *other != column),
-                Op::Delete | Op::Adjust(_) => true,
+                Op::Set(cells) | Op::Cut(cells) => cells.iter().all(|(other, _)| *other != column),
+                Op::Delete | Op::Gone | Op::Adjust(_) => true,
             })
         };
         let mut writes = Vec::new();

@@ -84,7 +84,7 @@ fn replace(
             continue;
         }
         let stamp = Stamp { hlc: highest.next(), replica: replica.tie_break() };
-        meta.deleted = Some(Tombstone { stamp, pending: Some(Pending { base, mark: 0 }) });
+        meta.deleted = Some(Tombstone { stamp, pending: Some(Pending { base, mark: 0, is_effect: false }) });
         meta.cells.clear();
         meta.ruled.clear();
         let state = meta.encode()?;

@@ -17,6 +17,8 @@ pub struct Pending {
     pub base: Seq,
     /// The mark of the batch that carried it; 0 if none did yet.
     pub mark: u64,
+    /// Whether no statement said so: it is what a foreign key's clause made of the delete of another row.
+    pub is_effect: bool,
 }
 
 /// What is remembered of a cell.
@@ -120,7 +122,7 @@ impl RowMeta {
         for pending in pending.chain(self.deleted.iter_mut().map(|delete| &mut delete.pending)) {
             *pending = pending
                 .filter(|pending| !pending.is_acked(acked))
-                .map(|Pending { base, .. }| Pending { base, mark: 0 });
+                .map(|pending| Pending { mark: 0, ..pending });
         }
         self.unshared = self.is_new_to_hub(acked).then_some(0);
         self.forget_sent_adjustments(acked);

@@ -245,8 +245,8 @@ impl Entry {
         let offer = matches!(self.sending, Sending::Offer | Sending::OfferNew);
         let take = |pending: &mut Option<Pending>| {
             *pending = match *pending {
-                _ if offer => Some(Pending { base: 0, mark }),
-                Some(Pending { base, mark: 0 }) => Some(Pending { base, mark }),
+                _ if offer => Some(Pending { base: 0, mark, is_effect: false }),
+                Some(pending) if pending.mark == 0 => Some(Pending { mark, ..pending }),
                 other => other,
             };
         };

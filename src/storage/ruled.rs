@@ -161,7 +161,7 @@ impl RowMeta {
         for cell in &mut self.ruled {
             let is_uncertain = |it: &&PendingAdjustment| it.mark != 0 && !it.is_acked(acked);
             let Some(first) = cell.pending.iter().find(is_uncertain) else { continue };
-            let pending = Pending { base: first.base, mark: first.mark };
+            let pending = Pending { base: first.base, mark: first.mark, is_effect: false };
             dropped = true;
             cell.pending.retain(|pending| pending.mark == 0 || pending.is_acked(acked));
             let own = self.cells.iter_mut().find(|own| own.column == cell.column);

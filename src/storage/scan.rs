@@ -1,12 +1,13 @@
 //! Looking at all rows of a table: when it is first seen, made again, or changed with capture out of the way.
 
 use super::capture_triggers::{WALL_CLOCK, log_op};
-use super::catalog::{Table, quote, quote_list};
+use super::catalog::{Catalog, Table, quote, quote_list};
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::{Fields, integer};
 use super::local_key::{decode_values, encode_values};
 use super::rows::{Entry, column_list};
 use super::settle::{Origin, log_entry};
+use super::table_info::OnDelete;
 use crate::model::{KeyKind, Value};
 
 /// The values of a row's key columns, and of its travelling columns.
@@ -115,13 +116,32 @@ pub fn has_null_key(sql: &mut dyn Sql, table: &Table) -> Result<bool, SqlError> 
     Ok(sql.query_row(&statement, &[])?.is_some())
 }
 
+fn last_entry(sql: &mut dyn Sql) -> Result<i64, SqlError> {
+    let row = sql.query_row("SELECT coalesce(max(seq), 0) FROM _federation_log", &[])?;
+    Fields::from(row.unwrap_or_default()).integer()
+}
+
 /// Has rows that were synced and are not there settled as deleted. Returns whether there are any.
-pub fn log_missing(sql: &mut dyn Sql, table: &Table, now_ms: i64) -> Result<bool, SqlError> {
+pub fn log_missing(
+    sql: &mut dyn Sql,
+    catalog: &Catalog,
+    table: &Table,
+    now_ms: i64,
+) -> Result<bool, SqlError> {
     let missing = Entry::missing(sql, table)?;
+    let before = last_entry(sql)?;
     let op = if table.key_kind() == KeyKind::Number { log_op::DIED } else { log_op::DELETED };
     for entry in &missing {
         let Some(key) = entry.key.values()? else { continue };
         log_entry(sql, table, op, now_ms, &key)?;
+    }
+    // Nobody noted how they went. One whose parent is missing as well has gone with it, as far as anybody can tell.
+    let over = table.parents.iter().find(|link| link.on_delete == OnDelete::Cascade);
+    if let Some(parent) = over.and_then(|link| catalog.table(&link.parent)) {
+        sql.execute(
+            "UPDATE _federation_log SET effect_of = ? WHERE tbl = ? AND op IN (3, 5) AND seq > ?",
+            &[parent.number.into(), table.number.into(), before.into()],
+        )?;
     }
     Ok(!missing.is_empty())
 }

@@ -6,11 +6,12 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::capture_triggers::log_op;
-use super::catalog::{Catalog, Key, Table};
+use super::catalog::{Catalog, Column, Key, Table, as_number};
 use super::context::Context;
 use super::difference::{Difference, differing};
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::{Fields, integer};
+use super::identity::fingerprint;
 use super::key_history::follow_keys;
 use super::local_key::LocalKey;
 use super::outgoing::{natural_id, old_id};
@@ -19,6 +20,7 @@ use super::renamed_stamps::Meaning;
 use super::row_meta::{CellMeta, Pending, RowMeta, Tombstone};
 use super::rows::{Entry, Sending, read_row};
 use super::ruled::fallback_notice;
+use super::table_info::{ForeignKey, OnDelete};
 use crate::model::{RowId, Stamp, Value};
 
 /// How a difference came about.
@@ -28,6 +30,24 @@ pub enum Origin {
     Written(i64),
     /// It was there before the database was first attached.
     Old,
+}
+
+/// How a difference came about, and by what.
+#[derive(Clone, Debug)]
+pub struct Cause {
+    /// How.
+    pub origin: Origin,
+    /// The tables of rows whose deletes have reached the row by a foreign key's clause, by their numbers. A delete is one's
+    /// effect if there are any.
+    pub effect_of: Vec<i64>,
+    /// The last place of the log that names the row.
+    pub seq: i64,
+}
+
+impl From<Origin> for Cause {
+    fn from(origin: Origin) -> Self {
+        Self { origin, effect_of: Vec::new(), seq: i64::MAX }
+    }
 }
 
 /// A row that turned out different.
@@ -50,7 +70,28 @@ struct Touched {
     values: Vec<Value>,
     /// The first entry that names it.
     first: i64,
+    /// The last one.
+    last: i64,
     at_ms: i64,
+    /// What has deleted it last, if that was another row's delete.
+    gone_with: Option<i64>,
+    /// The tables of rows whose deletes have changed it.
+    cut_by: Vec<i64>,
+}
+
+impl Touched {
+    fn note(&mut self, entry: &LogEntry) {
+        (self.last, self.at_ms) = (entry.seq, entry.at_ms);
+        match entry.op {
+            log_op::DELETED | log_op::DIED => self.gone_with = entry.effect_of,
+            _ => self.cut_by.extend(entry.effect_of.filter(|table| !self.cut_by.contains(table))),
+        }
+    }
+
+    fn cause(&self, is_there: bool) -> Cause {
+        let effect_of = if is_there { self.cut_by.clone() } else { self.gone_with.into_iter().collect() };
+        Cause { origin: Origin::Written(self.at_ms), effect_of, seq: self.last }
+    }
 }
 
 /// Settles up to `limit` log entries; what changed is marked as under way in batch `mark` (0: unsent) and
@@ -68,7 +109,7 @@ pub fn settle_log(
         return Ok(false);
     }
     let limit = limit - handed_over;
-    let entries = read_log(sql, "", limit)?;
+    let entries = read_log(sql, "", &[], limit)?;
     let Some(mut last) = entries.last().map(|entry| entry.seq) else { return Ok(true) };
     let mut is_whole = entries.len() < limit;
     let mut touched: HashMap<(i64, LocalKey), Touched> = HashMap::new();
@@ -80,9 +121,10 @@ pub fn settle_log(
         let key = LocalKey::of(table, &values)?;
         let slot = touched.entry((table.number, key.clone())).or_insert_with(|| {
             order.push((table.number, key));
-            Touched { values, first: entry.seq, at_ms: entry.at_ms }
+            let (first, last, at_ms) = (entry.seq, entry.seq, entry.at_ms);
+            Touched { values, first, last, at_ms, gone_with: None, cut_by: Vec::new() }
         });
-        slot.at_ms = entry.at_ms;
+        slot.note(entry);
         Ok(())
     };
     for entry in &entries {
@@ -105,8 +147,8 @@ pub fn settle_log(
             break;
         }
         let row = read_row(sql, table, &touched.values)?;
-        let origin = Origin::Written(touched.at_ms);
-        if let Some(change) = settle_row(sql, context, table, place.1, row, origin, mark)? {
+        let cause = touched.cause(row.is_some());
+        if let Some(change) = settle_row(sql, context, table, place.1, row, &cause, mark)? {
             numbered.note(table, &change, touched.at_ms);
             takes_more = changed(sql, context, table, change)?;
         }
@@ -172,27 +214,38 @@ pub struct LogEntry {
     pub op: i64,
     /// When, in ms since the epoch, by this machine's clock.
     pub at_ms: i64,
-    key: Vec<Value>,
+    /// The table of a row whose delete has done this.
+    pub effect_of: Option<i64>,
+    /// The columns of the key, and NULLs behind them.
+    pub columns: Vec<Value>,
 }
 
 impl LogEntry {
     /// The key that it names.
     pub fn key(&self, table: &Table) -> Vec<Value> {
-        self.key[..table.key_columns().len().min(self.key.len())].to_vec()
+        self.columns[..table.key_columns().len().min(self.columns.len())].to_vec()
     }
 }
 
 /// The first entries, of those that a condition selects.
-pub fn read_log(sql: &mut dyn Sql, condition: &str, limit: usize) -> Result<Vec<LogEntry>, SqlError> {
+pub fn read_log(
+    sql: &mut dyn Sql,
+    condition: &str,
+    params: &[ValueRef<'_>],
+    limit: usize,
+) -> Result<Vec<LogEntry>, SqlError> {
     let mut entries = Vec::new();
     let statement = format!(
-        "SELECT seq, tbl, op, at, k0, k1, k2, k3 FROM main._federation_log {condition} ORDER BY seq LIMIT ?"
+        "SELECT seq, tbl, op, at, effect_of, k0, k1, k2, k3 FROM main._federation_log {condition} ORDER BY seq LIMIT ?"
     );
-    sql.query(&statement, &[integer(limit as u64)?], &mut |row| {
+    let mut params = params.to_vec();
+    params.push(integer(limit as u64)?);
+    sql.query(&statement, &params, &mut |row| {
         let mut fields = Fields::of(row);
         let (seq, table) = (fields.integer()?, fields.integer()?);
         let (op, at_ms) = (fields.integer()?, fields.integer()?);
-        entries.push(LogEntry { seq, table, op, at_ms, key: fields.rest() });
+        let effect_of = as_number(&fields.value());
+        entries.push(LogEntry { seq, table, op, at_ms, effect_of, columns: fields.rest() });
         Ok(())
     })?;
     Ok(entries)
@@ -205,14 +258,15 @@ pub fn settle_row(
     table: &Table,
     key: LocalKey,
     row: Option<Vec<Value>>,
-    origin: Origin,
+    cause: &Cause,
     mark: u64,
 ) -> Result<Option<Changed>, SqlError> {
+    let origin = cause.origin;
     let entry = Entry::by_key(sql, table, &key)?;
     let Some(row) = row else {
         return match entry {
             Some(entry) if entry.is_present() => {
-                settle_delete(sql, context, table, entry, origin, mark).map(Some)
+                settle_delete(sql, context, table, entry, cause, mark).map(Some)
             }
             _ => Ok(None),
         };
@@ -223,9 +277,11 @@ pub fn settle_row(
         None => born(sql, context, table, key, &row, origin)?,
     };
     let whole = !entry.meta.is_alive();
-    let seen = entry.meta.highest();
+    let mut seen = entry.meta.highest();
+    if let (Origin::Written(at_ms), true) = (origin, whole) {
+        seen = seen.max(context.deleted_until(at_ms)).max(context.death_before(cause.seq));
+    }
     let stamp = match origin {
-        Origin::Written(at_ms) if whole => context.stamp(at_ms, seen.max(context.deleted_until(at_ms))),
         Origin::Written(at_ms) => context.stamp(at_ms, seen),
         Origin::Old => Stamp::ZERO,
     };
@@ -256,7 +312,8 @@ pub fn settle_row(
         let pending = if is_adjusted {
             known.filter(|_| !whole).and_then(|cell| cell.pending)
         } else {
-            Some(Pending { base, mark })
+            let is_effect = is_cut(context.catalog, table, column, value, cause);
+            Some(Pending { base, mark, is_effect })
         };
         if !(is_adjusted || is_old)
             && let Some(notice) = fallback_notice(&table.name, column, value)
@@ -273,21 +330,37 @@ pub fn settle_row(
     Ok(Some(Changed { entry, row: Some(row), is_new }))
 }
 
+/// Whether a column holds what a foreign key's clause has put there, as a row of the referenced table was deleted.
+fn is_cut(catalog: &Catalog, table: &Table, column: &Column, value: &Value, cause: &Cause) -> bool {
+    let cuts = |key: &ForeignKey| {
+        let is_put = match key.on_delete {
+            OnDelete::SetNull => *value == Value::Null,
+            OnDelete::SetDefault => fingerprint(value) == column.default,
+            OnDelete::Cascade | OnDelete::Refuse => false,
+        };
+        let is_parent = |parent: &Table| cause.effect_of.contains(&parent.number);
+        is_put
+            && key.columns.iter().any(|(from, _)| from.eq_ignore_ascii_case(&column.name))
+            && catalog.table(&key.parent).is_some_and(is_parent)
+    };
+    !cause.effect_of.is_empty() && table.foreign_keys.iter().any(cuts)
+}
+
 /// Notes that a row is gone.
 pub fn settle_delete(
     sql: &mut dyn Sql,
     context: &mut Context<'_>,
     table: &Table,
     mut entry: Entry,
-    origin: Origin,
+    cause: &Cause,
     mark: u64,
 ) -> Result<Changed, SqlError> {
-    let Origin::Written(at_ms) = origin else {
+    let Origin::Written(at_ms) = cause.origin else {
         return Err(SqlError::corrupt("a delete older than syncing"));
     };
     entry.take_up(mark);
     let base = if table.is_unseen { 0 } else { entry.meta.base(context.cursor) };
-    let pending = Some(Pending { base, mark });
+    let pending = Some(Pending { base, mark, is_effect: !cause.effect_of.is_empty() });
     let stamp = context.stamp(at_ms, entry.meta.highest());
     context.last_delete = context.last_delete.max(stamp.hlc);
     entry.meta.deleted = Some(Tombstone { stamp, pending });

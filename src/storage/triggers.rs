@@ -155,7 +155,9 @@ fn temporary(
             match schema_of_table(&text) {
                 Some(schema) if !schema.eq_ignore_ascii_case("main") => {}
                 None if hidden_before == Some(true) => {}
-                None if hidden_before == Some(false) => found.push((table, made(name, as_temporary(&on_main(&text))))),
+                None if hidden_before == Some(false) => {
+                    found.push((table, made(name, as_temporary(&on_main(&text)))))
+                }
                 _ => found.push((table, made(name, as_temporary(&text)))),
             }
             Ok(())

@@ -88,7 +88,8 @@ impl<'a> Yielding<'a> {
         params: &[ValueRef<'_>],
         error: SqlError,
     ) -> Result<u64, SqlError> {
-        let may_be_index = matches!(error.kind, SqlErrorKind::Constraint | SqlErrorKind::Missing | SqlErrorKind::Other);
+        let may_be_index =
+            matches!(error.kind, SqlErrorKind::Constraint | SqlErrorKind::Missing | SqlErrorKind::Other);
         let awake = self.awake.iter_mut().filter(|awake| may_be_index && !awake.is_asleep);
         let Some(awake) =
             awake.into_iter().find(|awake| awake.is_in(statement) && !awake.is_to_blame(&error))
@@ -150,7 +151,11 @@ pub fn despite_indexes<T>(
     let mut indexes = Indexes::default();
     match turn(sql, &mut indexes) {
         Err(error)
-            if indexes.are_kept && matches!(error.kind, SqlErrorKind::Constraint | SqlErrorKind::Missing | SqlErrorKind::Other) =>
+            if indexes.are_kept
+                && matches!(
+                    error.kind,
+                    SqlErrorKind::Constraint | SqlErrorKind::Missing | SqlErrorKind::Other
+                ) =>
         {
             turn(sql, &mut Indexes { failure: Some(error.message), are_kept: false })
         }

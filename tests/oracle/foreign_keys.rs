@@ -35,7 +35,7 @@ fn schema() -> impl Strategy<Value = Vec<String>> {
 /// A statement about one of few rows. References lead to whatever row has the number, if there is one.
 fn statement() -> impl Strategy<Value = (u64, String)> {
     let name = 0..3_i64;
-    (0_usize..3, 0..ROWS, 0..10_u8, name, prop::array::uniform2(0..=ROWS), 1..4_u64).prop_map(
+    (0_usize..3, 0..ROWS, 0..12_u8, name, prop::array::uniform2(0..=ROWS), 1..4_u64).prop_map(
         |(table, at, kind, name, to, later)| {
             let row = 10 * table + usize::from(at) + 1;
             let to = to.map(|at| match at {
@@ -54,6 +54,14 @@ fn statement() -> impl Strategy<Value = (u64, String)> {
                 5..7 => {
                     format!("UPDATE {table} SET ({columns}) = (SELECT {}) WHERE id = {row}", values.join(", "))
                 }
+                // Children that are deleted themselves, before their parent or, without enforcement, behind it.
+                10 => format!(
+                    "DELETE FROM c WHERE one = {row}; DELETE FROM g WHERE one = {row}; DELETE FROM {table} WHERE id = {row}"
+                ),
+                11 => format!(
+                    "PRAGMA foreign_keys = OFF; DELETE FROM {table} WHERE id = {row}; DELETE FROM c WHERE one = {row}; \
+                     UPDATE g SET one = NULL WHERE one = {row}; PRAGMA foreign_keys = ON"
+                ),
                 _ => format!("INSERT INTO {table}(id, {columns}) VALUES({row}, {})", values.join(", ")),
             };
             (later, statement)

@@ -7,6 +7,7 @@ use federation_hub::model::{
 };
 use rusqlite::{Connection, types};
 
+use crate::effects::{self, Effects};
 use crate::model::told::LivingRows;
 
 /// A database in which the number of a row is every byte of its identity, if its table gives rows numbers. Other
@@ -22,7 +23,7 @@ pub struct Local {
 }
 
 /// A table, and a rowid in it.
-type Place = (u16, i64);
+pub type Place = (u16, i64);
 
 /// What a statement did to a row.
 pub struct Change {
@@ -34,6 +35,8 @@ pub struct Change {
     pub is_new: bool,
     /// Its new cells; none if it was deleted.
     pub cells: Option<Vec<NewCell>>,
+    /// Whether it was deleted with a row that it references.
+    pub is_effect: bool,
 }
 
 /// A cell that was written.
@@ -42,6 +45,8 @@ pub struct NewCell {
     pub value: CellValue,
     /// What was done to the value, if the column's rule asks for that.
     pub adjustment: Option<Adjustment>,
+    /// Whether a foreign key's clause has put it there.
+    pub is_effect: bool,
 }
 
 /// The rule of a column, which its name tells.
@@ -66,6 +71,7 @@ impl Local {
             sqlite.execute_batch(statement).unwrap();
         }
         sqlite.execute_batch("PRAGMA foreign_keys = ON").unwrap();
+        effects::listen(&sqlite, tables);
         Self { sqlite, tables: tables.to_vec(), ids: BTreeMap::new(), name, minted: 0 }
     }
 
@@ -78,24 +84,30 @@ impl Local {
 
     /// Runs a statement, or not, if a constraint forbids it. Returns what it did.
     pub fn run(&mut self, statement: &str) -> Vec<Change> {
+        effects::forget(&self.sqlite);
         let mut before = self.rows();
         let _ = self.sqlite.execute_batch(statement);
         let after = self.rows();
         self.follow(&mut before, &after);
+        let effects = Effects::heard(&self.sqlite, &self.tables);
         let mut changes = Vec::new();
         for (place, cells) in &after {
             let was = before.get(place);
             let is_news = |at: &usize| was.is_none_or(|was| was[*at] != cells[*at]);
             let news: Vec<NewCell> = (0..cells.len())
                 .filter(is_news)
-                .map(|at| self.written(place.0, at, was.map(|was| &was[at]), &cells[at]))
+                .map(|at| {
+                    let cell = self.written(place.0, at, was.map(|was| &was[at]), &cells[at]);
+                    let is_effect = effects.has_cut(&self.sqlite, *place, &self.tables, at, &cells[at]);
+                    NewCell { is_effect, ..cell }
+                })
                 .collect();
             if !news.is_empty() {
-                changes.push(self.change(*place, was.is_none(), Some(news)));
+                changes.push(self.change(*place, was.is_none(), Some(news), false));
             }
         }
         for place in before.keys().filter(|place| !after.contains_key(place)) {
-            changes.push(self.change(*place, false, None));
+            changes.push(self.change(*place, false, None, effects.gone.contains(place)));
             self.ids.remove(place);
         }
         changes
@@ -148,13 +160,13 @@ impl Local {
             .collect()
     }
 
-    fn change(&self, place: Place, is_new: bool, cells: Option<Vec<NewCell>>) -> Change {
+    fn change(&self, place: Place, is_new: bool, cells: Option<Vec<NewCell>>, is_effect: bool) -> Change {
         let (table, row) = place;
         if self.is_natural(table) {
-            return Change { table, id: self.ids[&place], number: None, is_new, cells };
+            return Change { table, id: self.ids[&place], number: None, is_new, cells, is_effect };
         }
         let id = RowId([u8::try_from(row).unwrap(); 16]);
-        Change { table, id, number: Some(row), is_new, cells }
+        Change { table, id, number: Some(row), is_new, cells, is_effect }
     }
 
     /// Shows these rows, and no others.
@@ -206,7 +218,7 @@ impl Local {
             (CellValue::Plain(was), CellValue::Plain(is)) => rule.difference(was, is),
             _ => None,
         };
-        NewCell { column: ColumnIndex::try_from(at).unwrap(), value, adjustment }
+        NewCell { column: ColumnIndex::try_from(at).unwrap(), value, adjustment, is_effect: false }
     }
 
     /// A value as it travels: that of a foreign key as the row that it means.

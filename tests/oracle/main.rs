@@ -7,6 +7,7 @@ mod cases;
 #[expect(dead_code, reason = "shared with other tests, which need more of it")]
 #[path = "../support/clock.rs"]
 mod clock;
+mod effects;
 mod families;
 mod foreign_keys;
 #[path = "../support/hub.rs"]

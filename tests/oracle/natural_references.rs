@@ -31,7 +31,7 @@ fn schema() -> impl Strategy<Value = Vec<String>> {
 /// A statement about one of few rows. References lead to whatever row has the key, if there is one.
 fn statement() -> impl Strategy<Value = (u64, String)> {
     let key = || prop_oneof![4 => Just("'x'"), 4 => Just("'y'"), 1 => Just("'X'")];
-    (0..12_u8, key(), key(), 1..4_i64, 0..3_i64, 1..4_u64).prop_map(|(kind, k, to, id, name, later)| {
+    (0..14_u8, key(), key(), 1..4_i64, 0..3_i64, 1..4_u64).prop_map(|(kind, k, to, id, name, later)| {
         let to = format!("(SELECT k FROM p WHERE k = {to})");
         let statement = match kind {
             0..3 => format!("DELETE FROM p WHERE k = {k}"),
@@ -41,6 +41,8 @@ fn statement() -> impl Strategy<Value = (u64, String)> {
             6 => format!("UPDATE g SET one = {to}, name = {name} WHERE g = {k}"),
             7..9 => format!("INSERT INTO c VALUES({id}, {name}, {to})"),
             9 => format!("INSERT INTO g VALUES({k}, {name}, {to})"),
+            12 => format!("DELETE FROM c WHERE one = {k}; DELETE FROM p WHERE k = {k}"),
+            13 => format!("PRAGMA foreign_keys = OFF; DELETE FROM p WHERE k = {k}; DELETE FROM c WHERE one = {k}; PRAGMA foreign_keys = ON"),
             _ => format!("INSERT INTO p VALUES({k}, {name})"),
         };
         (later, statement)

@@ -205,13 +205,17 @@ fn add(body: &mut BatchBody, done: &Change, stamp: Stamp, base: Seq) {
     body.rows[at].is_new |= is_new;
     let writes = &mut body.rows[at].writes;
     let Some(cells) = &done.cells else {
-        *writes = vec![Write { stamp, base, op: Op::Delete }];
+        let op = if done.is_effect { Op::Gone } else { Op::Delete };
+        *writes = vec![Write { stamp, base, op }];
         return;
     };
     for cell in cells {
         // A value that is under way says it all.
         let op = match (take(writes, cell.column), &cell.adjustment) {
-            (Before::Value, _) | (_, None) => Op::Set(vec![(cell.column, cell.value.clone())]),
+            (Before::Value, _) | (_, None) => {
+                let cells = vec![(cell.column, cell.value.clone())];
+                if cell.is_effect { Op::Cut(cells) } else { Op::Set(cells) }
+            }
             (Before::Nothing, Some(what)) => Op::Adjust(vec![(cell.column, what.clone())]),
             (Before::Adjustment(before), Some(what)) => {
                 Op::Adjust(vec![(cell.column, before.then(what).unwrap())])
@@ -231,9 +235,9 @@ enum Before {
 /// Takes out what was done to a cell. Each write is to one cell.
 fn take(writes: &mut Vec<Write>, column: ColumnIndex) -> Before {
     let is_of = |write: &Write| match &write.op {
-        Op::Set(cells) => cells[0].0 == column,
+        Op::Set(cells) | Op::Cut(cells) => cells[0].0 == column,
         Op::Adjust(cells) => cells[0].0 == column,
-        Op::Delete => false,
+        Op::Delete | Op::Gone => false,
     };
     let Some(at) = writes.iter().position(is_of) else { return Before::Nothing };
     match writes.remove(at).op {

@@ -6,6 +6,8 @@ mod arrivals;
 mod burial;
 mod bystanders;
 mod choice;
+mod cleared;
+#[expect(dead_code, reason = "shared with other tests, which need more of it")]
 #[path = "../support/clock.rs"]
 mod clock;
 mod composite_parents;
@@ -32,8 +34,8 @@ mod old_rows;
 mod own_functions;
 mod reborn;
 mod recovery;
-mod replacing;
 mod refused_rows;
+mod replacing;
 mod retirement;
 mod reused_at_random;
 mod reused_names;

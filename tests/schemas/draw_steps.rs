@@ -115,6 +115,10 @@ impl Writer<'_> {
         let mut statements = Vec::new();
         for _ in 0..=self.dice.below(3) {
             let table = self.dice.pick(&schema.tables);
+            if self.features.has(Feature::Anew) && self.dice.chance(25) {
+                statements.extend(self.anew(table));
+                continue;
+            }
             let kind = self.dice.below(if self.features.has(Feature::Dense) { 120 } else { 100 });
             match kind {
                 0..45 => statements.push(self.insert(table)),
@@ -224,6 +228,36 @@ impl Writer<'_> {
         }
         let rows = if self.dice.chance(7) { String::new() } else { self.rows(table) };
         Some(format!("DELETE FROM {}{rows}", quote(&table.name)))
+    }
+
+    /// Deletes a row, perhaps with what references it first, and perhaps writes another one under its key.
+    fn anew(&mut self, table: &Table) -> Vec<String> {
+        let (from, key) = (quote(&table.name), list(&table.key));
+        let one = self.one(table, &table.key);
+        let mut statements = Vec::new();
+        if self.dice.chance(50) {
+            for child in &self.schema.tables {
+                for reference in child.references.iter().filter(|it| it.parent == table.name) {
+                    let parent = self.one(table, &reference.to);
+                    let (name, columns) = (quote(&child.name), list(&reference.columns));
+                    let is_cut = self.dice.chance(30);
+                    let set: Vec<String> =
+                        reference.columns.iter().map(|it| format!("{} = NULL", quote(it))).collect();
+                    let what = if is_cut {
+                        format!("UPDATE {name} SET {}", set.join(", "))
+                    } else {
+                        format!("DELETE FROM {name}")
+                    };
+                    statements.push(format!("{what} WHERE ({columns}) IN ({parent})"));
+                }
+            }
+        }
+        statements.push(format!("DELETE FROM {from} WHERE ({key}) IN ({one})"));
+        if self.dice.chance(60) {
+            // A number that SQLite chooses is mostly that of the last row.
+            statements.push(self.insert(table));
+        }
+        statements
     }
 
     /// Whether a REPLACE takes nothing away that this case does not delete.

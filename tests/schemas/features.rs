@@ -55,6 +55,8 @@ pub enum Feature {
     LateColumns,
     /// Full-text indexes that triggers keep.
     Search,
+    /// Numbers that are deleted and inserted again, and families that are deleted child by child.
+    Anew,
 }
 
 /// All but the later ones, which would make another case of every seed that was kept.

@@ -115,7 +115,13 @@ pub fn write() -> impl Strategy<Value = Write> {
         base,
         op: Op::Adjust(cells),
     });
-    prop_oneof![3 => plain_write(), 1 => adjust]
+    let cut = (stamp(), seq(), cells(cell_value())).prop_map(|(stamp, base, cells)| Write {
+        stamp,
+        base,
+        op: Op::Cut(cells),
+    });
+    let gone = (stamp(), seq()).prop_map(|(stamp, base)| Write { stamp, base, op: Op::Gone });
+    prop_oneof![6 => plain_write(), 2 => adjust, 1 => cut, 1 => gone]
 }
 
 fn cell<V: std::fmt::Debug>(value: impl Strategy<Value = V>) -> impl Strategy<Value = Cell<V>> {

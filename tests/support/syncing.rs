@@ -16,6 +16,9 @@ use super::checking::Asker;
 use super::parts::{cut, is_usual, until_free};
 use super::{Agent, Counts, Fate, Hub};
 
+/// The first turn of a push, the batches that the hub has taken, and rows of these that it has not.
+type Pushed = (CollectTurn, Vec<SentBatch>, Vec<RefusedRow>);
+
 impl Agent {
     /// Syncs; `meanwhile` is what the application does between the sending and the applying.
     pub fn sync_with(
@@ -126,7 +129,7 @@ impl Agent {
         epoch: u64,
         catalog: &mut Option<CachedCatalog>,
         counts: &mut Counts,
-    ) -> Result<Option<(CollectTurn, Vec<SentBatch>, Vec<RefusedRow>)>, StoreError> {
+    ) -> Result<Option<Pushed>, StoreError> {
         let (mut acked, mut refused) = (Vec::new(), Vec::new());
         let mut first = None;
         loop {

@@ -99,24 +99,18 @@ fn an_edit_that_beats_a_concurrent_delete_brings_the_whole_row_back() {
 }
 
 #[test]
-fn a_delete_that_is_taken_back_leaves_another_replicas() {
+fn the_last_delete_is_remembered_and_another_replicas_beneath_it() {
     let mut state = RowState::default();
     state.merge(None, &[set(stamp(1, 1), 0, &[(0, 1)])], 1, 1);
-    state.merge(None, &[delete(stamp(5, 2), 1)], 2, 2);
-    state.merge(None, &[delete(stamp(6, 3), 1)], 3, 3);
-    state.merge(None, &[delete(stamp(7, 3), 1)], 3, 4);
-    let (mut one, mut other) = (state.clone(), state);
-    one.undelete(3);
-    assert_eq!(one.deleted.map(|it| (it.stamp, it.seq, it.writer)), Some((stamp(5, 2), 2, 2)));
-    assert_eq!(one.beneath, None);
-    other.undelete(2);
-    assert_eq!(other.deleted.as_ref().map(|it| it.writer), Some(3));
-    other.undelete(3);
-    assert!(other.is_alive());
-    assert!(other.merge(None, &[delete(stamp(9, 2), 1)], 2, 5).changed);
-    assert!(other.merge(None, &[delete(stamp(8, 4), 1)], 4, 6).changed, "an earlier one is kept as well");
-    assert!(!other.merge(None, &[delete(stamp(8, 4), 1)], 4, 7).changed);
-    assert_eq!(other.beneath.map(|it| it.writer), Some(4));
+    for (ms, replica) in [(5, 2), (6, 3), (7, 3)] {
+        state.merge(None, &[delete(stamp(ms, replica), 1)], replica, ms);
+    }
+    let known =
+        |state: &RowState| state.deletes().map(|it| (it.stamp, it.seq, it.writer)).collect::<Vec<_>>();
+    assert_eq!(known(&state), [(stamp(7, 3), 7, 3), (stamp(5, 2), 5, 2)]);
+    assert!(state.merge(None, &[delete(stamp(6, 4), 1)], 4, 8).changed, "an earlier one is kept as well");
+    assert!(!state.merge(None, &[delete(stamp(6, 4), 1)], 4, 9).changed);
+    assert_eq!(known(&state), [(stamp(7, 3), 7, 3), (stamp(6, 4), 8, 4)]);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-pub use local_effects::{Earlier, may_follow};
+pub use local_effects::{Earlier, Effects};
 
 use super::claims::{Claims, Target};
 use super::damaged;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::contests::Contests;
-use super::derive::{Deriver, Earlier, first_stands, may_follow};
+use super::derive::{Deriver, Earlier, Effects, first_stands};
 use super::push::{Resolved, check_row, renumber};
 use super::standing::Watch;
 use crate::model::{CellValue, ColumnIndex, Op, RowChange, RuleBook, Seq};
@@ -15,8 +15,6 @@ pub struct Merger<'a> {
     pub deriver: Deriver<'a>,
     /// Who pushes.
     pub writer: u64,
-    /// The last position before the push that this batch is part of.
-    pub push_from: Seq,
     /// The largest row that is taken, in bytes of its values.
     pub max_row_bytes: usize,
     /// Rows that are to be looked at when all are merged.
@@ -49,6 +47,7 @@ impl Merger<'_> {
         if !renumber(&mut change, &table.columns) {
             return Ok(Err("the row names a column that its table's header does not".to_owned()));
         }
+        let effects = Effects::take(&mut change);
         let found = self.deriver.rows.find(table.table, change.id)?;
         let base = change.writes.iter().map(|write| write.base).min().unwrap_or(0);
         let Some(no) = found else {
@@ -57,7 +56,7 @@ impl Merger<'_> {
             }
             let position = self.deriver.tenant.seq + 1;
             let no = self.deriver.rows.create((table.table, change.id), position, self.writer, base)?;
-            let outcome = self.merge_into(table, no, &change, true)?;
+            let outcome = self.merge_into(table, no, &change, &effects, true)?;
             match outcome {
                 Ok((true, _)) => self.deriver.born(no),
                 _ => self.deriver.rows.forget(no),
@@ -70,7 +69,7 @@ impl Merger<'_> {
         let mut conflicts =
             if meant.as_one { Some(self.conflicts_with_union(table, no, &change)?) } else { None };
         for (at, target) in meant.rows.into_iter().enumerate() {
-            let outcome = self.merge_into(table, target, &change, at == 0)?;
+            let outcome = self.merge_into(table, target, &change, &effects, at == 0)?;
             // What was done to a value is done once, however many rows are one.
             change.writes.retain(|write| !matches!(write.op, Op::Adjust(_)));
             match outcome {
@@ -84,7 +83,7 @@ impl Merger<'_> {
         change.writes.retain(|write| write.op == Op::Delete);
         if !change.writes.is_empty() {
             for target in meant.dead {
-                if let Err(reason) = self.merge_into(table, target, &change, false)? {
+                if let Err(reason) = self.merge_into(table, target, &change, &effects, false)? {
                     return Ok(Err(reason));
                 }
             }
@@ -163,6 +162,7 @@ impl Merger<'_> {
         table: &Resolved,
         no: i64,
         change: &RowChange,
+        effects: &Effects,
         counts: bool,
     ) -> Result<Result<(bool, u32), String>, StoreError> {
         let position = self.deriver.tenant.seq + 1;
@@ -197,10 +197,12 @@ impl Merger<'_> {
             }
         }
         let is_new = earlier.cells.is_empty() && earlier.deleted.is_none();
-        if !is_new && !is_free && may_follow(&change.writes) {
-            let (change, rules) = (change.clone(), table.rules.clone());
+        let may_matter = effects.is_any() || change.writes.iter().any(|write| write.op.is_delete());
+        if !is_new && !is_free && may_matter {
+            let (change, rules, effects) = (change.clone(), table.rules.clone(), effects.clone());
             let conflicts = if counts { merged.conflicts } else { 0 };
-            self.deriver.note_earlier(no, Earlier { raw: earlier, change, rules, position, conflicts });
+            self.deriver
+                .note_earlier(no, Earlier { raw: earlier, change, effects, rules, position, conflicts });
         }
         self.deriver.note_overwritten(no, change)?;
         Ok(Ok((merged.changed, merged.conflicts)))
@@ -217,7 +219,7 @@ impl Merger<'_> {
     /// whose text does not bear what was written.
     pub fn finish(mut self) -> Result<Outcome, StoreError> {
         let deriver = &mut self.deriver;
-        deriver.take_back_local_effects(&mut self.touched, self.writer, self.push_from)?;
+        deriver.take_back_effects(&mut self.touched, self.writer)?;
         deriver.derive(&self.touched)?;
         deriver.count_rows();
         let mut told = Vec::new();
@@ -236,9 +238,9 @@ impl Merger<'_> {
 /// Whether a change writes a column.
 fn writes(change: &RowChange, column: ColumnIndex) -> bool {
     change.writes.iter().any(|write| match &write.op {
-        Op::Set(cells) => cells.iter().any(|(at, _)| *at == column),
+        Op::Set(cells) | Op::Cut(cells) => cells.iter().any(|(at, _)| *at == column),
         Op::Adjust(cells) => cells.iter().any(|(at, _)| *at == column),
-        Op::Delete => false,
+        Op::Delete | Op::Gone => false,
     })
 }
 

@@ -53,6 +53,7 @@ const TO_6: &str = "
         UNIQUE (tenant, digest)
     ) STRICT, WITHOUT ROWID;
     ALTER TABLE replica ADD COLUMN rejected BLOB;
+    ALTER TABLE replica DROP COLUMN push_from;
 ";
 
 /// Leads a store from an earlier layout to the present one, wholly or not at all.

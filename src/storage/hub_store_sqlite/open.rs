@@ -83,7 +83,6 @@ const SCHEMA: &str = "
         n INTEGER NOT NULL DEFAULT 0,
         digest BLOB,
         push_counter INTEGER NOT NULL DEFAULT -1,
-        push_from INTEGER NOT NULL DEFAULT 0,
         refused BLOB,
         rejected BLOB,
         cursor INTEGER NOT NULL DEFAULT 0,

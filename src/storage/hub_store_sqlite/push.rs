@@ -14,7 +14,7 @@ use super::standing::{Settling, Watch, to_be_retried};
 use super::tables::{Table, merge_rules};
 use super::tenant::Tenant;
 use super::weight::StoreLimits;
-use crate::model::{ColumnIndex, Hlc, KeyKind, Op, RowChange, RowState, Rule, TableHeader};
+use crate::model::{ColumnIndex, Hlc, KeyKind, RowChange, RowState, Rule, TableHeader};
 use crate::protocol::hub_request::{Caller, PushRequest};
 use crate::protocol::limits::MAX_CLOCK_LEAD_MS;
 use crate::protocol::message::{Ack, Refusal};
@@ -39,7 +39,7 @@ pub fn push(
 
     let (rows_before, weight_before) = (tenant.rows, tenant.weight);
     let only_deletes = only_deletes(&request.body.rows);
-    let push_from = replica.push_from(conn, &tenant, request.replica, request.counter)?;
+    replica.begin_push(conn, &tenant, request.replica, request.counter)?;
     let tables = resolve(conn, &mut tenant, &replica, &request.body.tables)?;
     let mut current = TenantRules::of(conn, tenant.id, rules.take())?;
     let changed_rules = current.changed(conn, tenant.id)?;
@@ -49,7 +49,7 @@ pub fn push(
     let max_row_bytes = limits.row_bytes;
     let watch = Watch::over(conn, deriver.tenant.id, &replica, tables.iter().flatten().map(|it| it.table))?;
     let (touched, watched) = (changed_rules, BTreeSet::new());
-    let mut merger = Merger { deriver, writer, push_from, max_row_bytes, touched, contests, watch, watched };
+    let mut merger = Merger { deriver, writer, max_row_bytes, touched, contests, watch, watched };
     let mut rejected = Vec::new();
     for (position, change) in (0_u32..).zip(request.body.rows) {
         let place = (change.table, change.id);
@@ -99,7 +99,7 @@ pub fn push(
 }
 
 fn only_deletes(rows: &[RowChange]) -> bool {
-    rows.iter().flat_map(|row| &row.writes).all(|write| write.op == Op::Delete)
+    rows.iter().flat_map(|row| &row.writes).all(|write| write.op.is_delete())
 }
 
 /// Whether the batch is the replica's next one. The last one, sent again, is acknowledged again without

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::refusals::{self, RefusedTable};
 use super::tenant::Tenant;
 use super::{damaged, refused};
-use crate::model::{Digest, ReplicaId, RowId, Seq};
+use crate::model::{Digest, ReplicaId, RowId};
 use crate::protocol::hub_request::Caller;
 use crate::protocol::limits::MAX_TOLD_REJECTED;
 use crate::protocol::message::Refusal;
@@ -15,8 +15,8 @@ use crate::storage::hub_store::StoreError;
 pub(super) struct Replica {
     pub(super) epoch: u64,
     pub(super) last: Option<(u64, Digest)>,
-    /// The agent's count at its last push, and the position at which that began.
-    pub(super) push: (u64, Seq),
+    /// The agent's count at its last push.
+    pub(super) push: u64,
     /// Tables whose declarations contradict the tenant's.
     pub(super) refused: Vec<RefusedTable>,
     /// Which declaration is its; none if it has declared nothing.
@@ -29,22 +29,22 @@ pub(super) struct Replica {
 pub(super) type Rejected = (u64, String, RowId);
 
 impl Replica {
-    /// The last position before the push that a batch is part of: batches of one sync bear one count.
-    pub(super) fn push_from(
+    /// Notes the push that a batch is part of: batches of one sync bear one count.
+    pub(super) fn begin_push(
         &self,
         conn: &Connection,
         tenant: &Tenant,
         id: ReplicaId,
         counter: u64,
-    ) -> Result<Seq, StoreError> {
-        if self.push.0 == counter {
-            return Ok(self.push.1);
+    ) -> Result<(), StoreError> {
+        if self.push == counter {
+            return Ok(());
         }
         conn.prepare_cached(
-            "UPDATE replica SET push_counter = ?3, push_from = ?4, rejected = NULL WHERE tenant = ?1 AND id = ?2",
+            "UPDATE replica SET push_counter = ?3, rejected = NULL WHERE tenant = ?1 AND id = ?2",
         )?
-        .execute(params![tenant.id, &id.0[..], counter.cast_signed(), tenant.seq.cast_signed()])?;
-        Ok(tenant.seq)
+        .execute(params![tenant.id, &id.0[..], counter.cast_signed()])?;
+        Ok(())
     }
 
     pub(super) fn find(
@@ -54,15 +54,21 @@ impl Replica {
     ) -> Result<Option<Self>, StoreError> {
         let found = conn
             .prepare_cached(
-                "SELECT epoch, n, digest, push_counter, push_from, refused, declaration, rejected FROM replica
+                "SELECT epoch, n, digest, push_counter, refused, declaration, rejected FROM replica
                  WHERE tenant = ?1 AND id = ?2",
             )?
             .query_row(params![tenant.id, &id.0[..]], |row| {
                 let digest = row.get_ref(2)?.as_blob_or_null()?.map(Digest::from_slice);
-                let push = (row.get::<_, i64>(3)?.cast_unsigned(), row.get::<_, i64>(4)?.cast_unsigned());
-                let refused = refusals::read(row.get_ref(5)?.as_blob_or_null()?);
-                let rejected = read_rejected(row.get_ref(7)?.as_blob_or_null()?);
-                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, digest, push, (refused, row.get(6)?, rejected)))
+                let push = row.get::<_, i64>(3)?.cast_unsigned();
+                let refused = refusals::read(row.get_ref(4)?.as_blob_or_null()?);
+                let rejected = read_rejected(row.get_ref(6)?.as_blob_or_null()?);
+                Ok((
+                    row.get::<_, i64>(0)?,
+                    row.get::<_, i64>(1)?,
+                    digest,
+                    push,
+                    (refused, row.get(5)?, rejected),
+                ))
             })
             .optional()?;
         let Some((epoch, n, digest, push, (refused, declaration, rejected))) = found else { return Ok(None) };
@@ -92,7 +98,7 @@ impl Replica {
         if news.is_empty() {
             return Ok(());
         }
-        let mut rejected = if self.push.0 == counter { self.rejected.clone() } else { Vec::new() };
+        let mut rejected = if self.push == counter { self.rejected.clone() } else { Vec::new() };
         rejected.extend(news);
         rejected.drain(..rejected.len().saturating_sub(MAX_TOLD_REJECTED));
         let bytes = rmp_serde::to_vec(&rejected).map_err(|_| damaged("a replica's rejected rows"))?;

@@ -185,8 +185,8 @@ impl Pulled {
         for update in rows.rows {
             let columns = &rows.tables[usize::from(update.table)].columns;
             for (column, value) in update.writes.iter().flat_map(|write| match &write.op {
-                Op::Set(cells) => cells.clone(),
-                Op::Adjust(_) | Op::Delete => vec![],
+                Op::Set(cells) | Op::Cut(cells) => cells.clone(),
+                Op::Adjust(_) | Op::Delete | Op::Gone => vec![],
             }) {
                 self.cells.push((update.id, columns[usize::from(column)].clone(), value));
             }

@@ -31,6 +31,8 @@ pub struct Entry {
     pub base: Seq,
     /// What it was.
     pub what: What,
+    /// Whether its author said that a clause of a foreign key has done it.
+    pub is_effect: bool,
     /// Whether it was nobody's doing, and is derived instead.
     pub is_forgotten: bool,
 }
@@ -77,13 +79,19 @@ pub struct History {
 }
 
 impl History {
-    /// Whether a push's delete is the last one, or the last one of another replica beside that.
-    pub fn remembers_delete_of(&self, push: (u64, u64)) -> bool {
+    /// Whether the last delete, or the last one of another replica beside that, is this one's, and later than what it had
+    /// seen; and it has not written to the row since.
+    pub fn remembers_delete_of(&self, author: u64, base: Seq) -> bool {
         let is_delete = |entry: &&Entry| entry.what == What::Delete && !entry.is_forgotten;
         let deletes = || self.entries.iter().filter(is_delete);
         let last = deletes().max_by_key(|entry| entry.stamp);
         let of_another = deletes().filter(|entry| last.is_some_and(|last| last.push.0 != entry.push.0));
-        last.into_iter().chain(of_another.max_by_key(|entry| entry.stamp)).any(|entry| entry.push == push)
+        let mut known = last.into_iter().chain(of_another.max_by_key(|entry| entry.stamp));
+        let is_made_again = |delete: &Entry| {
+            let own = self.entries.iter().filter(|entry| entry.push.0 == author && !entry.is_forgotten);
+            own.into_iter().any(|entry| entry.what != What::Delete && entry.stamp > delete.stamp)
+        };
+        known.any(|it| it.push.0 == author && it.position > base && !is_made_again(it))
     }
 }
 
@@ -96,8 +104,10 @@ pub fn entries(
 ) -> Vec<Entry> {
     let name = |column: u16| header.columns[usize::from(column)].to_ascii_lowercase();
     let done = match &write.op {
-        Op::Delete => vec![What::Delete],
-        Op::Set(cells) => cells.iter().map(|(at, value)| What::Set(name(*at), value.clone())).collect(),
+        Op::Delete | Op::Gone => vec![What::Delete],
+        Op::Set(cells) | Op::Cut(cells) => {
+            cells.iter().map(|(at, value)| What::Set(name(*at), value.clone())).collect()
+        }
         Op::Adjust(cells) => cells.iter().map(|(at, what)| What::Adjust(name(*at), what.clone())).collect(),
     };
     let entry = |what| Entry {
@@ -107,6 +117,7 @@ pub fn entries(
         stamp: write.stamp,
         base: write.base,
         what,
+        is_effect: matches!(write.op, Op::Gone | Op::Cut(_)),
         is_forgotten: false,
     };
     done.into_iter().map(entry).collect()

@@ -188,7 +188,7 @@ impl<'a> Family<'a> {
 }
 
 /// What SET NULL or SET DEFAULT put in a column.
-fn replacement(key: &ForeignKey, column: &Column) -> Value {
+pub fn replacement(key: &ForeignKey, column: &Column) -> Value {
     if key.on_delete == OnDelete::SetDefault { column.default.clone() } else { Value::Null }
 }
 

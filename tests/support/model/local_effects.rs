@@ -3,46 +3,114 @@
 
 use std::collections::BTreeSet;
 
-use federation_hub::model::{CellValue, Value};
+use federation_hub::model::{CellValue, Seq, Value};
 
-use super::history::{Entry, RowKey, What};
-use super::living::Raws;
-use super::schema::OnDelete;
+use super::history::{RowKey, What};
+use super::living::{Raws, replacement};
+use super::schema::{ForeignKey, OnDelete};
 use super::tenant::Tenant;
 
-/// Forgets, of everything that one push did, the effects of its own deletes. A push is known by its writer and
-/// the count of its sync.
-pub fn forget(tenant: &mut Tenant, push: (u64, u64)) {
-    let deleted = tenant.deleted_by(push);
-    let cascaded = cascaded(tenant, &deleted);
+/// Forgets, of everything that an author's last batch did, the effects of its deletes.
+pub fn forget(tenant: &mut Tenant, author: u64) {
     let batch = tenant.batches();
-    // A clause's NULL comes with the delete or, if the push is split, after it: one that came before is a write.
-    let is_null = |entry: &Entry| {
-        entry.batch == batch
-            && matches!(&entry.what, What::Set(_, value) if *value == CellValue::Plain(Value::Null))
-    };
-    let before = tenant.raws(&|entry| !is_null(entry));
-    let family = tenant.claims().family_before(tenant, &before);
-    let mut nulled = BTreeSet::new();
-    for row in tenant.rows_with(is_null) {
-        for (key, parent) in family.parents(&row) {
-            if key.on_delete == OnDelete::SetNull && !among(tenant, &parent, &deleted).is_empty() {
-                nulled.extend(key.columns.iter().map(|(column, _)| (row.clone(), column.clone())));
+    // Its author deleted a row as it was told, or as its own writes had made it.
+    let (mut before, earlier) = (tenant.raws(&|_| true), tenant.raws(&|entry| entry.batch != batch));
+    for row in tenant.rows_with(|it| it.batch == batch && (it.is_effect || it.what == What::Delete)) {
+        if tenant.birth(&row).batch != batch {
+            before.insert(row.clone(), earlier[&row].clone());
+        }
+    }
+    let seen = Seen { told: told(tenant, &before), before };
+    let (mut gone, mut cut) = (BTreeSet::new(), BTreeSet::new());
+    for row in tenant.rows_with(|entry| entry.batch == batch && entry.is_effect) {
+        if tenant.birth(&row).batch == batch {
+            continue;
+        }
+        for (what, base) in tenant.effects(&row) {
+            let by = (author, base);
+            match what {
+                What::Delete if seen.has_gone_with_a_parent(tenant, &row, by) => {
+                    gone.insert(row.clone());
+                }
+                What::Set(column, value) if seen.is_cut(tenant, &row, (&column, &value), by) => {
+                    cut.insert((row.clone(), column));
+                }
+                _ => {}
             }
         }
     }
     tenant.forget(|row, entry| {
-        let of_column = || entry.column().is_some_and(|it| nulled.contains(&(row.clone(), it.to_owned())));
-        entry.push == push && entry.what == What::Delete && cascaded.contains(row)
-            || is_null(entry) && of_column()
+        let of_column = || entry.column().is_some_and(|it| cut.contains(&(row.clone(), it.to_owned())));
+        entry.batch == batch && (entry.what == What::Delete && gone.contains(row) || of_column())
     });
 }
 
-/// Of rows that were deleted, those that are this one, or one with it.
-fn among(tenant: &Tenant, row: &RowKey, deleted: &BTreeSet<RowKey>) -> Vec<RowKey> {
+/// Rows before the batch.
+struct Seen {
+    /// As their own writes had made them.
+    before: Raws,
+    /// As they were told.
+    told: Raws,
+}
+
+/// Who deleted, and what he had seen.
+type By = (u64, Seq);
+
+impl Seen {
+    /// The rows that a row may have referenced where it was deleted.
+    fn parents(&self, tenant: &Tenant, row: &RowKey, on_delete: OnDelete) -> BTreeSet<RowKey> {
+        let raws = [&self.before, &self.told].into_iter();
+        let all = raws.flat_map(|raws| tenant.claims().family_before(tenant, raws).parents(row));
+        all.filter(|(key, _)| key.on_delete == on_delete).map(|(_, parent)| parent).collect()
+    }
+
+    fn has_gone_with_a_parent(&self, tenant: &Tenant, row: &RowKey, by: By) -> bool {
+        // Back among the living it would keep those.
+        let kept = self.parents(tenant, row, OnDelete::Keep);
+        tenant.is_deleted_by(row, by.0, by.1)
+            && !kept.iter().any(|parent| is_deleted(tenant, parent, by))
+            && self.is_any_gone(tenant, self.parents(tenant, row, OnDelete::Cascade), by)
+    }
+
+    /// Whether one of these rows was deleted, or went with one that was.
+    fn is_any_gone(&self, tenant: &Tenant, rows: BTreeSet<RowKey>, by: By) -> bool {
+        let (mut seen, mut open) = (rows.clone(), rows);
+        while let Some(row) = open.pop_first() {
+            if is_deleted(tenant, &row, by) {
+                return true;
+            }
+            let parents = self.parents(tenant, &row, OnDelete::Cascade);
+            open.extend(parents.into_iter().filter(|parent| seen.insert(parent.clone())));
+        }
+        false
+    }
+
+    /// Whether a clause has put this where the hub puts it as well.
+    fn is_cut(&self, tenant: &Tenant, row: &RowKey, cell: (&str, &CellValue), by: By) -> bool {
+        let schema = tenant.schema();
+        let can = |key: &ForeignKey| {
+            let value = |column: &str| replacement(key, schema.column(&key.child, column));
+            let is_taken = |column: &str| {
+                let column = schema.column(&key.child, column);
+                column.is_nullable && replacement(key, column) == Value::Null
+            };
+            key.columns.iter().all(|(column, _)| is_taken(column))
+                && key.columns.iter().any(|(column, _)| column == cell.0)
+                && *cell.1 == CellValue::Plain(value(cell.0))
+        };
+        let family = tenant.claims().family_before(tenant, &self.before);
+        family.parents(row).into_iter().any(|(key, parent)| {
+            matches!(key.on_delete, OnDelete::SetNull | OnDelete::SetDefault)
+                && can(key)
+                && self.is_any_gone(tenant, [parent].into(), by)
+        })
+    }
+}
+
+/// Whether a row, or one that is one with it, was deleted.
+fn is_deleted(tenant: &Tenant, row: &RowKey, by: By) -> bool {
     let unions = &tenant.claims().unions;
-    let members = unions.members(&unions.entity(row));
-    members.into_iter().filter(|member| deleted.contains(member)).collect()
+    unions.members(&unions.entity(row)).iter().any(|member| tenant.is_deleted_by(member, by.0, by.1))
 }
 
 /// Rows as they were told before the batch, each also under the identity that it had before it was united.
@@ -57,48 +125,4 @@ fn told(tenant: &Tenant, own: &Raws) -> Raws {
         }
     }
     told
-}
-
-/// Rows whose delete follows, over CASCADE, from the delete of another row of the push. Asked are those of the batch, and
-/// those that reference a row which it deleted: what was an earlier batch's own doing stays that.
-fn cascaded(tenant: &Tenant, deleted: &BTreeSet<RowKey>) -> BTreeSet<RowKey> {
-    let batch = tenant.batches();
-    let of_batch = tenant.rows_with(|entry| entry.batch == batch);
-    let deleted_now = tenant.rows_with(|entry| entry.batch == batch && entry.what == What::Delete);
-    // Its author deleted a row as it was told, or as its own writes had made it.
-    let own = tenant.raws(&|_| true);
-    let told = told(tenant, &own);
-    let all_parents = |row: &RowKey| {
-        let raws = [&own, &told].into_iter();
-        raws.flat_map(|raws| tenant.claims().family_before(tenant, raws).parents(row)).collect::<Vec<_>>()
-    };
-    let is_asked = |row: &RowKey| {
-        let lost_one = |(_, parent): &(_, RowKey)| !among(tenant, parent, &deleted_now).is_empty();
-        of_batch.contains(row) || all_parents(row).iter().any(lost_one)
-    };
-    let deleted_parents = |row: &RowKey, on_delete: OnDelete| -> Vec<RowKey> {
-        let parents = all_parents(row).into_iter().filter(|(key, _)| key.on_delete == on_delete);
-        parents.flat_map(|(_, parent)| among(tenant, &parent, deleted)).collect()
-    };
-    let parents = |row: &RowKey| match deleted_parents(row, OnDelete::Keep)[..] {
-        _ if !is_asked(row) => Vec::new(),
-        [] => deleted_parents(row, OnDelete::Cascade),
-        // Back among the living it would keep that one.
-        _ => Vec::new(),
-    };
-    // Rows in a circle explain nothing, unless a delete outside explains one of them.
-    let mut explained: BTreeSet<RowKey> =
-        deleted.iter().filter(|row| parents(row).is_empty()).cloned().collect();
-    let roots = explained.clone();
-    loop {
-        let more: Vec<RowKey> = deleted
-            .iter()
-            .filter(|row| !explained.contains(*row) && parents(row).iter().any(|it| explained.contains(it)))
-            .cloned()
-            .collect();
-        if more.is_empty() {
-            return explained.difference(&roots).cloned().collect();
-        }
-        explained.extend(more);
-    }
 }

@@ -116,7 +116,7 @@ impl Tenant {
             let header = &batch.body.tables[usize::from(change.table)];
             let key = (header.name.to_ascii_lowercase(), change.id);
             let base = change.writes.iter().map(|write| write.base).min().unwrap_or(0);
-            let deletes = |write: &&Write| write.op == Op::Delete;
+            let deletes = |write: &&Write| write.op.is_delete();
             let done: Vec<Entry> = change
                 .writes
                 .iter()
@@ -165,7 +165,7 @@ impl Tenant {
             }
             merged.push((targets[0].clone(), before, first..length(self)));
         }
-        local_effects::forget(self, push);
+        local_effects::forget(self, push.0);
         for row in self.rows.keys().cloned().collect::<Vec<_>>() {
             self.note_death(&row, position);
         }
@@ -332,19 +332,24 @@ impl Tenant {
         rows.map(|(key, _)| key.clone()).collect()
     }
 
-    /// The rows that a push deleted, but for those that it made again, and those of which other ones' later deletes
-    /// are all that is remembered.
-    pub fn deleted_by(&self, push: (u64, u64)) -> BTreeSet<RowKey> {
-        let is_gone = |history: &History| {
-            let of_push = history.entries.iter().filter(|entry| entry.push == push);
-            let last = of_push.max_by_key(|entry| entry.stamp);
-            last.is_some_and(|last| {
-                let is_of_batch = last.batch == self.batches;
-                last.what == What::Delete && (is_of_batch || history.remembers_delete_of(push))
-            })
-        };
-        let rows = self.rows.iter().filter(|(_, history)| is_gone(history));
-        rows.map(|(key, _)| key.clone()).collect()
+    /// Whether somebody has deleted a row: in this batch, last of all that he did to it there; or before, beyond a base, and
+    /// of what was done to the row since that is remembered.
+    pub fn is_deleted_by(&self, row: &RowKey, author: u64, base: Seq) -> bool {
+        let Some(history) = self.rows.get(row) else { return false };
+        let of_batch = history.entries.iter().filter(|entry| entry.batch == self.batches);
+        if let Some(last) = of_batch.max_by_key(|entry| entry.stamp)
+            && history.entries.iter().any(|it| it.batch == self.batches && it.what == What::Delete)
+        {
+            return last.what == What::Delete;
+        }
+        history.remembers_delete_of(author, base)
+    }
+
+    /// What the last batch did to a row by no statement, each with what the author had seen.
+    pub fn effects(&self, row: &RowKey) -> Vec<(What, Seq)> {
+        let entries = self.rows[row].entries.iter();
+        let effects = entries.filter(|entry| entry.batch == self.batches && entry.is_effect);
+        effects.map(|entry| (entry.what.clone(), entry.base)).collect()
     }
 
     /// Takes things for not done.

@@ -1,16 +1,49 @@
 //! What foreign keys did on the replica that deleted a parent is no write: the hub derives it anew.
 //!
-//! A child that went with its parent, or was cut loose from it, in one push has its own writes taken back, so
-//! that it comes back with the parent if that outlives the delete.
+//! A replica says of a delete, or of a reference that was replaced, whether a statement said so or a clause did, as another
+//! row was deleted. What a clause did is forgotten, so that the row comes back with the parent if that outlives its
+//! delete; but only if the hub knows as well that the row referenced one which that replica has deleted. It may have
+//! referenced another one for a while of which the hub has never heard.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Deriver, LinkRule};
-use crate::model::{
-    Cell, CellValue, ColumnIndex, Op, RowChange, RowState, Rule, RuleBook, Seq, Value, Write,
-};
+use crate::model::{CellValue, ColumnIndex, Op, RowChange, RowState, Rule, RuleBook, Seq};
 use crate::storage::hub_store::StoreError;
 use crate::storage::table_info::OnDelete;
+
+/// What of a change no statement has said.
+#[derive(Clone, Debug, Default)]
+pub struct Effects {
+    /// The delete of the row: what its author had seen.
+    gone: Option<Seq>,
+    /// References that were replaced, each with what it was replaced by, and what the author had seen.
+    cut: BTreeMap<ColumnIndex, (CellValue, Seq)>,
+}
+
+impl Effects {
+    /// Takes the marks off the writes of a change.
+    pub fn take(change: &mut RowChange) -> Self {
+        let mut effects = Self::default();
+        for write in &mut change.writes {
+            match &write.op {
+                Op::Gone => effects.gone = Some(write.base),
+                Op::Cut(cells) => {
+                    effects.cut.extend(cells.iter().map(|(at, value)| (*at, (value.clone(), write.base))));
+                }
+                Op::Set(_) | Op::Adjust(_) | Op::Delete => continue,
+            }
+            let op = std::mem::replace(&mut write.op, Op::Delete);
+            write.op = op.as_said();
+        }
+        effects
+    }
+
+    /// Whether there are any.
+    pub fn is_any(&self) -> bool {
+        self.gone.is_some() || !self.cut.is_empty()
+    }
+}
 
 /// A row before a batch, and what the batch did to it.
 pub struct Earlier {
@@ -18,6 +51,8 @@ pub struct Earlier {
     pub raw: RowState,
     /// What was done.
     pub change: RowChange,
+    /// What of that no statement has said.
+    pub effects: Effects,
     /// The rules of the table's columns.
     pub rules: Vec<Rule>,
     /// The position of the merge.
@@ -27,22 +62,18 @@ pub struct Earlier {
 }
 
 impl Earlier {
-    /// Whether the batch set a column to NULL.
-    fn nulls(&self, column: ColumnIndex) -> bool {
-        self.change.writes.iter().any(|write| match &write.op {
-            Op::Set(cells) => cells.iter().any(|(at, value)| *at == column && *value == Value::Null.into()),
-            Op::Delete | Op::Adjust(_) => false,
-        })
+    /// Whether the last that was done was to delete the row.
+    fn is_of_delete(&self) -> bool {
+        let last = self.change.writes.iter().max_by_key(|write| write.stamp);
+        last.is_some_and(|write| write.op.is_delete())
     }
 }
 
-/// Whether foreign keys can have made some of this on the replica where it was written.
-pub fn may_follow(writes: &[Write]) -> bool {
-    writes.iter().any(|write| match &write.op {
-        Op::Delete => true,
-        Op::Set(cells) => cells.iter().any(|(_, value)| *value == Value::Null.into()),
-        Op::Adjust(_) => false,
-    })
+/// Who deleted rows, after having seen this much of them.
+#[derive(Clone, Copy)]
+struct Deleter {
+    writer: u64,
+    base: Seq,
 }
 
 impl Deriver<'_> {
@@ -51,80 +82,55 @@ impl Deriver<'_> {
         self.earlier.insert(no, earlier);
     }
 
-    /// Takes back what `writer`'s foreign keys did in the push that began after `from`.
-    pub fn take_back_local_effects(
-        &mut self,
-        touched: &mut BTreeSet<i64>,
-        writer: u64,
-        from: Seq,
-    ) -> Result<(), StoreError> {
-        let mut candidates = touched.clone();
-        // A write that lost to a later one has changed nothing, and may still count as a conflict.
-        candidates.extend(self.earlier.keys());
-        let has_delete = |earlier: &Earlier| earlier.change.writes.iter().any(|write| write.op == Op::Delete);
-        let deleted: Vec<i64> =
-            self.earlier.iter().filter(|(_, it)| has_delete(it)).map(|(no, _)| *no).collect();
-        for no in deleted {
-            // Of rows that are one, the one that stands for them has the keys.
-            let entity = self.entity(no)?;
-            candidates.extend(self.children(entity)?);
-        }
-        let mut went_with = BTreeMap::new();
-        let mut cut = Vec::new();
-        for no in candidates {
-            let parents = self.went_with(no, writer, from)?;
-            if !parents.is_empty() {
-                went_with.insert(no, parents);
+    /// Takes back what the clauses of `writer`'s foreign keys did in this batch.
+    pub fn take_back_effects(&mut self, touched: &mut BTreeSet<i64>, writer: u64) -> Result<(), StoreError> {
+        let marked = self.earlier.iter().filter(|(_, it)| it.effects.is_any());
+        let marked: Vec<(i64, Effects)> = marked.map(|(no, it)| (*no, it.effects.clone())).collect();
+        // Whether a row counts as deleted follows from what the batch did, before any of it is taken back.
+        let mut forgotten = Vec::new();
+        for (no, effects) in marked {
+            let is_gone = match effects.gone {
+                Some(base) => self.has_gone_with_a_parent(no, Deleter { writer, base })?,
+                None => false,
+            };
+            let cut = self.cut_loose(no, &effects, writer)?;
+            if is_gone || !cut.is_empty() {
+                forgotten.push((no, is_gone, cut));
             }
-            cut.extend(self.cut_loose(no, writer, from)?.into_iter().map(|column| (no, column)));
         }
-        let mut forgotten: BTreeMap<i64, (bool, Vec<ColumnIndex>)> = BTreeMap::new();
-        for no in explained(went_with) {
-            forgotten.entry(no).or_default().0 = true;
-        }
-        for (no, column) in cut {
-            forgotten.entry(no).or_default().1.push(column);
-        }
-        for (no, (is_delete, nulled)) in forgotten {
-            self.forget(no, is_delete, &nulled, (writer, from))?;
+        for (no, is_gone, cut) in forgotten {
+            self.forget(no, is_gone, &cut, writer)?;
             touched.insert(no);
         }
         Ok(())
     }
 
-    /// Takes a row's delete back, or NULLs in its references, or both.
+    /// Takes a row's delete back, or what its references were replaced by, or both.
     fn forget(
         &mut self,
         no: i64,
         is_delete: bool,
-        nulled: &[ColumnIndex],
-        (writer, from): (u64, Seq),
+        cut: &[ColumnIndex],
+        writer: u64,
     ) -> Result<(), StoreError> {
-        let is_of_push = |delete: &Cell<()>| delete.writer == writer && delete.seq > from;
-        if let Some(mut earlier) = self.earlier.remove(&no) {
-            let writes = &mut earlier.change.writes;
-            writes.retain(|write| !is_delete || write.op != Op::Delete);
-            for write in &mut *writes {
-                if let Op::Set(cells) = &mut write.op {
-                    cells.retain(|(column, _)| !nulled.contains(column));
-                }
+        let Some(mut earlier) = self.earlier.remove(&no) else { return Ok(()) };
+        let writes = &mut earlier.change.writes;
+        writes.retain(|write| !is_delete || !write.op.is_delete());
+        for write in &mut *writes {
+            if let Op::Set(cells) = &mut write.op {
+                cells.retain(|(column, _)| !cut.contains(column));
             }
-            writes.retain(|write| write.op != Op::Set(Vec::new()));
-            let (mut raw, mut book) = (earlier.raw, RuleBook::of(&earlier.rules));
-            if is_delete && raw.deletes().any(is_of_push) {
-                // An earlier batch of the push deleted it as well.
-                raw.undelete(writer);
-            }
-            let merged = raw.merge_by(&mut book, earlier.change.number, writes, writer, earlier.position);
-            let derived = earlier.conflicts.saturating_sub(merged.conflicts);
-            self.report.conflicts = self.report.conflicts.saturating_sub(derived);
-            self.rows.get_mut(no)?.raw = raw;
-        } else {
-            // An earlier batch of the push deleted it.
-            self.rows.get_mut(no)?.raw.undelete(writer);
         }
+        writes.retain(|write| write.op != Op::Set(Vec::new()));
+        let (mut raw, mut book) = (earlier.raw, RuleBook::of(&earlier.rules));
+        let number = earlier.change.number;
+        let merged = raw.merge_by(&mut book, number, writes, writer, earlier.position);
+        let derived = earlier.conflicts.saturating_sub(merged.conflicts);
+        self.report.conflicts = self.report.conflicts.saturating_sub(derived);
         let position = self.tenant.seq;
-        self.rows.get_mut(no)?.note_death(position);
+        let row = self.rows.get_mut(no)?;
+        row.raw = raw;
+        row.note_death(position);
         self.rows.store(no)?;
         // If it lives on, it is needed whole where it is not, or shows another value.
         let entity = self.entity(no)?;
@@ -135,18 +141,37 @@ impl Deriver<'_> {
         Ok(())
     }
 
-    /// The parents with which a row went, over CASCADE, that the push deleted.
-    fn went_with(&mut self, no: i64, writer: u64, from: Seq) -> Result<Vec<i64>, StoreError> {
-        if !self.is_deleted_by(no, writer, from)? {
-            return Ok(Vec::new());
+    /// Whether a row went, over CASCADE, with a parent that its deleter has deleted.
+    fn has_gone_with_a_parent(&mut self, no: i64, by: Deleter) -> Result<bool, StoreError> {
+        if !self.earlier.get(&no).is_some_and(Earlier::is_of_delete) {
+            return Ok(false);
         }
-        let keeping = self.parents_seen(no, |link| link.on_delete == OnDelete::Refuse)?;
-        if !self.deleted_among(keeping, writer, from)?.is_empty() {
-            // Back among the living it would keep that one: it was deleted first, or in its own right.
-            return Ok(Vec::new());
+        for parent in self.parents_seen(no, |link| link.on_delete == OnDelete::Refuse)? {
+            if self.is_any_deleted(parent, by)? {
+                // Back among the living it would keep that one.
+                return Ok(false);
+            }
         }
         let parents = self.parents_seen(no, |link| link.on_delete == OnDelete::Cascade)?;
-        self.deleted_among(parents, writer, from)
+        self.is_any_gone(parents, by)
+    }
+
+    /// Whether one of these rows was deleted, or went with one that was.
+    fn is_any_gone(&mut self, rows: BTreeSet<i64>, by: Deleter) -> Result<bool, StoreError> {
+        let mut seen = rows.clone();
+        let mut open: Vec<i64> = rows.into_iter().collect();
+        while let Some(no) = open.pop() {
+            if self.is_any_deleted(no, by)? {
+                return Ok(true);
+            }
+            // What went with another one is not known as deleted any more.
+            for parent in self.parents_seen(no, |link| link.on_delete == OnDelete::Cascade)? {
+                if seen.insert(parent) {
+                    open.push(parent);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// The parents that a row may have had where it was deleted: those that it was told to have, and those of its
@@ -173,63 +198,58 @@ impl Deriver<'_> {
         Ok(parents)
     }
 
-    /// The rows that the push deleted, of these and of those that are one with one of them: it may not have known
-    /// that they are.
-    fn deleted_among(
-        &mut self,
-        rows: impl IntoIterator<Item = i64>,
-        writer: u64,
-        from: Seq,
-    ) -> Result<Vec<i64>, StoreError> {
-        let mut deleted = Vec::new();
-        for no in rows {
-            self.rows.load(no)?;
-            for member in self.members(no)? {
-                if self.is_deleted_by(member, writer, from)? {
-                    deleted.push(member);
-                }
-            }
-        }
-        Ok(deleted)
-    }
-
-    /// The references that the batch set to NULL, whether or not that won, of rows that the push deleted.
-    fn cut_loose(&mut self, no: i64, writer: u64, from: Seq) -> Result<Vec<ColumnIndex>, StoreError> {
+    /// The references that a clause has replaced, of rows that were deleted, and that the hub replaces likewise.
+    fn cut_loose(&mut self, no: i64, effects: &Effects, writer: u64) -> Result<Vec<ColumnIndex>, StoreError> {
         let Some(earlier) = self.earlier.get(&no) else { return Ok(Vec::new()) };
         let Some(rules) = self.rules.table(self.rows.get(no)?.table) else { return Ok(Vec::new()) };
-        // What the row was told to reference is NULL already if somebody else has deleted the parent as well.
+        // What the row was told to reference is replaced already if somebody else has deleted the parent as well.
         let value = |column: &ColumnIndex| earlier.raw.cells.get(column).map(|cell| cell.value.clone());
         let mut meant = Vec::new();
-        for link in rules.links.iter().filter(|link| link.on_delete == OnDelete::SetNull) {
-            let nulled: Vec<ColumnIndex> =
-                link.columns.iter().copied().filter(|column| earlier.nulls(*column)).collect();
+        for link in rules.links.iter().filter(|link| is_replacing(link)) {
+            let replaced = link.replacement.iter().flatten().zip(&link.columns);
+            let cut: BTreeMap<ColumnIndex, Seq> = replaced
+                .filter_map(|(by, column)| {
+                    let (value, base) = effects.cut.get(column)?;
+                    (value == by).then_some((*column, *base))
+                })
+                .collect();
             let values: Option<Vec<CellValue>> = link.columns.iter().map(value).collect();
-            if let (false, Some(values)) = (nulled.is_empty(), values) {
-                meant.push((link, values, nulled));
+            if let (Some(base), Some(values)) = (cut.values().min().copied(), values) {
+                meant.push((link, values, cut, base));
             }
         }
-        let mut cut = Vec::new();
-        for (link, values, nulled) in meant {
+        let mut all = Vec::new();
+        for (link, values, cut, base) in meant {
             if let Some((parent, _)) = self.parent(link, &values, &mut BTreeSet::new())?
-                && !self.deleted_among([parent], writer, from)?.is_empty()
+                && self.is_any_gone([parent].into(), Deleter { writer, base })?
             {
-                cut.extend(nulled);
+                all.extend(cut.into_keys());
             }
         }
-        Ok(cut)
+        Ok(all)
     }
 
-    fn is_deleted_by(&mut self, no: i64, writer: u64, from: Seq) -> Result<bool, StoreError> {
+    /// Whether a row, or one that is one with it, was deleted: it may not have been known that they are.
+    fn is_any_deleted(&mut self, no: i64, by: Deleter) -> Result<bool, StoreError> {
+        self.rows.load(no)?;
+        for member in self.members(no)? {
+            if self.is_deleted(member, by)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn is_deleted(&mut self, no: i64, by: Deleter) -> Result<bool, StoreError> {
         if let Some(earlier) = self.earlier.get(&no) {
             // Somebody else's later delete, or edit, hides it in what was merged.
-            let last = earlier.change.writes.iter().max_by_key(|write| write.stamp);
-            return Ok(last.is_some_and(|write| write.op == Op::Delete));
+            return Ok(earlier.is_of_delete());
         }
         self.rows.load(no)?;
-        // What was deleted and made again has taken its children with it, and its delete is of no push. What somebody
+        // What was deleted and made again has taken its children with it, and its delete has no position. What somebody
         // else's edit has brought back has not, although it lives.
         let mut deletes = self.rows.get(no)?.raw.deletes();
-        Ok(deletes.any(|delete| delete.writer == writer && delete.seq > from))
+        Ok(deletes.any(|delete| delete.writer == by.writer && delete.seq > by.base))
     }
 
     /// The parents that a row was told to have, over some of its references, each with its first column.
@@ -257,20 +277,6 @@ impl Deriver<'_> {
     }
 }
 
-/// Of rows that were deleted with some of their parents, those that went with one that was deleted in its own
-/// right. Rows that reference each other in a circle, or themselves, explain nothing.
-fn explained(mut went_with: BTreeMap<i64, Vec<i64>>) -> Vec<i64> {
-    let mut explained = Vec::new();
-    loop {
-        let is_explained = |parents: &Vec<i64>| parents.iter().any(|it| !went_with.contains_key(it));
-        let more: Vec<i64> =
-            went_with.iter().filter(|(_, parents)| is_explained(parents)).map(|(no, _)| *no).collect();
-        if more.is_empty() {
-            return explained;
-        }
-        for no in more {
-            went_with.remove(&no);
-            explained.push(no);
-        }
-    }
+fn is_replacing(link: &LinkRule) -> bool {
+    matches!(link.on_delete, OnDelete::SetNull | OnDelete::SetDefault)
 }

@@ -106,8 +106,8 @@ impl Deriver<'_> {
             return Ok(());
         }
         let cells = change.writes.iter().filter_map(|write| match &write.op {
-            Op::Set(cells) => Some(cells),
-            Op::Delete | Op::Adjust(_) => None,
+            Op::Set(cells) | Op::Cut(cells) => Some(cells),
+            Op::Delete | Op::Gone | Op::Adjust(_) => None,
         });
         let written = cells.flatten().map(|(column, value)| (*column, value));
         let lost = |(column, value): (ColumnIndex, &CellValue)| {

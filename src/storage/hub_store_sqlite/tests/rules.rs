@@ -62,6 +62,11 @@ impl Site {
 
     /// Pushes edits as one batch; the author has seen what it pulled.
     fn push(&mut self, who: &mut Pusher, edits: &[Edit<'_>]) -> Ack {
+        self.push_with_effects(who, edits, &[])
+    }
+
+    /// The same, of which what was done to some rows was no statement's doing.
+    fn push_with_effects(&mut self, who: &mut Pusher, edits: &[Edit<'_>], effects: &[u8]) -> Ack {
         self.ms += 1;
         let mut body = BatchBody::default();
         for (table, row, cells) in edits {
@@ -69,9 +74,11 @@ impl Site {
                 cells.iter().flatten().map(|(column, _)| (*column).to_owned()).collect();
             let header = TableHeader { name: (*table).into(), columns };
             let op = match cells {
+                None if effects.contains(row) => Op::Gone,
                 None => Op::Delete,
                 Some(cells) => {
-                    Op::Set((0..).zip(cells).map(|(at, (_, value))| (at, value.clone())).collect())
+                    let cells = (0..).zip(cells).map(|(at, (_, value))| (at, value.clone())).collect();
+                    if effects.contains(row) { Op::Cut(cells) } else { Op::Set(cells) }
                 }
             };
             let table = u16::try_from(body.tables.len()).unwrap();

@@ -64,7 +64,7 @@ fn what_cannot_be_null_dies_with_its_parent() {
 #[test]
 fn a_refusal_below_a_cascade_keeps_the_whole_line() {
     let (mut site, mut alice, mut bob) = family("ON DELETE CASCADE", "ON DELETE RESTRICT");
-    site.push(&mut alice, &[deleted("p", 1), deleted("c", 2)]);
+    site.push_with_effects(&mut alice, &[deleted("p", 1), deleted("c", 2)], &[2]);
     site.push(&mut bob, &[of("g", 3, "c", 2)]);
     assert_eq!(site.rows(), [1, 2, 3]);
     site.pull(&mut bob);
@@ -75,7 +75,7 @@ fn a_refusal_below_a_cascade_keeps_the_whole_line() {
 #[test]
 fn what_a_cascade_took_comes_back_with_the_parent() {
     let (mut site, mut alice, mut bob) = family("ON DELETE CASCADE", "");
-    let ack = site.push(&mut alice, &[deleted("c", 2), deleted("p", 1)]);
+    let ack = site.push_with_effects(&mut alice, &[deleted("c", 2), deleted("p", 1)], &[2]);
     assert_eq!((site.rows(), ack.conflicts), (vec![], 0));
     site.push(&mut bob, &[("p", 1, Some(vec![("name", t("edited"))]))]);
     assert_eq!(site.rows(), [1, 2], "the edit wins, and its cascaded children are back");
@@ -86,7 +86,8 @@ fn what_a_cascade_took_comes_back_with_the_parent() {
 #[test]
 fn what_was_cut_loose_is_tied_again_with_the_parent() {
     let (mut site, mut alice, mut bob) = family("ON DELETE SET NULL", "");
-    site.push(&mut alice, &[("c", 2, Some(vec![("p", null())])), deleted("p", 1)]);
+    let cut = ("c", 2, Some(vec![("p", null())]));
+    site.push_with_effects(&mut alice, &[cut, deleted("p", 1)], &[2]);
     assert_eq!(cell(&site.view(), 2, "p"), Some(null()));
     site.push(&mut bob, &[("p", 1, Some(vec![("name", t("edited"))]))]);
     assert_eq!(cell(&site.view(), 2, "p"), Some(at(1)));

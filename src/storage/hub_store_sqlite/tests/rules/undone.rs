@@ -61,7 +61,8 @@ fn what_was_written_before_the_delete_comes_back_with_the_row() {
     for deleted_at in [10, 11] {
         let (mut site, mut alice, mut bob) = family("CASCADE");
         let ops = [(10, name("edited")), (deleted_at, Op::Delete)];
-        let body = batch(&alice, &[("p", 1, &ops), ("c", 2, &ops)]);
+        let gone = [(10, name("edited")), (deleted_at, Op::Gone)];
+        let body = batch(&alice, &[("p", 1, &ops), ("c", 2, &gone)]);
         alice.push(&mut site.store, body);
         assert_eq!(site.rows(), [4]);
         site.ms = 20;
@@ -76,7 +77,7 @@ fn what_was_written_before_the_delete_comes_back_with_the_row() {
 fn a_parent_that_was_made_again_does_not_bring_its_children_back() {
     let (mut site, mut alice, _) = family("CASCADE");
     let made_again = [(10, Op::Delete), (11, name("again"))];
-    let body = batch(&alice, &[("p", 1, &made_again), ("c", 2, &[(10, Op::Delete)])]);
+    let body = batch(&alice, &[("p", 1, &made_again), ("c", 2, &[(10, Op::Gone)])]);
     alice.push(&mut site.store, body);
     assert_eq!(site.rows(), [1, 4]);
 }
@@ -84,8 +85,11 @@ fn a_parent_that_was_made_again_does_not_bring_its_children_back() {
 #[test]
 fn what_was_written_beside_a_reference_that_was_cut_stays() {
     let (mut site, mut alice, mut bob) = family("SET NULL");
-    let child = ("c", 2, Some(vec![("p", null()), ("name", t("edited"))]));
-    site.push(&mut alice, &[child, deleted("p", 1)]);
+    // The columns of a batch of these rows are the name and the reference.
+    let child = [(9, name("edited")), (10, Op::Cut(vec![(1, null())]))];
+    let body = batch(&alice, &[("c", 2, &child), ("p", 1, &[(10, Op::Delete)])]);
+    alice.push(&mut site.store, body);
+    site.ms = 20;
     site.push(&mut bob, &[parent(1, "bob's")]);
     let view = site.view();
     assert_eq!((cell(&view, 2, "p"), cell(&view, 2, "name")), (Some(at(1)), Some(t("edited"))));
@@ -102,7 +106,7 @@ fn a_child_that_was_given_another_parent_first_was_not_cut_loose() {
 fn a_child_that_is_deleted_after_its_parent_was_kept_has_not_gone_with_it() {
     let (mut site, mut alice, mut bob) = family("CASCADE");
     site.push(&mut bob, &[("r", 3, Some(vec![("p", at(1))]))]);
-    site.push(&mut alice, &[deleted("p", 1), deleted("c", 2)]);
+    site.push_with_effects(&mut alice, &[deleted("p", 1), deleted("c", 2)], &[2]);
     assert_eq!(site.rows(), [1, 2, 3, 4], "what refuses keeps the parent, and that its child");
     site.pull(&mut alice);
     site.push(&mut alice, &[deleted("c", 2)]);
@@ -110,20 +114,34 @@ fn a_child_that_is_deleted_after_its_parent_was_kept_has_not_gone_with_it() {
 }
 
 #[test]
-fn a_push_of_several_batches_is_one_delete() {
+fn what_was_deleted_itself_stays_that_whatever_else_the_push_deletes() {
+    let (child, parents) =
+        (&[("c", 2, &[(10, Op::Delete)][..])][..], &[("p", 1, &[(10, Op::Delete)][..])][..]);
+    for batches in [[child, parents], [parents, child]] {
+        let (mut site, mut alice, mut bob) = family("CASCADE");
+        site.push_batches(&mut alice, &batches);
+        assert_eq!(site.rows(), [4]);
+        site.ms = 20;
+        site.push(&mut bob, &[parent(1, "bob's")]);
+        assert_eq!(site.rows(), [1, 4]);
+    }
+}
+
+/// Breaks if a mark is believed whatever the hub knows: the row referenced something else for a while.
+#[test]
+fn what_went_with_a_row_that_it_did_not_reference_as_far_as_the_hub_knows_is_deleted() {
     let (mut site, mut alice, mut bob) = family("CASCADE");
-    site.push_batches(&mut alice, &[&[("c", 2, &[(10, Op::Delete)])], &[("p", 1, &[(10, Op::Delete)])]]);
-    assert_eq!(site.rows(), [4]);
-    site.ms = 20;
-    site.push(&mut bob, &[parent(1, "bob's")]);
-    assert_eq!(site.rows(), [1, 2, 4]);
+    site.push_with_effects(&mut alice, &[deleted("p", 4), deleted("c", 2)], &[2]);
+    assert_eq!(site.rows(), [1]);
+    site.push(&mut bob, &[parent(4, "bob's")]);
+    assert_eq!(site.rows(), [1, 4]);
 }
 
 #[test]
 fn a_child_that_was_given_another_parent_keeps_it_whatever_else_of_it_is_null() {
     let (mut site, mut alice, _) = family("SET NULL");
     let moved = ("c", 2, Some(vec![("p", at(4)), ("name", null())]));
-    site.push(&mut alice, &[moved, deleted("p", 1)]);
+    site.push_with_effects(&mut alice, &[moved, deleted("p", 1)], &[2]);
     let view = site.view();
     assert_eq!((cell(&view, 2, "p"), cell(&view, 2, "name")), (Some(at(4)), Some(null())));
 }
@@ -133,7 +151,7 @@ fn a_parent_that_somebodys_edit_has_kept_keeps_what_went_with_it_in_a_later_batc
     let (mut site, mut alice, mut bob) = family("CASCADE");
     site.ms = 20;
     site.push(&mut bob, &[parent(1, "bob's")]);
-    site.push_batches(&mut alice, &[&[("p", 1, &[(10, Op::Delete)])], &[("c", 2, &[(10, Op::Delete)])]]);
+    site.push_batches(&mut alice, &[&[("p", 1, &[(10, Op::Delete)])], &[("c", 2, &[(10, Op::Gone)])]]);
     assert_eq!(site.rows(), [1, 2, 4]);
 }
 
@@ -143,7 +161,7 @@ fn an_edit_of_a_parent_in_the_push_that_deletes_it_does_not_part_it_from_its_chi
     let parents: &[&[Deeds<'_>]] = &[
         &[("p", 1, &[(10, name("edited"))])],
         &[("p", 1, &[(11, Op::Delete)])],
-        &[("c", 2, &[(11, Op::Delete)])],
+        &[("c", 2, &[(11, Op::Gone)])],
     ];
     site.push_batches(&mut alice, parents);
     assert_eq!(site.rows(), [4]);
@@ -158,7 +176,7 @@ fn a_child_that_is_deleted_after_its_parent_was_made_again_stays_deleted() {
     let batches: &[&[Deeds<'_>]] = &[
         &[("p", 1, &[(10, Op::Delete)])],
         &[("p", 1, &[(11, name("again"))])],
-        &[("c", 2, &[(12, Op::Delete)])],
+        &[("c", 2, &[(12, Op::Gone)])],
     ];
     site.push_batches(&mut alice, batches);
     assert_eq!(site.rows(), [1, 4]);
@@ -173,6 +191,6 @@ fn a_delete_of_an_earlier_push_that_an_edit_outlived_takes_no_child_of_this_one_
     site.push(&mut alice, &[deleted("p", 4)]);
     site.pull(&mut alice);
     let moved = Op::Set(vec![(1, at(4))]);
-    site.push_batches(&mut alice, &[&[("c", 2, &[(30, moved)])], &[("c", 2, &[(31, Op::Delete)])]]);
+    site.push_batches(&mut alice, &[&[("c", 2, &[(30, moved)])], &[("c", 2, &[(31, Op::Gone)])]]);
     assert_eq!(site.rows(), [1, 4]);
 }
