@@ -75,7 +75,7 @@ const FIRST_LAYOUT: i64 = 3;
 
 /// What leads from each layout, beginning with the first, to the next one.
 const STEPS: &[&[&str]] = &[&[
-    "ALTER TABLE _federation_log ADD COLUMN effect_of INTEGER",
+    "ALTER TABLE main._federation_log ADD COLUMN effect_of INTEGER",
     "DROP INDEX main._federation_log_move",
     LOG_KEYS,
     LOG_REPLACING,
@@ -153,7 +153,7 @@ pub fn is_installed(sql: &mut dyn Sql) -> Result<bool, SqlError> {
 /// Leads bookkeeping of an earlier layout to the present one, within the transaction that is open. What is of another
 /// layout still, whoever reads it refuses.
 pub fn lead_here(sql: &mut dyn Sql) -> Result<(), SqlError> {
-    let row = sql.query_row("SELECT layout FROM _federation_replica", &[])?;
+    let row = sql.query_row("SELECT layout FROM main._federation_replica", &[])?;
     let found = Fields::from(row.unwrap_or_default()).integer()?;
     if !(FIRST_LAYOUT..LAYOUT).contains(&found) {
         return Ok(());
@@ -163,7 +163,7 @@ pub fn lead_here(sql: &mut dyn Sql) -> Result<(), SqlError> {
             sql.run(statement)?;
         }
     }
-    sql.execute("UPDATE _federation_replica SET layout = ?", &[LAYOUT.into()])?;
+    sql.execute("UPDATE main._federation_replica SET layout = ?", &[LAYOUT.into()])?;
     Ok(())
 }
 

@@ -37,7 +37,7 @@ impl RefusedRow {
     /// The row of this identity in the table of this name; none if there is no such table here.
     pub fn named(sql: &mut dyn Sql, mark: u64, table: &str, id: RowId) -> Result<Option<Self>, SqlError> {
         let row =
-            sql.query_row("SELECT tbl FROM _federation_table WHERE lower(name) = lower(?)", &[table.into()])?;
+            sql.query_row("SELECT tbl FROM main._federation_table WHERE lower(name) = lower(?)", &[table.into()])?;
         Ok(match row.as_deref() {
             Some([Value::Integer(table)]) => Some(Self { mark, table: *table, id }),
             _ => None,
@@ -49,7 +49,7 @@ impl RefusedRow {
 pub fn refuse(sql: &mut dyn Sql, rows: &[RefusedRow]) -> Result<(), SqlError> {
     for row in rows {
         let found = sql.query_row(
-            "SELECT k, batch, state FROM _federation_row INDEXED BY _federation_row_id \
+            "SELECT k, batch, state FROM main._federation_row INDEXED BY _federation_row_id \
              WHERE tbl = ? AND substr(id, 1, 6) = ? AND id = ?",
             &[row.table.into(), ValueRef::Blob(beginning(&row.id.0)), ValueRef::Blob(&row.id.0)],
         )?;
@@ -65,7 +65,7 @@ pub fn refuse(sql: &mut dyn Sql, rows: &[RefusedRow]) -> Result<(), SqlError> {
         };
         let state = meta.encode()?;
         sql.execute(
-            "UPDATE _federation_row SET batch = ?, state = ? WHERE tbl = ? AND k = ?",
+            "UPDATE main._federation_row SET batch = ?, state = ? WHERE tbl = ? AND k = ?",
             &[sending.as_param()?, ValueRef::Blob(&state), row.table.into(), key.into()],
         )?;
     }
@@ -74,6 +74,6 @@ pub fn refuse(sql: &mut dyn Sql, rows: &[RefusedRow]) -> Result<(), SqlError> {
 
 /// Has all rows that were not taken tried again.
 pub fn try_again(sql: &mut dyn Sql) -> Result<(), SqlError> {
-    sql.execute("UPDATE _federation_row SET batch = 0 WHERE batch = -3", &[])?;
+    sql.execute("UPDATE main._federation_row SET batch = 0 WHERE batch = -3", &[])?;
     Ok(())
 }

@@ -117,7 +117,7 @@ pub fn has_null_key(sql: &mut dyn Sql, table: &Table) -> Result<bool, SqlError> 
 }
 
 fn last_entry(sql: &mut dyn Sql) -> Result<i64, SqlError> {
-    let row = sql.query_row("SELECT coalesce(max(seq), 0) FROM _federation_log", &[])?;
+    let row = sql.query_row("SELECT coalesce(max(seq), 0) FROM main._federation_log", &[])?;
     Fields::from(row.unwrap_or_default()).integer()
 }
 
@@ -139,7 +139,7 @@ pub fn log_missing(
     let over = table.parents.iter().find(|link| link.on_delete == OnDelete::Cascade);
     if let Some(parent) = over.and_then(|link| catalog.table(&link.parent)) {
         sql.execute(
-            "UPDATE _federation_log SET effect_of = ? WHERE tbl = ? AND op IN (3, 5) AND seq > ?",
+            "UPDATE main._federation_log SET effect_of = ? WHERE tbl = ? AND op IN (3, 5) AND seq > ?",
             &[parent.number.into(), table.number.into(), before.into()],
         )?;
     }
