@@ -7,7 +7,6 @@ mod burial;
 mod bystanders;
 mod choice;
 mod cleared;
-#[expect(dead_code, reason = "shared with other tests, which need more of it")]
 #[path = "../support/clock.rs"]
 mod clock;
 mod composite_parents;
