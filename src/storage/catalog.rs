@@ -40,6 +40,8 @@ pub struct Catalog {
     pub journals: Vec<(String, &'static str)>,
     /// What is said of tables and columns that are not here, in words.
     pub notices: Vec<String>,
+    /// Virtual tables that cannot be used here; the notices name the triggers that write them.
+    pub unusable: Vec<String>,
     /// What the application has chosen.
     pub options: SyncOptions,
 }
@@ -299,8 +301,9 @@ impl Catalog {
         catalog.link();
         catalog.link_rows(&columns, &made);
         choice.complete(&mut catalog);
-        for table in &objects.search.virtual_tables {
+        for table in objects.search.virtual_tables {
             catalog.notices.extend(table.out_of_date(catalog.triggers()));
+            catalog.unusable.extend(table.fault.map(|_| table.name));
         }
         catalog.parents_first();
         Ok(catalog)

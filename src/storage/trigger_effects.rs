@@ -44,6 +44,13 @@ impl Trigger {
         format!("DROP TRIGGER {schema}.{}", quote(&self.name))
     }
 
+    /// Whether its text has one of these names.
+    pub fn names_any(&self, names: &[String]) -> bool {
+        let tokens = tokens(&self.text).unwrap_or_default();
+        let is_one = |own: String| names.iter().any(|name| name.eq_ignore_ascii_case(&own));
+        tokens.iter().filter_map(Token::name).any(is_one)
+    }
+
     /// Whether one of its statements begins with this word.
     fn has_statement(&self, word: &str) -> bool {
         let tokens = tokens(&self.text).unwrap_or_default();
@@ -131,19 +138,16 @@ fn one_by_one(sql: &mut dyn Sql, table: &Table, triggers: &[Trigger]) -> Result<
 
 /// Whether a trigger's text has the name of a virtual table.
 fn names_virtual_table(sql: &mut dyn Sql, trigger: &Trigger) -> Result<bool, SqlError> {
-    let names: Vec<String> =
-        tokens(&trigger.text).unwrap_or_default().iter().filter_map(Token::name).collect();
-    let mut is_named = false;
+    let mut tables = Vec::new();
     sql.query(
         "SELECT name FROM main.sqlite_master WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL TABLE %'",
         &[],
         &mut |row| {
-            let table = Fields::of(row).text()?;
-            is_named |= names.iter().any(|name| name.eq_ignore_ascii_case(&table));
+            tables.push(Fields::of(row).text()?);
             Ok(())
         },
     )?;
-    Ok(is_named)
+    Ok(trigger.names_any(&tables))
 }
 
 /// Reads what the triggers do.

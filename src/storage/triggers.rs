@@ -91,7 +91,9 @@ impl Suspended {
                          index that it keeps",
                         trigger.name, table.name
                     );
-                    if told::is_news(sql, &notice)? {
+                    // Of a virtual table that cannot be used here, a notice has told when the tables were read.
+                    let is_told = trigger.names_any(&context.catalog.unusable);
+                    if !is_told && told::is_news(sql, &notice)? {
                         context.note(notice);
                     }
                 }
