@@ -40,7 +40,8 @@ export interface Kind {
   open(): Promise<OpenHandle>
 }
 
-const isNode24 = Number(process.versions.node.split('.')[0]) >= 24
+/** A release whose node:sqlite gives rows as arrays, which Node.js 20 has not. */
+const hasNodeSqlite = Number(process.versions.node.split('.')[0]) >= 22
 
 /** The better-sqlite3 of this folder is compiled for one version of Node.js. */
 const hasBetterSqlite3 = ((): boolean => {
@@ -206,7 +207,7 @@ const holder: Kind = {
 /** The kinds that there are under this version of Node.js. */
 export const KINDS: Kind[] = [
   ...(hasBetterSqlite3 ? [betterSqlite3] : []),
-  ...(isNode24 ? [nodeSqlite] : []),
+  ...(hasNodeSqlite ? [nodeSqlite] : []),
   libsql,
   sqlJsKind,
   oldSqlJsKind,

@@ -22,6 +22,19 @@ function byResultCode(error, resultCode) {
   return code === undefined ? error : sqliteError(code, error.message, error);
 }
 
+/** The same codes, for packages that do not give them, by how SQLite's messages begin or end. */
+const MESSAGES = [
+  [/ constraint failed(: |$)|^cannot store \w+ value in \w+ column /, 'SQLITE_CONSTRAINT'],
+  [/^database (table )?(\S+ )?is locked|- SQL statements in progress$/, 'SQLITE_BUSY'],
+];
+
+/** An error with the code that better-sqlite3 would give it for this message, if anything hangs on it. */
+function byMessage(error) {
+  const message = String(error?.message ?? error);
+  const [, code] = MESSAGES.find(([pattern]) => pattern.test(message)) ?? [];
+  return code === undefined ? error : sqliteError(code, message, error);
+}
+
 /** What any use of a closed handle throws. */
 function closed() {
   return new TypeError('The database connection is not open');
@@ -32,4 +45,4 @@ function busyExecuting() {
   return new TypeError('This database connection is busy executing a query');
 }
 
-module.exports = { busyExecuting, byResultCode, closed, sqliteError };
+module.exports = { busyExecuting, byMessage, byResultCode, closed };

@@ -3,14 +3,12 @@
 // libsql: better-sqlite3's methods, with differences that matter here. A single object among the arguments is
 // taken for named parameters (a Buffer, too: the process ends), so that arguments go in an array. Statements go on
 // working when the handle is closed, while its `inTransaction` then ends the process. Text is read only up to a
-// NUL, so that queries are wrapped in one that gives such text as a blob, and says which it was. An EXPLAIN that has
-// given its last row is in progress until it is reset, which reading a single row does: no COMMIT goes through before.
+// NUL, so that queries are wrapped. An EXPLAIN that has given its last row is in progress until it is reset, which reading a
+// single row does: no COMMIT goes through before.
 
 const { byResultCode, closed } = require('./errors.js');
+const { canBeWrapped, unwrap, withNuls } = require('./nuls.js');
 const { Unfinished, begins } = require('./unfinished.js');
-
-/** How many columns one number tells of. */
-const MASK_BITS = 32;
 
 /** Leaving a loop over `iterate()` early does not end the statement: the garbage collector does, some day. */
 const GRACE_MS = 1000;
@@ -48,7 +46,7 @@ class Surface {
       const statement = this.#database.prepare(sql);
       // An asynchronous handle's is a Promise.
       if (typeof statement.all !== 'function') return statement;
-      if (!statement.reader || !/^\s*(SELECT|WITH)\b/i.test(sql)) {
+      if (!statement.reader || !canBeWrapped(sql)) {
         return new Statement(this, statement, 0, /^\s*EXPLAIN\b/i.test(sql));
       }
       const columns = statement.columns().length;
@@ -108,31 +106,6 @@ class Statement {
   run(...params) {
     return this.#surface.guarded(() => this.#statement.run(params));
   }
-}
-
-/** A query that gives text with NULs as a blob; after its own columns, numbers whose bits tell where. */
-function withNuls(sql, columns) {
-  const names = Array.from({ length: columns }, (_, i) => `c${i}`);
-  const hasNul = (name) => `(typeof(${name}) = 'text' AND instr(${name}, char(0)) > 0)`;
-  const values = names.map((name) => `CASE WHEN ${hasNul(name)} THEN CAST(${name} AS BLOB) ELSE ${name} END`);
-  const masks = [];
-  for (let from = 0; from < columns; from += MASK_BITS) {
-    const bits = names.slice(from, from + MASK_BITS).map((name, bit) => `(${hasNul(name)} << ${bit})`);
-    masks.push(bits.join(' | '));
-  }
-  // On a line of its own, should the query end with a comment.
-  return `WITH _federation_query (${names}) AS (${sql}
-) SELECT ${[...values, ...masks]} FROM _federation_query`;
-}
-
-/** Turns a row of a query that was wrapped into the row that it would have given. */
-function unwrap(row, columns) {
-  const masks = row.splice(columns);
-  masks.forEach((mask, i) => {
-    for (let column = i * MASK_BITS, bits = BigInt(mask); bits > 0n; column += 1, bits >>= 1n) {
-      if (bits & 1n) row[column] = row[column].toString('utf8');
-    }
-  });
 }
 
 module.exports = { matches, surface: (database) => new Surface(database) };

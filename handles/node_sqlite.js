@@ -1,9 +1,18 @@
 'use strict';
 
-// node:sqlite's `DatabaseSync`, from Node.js 24 on: it binds and reads every value exactly.
+// node:sqlite's `DatabaseSync`, of Node.js and of Deno. Before Node.js 24, and in Deno, it reads text only up to a NUL,
+// so that queries are wrapped there; and it binds an empty blob without an address as NULL, so that it gets one.
+// Deno's `exec()` throws errors without SQLite's codes.
 
-const { byResultCode, closed } = require('./errors.js');
+const { byMessage, byResultCode, closed } = require('./errors.js');
+const { canBeWrapped, unwrap, withNuls } = require('./nuls.js');
 const { Unfinished, begins } = require('./unfinished.js');
+
+/** An empty blob whose bytes have an address, although there are none. */
+const EMPTY = new Uint8Array(new ArrayBuffer(1), 0, 0);
+
+/** Whether text is read only up to a NUL, by the handle's class: its code is the same for all handles. */
+const cutting = new WeakMap();
 
 function matches(database) {
   return (
@@ -34,7 +43,25 @@ class Surface {
   }
 
   prepare(sql) {
-    return new Statement(this, () => this.guarded(() => this.#database.prepare(sql)));
+    const statement = (text) => this.guarded(() => exact(this.#database.prepare(text)));
+    const first = statement(sql);
+    const columns = first.columns().length;
+    if (columns === 0 || !canBeWrapped(sql) || !this.#cutsText(statement)) {
+      return new Statement(this, first, () => statement(sql), columns > 0, 0);
+    }
+    const again = () => statement(withNuls(sql, columns));
+    return new Statement(this, again(), again, true, columns);
+  }
+
+  #cutsText(statement) {
+    const { constructor } = this.#database;
+    let cuts = cutting.get(constructor);
+    if (cuts === undefined) {
+      const [[text]] = this.guarded(() => statement("SELECT 'a' || char(0)").all());
+      cuts = text.length === 1;
+      cutting.set(constructor, cuts);
+    }
+    return cuts;
   }
 
   /** Runs a call of the handle; what it throws comes out as better-sqlite3 would throw it. */
@@ -43,33 +70,37 @@ class Surface {
     try {
       return call();
     } catch (error) {
-      throw byResultCode(error, error?.errcode);
+      throw error?.errcode === undefined ? byMessage(error) : byResultCode(error, error.errcode);
     }
   }
 }
 
+/** A statement that gives rows as arrays, and integers as what holds them all. */
+function exact(statement) {
+  if (typeof statement.setReturnArrays !== 'function') {
+    throw new Error('node:sqlite can be synced from Node.js 22.16 on: pass the path of the database, and close it');
+  }
+  statement.setReturnArrays(true);
+  statement.setReadBigInts(true);
+  return statement;
+}
+
 class Statement {
   #surface;
-  #prepare;
   #statement;
+  #again;
+  #wrapped;
 
-  constructor(surface, prepare) {
+  /**
+   * `again` prepares it once more; `wrapped` is how many columns the query had before it was wrapped, or 0 if it
+   * is not.
+   */
+  constructor(surface, statement, again, reader, wrapped) {
     this.#surface = surface;
-    this.#prepare = prepare;
-    this.#statement = this.#prepared();
-  }
-
-  #prepared() {
-    const statement = this.#prepare();
-    if (typeof statement.setReturnArrays !== 'function') {
-      throw new Error('node:sqlite can be synced from Node.js 24 on: pass the path of the database, and close it');
-    }
-    this.reader = statement.columns().length > 0;
-    if (this.reader) {
-      statement.setReturnArrays(true);
-      statement.setReadBigInts(true);
-    }
-    return statement;
+    this.#statement = statement;
+    this.#again = again;
+    this.#wrapped = wrapped;
+    this.reader = reader;
   }
 
   raw() {
@@ -81,22 +112,27 @@ class Statement {
   }
 
   all(...params) {
-    return this.#call('all', params);
+    const rows = this.#call('all', params);
+    if (this.#wrapped > 0) for (const row of rows) unwrap(row, this.#wrapped);
+    return rows;
   }
 
   run(...params) {
-    return this.#call('run', params);
+    const { changes } = this.#call('run', params);
+    // A BigInt, because the statement reads integers as such.
+    return { changes: Number(changes) };
   }
 
   #call(method, params) {
+    const bound = params.map((value) => (ArrayBuffer.isView(value) && value.byteLength === 0 ? EMPTY : value));
     return this.#surface.guarded(() => {
       try {
-        return this.#statement[method](...params);
+        return this.#statement[method](...bound);
       } catch (error) {
         // The handle was closed and opened again, which ends every statement.
         if (error?.code !== 'ERR_INVALID_STATE') throw error;
-        this.#statement = this.#prepared();
-        return this.#statement[method](...params);
+        this.#statement = this.#again();
+        return this.#statement[method](...bound);
       }
     });
   }

@@ -5,7 +5,9 @@
 // up to a NUL (1.13) or without a leading U+FEFF (1.16), so that text is read as bytes. `export()` (1.13) and
 // `close()` end every statement; those of ours are then prepared again.
 
-const { closed, sqliteError } = require('./errors.js');
+const { byMessage, closed } = require('./errors.js');
+const { textOf } = require('./nuls.js');
+const { wrapped } = require('./placeholders.js');
 const { Unfinished, begins } = require('./unfinished.js');
 
 /** Statements are often left after their first row, `getAsObject()` being all that was wanted. */
@@ -19,21 +21,6 @@ const MAX_COMBINATIONS = 64;
 
 /** What the methods of a statement throw when `export()` or `close()` has ended it. */
 const ENDED = 'Statement closed';
-
-/** SQLite's codes, which sql.js does not give, by how its messages begin or end. */
-const CODES = [
-  [/ constraint failed(: |$)|^cannot store \w+ value in \w+ column /, 'SQLITE_CONSTRAINT'],
-  [/^database (table )?(\S+ )?is locked|- SQL statements in progress$/, 'SQLITE_BUSY'],
-];
-
-/** String literals, quoted names and comments, in which a question mark means nothing; then a placeholder. */
-const PLACEHOLDER = /'[^']*'|"[^"]*"|`[^`]*`|\[[^\]]*\]|--[^\n]*|\/\*[^]*?\*\/|\?(\d*)/g;
-
-// Unary plus takes away the affinity that a CAST has and a parameter has not: it would change comparisons.
-const WRAPPED = {
-  i: (parameter) => `(+CAST(${parameter} AS INTEGER))`,
-  r: (parameter) => `(+CAST(${parameter} AS REAL))`,
-};
 
 function matches(database) {
   return ['prepare', 'run', 'exec', 'export', 'getRowsModified'].every(
@@ -127,9 +114,7 @@ class Surface {
       return call();
     } catch (error) {
       if (error === 'Database closed') throw closed();
-      const message = String(error?.message ?? error);
-      const [, code] = CODES.find(([pattern]) => pattern.test(message)) ?? [];
-      throw code === undefined ? error : sqliteError(code, message, error);
+      throw byMessage(error);
     }
   }
 }
@@ -201,10 +186,6 @@ function exactRow(statement) {
   return row;
 }
 
-function textOf(bytes) {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8');
-}
-
 /** How a parameter is wrapped: as an integer, as a double, or not at all. By type alone: few combinations. */
 function markOf(value) {
   if (typeof value === 'bigint') return 'i';
@@ -219,18 +200,6 @@ function bindable(value) {
   }
   // Minus zero is equal to an integer, as which it would lose its sign.
   return Object.is(value, -0) ? '-0.0' : value;
-}
-
-/** The SQL with those of its parameters wrapped that want it. */
-function wrapped(sql, marks) {
-  let greatest = 0;
-  return sql.replace(PLACEHOLDER, (text, number) => {
-    if (number === undefined) return text;
-    const place = number === '' ? greatest + 1 : Number(number);
-    greatest = Math.max(greatest, place);
-    const wrap = WRAPPED[marks[place - 1]];
-    return wrap === undefined ? text : wrap(text);
-  });
 }
 
 module.exports = { matches, surface: (database) => new Surface(database) };
