@@ -132,13 +132,23 @@ export interface BetterSqlite3Handle {
   pragma(source: string): unknown
 }
 
-/** An open handle of node:sqlite, from Node.js 24 on: a `DatabaseSync`. */
+/** An open handle of node:sqlite, from Node.js 22.16 on, or of Deno's: a `DatabaseSync`. */
 export interface NodeSqliteHandle {
   readonly isOpen: boolean
   prepare(sql: string): { setReturnArrays(enabled: boolean): void; all(...params: never[]): unknown[] }
   exec(sql: string): void
   open(): void
   close(): void
+}
+
+/** An open handle of bun:sqlite: a `Database`. */
+export interface BunSqliteHandle {
+  readonly handle: number
+  readonly inTransaction: boolean
+  query(sql: string): object
+  prepare(sql: string): { values(...params: never[]): unknown[]; finalize(): void }
+  exec(sql: string): unknown
+  serialize(): Uint8Array
 }
 
 /** An open handle of sql.js: a `Database`. */
@@ -157,6 +167,7 @@ export interface SqlJsHandle {
 export type SyncableDatabase =
   | BetterSqlite3Handle
   | NodeSqliteHandle
+  | BunSqliteHandle
   | SqlJsHandle
   | { readonly db: SyncableDatabase }
   | { readonly database: SyncableDatabase }

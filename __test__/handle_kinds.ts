@@ -8,7 +8,7 @@ import Database from 'better-sqlite3'
 import Libsql from 'libsql'
 import initSqlJs, { type Database as SqlJsDatabase } from 'sql.js'
 
-import type { SyncableDatabase } from '..'
+import type { BunSqliteHandle, SyncableDatabase } from '..'
 import { createDatabase } from './agentdb_support'
 import { cleanup } from './support'
 
@@ -40,8 +40,10 @@ export interface Kind {
   open(): Promise<OpenHandle>
 }
 
+const isBun = 'bun' in process.versions
+
 /** A release whose node:sqlite gives rows as arrays, which Node.js 20 has not. */
-const hasNodeSqlite = Number(process.versions.node.split('.')[0]) >= 22
+const hasNodeSqlite = !isBun && Number(process.versions.node.split('.')[0]) >= 22
 
 /** The better-sqlite3 of this folder is compiled for one version of Node.js. */
 const hasBetterSqlite3 = ((): boolean => {
@@ -134,6 +136,55 @@ const nodeSqlite: Kind = {
   },
 }
 
+/** What bun:sqlite's `Database` has, as far as the suite uses it. */
+interface BunDatabase extends BunSqliteHandle {
+  prepare(sql: string): { values(): unknown[][]; iterate(): IterableIterator<unknown>; finalize(): void }
+  close(throwOnError?: boolean): void
+}
+
+const bunSqlite: Kind = {
+  name: 'bun:sqlite',
+  open: async () => {
+    const { Database } = process.getBuiltinModule('bun:sqlite' as 'node:sqlite') as unknown as {
+      Database: new (file: string) => BunDatabase
+    }
+    const opened = (file: string): OpenHandle => {
+      const db = new Database(file)
+      // This way it throws if a statement of ours were left that is not finalized.
+      const close = (): void => db.close(true)
+      cleanup(close)
+      return {
+        target: db,
+        exec: (sql) => void db.exec(sql),
+        rows: (sql) => {
+          const statement = db.prepare(sql)
+          try {
+            return statement.values()
+          } finally {
+            statement.finalize()
+          }
+        },
+        close,
+        begin: (sql) => {
+          const statement = db.prepare(sql)
+          const rest = unfinished(statement.iterate())
+          return () => {
+            const count = rest()
+            statement.finalize()
+            return count
+          }
+        },
+        reopened: () => {
+          close()
+          return opened(file)
+        },
+        another: () => opened(file),
+      }
+    }
+    return opened(temporaryFile())
+  },
+}
+
 type SqlJs = Awaited<ReturnType<typeof initSqlJs>>
 
 /** A handle of sql.js, and what sync() is given for it. */
@@ -200,14 +251,15 @@ const holder: Kind = {
       target: { database: { raw: inner.target } },
       reopened: () => wrapped(inner.reopened()),
     })
-    return wrapped(await (hasBetterSqlite3 ? betterSqlite3 : nodeSqlite).open())
+    return wrapped(await (isBun ? bunSqlite : hasBetterSqlite3 ? betterSqlite3 : nodeSqlite).open())
   },
 }
 
-/** The kinds that there are under this version of Node.js. */
+/** The kinds that there are under this runtime. */
 export const KINDS: Kind[] = [
   ...(hasBetterSqlite3 ? [betterSqlite3] : []),
   ...(hasNodeSqlite ? [nodeSqlite] : []),
+  ...(isBun ? [bunSqlite] : []),
   libsql,
   sqlJsKind,
   oldSqlJsKind,

@@ -47,7 +47,8 @@ async function meanwhile(server: FederationHubServer): Promise<void> {
 }
 
 test('no kind is left out', () => {
-  const native = process.versions.node.startsWith('20.') ? 'better-sqlite3' : 'node:sqlite'
+  const isNode20 = process.versions.node.startsWith('20.')
+  const native = 'bun' in process.versions ? 'bun:sqlite' : isNode20 ? 'better-sqlite3' : 'node:sqlite'
   expect(KINDS.map((kind) => kind.name)).toEqual(expect.arrayContaining([native, 'libsql', 'sql.js']))
 })
 

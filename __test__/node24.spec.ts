@@ -1,11 +1,10 @@
-// node:sqlite, which has what we need from Node.js 24 on: its tests run under a Node.js of that release.
+// node:sqlite, which Node.js 20 has not: its tests run under Node.js 24, and under whichever release runs all others.
 
-import { spawnSync } from 'node:child_process'
-import fs from 'node:fs'
 import path from 'node:path'
 
 import { connectAgent, openDatabase, startHub } from './support'
 import { EXACT, VALUES } from './handle_values'
+import { install, run, runSuite } from './runtimes'
 
 const { exactly } = jest.requireActual<{ exactly(rows: unknown): unknown }>('./fixtures/node_sqlite/exactly.cjs')
 
@@ -13,29 +12,10 @@ const folder = path.join(__dirname, 'node24')
 const isWindows = process.platform === 'win32'
 const node24 = path.join(folder, 'node_modules', 'node', 'bin', isWindows ? 'node.exe' : 'node')
 
-function run(command: string, args: string[], cwd: string, input?: string): string {
-  const { status, stdout, stderr, error } = spawnSync(command, args, {
-    cwd,
-    encoding: 'utf8',
-    input,
-    maxBuffer: 2 ** 26,
-    shell: isWindows,
-  })
-  if (error) throw error
-  if (status !== 0) throw new Error(`${command} ${args.join(' ')} ended with ${status}\n${stdout}\n${stderr}`)
-  return stdout + stderr
-}
-
-beforeAll(() => {
-  if (!fs.existsSync(node24)) run('npm', ['ci', '--no-audit', '--no-fund'], folder)
-}, 120_000)
+beforeAll(() => install(folder, node24), 120_000)
 
 test('the suite of all handles, with node:sqlite among them', () => {
-  const root = path.join(__dirname, '..')
-  const runner = path.join(root, 'node_modules', 'jest', 'bin', 'jest.js')
-  const suite = path.join(__dirname, 'handle_suite.spec.ts')
-  const only = ['--testNamePattern', '^(no kind|node:sqlite|an object)']
-  const output = run(node24, [runner, '--verbose', ...only, '--runTestsByPath', suite], root)
+  const output = runSuite(node24, ['no kind', 'node:sqlite', 'an object'])
   expect(output).toMatch(/^ +node:sqlite, an open handle$/m)
 }, 300_000)
 

@@ -6,6 +6,7 @@
 // `reader`, `raw`, `safeIntegers`, `all` and `run`. The other packages' handles get an adapter of that shape;
 // a better-sqlite3 handle goes to native code as it is.
 
+const bunSqlite = require('./bun_sqlite.js');
 const libsql = require('./libsql.js');
 const nodeSqlite = require('./node_sqlite.js');
 const sqlJs = require('./sql_js.js');
@@ -19,7 +20,7 @@ const betterSqlite3 = {
 };
 
 // libsql's handles look like better-sqlite3's, so it is asked first.
-const KINDS = [libsql, betterSqlite3, nodeSqlite, sqlJs];
+const KINDS = [libsql, betterSqlite3, nodeSqlite, bunSqlite, sqlJs];
 
 /** Where objects that hold a handle have it. */
 const HELD_BY = ['db', 'database', 'raw'];
@@ -76,7 +77,7 @@ function has(object, ...methods) {
 
 function refusal(value) {
   const error = new TypeError(
-    'an open handle of better-sqlite3, node:sqlite, sql.js or libsql is wanted, an object that holds one as ' +
+    'an open handle of better-sqlite3, node:sqlite, bun:sqlite, sql.js or libsql is wanted, an object that holds one as ' +
       `.db, .database or .raw, or the path of a database, not ${described(value)}`,
   );
   error.code = 'ERR_FEDERATION_DATABASE';
