@@ -160,6 +160,19 @@ export interface SqlJsHandle {
   getRowsModified(): number
 }
 
+/** A `DataSource` of TypeORM, on better-sqlite3 or sql.js, once it is initialized: its driver holds the handle. */
+export interface TypeOrmDataSource {
+  readonly driver: object
+  readonly isInitialized: boolean
+  initialize(): Promise<unknown>
+}
+
+/** What MikroORM gives, from version 7 on, on better-sqlite3, once it is connected: its driver holds the handle. */
+export interface MikroOrm {
+  readonly driver: { getConnection(): object; getPlatform(): object }
+  isConnected(): Promise<boolean>
+}
+
 /**
  * A database that can be synced: an open handle, in memory or on a file, or an object that holds one, as
  * frameworks hand them around. The object and the handle itself are one and the same database.
@@ -169,9 +182,17 @@ export type SyncableDatabase =
   | NodeSqliteHandle
   | BunSqliteHandle
   | SqlJsHandle
+  | TypeOrmDataSource
+  | MikroOrm
   | { readonly db: SyncableDatabase }
   | { readonly database: SyncableDatabase }
   | { readonly raw: SyncableDatabase }
+  | { readonly $client: SyncableDatabase }
+  | { readonly client: SyncableDatabase }
+  | { readonly driver: SyncableDatabase }
+  | { readonly databaseConnection: SyncableDatabase }
+  | { readonly connection: SyncableDatabase }
+  | { readonly dataSource: SyncableDatabase }
 
 export declare namespace FederationHub {
   /**

@@ -10,10 +10,10 @@ module.exports = {
   testMatch: ['<rootDir>/__test__/**/*.spec.ts'],
   transform: {
     '\\.ts$': typescript,
-    // Its modules are ESM, which jest runs only transformed.
-    '/node_modules/agentdb/.+\\.js$': ['ts-jest', { diagnostics: false, tsconfig: commonJs }],
+    // Their modules are ESM, which jest runs only transformed.
+    '/node_modules/(agentdb|kysely)/.+\\.js$': ['ts-jest', { diagnostics: false, tsconfig: commonJs }],
   },
-  transformIgnorePatterns: ['/node_modules/(?!agentdb/)'],
+  transformIgnorePatterns: ['/node_modules/(?!(agentdb|kysely)/)'],
   testEnvironment: 'node',
   // Most tests wait for real processes; those that need longer say so.
   testTimeout: 30_000,

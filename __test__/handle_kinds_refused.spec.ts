@@ -3,15 +3,34 @@
 import Database from 'better-sqlite3'
 
 import type { SyncableDatabase } from '..'
-import { connectAgent, openDatabase, rejection, startHub } from './support'
+import { cleanup, connectAgent, openDatabase, rejection, startHub } from './support'
 
 /** libsql's asynchronous class, whose types its package lacks in part. */
 const LibsqlPromise = jest.requireActual<new (path: string) => SyncableDatabase>('libsql/promise')
 
-const ACCEPTED = 'better-sqlite3, node:sqlite, sql.js or libsql'
+const ACCEPTED = 'better-sqlite3, node:sqlite, bun:sqlite, sql.js or libsql'
+
+const ASYNCHRONOUS = 'not a Database whose methods are asynchronous'
+
+/** As the handles of drivers are whose statements are made at once, and whose rows come later. */
+class Later extends Database {
+  override prepare(sql: string): never {
+    const statement = super.prepare(sql)
+    const all = statement.all.bind(statement)
+    return Object.assign(statement, { all: async (...params: unknown[]) => all(...params) }) as never
+  }
+}
+
+/** As the handles of drivers are that know no integers but JavaScript's numbers. */
+class Rounding extends Database {
+  override prepare(sql: string): never {
+    const statement = super.prepare(sql)
+    return Object.assign(statement, { safeIntegers: () => statement }) as never
+  }
+}
 
 class Repository {
-  constructor(readonly connection: unknown) {}
+  constructor(readonly storage: unknown) {}
 }
 
 const REFUSED: Array<[string, () => unknown, string]> = [
@@ -24,8 +43,10 @@ const REFUSED: Array<[string, () => unknown, string]> = [
   ['an object without a prototype', () => Object.create(null), 'not an object that holds none'],
   ['an object that holds a handle elsewhere', () => new Repository(openDatabase()), 'not a Repository that holds none'],
   ['a promise of a handle', () => Promise.resolve(openDatabase()), 'not a Promise: await it first'],
-  ['an asynchronous handle', () => new LibsqlPromise(':memory:'), 'not a Database of another package or of an'],
-  ['an object that holds an asynchronous handle', () => ({ db: new LibsqlPromise(':memory:') }), 'not an object'],
+  ['an asynchronous handle', () => new LibsqlPromise(':memory:'), ASYNCHRONOUS],
+  ['an object that holds an asynchronous handle', () => ({ db: new LibsqlPromise(':memory:') }), ASYNCHRONOUS],
+  ['a handle whose statements answer later', () => new Later(':memory:'), 'not a Later whose methods are asynchronous'],
+  ['a handle that rounds integers', () => new Rounding(':memory:'), 'that changes values: an integer'],
   ['an object that holds itself', () => holdingItself(), 'not an object that holds none'],
 ]
 
@@ -54,7 +75,22 @@ test('a getter that throws is not hidden', async () => {
   expect(error.message).toContain('no connection yet')
 })
 
-test.each(['db', 'database', 'raw'])('what is held as .%s is synced, and the object is looked at anew', async (name) => {
+test('a handle that changes values is refused also if it is busy when it is first met', async () => {
+  const hub = await connectAgent(await startHub(), 'agent')
+  const db = new Rounding(':memory:')
+  cleanup(() => db.close())
+  db.exec("CREATE TABLE notes (id TEXT PRIMARY KEY, value); INSERT INTO notes VALUES ('a', 9007199254740993), ('b', 1)")
+  const rows = (db as Database.Database).prepare('SELECT * FROM notes').iterate()
+  rows.next()
+  const refused = rejection(hub.sync(db))
+  await new Promise((resolve) => setTimeout(resolve, 20))
+  rows.return?.()
+  expect((await refused).message).toContain('changes values: an integer')
+})
+
+const HOLDERS = ['db', 'database', 'raw', '$client', 'client', 'driver', 'databaseConnection', 'connection', 'dataSource']
+
+test.each(HOLDERS)('what is held as .%s is synced, and the object is looked at anew', async (name) => {
   const server = await startHub()
   const hub = await connectAgent(server, 'agent')
   const notes = 'CREATE TABLE notes (id TEXT PRIMARY KEY)'

@@ -5,6 +5,7 @@ import type { DatabaseSync } from 'node:sqlite'
 import type BetterSqlite3 from 'better-sqlite3'
 import type Libsql from 'libsql'
 import type { Database as SqlJsDatabase } from 'sql.js'
+import type { DataSource, EntityManager } from 'typeorm'
 
 import type { FederationHub, SyncReport } from '..'
 
@@ -48,6 +49,43 @@ interface AsyncDatabase {
   pragma(sql: string): Promise<unknown>
 }
 
+/** As bun:sqlite's handle is. */
+interface BunDatabase {
+  readonly filename: string
+  readonly handle: number
+  readonly inTransaction: boolean
+  query<Row>(sql: string): BunStatement<Row>
+  prepare<Row>(sql: string): BunStatement<Row>
+  exec(sql: string, ...params: Array<string | null>): { changes: number }
+  serialize(name?: string): Buffer
+  close(throwOnError?: boolean): void
+}
+interface BunStatement<Row> {
+  all(...params: Array<string | null>): Row[]
+  values(...params: Array<string | null>): Array<Array<string | bigint | null>>
+  finalize(): void
+}
+
+/** As what Drizzle's `drizzle()` returns. */
+interface Drizzle<Client> {
+  select(): unknown
+  transaction<Result>(work: (transaction: unknown) => Result): Result
+  readonly $client: Client
+}
+
+/** As the handle of a driver is whose statements are made at once, and whose rows come later. */
+interface LaterDatabase extends Omit<AsyncDatabase, 'prepare'> {
+  prepare(sql: string): { reader: boolean; all(): Promise<unknown[]> }
+}
+
+declare const bunSqlite: BunDatabase
+declare const onBetterSqlite3: Drizzle<BetterSqlite3.Database>
+declare const onBun: Drizzle<BunDatabase>
+declare const onLater: Drizzle<LaterDatabase>
+declare const later: LaterDatabase
+declare const dataSource: DataSource
+declare const entityManager: EntityManager
+
 declare const callbacks: CallbackDatabase
 declare const asynchronous: AsyncDatabase
 
@@ -62,6 +100,11 @@ export const accepted: Array<Promise<SyncReport>> = [
   hub.sync({ db: betterSqlite3 }),
   hub.sync({ database: libsql }),
   hub.sync({ raw: { db: sqlJs } }),
+  hub.sync(bunSqlite),
+  hub.sync(onBetterSqlite3),
+  hub.sync(onBun),
+  hub.sync(dataSource),
+  hub.sync(entityManager),
 ]
 
 export const refused = [
@@ -79,6 +122,10 @@ export const refused = [
   hub.sync(callbacks),
   // @ts-expect-error nor can one whose methods return promises
   hub.sync(asynchronous),
+  // @ts-expect-error nor one whose statements return promises
+  hub.sync(later),
+  // @ts-expect-error nor what holds it
+  hub.sync(onLater),
   // @ts-expect-error nor what holds one
   hub.sync({ db: asynchronous }),
   // @ts-expect-error a class is no handle

@@ -9,6 +9,8 @@
 const bunSqlite = require('./bun_sqlite.js');
 const libsql = require('./libsql.js');
 const nodeSqlite = require('./node_sqlite.js');
+const { asynchronous, has, other } = require('./others.js');
+const { probe } = require('./probe.js');
 const sqlJs = require('./sql_js.js');
 
 const betterSqlite3 = {
@@ -22,8 +24,19 @@ const betterSqlite3 = {
 // libsql's handles look like better-sqlite3's, so it is asked first.
 const KINDS = [libsql, betterSqlite3, nodeSqlite, bunSqlite, sqlJs];
 
-/** Where objects that hold a handle have it. */
-const HELD_BY = ['db', 'database', 'raw'];
+/** Where objects that hold a handle have it: wrappers, Drizzle, TypeORM, MikroORM. */
+const HELD_BY = [
+  'db',
+  'database',
+  'raw',
+  '$client',
+  'client',
+  'driver',
+  'databaseConnection',
+  'connection',
+  'dataSource',
+  'session',
+];
 /** How deep such objects may be nested. */
 const DEEPEST = 4;
 
@@ -36,50 +49,103 @@ const known = new WeakMap();
 /** What native code is given for a database. Throws if the value is none, or none that can be synced. */
 function handleOf(database) {
   if (typeof database === 'string' && database !== '') return { surface: database, statements: [] };
-  const found = innermost(database, DEEPEST);
-  if (found === null) throw refusal(database);
+  const found = innermost(database, DEEPEST, new Set());
+  if (found === null) throw refusal(described(database));
+  if (found.kind === undefined) throw refusal(`${found.other.name}: ${found.other.remedy}`);
   let handle = known.get(found.handle);
   if (handle === undefined) {
-    handle = { surface: found.kind.surface(found.handle), statements: [] };
-    requireSynchronous(handle.surface, database);
+    const surface = found.kind.surface(found.handle);
+    handle = { surface: checked(surface, found.handle), statements: [] };
     known.set(found.handle, handle);
   }
   return handle;
 }
 
-/** The handle itself, or the one that an object holds, perhaps through another object; null if there is none. */
-function innermost(value, depth) {
-  if (value === null || typeof value !== 'object' || depth === 0) return null;
+/**
+ * The handle itself, or the one that an object holds, perhaps through another object; or what is known not to have
+ * one, if that is all there is; null if there is nothing.
+ */
+function innermost(value, depth, seen) {
+  if (typeof value === 'function') {
+    const found = other(value);
+    return found === undefined ? null : { other: found };
+  }
+  if (value === null || typeof value !== 'object' || depth === 0 || seen.has(value)) return null;
+  seen.add(value);
   const kind = KINDS.find((candidate) => candidate.matches(value));
   if (kind !== undefined) return { kind, handle: value };
+  const known = other(value);
+  if (known !== undefined) return { other: known };
+  let instead = null;
   for (const name of HELD_BY) {
-    const found = innermost(value[name], depth - 1);
-    if (found !== null) return found;
+    const found = innermost(value[name], depth - 1, seen);
+    if (found?.kind !== undefined) return found;
+    instead ??= found;
   }
-  return null;
+  return instead;
 }
 
-/** Some packages have a second, asynchronous class with the very same methods. */
-function requireSynchronous(surface, database) {
-  let statement;
+/** The surface, once it is seen to give back every value as it is, at once. */
+function checked(surface, handle) {
+  let found;
   try {
-    statement = surface.prepare('SELECT 1');
+    found = probe(surface);
   } catch {
-    // The handle is closed, or busy: that is for the sync to find out.
-    return;
+    // Busy, for example: what it does to values is to be known before the first transaction begins.
+    return new Unchecked(surface, handle);
   }
-  if (typeof statement?.all !== 'function') throw refusal(database);
-}
-
-function has(object, ...methods) {
-  return methods.every((name) => typeof object[name] === 'function');
-}
-
-function refusal(value) {
-  const error = new TypeError(
-    'an open handle of better-sqlite3, node:sqlite, bun:sqlite, sql.js or libsql is wanted, an object that holds one as ' +
-      `.db, .database or .raw, or the path of a database, not ${described(value)}`,
+  if (found === null) return surface;
+  if (found.isAsynchronous) {
+    throw refusal(
+      `${asynchronous(handle)}: other code could run between two statements of a transaction. Pass the path of the ` +
+        'database, while it is closed, or open it with a synchronous package',
+    );
+  }
+  const name = handle.constructor?.name;
+  throw refusal(
+    `a ${name || 'handle'} that changes values: ${found.changed.join(', ')}. Use a newer release of its package, or ` +
+      'pass the path of the database, while it is closed',
   );
+}
+
+/** A surface that nothing is asked of before it is checked. */
+class Unchecked {
+  #surface;
+  #handle;
+
+  constructor(surface, handle) {
+    this.#surface = surface;
+    this.#handle = handle;
+  }
+
+  exec(sql) {
+    return this.#checked().exec(sql);
+  }
+
+  prepare(sql) {
+    return this.#checked().prepare(sql);
+  }
+
+  #checked() {
+    if (this.#handle !== null) {
+      // What the handle throws says what native code has to know: that it is busy, or closed.
+      probe(this.#surface);
+      this.#surface = checked(this.#surface, this.#handle);
+      this.#handle = null;
+    }
+    return this.#surface;
+  }
+}
+
+function refusal(described) {
+  return coded(
+    'an open handle of better-sqlite3, node:sqlite, bun:sqlite, sql.js or libsql is wanted, an object that holds one ' +
+      `(as .db, .database, .$client or the like), or the path of a database, not ${described}`,
+  );
+}
+
+function coded(message) {
+  const error = new TypeError(message);
   error.code = 'ERR_FEDERATION_DATABASE';
   return error;
 }
