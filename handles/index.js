@@ -55,8 +55,11 @@ function handleOf(database) {
   let handle = known.get(found.handle);
   if (handle === undefined) {
     const surface = found.kind.surface(found.handle);
+    requireOpen(surface);
     handle = { surface: checked(surface, found.handle), statements: [] };
     known.set(found.handle, handle);
+  } else {
+    requireOpen(handle.surface);
   }
   return handle;
 }
@@ -118,6 +121,10 @@ class Unchecked {
     this.#handle = handle;
   }
 
+  get open() {
+    return this.#surface.open;
+  }
+
   exec(sql) {
     return this.#checked().exec(sql);
   }
@@ -135,6 +142,11 @@ class Unchecked {
     }
     return this.#surface;
   }
+}
+
+function requireOpen(surface) {
+  if (surface.open !== false) return;
+  throw coded('the database is closed: open it again, and pass the handle that is open');
 }
 
 function refusal(described) {

@@ -256,6 +256,9 @@ impl From<ExchangeError> for AgentError {
     }
 }
 
+/// What SQLite says, among other things, when a handle or a file permits no writing.
+const READ_ONLY: &str = "attempt to write a readonly database";
+
 impl From<SqlError> for AgentError {
     fn from(error: SqlError) -> Self {
         if matches!(error.kind, SqlErrorKind::Detached | SqlErrorKind::Unsettled) {
@@ -266,6 +269,10 @@ impl From<SqlError> for AgentError {
             SqlErrorKind::Closed => format!(
                 "the database was closed during the sync ({error}). Nothing is lost; await sync() before closing \
                  it"
+            ),
+            _ if error.message.contains(READ_ONLY) => format!(
+                "the agent's database is read-only ({error}), and a sync writes what others wrote, and its own \
+                 bookkeeping: open it for writing, and see that the file and its folder are writable"
             ),
             _ => format!("the agent's database: {error}"),
         };

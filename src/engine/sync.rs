@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::agent_error::AgentError;
+use super::agent_error::{AgentError, ErrorCode};
 use super::clock::{reading, wall_now_ms};
 use super::hub_offset::Reading;
 use super::link::{Session, millis};
@@ -152,6 +152,8 @@ async fn exchange_all(job: &mut SyncJob<'_>, report: &mut SyncReport) -> Result<
     let pushed = job.push(&mut sender, &mut exchange, &begin, first, report).await;
     let (mut under_way, look, asked) = match pushed {
         Ok(pushed) => pushed,
+        // The database's own failure: the hub has no part in it, and waits for what will not come.
+        Err(error) if error.code == ErrorCode::Database => return Err(error),
         // A hub that stops reading has said why on its own half.
         Err(error) => return Err(refusal(&mut receiver, job.patience).await.unwrap_or(error)),
     };
@@ -314,7 +316,7 @@ impl SyncJob<'_> {
         let answer = timeout(self.patience, receiver.next::<ToAgent>()).await;
         answer.map_err(|_| AgentError::timeout(millis(self.patience)))??.ok_or_else(|| {
             AgentError::new(
-                super::agent_error::ErrorCode::Protocol,
+                ErrorCode::Protocol,
                 "the hub ended the sync before it was complete; nothing is lost, sync again",
             )
         })

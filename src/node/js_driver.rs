@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use napi::bindgen_prelude::Object;
-use napi::{Env, JsValue};
+use napi::{Env, JsValue, sys};
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::js_thread::{JsThread, Turn};
@@ -292,8 +292,7 @@ fn sql_error(scope: Scope<'_>, fault: &Fault<'_>) -> SqlError {
     let thrown = match fault {
         Fault::Thrown(thrown) => thrown,
         Fault::Refused(status) => {
-            let message =
-                format!("Node.js refused a call (status {status}): the database's thread is ending");
+            let message = refused(*status);
             return SqlError { kind: SqlErrorKind::Other, message };
         }
     };
@@ -302,6 +301,19 @@ fn sql_error(scope: Scope<'_>, fault: &Fault<'_>) -> SqlError {
     let message =
         text(c"message").unwrap_or_else(|| "the database threw something that is no error".to_owned());
     SqlError { kind: error_kind(text(c"code").as_deref().unwrap_or_default(), &message), message }
+}
+
+/// Why Node-API refused to go on with what the handle gave, or at all.
+fn refused(status: sys::napi_status) -> String {
+    let what = match status {
+        sys::Status::napi_array_expected => "an array of rows",
+        sys::Status::napi_object_expected => "an object",
+        sys::Status::napi_function_expected => "a method",
+        sys::Status::napi_boolean_expected => "whether a statement reads",
+        sys::Status::napi_number_expected => "how many rows were changed",
+        _ => return format!("Node.js refused a call (status {status}): the database's thread is ending"),
+    };
+    format!("the handle did not give {what} as a synchronous SQLite driver does (status {status})")
 }
 
 fn error_kind(code: &str, message: &str) -> SqlErrorKind {
