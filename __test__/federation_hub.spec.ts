@@ -110,8 +110,9 @@ describe('connected', () => {
     expect(hub.getSyncStats().lastSyncTime).toBeGreaterThanOrEqual(connectedAt)
 
     const closed = openDatabase()
+    const failing = hub.sync(closed)
     closed.close()
-    expect(await rejection(hub.sync(closed))).toMatchObject({ code: 'ERR_FEDERATION_DATABASE' })
+    expect(await rejection(failing)).toMatchObject({ code: 'ERR_FEDERATION_DATABASE' })
     expect(hub.getSyncStats().vectorClock).toEqual({ agent: 2 })
   })
 
