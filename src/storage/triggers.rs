@@ -158,7 +158,7 @@ fn temporary(
                 Some(schema) if !schema.eq_ignore_ascii_case("main") => {}
                 None if hidden_before == Some(true) => {}
                 None if hidden_before == Some(false) => {
-                    found.push((table, made(name, as_temporary(&on_main(&text)))))
+                    found.push((table, made(name, as_temporary(&on_main(&text)))));
                 }
                 _ => found.push((table, made(name, as_temporary(&text)))),
             }
