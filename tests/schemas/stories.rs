@@ -245,7 +245,7 @@ fn numbers_that_are_exchanged_mean_the_other_rows_to_what_references_them() {
 }
 
 #[test]
-fn a_row_whose_life_would_take_its_own_key_from_it_is_withheld() {
+fn a_row_that_keeps_alive_what_it_replaced_is_that_row() {
     let (mut hub, mut agents) = agents(
         2,
         "CREATE TABLE tasks(id INTEGER PRIMARY KEY, first INTEGER REFERENCES steps(id) ON DELETE CASCADE);
@@ -256,15 +256,16 @@ fn a_row_whose_life_would_take_its_own_key_from_it_is_withheld() {
     a.run("INSERT INTO tasks VALUES(1, NULL); INSERT INTO steps VALUES(1, 1)").sync(&mut hub);
     b.sync(&mut hub);
     a.run("UPDATE tasks SET first = 1").sync(&mut hub);
-    // Without the old step the task would go, and with it the new one.
+    // The new step keeps the task, and the task the old step, which has the new one's key.
     b.run("INSERT OR REPLACE INTO steps(task) VALUES(1)").sync(&mut hub);
     for _ in 0..2 {
         a.sync(&mut hub);
         b.sync(&mut hub);
     }
     for agent in [a, b] {
-        let rows = "SELECT id FROM tasks UNION ALL SELECT id FROM steps";
-        assert_eq!(agent.rows(rows), Vec::<Vec<Value>>::new());
+        let rows = "SELECT tasks.id FROM tasks JOIN steps ON steps.task = tasks.id AND tasks.first = steps.id";
+        assert_eq!(agent.rows(rows), [[Value::Integer(1)]]);
+        assert_eq!(agent.rows("SELECT count(*) FROM steps"), [[Value::Integer(1)]]);
         assert_eq!(agent.rows("SELECT reason FROM _federation_quarantine"), Vec::<Vec<Value>>::new());
     }
 }
