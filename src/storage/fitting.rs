@@ -155,11 +155,11 @@ impl Fitting {
     ///
     /// # Errors
     /// There is no memory for it.
-    pub fn remove_last(&mut self) -> Result<(), rusqlite::Error> {
+    pub fn remove_last(&mut self) -> Result<(), SqlError> {
         if let Some(index) = self.table.indexes.pop() {
             self.bytes -= index.len();
             if let Some(name) = index_name(&index) {
-                self.scratch.sql.connection().execute_batch(&format!("DROP INDEX {}", quote(&name)))?;
+                self.scratch.sql.run(&format!("DROP INDEX {}", quote(&name)))?;
             }
         }
         Ok(())

@@ -20,6 +20,7 @@ use super::session::Replica;
 use super::tables::{self, NOBODY, Table};
 use super::tenant::Tenant;
 use crate::model::{RowState, Seq, TableSchema};
+use crate::storage::driver::SqlError;
 use crate::storage::fitting::{Fitting, Made, index_columns, index_name};
 use crate::storage::hub_store::{StoreError, StoreStats};
 
@@ -192,7 +193,7 @@ impl<'a> Settling<'a> {
         if let Some(witness) = witness
             && is_as_it_was(self.conn, self.tenant.id, &witness)?
         {
-            fitting.remove_last()?;
+            fitting.remove_last().map_err(of_scratch)?;
             return Ok(Outcome::IsAsItWas);
         }
         let candidate = fitting.table().clone();
@@ -211,7 +212,7 @@ impl<'a> Settling<'a> {
                 None,
             ),
         };
-        fitting.remove_last()?;
+        fitting.remove_last().map_err(of_scratch)?;
         Ok(why)
     }
 
@@ -336,4 +337,9 @@ pub fn to_be_retried(conn: &Connection, tenant: i64, replica: &Replica) -> Resul
         }
     }
     Ok(found)
+}
+
+/// A failure of the scratch database, which is in memory.
+fn of_scratch(error: SqlError) -> StoreError {
+    StoreError::Failed(error.message)
 }
