@@ -48,16 +48,21 @@ impl<'a> Contests<'a> {
         self.found
     }
 
-    /// The agent whose replica has this tie-break; empty if it is not known.
+    /// The agent whose replica has this tie-break; empty if it is not known. A tie-break is the first 64 bits of an identity
+    /// without the highest, so that there are two ranges of identities to look in.
     fn agent(&self, writer: u64) -> Result<String, StoreError> {
-        let (mut first, mut last) = ([0; 16], [0xff; 16]);
-        first[..8].copy_from_slice(&writer.to_be_bytes());
-        last[..8].copy_from_slice(&writer.to_be_bytes());
-        let found = self
+        let mut statement = self
             .conn
-            .prepare_cached("SELECT agent FROM replica WHERE tenant = ?1 AND id BETWEEN ?2 AND ?3 LIMIT 1")?
-            .query_row(params![self.tenant, &first[..], &last[..]], |row| row.get(0))
-            .optional()?;
-        Ok(found.unwrap_or_default())
+            .prepare_cached("SELECT agent FROM replica WHERE tenant = ?1 AND id BETWEEN ?2 AND ?3 LIMIT 1")?;
+        for beginning in [writer, writer | 1 << 63] {
+            let (mut first, mut last) = ([0; 16], [0xff; 16]);
+            first[..8].copy_from_slice(&beginning.to_be_bytes());
+            last[..8].copy_from_slice(&beginning.to_be_bytes());
+            let params = params![self.tenant, &first[..], &last[..]];
+            if let Some(agent) = statement.query_row(params, |row| row.get(0)).optional()? {
+                return Ok(agent);
+            }
+        }
+        Ok(String::new())
     }
 }

@@ -156,6 +156,7 @@ fn what_somebody_is_to_resolve_is_told_as_far_as_there_is_room_for_both_values()
         alice.set(&mut store, 0, 1, &[("body", Value::Blob(vec![1; 50]))]);
         let ack = bob.set(&mut store, 1, 1, &[("body", Value::Blob(vec![2; bytes]))]);
         assert_eq!((ack.conflicts, ack.contests.len()), (1, contests));
+        assert!(ack.contests.iter().all(|it| it.agent == "alice"), "{:?}", ack.contests);
     }
 }
 
