@@ -36,8 +36,10 @@ impl RefusedRow {
 
     /// The row of this identity in the table of this name; none if there is no such table here.
     pub fn named(sql: &mut dyn Sql, mark: u64, table: &str, id: RowId) -> Result<Option<Self>, SqlError> {
-        let row =
-            sql.query_row("SELECT tbl FROM main._federation_table WHERE lower(name) = lower(?)", &[table.into()])?;
+        let row = sql.query_row(
+            "SELECT tbl FROM main._federation_table WHERE lower(name) = lower(?)",
+            &[table.into()],
+        )?;
         Ok(match row.as_deref() {
             Some([Value::Integer(table)]) => Some(Self { mark, table: *table, id }),
             _ => None,

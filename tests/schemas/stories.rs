@@ -263,7 +263,8 @@ fn a_row_that_keeps_alive_what_it_replaced_is_that_row() {
         b.sync(&mut hub);
     }
     for agent in [a, b] {
-        let rows = "SELECT tasks.id FROM tasks JOIN steps ON steps.task = tasks.id AND tasks.first = steps.id";
+        let rows =
+            "SELECT tasks.id FROM tasks JOIN steps ON steps.task = tasks.id AND tasks.first = steps.id";
         assert_eq!(agent.rows(rows), [[Value::Integer(1)]]);
         assert_eq!(agent.rows("SELECT count(*) FROM steps"), [[Value::Integer(1)]]);
         assert_eq!(agent.rows("SELECT reason FROM _federation_quarantine"), Vec::<Vec<Value>>::new());
