@@ -71,7 +71,8 @@ impl Ledger {
         self.marks.get(tenant).cloned().unwrap_or_default()
     }
 
-    /// The words that every replica of a tenant must show, by their names: of each, the one of the greatest stamp.
+    /// The words that every replica of a tenant must show, by their names: of each, the one of the greatest stamp, or that which
+    /// was accepted first of those that are older than syncing.
     pub fn words(&self, tenant: &str) -> BTreeMap<String, String> {
         let Some(words) = self.words.get(tenant) else { return BTreeMap::new() };
         let names = words.iter().filter(|((_, column), _)| *column == "name");
@@ -96,8 +97,11 @@ impl Witness for Ledger {
                     }
                     ("words", _) => {
                         let column = if column == "name" { "name" } else { "word" };
-                        let newest = words.entry((row.id, column)).or_default();
-                        *newest = newest.clone().max((stamp, text.to_owned()));
+                        let newest = words.entry((row.id, column)).or_insert((stamp, text.to_owned()));
+                        // Of what is older than syncing, the first stands.
+                        if (stamp, text) > (newest.0, newest.1.as_str()) && stamp != Stamp::ZERO {
+                            *newest = (stamp, text.to_owned());
+                        }
                     }
                     _ => {}
                 }
