@@ -99,3 +99,29 @@ fn a_row_that_is_made_anew_has_a_key_before_the_one_that_it_was_one_with() {
     ];
     assert_eq!(play(&[schema], &steps), Ok(()));
 }
+
+/// Breaks if a row that is made again beside others which it was one with is as old as it was before.
+#[test]
+fn a_row_that_is_made_again_is_new_whatever_its_delete_is_to() {
+    let schema = "CREATE TABLE t(k TEXT NOT NULL, a NOT NULL, n UNIQUE, PRIMARY KEY(k, a))".to_owned();
+    let insert = |values: &str| format!("INSERT OR REPLACE INTO t VALUES({values})");
+    let steps = [
+        Step::Old(2, vec!["INSERT INTO t VALUES('x', 'x', 3)".into()]),
+        Step::Old(1, vec!["INSERT INTO t VALUES('X', 'y', 3)".into()]),
+        Step::Old(3, vec!["INSERT INTO t VALUES('X', 'x', 0)".into()]),
+        Step::Pull(0),
+        Step::Pull(2),
+        Step::Push(1, vec![(1, insert("'x', 'x', 1")), (1, insert("'x', 'y', 3"))]),
+        Step::Push(
+            0,
+            vec![
+                (
+                    1,
+                    "DELETE FROM t WHERE rowid = (SELECT rowid FROM t ORDER BY k, a LIMIT 1 OFFSET 1)".into(),
+                ),
+                (1, insert("'x', 'x', 3")),
+            ],
+        ),
+    ];
+    assert_eq!(play(&[schema], &steps), Ok(()));
+}

@@ -191,9 +191,13 @@ impl<'a> Deriver<'a> {
     }
 
     /// Notes that this batch made a row again which had been deleted: it is a row of its author's, with the keys that it
-    /// was made with now.
-    pub fn born_again(&mut self, no: i64, author: u64, base: Seq) -> Result<(), StoreError> {
-        let position = self.tenant.seq;
+    /// was made with now. `position` is that of the batch's writes to it.
+    pub fn born_again(
+        &mut self,
+        no: i64,
+        position: Seq,
+        (author, base): (u64, Seq),
+    ) -> Result<(), StoreError> {
         let row = self.rows.get_mut(no)?;
         if !row.raw.is_alive() || row.raw.cells.values().all(|cell| cell.seq != position) {
             return Ok(());

@@ -80,6 +80,7 @@ impl Merger<'_> {
             }
         }
         self.deriver.report.conflicts = self.deriver.report.conflicts.saturating_add(conflicts.unwrap_or(0));
+        let position = self.deriver.tenant.seq;
         change.writes.retain(|write| write.op == Op::Delete);
         if !change.writes.is_empty() {
             for target in meant.dead {
@@ -89,7 +90,7 @@ impl Merger<'_> {
             }
         }
         if is_made_again {
-            self.deriver.born_again(no, self.writer, base)?;
+            self.deriver.born_again(no, position, (self.writer, base))?;
         }
         Ok(Ok(()))
     }
