@@ -93,3 +93,16 @@ fn a_row_that_is_brought_to_life_has_its_key_before_a_new_one() {
     ];
     assert_eq!(play(&tables(""), &steps), Ok(()));
 }
+
+/// Breaks if a reference that a clause has cut in a row which was made again counts for what the row referenced before.
+#[test]
+fn a_reference_that_was_cut_in_a_row_that_is_made_again_is_no_reference() {
+    let child = (1, "INSERT INTO c VALUES(21, 0, 'z')");
+    let steps = [
+        push(2, &[(1, "INSERT INTO p VALUES(23, 'z', 0)")]),
+        push(2, &[child]),
+        push(2, &[(1, "DELETE FROM c"), child, (1, "DELETE FROM p")]),
+        push(1, &[(3, "INSERT INTO p VALUES(13, 'z', 1)")]),
+    ];
+    assert_eq!(play(&tables(" ON DELETE SET NULL"), &steps), Ok(()));
+}

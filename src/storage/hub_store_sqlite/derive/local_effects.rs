@@ -84,7 +84,9 @@ impl Deriver<'_> {
 
     /// Takes back what the clauses of `writer`'s foreign keys did in this batch.
     pub fn take_back_effects(&mut self, touched: &mut BTreeSet<i64>, writer: u64) -> Result<(), StoreError> {
-        let marked = self.earlier.iter().filter(|(_, it)| it.effects.is_any());
+        // What a row referenced before it was made again is not what a clause has replaced since.
+        let is_marked = |no: &i64, it: &Earlier| it.effects.is_any() && !self.births.contains(no);
+        let marked = self.earlier.iter().filter(|(no, it)| is_marked(no, it));
         let marked: Vec<(i64, Effects)> = marked.map(|(no, it)| (*no, it.effects.clone())).collect();
         // Whether a row counts as deleted follows from what the batch did, before any of it is taken back.
         let mut forgotten = Vec::new();
