@@ -87,7 +87,9 @@ fn what_was_written_beside_a_reference_that_was_cut_stays() {
     let (mut site, mut alice, mut bob) = family("SET NULL");
     // The columns of a batch of these rows are the name and the reference.
     let child = [(9, name("edited")), (10, Op::Cut(vec![(1, null())]))];
-    let body = batch(&alice, &[("c", 2, &child), ("p", 1, &[(10, Op::Delete)])]);
+    let mut body = batch(&alice, &[("c", 2, &child), ("p", 1, &[(10, Op::Delete)])]);
+    // The hub has the row, and this edits it.
+    body.rows[0].is_new = false;
     alice.push(&mut site.store, body);
     site.ms = 20;
     site.push(&mut bob, &[parent(1, "bob's")]);
