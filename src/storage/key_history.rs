@@ -33,6 +33,9 @@ pub fn follow_keys(
     // An edit of a key is two entries.
     let room = limit * 2;
     let entries = read_log(sql, "WHERE op IN (1, 2, 5, 8)", &[], room)?;
+    if entries.is_empty() {
+        return Ok((true, 0));
+    }
     let mut is_all = entries.len() < room;
     let (mut given_again, mut handed_over, mut has_effects) = (GivenAgain::default(), 0, false);
     let (mut last, mut at) = (None, 0);
