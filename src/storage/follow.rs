@@ -12,10 +12,14 @@ use super::driver::{Sql, SqlError, ValueRef};
 use super::foreign_keys::{Link, cell, conditions, is_parent_here, read_with_shadows};
 use super::journal::Journal;
 use super::local_key::LocalKey;
+use super::obstacles::obstacles;
+use super::quarantine::ask_again;
 use super::referrers::keys_where;
-use super::rows::{Entry, read_row};
+use super::row_meta::RowMeta;
+use super::rows::{Entry, Sending, read_row};
 use super::settle::{Origin, settle_row};
-use crate::model::Value;
+use super::swaps::delete;
+use crate::model::{RowId, Value};
 
 /// How far a chain of keys that are foreign keys is followed.
 const MAX_DEPTH: usize = 16;
@@ -105,15 +109,19 @@ impl Applier<'_> {
         let Some(mut entry) = Entry::by_key(sql, table, &LocalKey::of(table, key)?)? else { return Ok(()) };
         let before = Journal::before(sql, table, Some(&entry))?;
         let Some(old) = read_with_shadows(sql, table, key)? else { return Ok(()) };
-        let cells = link.columns.iter().map(|(from, _)| from.as_str()).zip(now);
-        if set_cells(sql, table, key, cells)?.is_some() {
-            return Ok(());
-        }
         let mut new = old.clone();
         for ((from, _), value) in link.columns.iter().zip(now) {
             if let Some(at) = table.position(from) {
                 new[at] = value.clone();
             }
+        }
+        let cells = || link.columns.iter().map(|(from, _)| from.as_str()).zip(now);
+        let is_refused = set_cells(sql, table, key, cells())?.is_some();
+        if is_refused
+            && !(self.displace(sql, item, table, (entry.id, &new))?
+                && set_cells(sql, table, key, cells())?.is_none())
+        {
+            return Ok(());
         }
         let new_key = match &table.key {
             Key::Number(_) => key.to_vec(),
@@ -126,6 +134,36 @@ impl Applier<'_> {
         self.follow(sql, item, table, rows, depth + 1)?;
         self.followed.push((table.number, new_key));
         Ok(())
+    }
+
+    /// Takes rows out of their table that hold a unique key which a row gets as it follows. The hub has told of them, and
+    /// nothing here has changed them since; once it has heard what followed, it rules on both, and is asked for them again.
+    /// Returns whether no row is in the way any more.
+    fn displace(
+        &mut self,
+        sql: &mut dyn Sql,
+        item: usize,
+        table: &Table,
+        (id, row): (RowId, &[Value]),
+    ) -> Result<bool, SqlError> {
+        let mut in_the_way = Vec::new();
+        for (_, key) in obstacles(sql, table, row, |_| true)? {
+            match Entry::by_key(sql, table, &LocalKey::of(table, &key)?)? {
+                Some(entry) if entry.id == id => {}
+                Some(entry) if entry.sending == Sending::Clean => in_the_way.push(entry),
+                _ => return Ok(false),
+            }
+        }
+        for entry in &in_the_way {
+            let before = Journal::before(sql, table, Some(entry))?;
+            delete(sql, table, &entry.key)?;
+            let key = LocalKey::dead(entry.id);
+            let reserved = Entry { key, id: entry.id, sending: Sending::Clean, meta: RowMeta::default() };
+            reserved.update(sql, table, &entry.key)?;
+            self.journal.note(item, (table, entry.id), before, reserved.key);
+            ask_again(sql, table)?;
+        }
+        Ok(!in_the_way.is_empty())
     }
 }
 

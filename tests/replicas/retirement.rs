@@ -389,3 +389,24 @@ fn a_row_made_anew_while_its_death_was_told_outlives_what_the_hub_remembers() {
     assert_eq!(a.rows(ALL), b.rows(ALL));
     assert_eq!(a.rows(IDS), [[text("x")]]);
 }
+
+/// Breaks if the hub's row for the new name goes in before the one here follows its parent to that name: then the new
+/// name cannot be had, what this agent wrote keeps the former one, and waits for it at everyone.
+#[test]
+fn what_was_hung_on_a_row_while_away_follows_it_to_the_name_that_it_got_by_becoming_one_with_another() {
+    let schema = "CREATE TABLE topics(name TEXT PRIMARY KEY, slug TEXT UNIQUE);
+        CREATE TABLE plans(id INTEGER PRIMARY KEY, n UNIQUE, topic TEXT NOT NULL UNIQUE
+          REFERENCES topics ON DELETE NO ACTION ON UPDATE CASCADE);";
+    let (mut hub, mut a, mut b) = pair(schema);
+    b.run("INSERT INTO topics VALUES('former', 's')");
+    a.sync(&mut hub);
+    b.sync(&mut hub);
+    a.run("INSERT INTO topics VALUES('now', 's'); INSERT INTO plans(n, topic) VALUES(1, 'now')");
+    retire_all(&mut hub);
+    collect(&mut hub, &mut [&mut a]);
+    b.run("INSERT INTO plans(n, topic) VALUES(2, 'former')");
+    settle(&mut hub, &mut b, &mut a, "SELECT * FROM topics");
+    let plans = settle(&mut hub, &mut a, &mut b, "SELECT n, topic FROM plans");
+    assert_eq!(plans, [[Value::Integer(2), text("now")]]);
+    assert_eq!(b.sync(&mut hub).quarantined + a.sync(&mut hub).quarantined, 0);
+}

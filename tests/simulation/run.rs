@@ -87,6 +87,9 @@ pub fn report(seed: u64, failure: Failure, case: Case) -> String {
         failure.detail,
         case.steps.len()
     );
+    for statement in &case.schema {
+        writeln!(report, "  {statement};").unwrap();
+    }
     for (at, agent) in case.agents.iter().enumerate() {
         writeln!(report, "  process {at}: {agent:?}").unwrap();
     }

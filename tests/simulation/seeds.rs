@@ -16,7 +16,7 @@ const FRESH: u64 = 4;
 
 /// Seeds that have shown something. What each one does changes whenever drawing does; what they showed has a test
 /// of its own.
-const SHOWED: [(u64, &str); 11] = [
+const SHOWED: [(u64, &str); 12] = [
     (11, "a column that was new to a replica hid what a rule had made of a row"),
     (57, "a row whose additions were dropped stayed unsent for ever"),
     (66, "the same, in a copy of a database"),
@@ -28,6 +28,10 @@ const SHOWED: [(u64, &str); 11] = [
     (26_001_790, "the same, of a row that had become one with another"),
     (29_000_050, "an agent vanished between two batches, the first of which needed the second"),
     (35_012_320, "rows that were one by what they referenced stayed one when that parted"),
+    (
+        44_000_345,
+        "a row of the hub's kept one here from following its parent to the name that this got meanwhile",
+    ),
 ];
 
 /// A number from the environment.
