@@ -6,11 +6,11 @@
 //! through, a value that was merely assigned again is no change, and there is no limit to the columns.
 //! The triggers themselves are in `capture_triggers`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::bookkeeping::PREFIX;
-use super::capture_triggers::{log_op, trigger_name, trigger_texts};
-use super::catalog::{Catalog, quote};
+use super::capture_triggers::{log_op, replace_triggers, trigger_name, trigger_texts};
+use super::catalog::{Catalog, Table, quote};
 use super::choice::{Choice, SyncOptions};
 use super::driver::{Sql, SqlError};
 use super::fields::{Fields, integer};
@@ -71,6 +71,8 @@ pub fn refresh(
                 if is_rebuilt {
                     forget_touched(sql, table.number)?;
                     rescan(sql, table.number, resume > 0)?;
+                } else if discovery != Discovery::Made && has_new_key(table, &triggers) {
+                    look_for_replaced(sql, table.number)?;
                 }
             }
             TakenIn::Unknown => registered::register(sql, table, agreed, discovery, wants_past)?,
@@ -139,8 +141,28 @@ fn forget_touched(sql: &mut dyn Sql, table: i64) -> Result<(), SqlError> {
     sql.execute(
         &format!(
             "DELETE FROM main._federation_log WHERE tbl = ? AND op = {touched} AND NOT EXISTS \
-             (SELECT 1 FROM main._federation_table AS t WHERE t.tbl = _federation_log.tbl AND t.scan = 'changed')"
+             (SELECT 1 FROM main._federation_table AS t WHERE t.tbl = _federation_log.tbl AND t.scan LIKE 'changed%')"
         ),
+        &[table.into()],
+    )?;
+    Ok(())
+}
+
+/// Whether a unique key of a table is new, so that nothing has noted what a REPLACE took away by it.
+fn has_new_key(table: &Table, installed: &HashMap<String, InstalledTrigger>) -> bool {
+    // The name has the key's place among the others, which may have changed.
+    let program = |text: &str| text.find(" BEFORE ").map(|at| text[at..].to_owned());
+    let on_table = installed.values().filter(|trigger| trigger.table.eq_ignore_ascii_case(&table.name));
+    let known: HashSet<String> = on_table.filter_map(|trigger| program(&trigger.text)).collect();
+    let unique = table.unique_keys.iter().filter(|key| key.can_take_others()).enumerate();
+    let mut wanted = unique.flat_map(|(at, unique)| replace_triggers(table, at, unique));
+    wanted.any(|(_, text)| program(&text).is_some_and(|program| !known.contains(&program)))
+}
+
+/// Has it looked which rows of a table are gone: the application has deleted them.
+fn look_for_replaced(sql: &mut dyn Sql, table: i64) -> Result<(), SqlError> {
+    sql.execute(
+        "UPDATE main._federation_table SET scan = 'changed missing', scanned = NULL WHERE tbl = ? AND scan IS NULL",
         &[table.into()],
     )?;
     Ok(())
@@ -149,7 +171,7 @@ fn forget_touched(sql: &mut dyn Sql, table: i64) -> Result<(), SqlError> {
 /// Has every row of a table compared with what was synced of it, and the hub asked for those that are gone.
 fn rescan(sql: &mut dyn Sql, table: i64, wants_past: bool) -> Result<(), SqlError> {
     sql.execute(
-        "UPDATE main._federation_table SET scan = CASE WHEN scan = 'changed' THEN scan ELSE 'again' END, \
+        "UPDATE main._federation_table SET scan = CASE WHEN scan LIKE 'changed%' THEN 'changed' ELSE 'again' END, \
          scanned = NULL, refresh = max(refresh, ?) WHERE tbl = ?",
         &[i64::from(wants_past).into(), table.into()],
     )?;

@@ -108,7 +108,7 @@ fn replace_trigger(table: &Table, number: &str) -> (String, String) {
 const ADVICE: &str = " (change the table inside FederationHub.migrate)";
 
 /// Triggers that note which rows a REPLACE would take away because of a unique key.
-fn replace_triggers(table: &Table, at: usize, unique: &UniqueKey) -> Vec<(String, String)> {
+pub fn replace_triggers(table: &Table, at: usize, unique: &UniqueKey) -> Vec<(String, String)> {
     let on = quote(&table.name);
     let mut same: Vec<String> = unique.parts.iter().map(|part| same_part(table, unique, part)).collect();
     if let Some(filter) = &unique.filter {

@@ -14,7 +14,7 @@ use super::prerequisites::add_prerequisites;
 use super::quarantine::ask_again;
 use super::refused_rows::{Places, refuse};
 use super::rows::{Entry, Sending, read_row};
-use super::scan::{Missing, Scan, has_null_key, log_missing};
+use super::scan::{Scan, has_null_key};
 use super::settle::{Changed, log_entry, settle_log, settle_row};
 use crate::model::Value;
 use crate::protocol::frame::MAX_FRAME_BYTES;
@@ -195,15 +195,19 @@ impl Look {
             if self.looked_at >= limits.rows || composer.is_full(limits) {
                 return Ok(false);
             }
-            let page = scan.page(sql, table, limits.rows - self.looked_at)?;
+            let limit = limits.rows - self.looked_at;
+            if scan.is_for_missing {
+                let (looked_at, is_logged) = scan.go_on_for_missing(sql, context.catalog, table, limit)?;
+                self.looked_at += looked_at;
+                self.is_logged |= is_logged;
+                continue;
+            }
+            let page = scan.page(sql, table, limit)?;
             self.looked_at += page.len();
             let last = page.last().map(|(key, _)| key.clone());
             if last.is_none() && composer.mark == 0 {
                 // The turn that composes ends the look, and tells of what it found.
                 break;
-            }
-            if last.is_none() {
-                self.end(sql, context.catalog, table, &scan)?;
             }
             for (key, row) in page {
                 let local = LocalKey::of(table, &key)?;
@@ -213,19 +217,16 @@ impl Look {
                     composer.add(sql, context, table, &changed.entry, changed.row)?;
                 }
             }
-            Scan::advance(sql, table, last)?;
+            match last {
+                Some(last) => Scan::advance(sql, table, &last)?,
+                None => self.end_of_rows(sql, table, &scan)?,
+            }
         }
         Ok(true)
     }
 
-    /// All rows of a table were looked at: what is not there?
-    fn end(
-        &mut self,
-        sql: &mut dyn Sql,
-        catalog: &Catalog,
-        table: &Table,
-        scan: &Scan,
-    ) -> Result<(), SqlError> {
+    /// All rows of a table were looked at.
+    fn end_of_rows(&mut self, sql: &mut dyn Sql, table: &Table, scan: &Scan) -> Result<(), SqlError> {
         if has_null_key(sql, table)? {
             // Whoever settles the log tells of it.
             let key = vec![Value::Null; table.key_columns().len()];
@@ -236,12 +237,7 @@ impl Look {
             // What was told before its column was looked at was passed over.
             ask_again(sql, table)?;
         }
-        match scan.missing {
-            Missing::None => {}
-            Missing::AskFor => Entry::release_missing(sql, table)?,
-            Missing::Delete => self.is_logged |= log_missing(sql, catalog, table, scan.now_ms)?,
-        }
-        Ok(())
+        scan.end_of_rows(sql, table)
     }
 }
 

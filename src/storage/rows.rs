@@ -216,27 +216,33 @@ impl Entry {
         Ok(entries)
     }
 
-    /// The rows that were in their table, and are not any more.
-    pub fn missing(sql: &mut dyn Sql, table: &Table) -> Result<Vec<Self>, SqlError> {
-        let mut missing = Vec::new();
-        for entry in Self::all(sql, table)?.into_iter().filter(Self::is_present) {
-            let Some(key) = entry.key.values()? else { continue };
-            if read_row(sql, table, &key)?.is_none() {
-                missing.push(entry);
-            }
-        }
-        Ok(missing)
+    /// What is known of a table's rows beyond a key (of all, if that is NULL); at most `limit` of them, in the order of
+    /// their keys.
+    pub fn after(
+        sql: &mut dyn Sql,
+        table: &Table,
+        key: &Value,
+        limit: usize,
+    ) -> Result<Vec<Self>, SqlError> {
+        let mut entries = Vec::new();
+        let beyond = if *key == Value::Null { "? IS NULL" } else { "k > ?" };
+        sql.query(
+            &format!("{ENTRY} WHERE tbl = ? AND {beyond} ORDER BY k LIMIT ?"),
+            &[table.number.into(), key.into(), integer(limit as u64)?],
+            &mut |row| {
+                entries.push(Self::read(row)?);
+                Ok(())
+            },
+        )?;
+        Ok(entries)
     }
 
-    /// Turns rows that went with their table, as it was dropped and made again, into reserved identities:
-    /// the hub is asked for them, and they come back under their numbers.
-    pub fn release_missing(sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
-        for mut entry in Self::missing(sql, table)? {
-            (entry.sending, entry.meta) = (Sending::Clean, RowMeta::default());
-            let was = entry.key.clone();
-            entry.update(sql, table, &was)?;
-        }
-        Ok(())
+    /// Turns a row that went with its table, as that was dropped and made again, into a reserved identity: the hub is
+    /// asked for it, and it comes back under its number.
+    pub fn release(mut self, sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
+        (self.sending, self.meta) = (Sending::Clean, RowMeta::default());
+        let was = self.key.clone();
+        self.update(sql, table, &was)
     }
 
     /// Marks what is unsent of the row (or all of it, if it is to be offered again) as under way in the

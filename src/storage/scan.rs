@@ -5,7 +5,7 @@ use super::catalog::{Catalog, Table, quote, quote_list};
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::{Fields, integer};
 use super::local_key::{decode_values, encode_values};
-use super::rows::{Entry, column_list};
+use super::rows::{Entry, column_list, read_row};
 use super::settle::{Origin, log_entry};
 use super::table_info::OnDelete;
 use crate::model::{KeyKind, Value};
@@ -34,8 +34,13 @@ pub struct Scan {
     pub is_of_columns: bool,
     /// This machine's clock, in ms since the epoch.
     pub now_ms: i64,
-    after: Option<Vec<Value>>,
+    /// Whether all rows were looked at, and it is looked which that were synced are not there.
+    pub is_for_missing: bool,
+    after: Value,
 }
+
+/// What `_federation_table.scan` ends with while it is looked which rows are not there.
+const FOR_MISSING: &str = " missing";
 
 impl Scan {
     /// The look at a table that is under way, if one is.
@@ -49,30 +54,35 @@ impl Scan {
         let Some(row) = row else { return Ok(None) };
         let mut fields = Fields::from(row);
         let scan = fields.text()?;
-        let after = match fields.value() {
-            Value::Blob(bytes) => Some(decode_values(&bytes)?),
-            _ => None,
-        };
+        let after = fields.value();
         let now_ms = fields.integer()?;
-        let origin = if scan == "old" { Origin::Old } else { Origin::Written(now_ms) };
-        let missing = match scan.as_str() {
+        let (what, is_for_missing) = match scan.strip_suffix(FOR_MISSING) {
+            Some(what) => (what, true),
+            None => (scan.as_str(), false),
+        };
+        let origin = if what == "old" { Origin::Old } else { Origin::Written(now_ms) };
+        let missing = match what {
             "again" => Missing::AskFor,
             "changed" => Missing::Delete,
             _ => Missing::None,
         };
-        let is_of_columns = scan == "renamed";
-        Ok(Some(Self { origin, missing, is_of_columns, now_ms, after }))
+        let is_of_columns = what == "renamed";
+        Ok(Some(Self { origin, missing, is_of_columns, now_ms, is_for_missing, after }))
     }
 
     /// The next rows, with their keys. Rows whose key holds a NULL have no identity and are passed over.
     pub fn page(&self, sql: &mut dyn Sql, table: &Table, limit: usize) -> Result<Vec<KeyAndRow>, SqlError> {
+        let after = match &self.after {
+            Value::Blob(bytes) => Some(decode_values(bytes)?),
+            _ => None,
+        };
         let keys = quote_list(table.key_columns());
         let width = table.key_columns().len();
         let marks = vec!["?"; width].join(", ");
         let mut conditions: Vec<String> =
             table.key_columns().into_iter().map(|column| format!("{} IS NOT NULL", quote(column))).collect();
-        conditions.extend(self.after.as_ref().map(|_| format!("({keys}) > ({marks})")));
-        let mut params: Vec<ValueRef<'_>> = self.after.iter().flatten().map(ValueRef::from).collect();
+        conditions.extend(after.as_ref().map(|_| format!("({keys}) > ({marks})")));
+        let mut params: Vec<ValueRef<'_>> = after.iter().flatten().map(ValueRef::from).collect();
         params.push(integer(limit as u64)?);
         let mut page = Vec::new();
         let statement = format!(
@@ -89,19 +99,91 @@ impl Scan {
         Ok(page)
     }
 
-    /// Remembers how far the look has come; an empty page ends it.
-    pub fn advance(sql: &mut dyn Sql, table: &Table, last: Option<Vec<Value>>) -> Result<(), SqlError> {
-        match last {
-            Some(key) => sql.execute(
-                "UPDATE main._federation_table SET scanned = ? WHERE tbl = ?",
-                &[ValueRef::Blob(&encode_values(&key)?), table.number.into()],
-            )?,
-            None => sql.execute(
-                "UPDATE main._federation_table SET scan = NULL, scanned = NULL WHERE tbl = ?",
-                &[table.number.into()],
-            )?,
-        };
+    /// Remembers up to which row the look has come.
+    pub fn advance(sql: &mut dyn Sql, table: &Table, last: &[Value]) -> Result<(), SqlError> {
+        sql.execute(
+            "UPDATE main._federation_table SET scanned = ? WHERE tbl = ?",
+            &[ValueRef::Blob(&encode_values(last)?), table.number.into()],
+        )?;
         Ok(())
+    }
+
+    /// All rows were looked at. It remains to look which are missing, if that means anything.
+    pub fn end_of_rows(&self, sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
+        if self.missing == Missing::None {
+            return Self::end(sql, table);
+        }
+        sql.execute(
+            "UPDATE main._federation_table SET scan = scan || ?, scanned = NULL WHERE tbl = ?",
+            &[FOR_MISSING.into(), table.number.into()],
+        )?;
+        Ok(())
+    }
+
+    fn end(sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
+        sql.execute(
+            "UPDATE main._federation_table SET scan = NULL, scanned = NULL WHERE tbl = ?",
+            &[table.number.into()],
+        )?;
+        Ok(())
+    }
+
+    /// Looks at so many of the rows that were synced, and does with those that are not there what that means. Returns how
+    /// many it has looked at, and whether the log has got anything by that.
+    pub fn go_on_for_missing(
+        &self,
+        sql: &mut dyn Sql,
+        catalog: &Catalog,
+        table: &Table,
+        limit: usize,
+    ) -> Result<(usize, bool), SqlError> {
+        let entries = Entry::after(sql, table, &self.after, limit)?;
+        match entries.last() {
+            Some(last) => sql.execute(
+                "UPDATE main._federation_table SET scanned = ? WHERE tbl = ?",
+                &[last.key.as_param(), table.number.into()],
+            )?,
+            None => return Self::end(sql, table).map(|()| (0, false)),
+        };
+        let looked_at = entries.len();
+        let mut missing = Vec::new();
+        for entry in entries {
+            if let Some(key) = entry.key.values()?
+                && read_row(sql, table, &key)?.is_none()
+            {
+                missing.push((entry, key));
+            }
+        }
+        match self.missing {
+            Missing::None => {}
+            Missing::AskFor => missing.into_iter().try_for_each(|(entry, _)| entry.release(sql, table))?,
+            Missing::Delete => return Ok((looked_at, self.log_missing(sql, catalog, table, &missing)?)),
+        }
+        Ok((looked_at, false))
+    }
+
+    /// Has rows that were synced and are not there settled as deleted. Returns whether there are any.
+    fn log_missing(
+        &self,
+        sql: &mut dyn Sql,
+        catalog: &Catalog,
+        table: &Table,
+        missing: &[(Entry, Vec<Value>)],
+    ) -> Result<bool, SqlError> {
+        let before = last_entry(sql)?;
+        let op = if table.key_kind() == KeyKind::Number { log_op::DIED } else { log_op::DELETED };
+        for (_, key) in missing {
+            log_entry(sql, table, op, self.now_ms, key)?;
+        }
+        // Nobody noted how they went. One whose parent is missing as well has gone with it, as far as anybody can tell.
+        let over = table.parents.iter().find(|link| link.on_delete == OnDelete::Cascade);
+        if let Some(parent) = over.and_then(|link| catalog.table(&link.parent)) {
+            sql.execute(
+                "UPDATE main._federation_log SET effect_of = ? WHERE tbl = ? AND op IN (3, 5) AND seq > ?",
+                &[parent.number.into(), table.number.into(), before.into()],
+            )?;
+        }
+        Ok(!missing.is_empty())
     }
 }
 
@@ -119,29 +201,4 @@ pub fn has_null_key(sql: &mut dyn Sql, table: &Table) -> Result<bool, SqlError> 
 fn last_entry(sql: &mut dyn Sql) -> Result<i64, SqlError> {
     let row = sql.query_row("SELECT coalesce(max(seq), 0) FROM main._federation_log", &[])?;
     Fields::from(row.unwrap_or_default()).integer()
-}
-
-/// Has rows that were synced and are not there settled as deleted. Returns whether there are any.
-pub fn log_missing(
-    sql: &mut dyn Sql,
-    catalog: &Catalog,
-    table: &Table,
-    now_ms: i64,
-) -> Result<bool, SqlError> {
-    let missing = Entry::missing(sql, table)?;
-    let before = last_entry(sql)?;
-    let op = if table.key_kind() == KeyKind::Number { log_op::DIED } else { log_op::DELETED };
-    for entry in &missing {
-        let Some(key) = entry.key.values()? else { continue };
-        log_entry(sql, table, op, now_ms, &key)?;
-    }
-    // Nobody noted how they went. One whose parent is missing as well has gone with it, as far as anybody can tell.
-    let over = table.parents.iter().find(|link| link.on_delete == OnDelete::Cascade);
-    if let Some(parent) = over.and_then(|link| catalog.table(&link.parent)) {
-        sql.execute(
-            "UPDATE main._federation_log SET effect_of = ? WHERE tbl = ? AND op IN (3, 5) AND seq > ?",
-            &[parent.number.into(), table.number.into(), before.into()],
-        )?;
-    }
-    Ok(!missing.is_empty())
 }

@@ -86,7 +86,8 @@ fn rematch(sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
         }
     }
     sql.execute(
-        "UPDATE main._federation_table SET scanned = NULL WHERE tbl = ? AND scan IS NOT NULL",
+        "UPDATE main._federation_table SET scan = replace(scan, ' missing', ''), scanned = NULL \
+         WHERE tbl = ? AND scan IS NOT NULL",
         &[table.number.into()],
     )?;
     Ok(())

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::identity::{NO_ROWS, agree, settle};
 use crate::retirement::{collect, upkeep};
 use crate::world::parts::text;
-use crate::world::{Agent, Fate, Hub};
+use crate::world::{Agent, Fate, Hub, pair};
 use federation_hub::model::Value;
 use proptest::prelude::*;
 
@@ -312,5 +312,24 @@ fn five_agents_that_store_the_same_things_again_and_again_have_each_once() {
     let most = once.iter_mut().map(bytes).max().unwrap();
     for agent in &mut all {
         assert!(bytes(agent) <= most * 3 / 2, "{} bytes, and {most}", bytes(agent));
+    }
+}
+
+/// Breaks if nobody notices that the row is gone: no trigger knew of the index yet.
+#[test]
+fn a_row_that_goes_by_a_unique_index_made_since_the_last_sync_is_deleted() {
+    for schema in [
+        "CREATE TABLE facts(id INTEGER PRIMARY KEY, topic TEXT, v)",
+        "CREATE TABLE facts(id TEXT PRIMARY KEY DEFAULT (hex(randomblob(8))), topic TEXT, v)",
+    ] {
+        let (mut hub, mut a, mut b) = pair(schema);
+        a.run("INSERT INTO facts(topic, v) VALUES('x', 1), ('y', 2)");
+        settle(&mut hub, &mut [&mut a, &mut b]);
+        a.run("CREATE UNIQUE INDEX by_topic ON facts(topic)");
+        a.run("REPLACE INTO facts(topic, v) VALUES('x', 3); REPLACE INTO facts(topic, v) VALUES('z', 4)");
+        settle(&mut hub, &mut [&mut a, &mut b]);
+        let topics = agree(&mut [&mut a, &mut b], "SELECT topic, v FROM facts ORDER BY topic");
+        let expected = [("x", 3), ("y", 2), ("z", 4)].map(|(topic, v)| vec![text(topic), Value::Integer(v)]);
+        assert_eq!(topics, expected);
     }
 }

@@ -56,8 +56,6 @@ pub fn steps(dice: &mut Dice, features: &Features, schema: &Schema, agents: usiz
             let table = writer.dice.pick(&schema.tables);
             if let Some(statements) = late_index(table, writer.dice.chance(65)) {
                 steps.push(Step::Write(agent, statements));
-                // Only then does capture know what a REPLACE can take away by it.
-                steps.push(Step::Sync(agent, Fate::Complete, Vec::new()));
             }
         }
         if features.has(Feature::LateColumns) && writer.dice.chance(8) {
