@@ -19,6 +19,7 @@ use super::follow::{Followed, Leader, settle_followed};
 use super::journal::{Journal, Undone};
 use super::quarantine;
 use super::refused_rows::{RefusedRow, refuse};
+use super::registered;
 use super::resolver::Resolver;
 use super::swaps::rotate;
 use super::triggers::{self, Suspended};
@@ -75,6 +76,9 @@ pub fn apply(
     let mut applier = Applier::new(context.catalog, state.acked, set_aside_before > 0);
     let last = incoming.rows.rows.last().map(|row| row.seq);
     let retry = incoming.done.is_some() && incoming.touches_tables();
+    for header in &incoming.rows.tables {
+        registered::note_foreign(sql, context.catalog, header)?;
+    }
     let in_doubt = doubt::is_any(sql)?;
     if in_doubt {
         // Before any is applied: they are applied one by one or together, or not at all.

@@ -137,7 +137,8 @@ impl Column {
     /// What is to be told of its name, if that has come to stand for what another column held.
     fn origin(&self) -> Option<Origin> {
         let (column, generation, since) = (self.name.clone(), self.generation, self.since);
-        (generation > 0 && since > Hlc::ZERO).then(|| Origin {
+        let is_renamed = generation == 0 && !self.content.eq_ignore_ascii_case(&column);
+        (is_renamed || generation > 0 && since > Hlc::ZERO).then(|| Origin {
             column,
             generation,
             content: self.content.clone(),

@@ -5,7 +5,7 @@
 
 use super::bookkeeping::{ReplicaState, SentBatch, remember_batch, sent_batches};
 use super::capture_triggers::log_op;
-use super::catalog::{Catalog, Table};
+use super::catalog::Table;
 use super::composer::Composer;
 use super::context::Context;
 use super::driver::{Sql, SqlError};

@@ -30,6 +30,9 @@ struct KnownColumn {
     /// Whether its name means something else to others by now.
     #[serde(default)]
     is_outgrown: bool,
+    /// Whether the table never had it: the tenant has.
+    #[serde(default)]
+    is_foreign: bool,
     /// What its definition makes of it; none if that was not noted yet.
     #[serde(default)]
     shape: Option<u64>,
@@ -166,7 +169,8 @@ impl KnownColumns {
                 was => {
                     found.added = true;
                     found.moved |= was.is_some();
-                    let (generation, since) = self.generation(column.name, was, circumstances);
+                    let is_proved = !evidence.rows.is_empty();
+                    let (generation, since) = self.generation(column.name, was, is_proved, circumstances);
                     let was = was.and_then(|at| LocalColumn::try_from(at).ok());
                     let (name, shape) = (column.name.to_owned(), Some(column.shape));
                     let (place, is_fresh) = (Some(place), !circumstances.has_heard && was.is_none());
@@ -179,6 +183,7 @@ impl KnownColumns {
                         since,
                         is_fresh,
                         is_outgrown,
+                        is_foreign: false,
                         shape,
                     });
                 }
@@ -200,25 +205,54 @@ impl KnownColumns {
         found
     }
 
-    /// In which generation, and since when, a name stands for a column that is new to it: one that was `was` before.
-    fn generation(&self, name: &str, was: Option<usize>, circumstances: &Circumstances<'_>) -> (u8, Hlc) {
+    /// In which generation, and since when, a name stands for a column that is new to it: one that `was` before, as its
+    /// rows prove, or as it looks.
+    fn generation(
+        &self,
+        name: &str,
+        was: Option<usize>,
+        is_proved: bool,
+        circumstances: &Circumstances<'_>,
+    ) -> (u8, Hlc) {
         let newest =
             newest(circumstances.agreed, name).map_or((0, Hlc::ZERO), |it| (it.generation, it.since));
         let Some(was) = was else { return newest };
-        let Some(over) = self.0.iter().rposition(|it| it.name.eq_ignore_ascii_case(name)) else {
-            return newest;
-        };
+        let over = self.0.iter().rposition(|it| it.name.eq_ignore_ascii_case(name));
+        // A table without rows may as well have got the tenant's column in place of another one.
+        let Some(over) = over.filter(|&over| is_proved || !self.0[over].is_foreign) else { return newest };
         if self.lineage(was).any(|at| at == over) {
             // It has its old name again.
             return (self.0[over].generation, self.0[over].since);
         }
         // Somebody else may have given it the same content before, with others in between that never were here.
-        let (before, content) = (self.0[over].generation, self.content(was));
-        let told = told(circumstances.agreed, name).filter(|it| it.generation > before);
+        let (over, content) = (&self.0[over], self.content(was));
+        let before = if over.is_foreign { newest.0 } else { over.generation };
+        let told = told(circumstances.agreed, name).filter(|it| over.is_foreign || it.generation > before);
         let same = told.filter(|it| it.content.eq_ignore_ascii_case(content)).max_by_key(|it| it.generation);
         let generation = same.map_or(before.saturating_add(1), |it| it.generation);
         let origin = circumstances.agreed.and_then(|agreed| agreed.origin(name, generation));
         (generation, origin.map_or(Hlc::ZERO, |it| it.since))
+    }
+
+    /// Notes columns that the tenant has, and this table never had. Says whether there were any.
+    pub fn note_foreign(&mut self, names: &[String]) -> bool {
+        let before = self.0.len();
+        for name in names {
+            if !self.0.iter().any(|it| it.name.eq_ignore_ascii_case(name)) {
+                self.0.push(KnownColumn {
+                    name: name.clone(),
+                    was: None,
+                    place: None,
+                    generation: 0,
+                    since: Hlc::ZERO,
+                    is_fresh: false,
+                    is_outgrown: false,
+                    is_foreign: true,
+                    shape: None,
+                });
+            }
+        }
+        self.0.len() > before
     }
 
     /// Notes that the table has taken the name of another one, which had these columns: as a column without a name, and
@@ -235,6 +269,7 @@ impl KnownColumns {
             since: told.unwrap_or(Hlc::ZERO),
             is_fresh: false,
             is_outgrown: false,
+            is_foreign: false,
             shape: None,
         });
         told

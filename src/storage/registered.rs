@@ -13,7 +13,7 @@ use super::journals;
 use super::known_columns::{Circumstances, KnownColumns, PresentColumn, newest};
 use super::references::suspects;
 use super::rows::{Entry, fingerprints, read_row};
-use crate::model::{Agreement, Hlc, Rule, Value};
+use crate::model::{Agreement, Hlc, Rule, TableHeader, Value};
 
 /// `_federation_table.refresh`: every row is asked for again.
 const AGAIN: i64 = 1;
@@ -202,6 +202,28 @@ fn adjusting(table: &Table) -> Result<String, SqlError> {
     let ruled = table.columns.iter().filter(|column| column.rule.adjusts());
     let ruled: Vec<(&str, Rule)> = ruled.map(|column| (column.name.as_str(), column.rule)).collect();
     serde_json::to_string(&ruled).map_err(|error| SqlError::corrupt(error.to_string()))
+}
+
+/// Remembers which columns the hub has told of that a table here never had: whoever names another column like one of them
+/// gives the name another meaning.
+pub fn note_foreign(sql: &mut dyn Sql, catalog: &Catalog, told: &TableHeader) -> Result<(), SqlError> {
+    let Some(table) = catalog.table(&told.name) else { return Ok(()) };
+    let foreign: Vec<String> =
+        told.columns.iter().filter(|column| table.position(column).is_none()).cloned().collect();
+    if foreign.is_empty() {
+        return Ok(());
+    }
+    let row =
+        sql.query_row("SELECT columns FROM main._federation_table WHERE tbl = ?", &[table.number.into()])?;
+    let mut columns: KnownColumns = serde_json::from_str(&Fields::from(row.unwrap_or_default()).text()?)
+        .map_err(|error| SqlError::corrupt(error.to_string()))?;
+    if columns.note_foreign(&foreign) {
+        sql.execute(
+            "UPDATE main._federation_table SET columns = ? WHERE tbl = ?",
+            &[columns_json(&columns)?.as_str().into(), table.number.into()],
+        )?;
+    }
+    Ok(())
 }
 
 /// What was chosen when the tables were looked at last, as far as it matters to the bookkeeping.

@@ -218,12 +218,7 @@ impl Entry {
 
     /// What is known of a table's rows beyond a key (of all, if that is NULL); at most `limit` of them, in the order of
     /// their keys.
-    pub fn after(
-        sql: &mut dyn Sql,
-        table: &Table,
-        key: &Value,
-        limit: usize,
-    ) -> Result<Vec<Self>, SqlError> {
+    pub fn after(sql: &mut dyn Sql, table: &Table, key: &Value, limit: usize) -> Result<Vec<Self>, SqlError> {
         let mut entries = Vec::new();
         let beyond = if *key == Value::Null { "? IS NULL" } else { "k > ?" };
         sql.query(

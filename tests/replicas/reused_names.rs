@@ -102,6 +102,71 @@ fn a_name_that_one_release_drops_and_the_next_gives_to_another_column() {
     holds(&mut b, ROWS, "b", 100);
 }
 
+/// Breaks if the tenant's old values of a name count for an agent that never had a column of that name.
+#[test]
+fn whoever_has_never_had_a_column_may_be_the_first_to_give_its_name_to_another_one() {
+    for heard in [false, true] {
+        let (mut hub, mut a, mut b) = filled(DOCS);
+        for agent in [&mut a, &mut b] {
+            agent.run("ALTER TABLE docs DROP COLUMN a").sync(&mut hub);
+        }
+        let mut late = Agent::new("acme", "late", 3);
+        late.run("CREATE TABLE docs(id TEXT PRIMARY KEY, b)").sync(&mut hub);
+        pass_a_millisecond();
+        late.run("ALTER TABLE docs RENAME COLUMN b TO a").sync(&mut hub);
+        late.run("UPDATE docs SET a = 'edited' WHERE id = '100'").sync(&mut hub);
+        look_around(&mut hub, &mut [&mut late]);
+        holds(&mut late, ROWS, "b", 99);
+        for agent in [&mut a, &mut b] {
+            if heard {
+                agent.sync(&mut hub);
+            }
+            agent.run("ALTER TABLE docs RENAME COLUMN b TO a").sync(&mut hub);
+        }
+        look_around(&mut hub, &mut [&mut late, &mut a, &mut b]);
+        for agent in [&mut late, &mut a, &mut b] {
+            holds(agent, ROWS, "b", 99);
+            assert_eq!(agent.rows("SELECT a FROM docs WHERE id = '100'"), [[text("edited")]]);
+        }
+    }
+}
+
+/// Breaks if a new name that others gave to the same column is taken for another meaning of it.
+#[test]
+fn a_column_renamed_by_each_in_turn_is_one() {
+    let (mut hub, mut a, mut b) = filled(DOCS);
+    a.run("ALTER TABLE docs RENAME COLUMN b TO c").sync(&mut hub);
+    a.run("UPDATE docs SET c = 'edited' WHERE id = '100'").sync(&mut hub);
+    b.sync(&mut hub);
+    b.run("UPDATE docs SET b = 'by b' WHERE id = '101'");
+    b.run("ALTER TABLE docs RENAME COLUMN b TO c").sync(&mut hub);
+    look_around(&mut hub, &mut [&mut a, &mut b]);
+    let renamed = "SELECT id, c AS a FROM docs ORDER BY id";
+    for agent in [&mut a, &mut b] {
+        holds(agent, renamed, "b", 98);
+        let edited = agent.rows("SELECT c FROM docs WHERE id IN ('100', '101') ORDER BY id");
+        assert_eq!(edited, [[text("edited")], [text("by b")]]);
+    }
+}
+
+/// Breaks if a column that takes another one's place in a table without rows is taken for that one, renamed.
+#[test]
+fn a_column_that_the_tenant_has_replaces_another_one_in_an_empty_table() {
+    let (mut hub, mut a, mut b) = filled(DOCS);
+    let mut late = Agent::new("acme", "late", 3);
+    late.run("CREATE TABLE docs(id TEXT PRIMARY KEY, other)").sync(&mut hub);
+    late.run("DROP TABLE docs; CREATE TABLE docs(id TEXT PRIMARY KEY, other)").sync(&mut hub);
+    let mut empty = Agent::new("globex", "empty", 4);
+    empty.run("CREATE TABLE docs(id TEXT PRIMARY KEY, other)").sync(&mut hub);
+    for agent in [&mut late, &mut empty] {
+        agent.run("ALTER TABLE docs ADD COLUMN a; ALTER TABLE docs DROP COLUMN other").sync(&mut hub);
+    }
+    look_around(&mut hub, &mut [&mut a, &mut b, &mut late]);
+    for agent in [&mut a, &mut b, &mut late] {
+        holds(agent, ROWS, "A", 100);
+    }
+}
+
 #[test]
 fn what_the_hub_alone_still_has_under_a_dropped_name_is_older_too() {
     let (mut hub, mut a, mut b) = filled(DOCS);

@@ -141,6 +141,7 @@ impl Table {
 
     /// Takes in another declaration of the table, but for its text and its indexes; says whether that changed anything.
     fn extend(&mut self, declared: &TableSchema) -> Result<bool, String> {
+        let known = self.schema.columns.len();
         let mut changed = self.add_columns(&declared.columns)?;
         for (column, rule) in &declared.agreed.rules {
             if self.schema.agreed.rule(column).is_none() && self.position(column, 0).is_some() {
@@ -157,7 +158,10 @@ impl Table {
         for origin in &declared.agreed.origins {
             let is_new = self.schema.agreed.origin(&origin.column, origin.generation).is_none();
             let is_of_table = origin.column.is_empty();
-            let is_sound = (is_of_table || self.position(&origin.column, 0).is_some())
+            // The first meaning of a name is that of whoever brought the column.
+            let first = if origin.generation == 0 { known } else { 0 };
+            let is_sound = (is_of_table
+                || self.position(&origin.column, 0).is_some_and(|at| usize::from(at) >= first))
                 && origin.content.len() <= MAX_NAME_BYTES;
             if is_new && is_sound {
                 self.schema.agreed.origins.push(origin.clone());
