@@ -49,6 +49,8 @@ pub struct TableRules {
     pub is_parent: bool,
     /// Which of its unique keys they do it by.
     pub referenced: BTreeSet<usize>,
+    /// Whether a row of it can live on because another one references it, whatever was written to it.
+    pub can_be_kept: bool,
     /// Its columns that take no NULL.
     pub required: BTreeSet<ColumnIndex>,
     /// How its columns are merged where two rows are one.
@@ -71,6 +73,18 @@ pub struct LinkRule {
     pub on_delete: OnDelete,
     /// What `SET NULL` and `SET DEFAULT` put into each column; none where they cannot.
     pub replacement: Option<Vec<CellValue>>,
+}
+
+impl LinkRule {
+    /// Whether a living row keeps its parent: because the reference says so, or because the row is kept itself and cannot be
+    /// without the parent.
+    pub fn holds(&self, is_kept: bool) -> bool {
+        match self.on_delete {
+            OnDelete::Refuse => true,
+            OnDelete::Cascade => is_kept,
+            OnDelete::SetNull | OnDelete::SetDefault => is_kept && self.replacement.is_none(),
+        }
+    }
 }
 
 impl TableRules {
@@ -293,6 +307,7 @@ impl Draft {
                 rules.links = links;
             }
         }
+        self.note_kept();
         let digests: Vec<(i64, Digest)> =
             self.tables.iter().map(|(id, rules)| (*id, self.digest(rules))).collect();
         for (id, digest) in digests {
@@ -301,6 +316,21 @@ impl Draft {
             }
         }
         Ok(())
+    }
+
+    /// Notes of which tables rows can be kept: by a reference that refuses their delete, or by a row that is kept itself and
+    /// cannot be without them.
+    fn note_kept(&mut self) {
+        loop {
+            let links = self.tables.values().flat_map(|rules| rules.links.iter().map(move |it| (it, rules)));
+            let keeping = links.filter(|(link, rules)| link.holds(rules.can_be_kept));
+            let kept: Vec<i64> = keeping.map(|(link, _)| link.parent).collect();
+            let tables = kept.into_iter().filter(|id| self.tables.get(id).is_some_and(|it| !it.can_be_kept));
+            let Some(id) = tables.min() else { return };
+            if let Some(rules) = self.tables.get_mut(&id) {
+                rules.can_be_kept = true;
+            }
+        }
     }
 
     fn link(

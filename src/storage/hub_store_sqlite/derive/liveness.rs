@@ -6,7 +6,7 @@
 //! 3. A row that is not kept dies with a dead parent that it references with CASCADE.
 //! 4. SET NULL and SET DEFAULT apply; where they cannot, the row dies.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::{Deriver, Edge};
 use crate::model::CellValue;
@@ -50,20 +50,21 @@ impl Deriver<'_> {
     fn region(&mut self, round: &BTreeSet<i64>) -> Result<BTreeSet<i64>, StoreError> {
         let mut region = BTreeSet::new();
         let mut open = Vec::new();
+        let mut known = HashMap::new();
         for no in round {
             if self.may_matter(*no)? {
                 open.push(*no);
             }
             // What a row no longer references may have lived by it alone.
             for parent in self.former_parents(*no)? {
-                if self.leans_on_the_dead(parent, &mut BTreeSet::new())? {
+                if self.leans_on_the_dead(parent, &mut known)? {
                     open.push(parent);
                 }
             }
         }
         for parent in std::mem::take(&mut self.abandoned) {
             let parent = self.entity(parent)?;
-            if self.leans_on_the_dead(parent, &mut BTreeSet::new())? {
+            if self.leans_on_the_dead(parent, &mut known)? {
                 open.push(parent);
             }
         }
@@ -72,9 +73,12 @@ impl Deriver<'_> {
                 continue;
             }
             self.prepare(no)?;
+            if self.stays_dead(no)? {
+                continue;
+            }
             open.extend(self.children(no)?);
             for Edge { parent, .. } in self.work(no)?.edges.clone() {
-                if !region.contains(&parent) && self.leans_on_the_dead(parent, &mut BTreeSet::new())? {
+                if !region.contains(&parent) && self.leans_on_the_dead(parent, &mut known)? {
                     open.push(parent);
                 }
             }
@@ -82,27 +86,56 @@ impl Deriver<'_> {
         Ok(region)
     }
 
+    /// Whether a row was told as dead and is dead by its own writes, and nothing can keep it: then no other row's life is
+    /// another one by it. Else each batch of a large delete would look at all of that delete again.
+    fn stays_dead(&mut self, no: i64) -> Result<bool, StoreError> {
+        if self.decided.contains(&no) || self.released.contains_key(&no) {
+            return Ok(false);
+        }
+        let (row, work) = (self.rows.get(no)?, self.work(no)?);
+        let was_dead = !row.before.cells.is_empty() && !row.before.is_alive();
+        let can_be_kept = self.rules.table(work.table).is_none_or(|rules| rules.can_be_kept);
+        Ok(was_dead && !work.is_written_alive() && !can_be_kept)
+    }
+
     /// Whether a row, or one that it depends on, is dead by its stamps or by the rules: then its life is a
-    /// matter of the rows that reference it.
-    fn leans_on_the_dead(&mut self, no: i64, seen: &mut BTreeSet<i64>) -> Result<bool, StoreError> {
-        if !seen.insert(no) {
-            return Ok(false);
+    /// matter of the rows that reference it. `known` is what earlier looks for the same region have found.
+    fn leans_on_the_dead(&mut self, no: i64, known: &mut HashMap<i64, bool>) -> Result<bool, StoreError> {
+        let mut seen = BTreeSet::from([no]);
+        // The rows on the way up, each with the parents that were not looked at yet.
+        let mut way: Vec<(i64, Vec<i64>)> = Vec::new();
+        let mut next = Some(no);
+        loop {
+            if let Some(no) = next.take() {
+                let is_known = known.get(&no).copied();
+                if is_known == Some(true) || is_known.is_none() && !self.is_plainly_alive(no)? {
+                    known.extend(way.into_iter().map(|(no, _)| no).chain([no]).map(|no| (no, true)));
+                    return Ok(true);
+                }
+                if is_known.is_none() {
+                    way.push((no, self.parents_of_living(no)?));
+                }
+            }
+            match way.last_mut() {
+                Some((_, left)) => match left.pop() {
+                    Some(parent) => next = seen.insert(parent).then_some(parent),
+                    None => drop(way.pop()),
+                },
+                None => break,
+            }
         }
-        if !self.is_plainly_alive(no)? {
-            return Ok(true);
-        }
+        known.extend(seen.into_iter().map(|no| (no, false)));
+        Ok(false)
+    }
+
+    fn parents_of_living(&mut self, no: i64) -> Result<Vec<i64>, StoreError> {
         if self.rules.table(self.rows.get(no)?.table).is_none_or(|rules| rules.links.is_empty()) {
-            return Ok(false);
+            return Ok(Vec::new());
         }
         if !self.works.contains_key(&no) {
             self.prepare(no)?;
         }
-        for Edge { parent, .. } in self.work(no)?.edges.clone() {
-            if self.leans_on_the_dead(parent, seen)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        Ok(self.work(no)?.edges.iter().map(|edge| edge.parent).collect())
     }
 
     /// The rows that this one referenced when it was last told of, and does not any more.
@@ -184,34 +217,27 @@ impl Deriver<'_> {
         Ok(())
     }
 
-    /// Whether a living row keeps its parent: because the reference says so, or because the row is kept
-    /// itself and cannot be without the parent.
     fn holds(&self, no: i64, edge: Edge, kept: bool) -> Result<bool, StoreError> {
         let Some((rules, at)) = self.link(self.work(no)?.table, edge.link) else { return Ok(false) };
-        let link = &rules.links[at];
-        Ok(match link.on_delete {
-            OnDelete::Refuse => true,
-            OnDelete::Cascade => kept,
-            OnDelete::SetNull | OnDelete::SetDefault => kept && link.replacement.is_none(),
-        })
+        Ok(rules.links[at].holds(kept))
     }
 
     /// Steps 3 and 4, as far as they end lives.
     fn bury(&mut self, region: &BTreeSet<i64>) -> Result<(), StoreError> {
-        loop {
-            let mut dying = Vec::new();
-            for no in region {
-                if self.work(*no)?.alive && self.must_die(*no)? {
-                    dying.push(*no);
-                }
-            }
-            if dying.is_empty() {
-                return Ok(());
-            }
-            for no in dying {
-                self.work_mut(no)?.alive = false;
+        let mut children: HashMap<i64, Vec<i64>> = HashMap::new();
+        for no in region {
+            for edge in &self.work(*no)?.edges {
+                children.entry(edge.parent).or_default().push(*no);
             }
         }
+        let mut open: Vec<i64> = region.iter().copied().collect();
+        while let Some(no) = open.pop() {
+            if self.work(no)?.alive && self.must_die(no)? {
+                self.work_mut(no)?.alive = false;
+                open.extend(children.get(&no).into_iter().flatten());
+            }
+        }
+        Ok(())
     }
 
     fn must_die(&mut self, no: i64) -> Result<bool, StoreError> {

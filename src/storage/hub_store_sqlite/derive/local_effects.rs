@@ -5,7 +5,7 @@
 //! delete; but only if the hub knows as well that the row referenced one which that replica has deleted. It may have
 //! referenced another one for a while of which the hub has never heard.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{Deriver, LinkRule};
 use crate::model::{CellValue, ColumnIndex, Op, RowChange, RowState, Rule, RuleBook, Seq};
@@ -76,6 +76,9 @@ struct Deleter {
     base: Seq,
 }
 
+/// Of which rows it is known whether they are gone for a deleter who had seen this much.
+type KnownGone = HashMap<(i64, Seq), bool>;
+
 impl Deriver<'_> {
     /// Notes what a row was before this batch.
     pub fn note_earlier(&mut self, no: i64, earlier: Earlier) {
@@ -89,33 +92,37 @@ impl Deriver<'_> {
         let marked = self.earlier.iter().filter(|(no, it)| is_marked(no, it));
         let marked: Vec<(i64, Effects)> = marked.map(|(no, it)| (*no, it.effects.clone())).collect();
         // Whether a row counts as deleted follows from what the batch did, before any of it is taken back.
-        let mut forgotten = Vec::new();
+        let (mut forgotten, mut known) = (Vec::new(), HashMap::new());
         for (no, effects) in marked {
             let is_gone = match effects.gone {
-                Some(base) => self.has_gone_with_a_parent(no, Deleter { writer, base })?,
+                Some(base) => self.has_gone_with_a_parent(no, Deleter { writer, base }, &mut known)?,
                 None => false,
             };
-            let cut = self.cut_loose(no, &effects, writer)?;
+            let cut = self.cut_loose(no, &effects, writer, &mut known)?;
             if is_gone || !cut.is_empty() {
                 forgotten.push((no, is_gone, cut));
             }
         }
         for (no, is_gone, cut) in forgotten {
-            self.forget(no, is_gone, &cut, writer)?;
-            touched.insert(no);
+            if self.forget(no, is_gone, &cut, writer)? {
+                touched.insert(no);
+            } else {
+                touched.remove(&no);
+            }
         }
         Ok(())
     }
 
-    /// Takes a row's delete back, or what its references were replaced by, or both.
+    /// Takes a row's delete back, or what its references were replaced by, or both. Returns whether it is to be derived: not
+    /// if it is as it was before the batch, and was told as dead then.
     fn forget(
         &mut self,
         no: i64,
         is_delete: bool,
         cut: &[ColumnIndex],
         writer: u64,
-    ) -> Result<(), StoreError> {
-        let Some(mut earlier) = self.earlier.remove(&no) else { return Ok(()) };
+    ) -> Result<bool, StoreError> {
+        let Some(mut earlier) = self.earlier.remove(&no) else { return Ok(true) };
         let writes = &mut earlier.change.writes;
         writes.retain(|write| !is_delete || !write.op.is_delete());
         for write in &mut *writes {
@@ -124,6 +131,7 @@ impl Deriver<'_> {
             }
         }
         writes.retain(|write| write.op != Op::Set(Vec::new()));
+        let is_as_it_was = writes.is_empty();
         let (mut raw, mut book) = (earlier.raw, RuleBook::of(&earlier.rules));
         let number = earlier.change.number;
         let merged = raw.merge_by(&mut book, number, writes, writer, earlier.position);
@@ -140,11 +148,18 @@ impl Deriver<'_> {
         if is_delete {
             self.cascaded.insert(entity);
         }
-        Ok(())
+        let row = self.rows.get(no)?;
+        let was_dead = !row.before.cells.is_empty() && !row.before.is_alive();
+        Ok(!(is_as_it_was && was_dead && entity == no && self.members(no)?.len() == 1))
     }
 
     /// Whether a row went, over CASCADE, with a parent that its deleter has deleted.
-    fn has_gone_with_a_parent(&mut self, no: i64, by: Deleter) -> Result<bool, StoreError> {
+    fn has_gone_with_a_parent(
+        &mut self,
+        no: i64,
+        by: Deleter,
+        known: &mut KnownGone,
+    ) -> Result<bool, StoreError> {
         if !self.earlier.get(&no).is_some_and(Earlier::is_of_delete) {
             return Ok(false);
         }
@@ -155,24 +170,39 @@ impl Deriver<'_> {
             }
         }
         let parents = self.parents_seen(no, |link| link.on_delete == OnDelete::Cascade)?;
-        self.is_any_gone(parents, by)
+        self.is_any_gone(parents, by, known)
     }
 
     /// Whether one of these rows was deleted, or went with one that was.
-    fn is_any_gone(&mut self, rows: BTreeSet<i64>, by: Deleter) -> Result<bool, StoreError> {
-        let mut seen = rows.clone();
-        let mut open: Vec<i64> = rows.into_iter().collect();
-        while let Some(no) = open.pop() {
-            if self.is_any_deleted(no, by)? {
+    fn is_any_gone(
+        &mut self,
+        rows: BTreeSet<i64>,
+        by: Deleter,
+        known: &mut KnownGone,
+    ) -> Result<bool, StoreError> {
+        let mut seen = BTreeSet::new();
+        // The rows on the way up, each with those above it that were not looked at yet.
+        let mut way: Vec<(Option<i64>, BTreeSet<i64>)> = vec![(None, rows)];
+        while let Some((_, left)) = way.last_mut() {
+            let Some(no) = left.pop_first() else {
+                way.pop();
+                continue;
+            };
+            if !seen.insert(no) {
+                continue;
+            }
+            let is_known = known.get(&(no, by.base)).copied();
+            if is_known == Some(true) || is_known.is_none() && self.is_any_deleted(no, by)? {
+                let on_the_way = way.into_iter().filter_map(|(no, _)| no).chain([no]);
+                known.extend(on_the_way.map(|no| ((no, by.base), true)));
                 return Ok(true);
             }
-            // What went with another one is not known as deleted any more.
-            for parent in self.parents_seen(no, |link| link.on_delete == OnDelete::Cascade)? {
-                if seen.insert(parent) {
-                    open.push(parent);
-                }
+            if is_known.is_none() {
+                // What went with another one is not known as deleted any more.
+                way.push((Some(no), self.parents_seen(no, |link| link.on_delete == OnDelete::Cascade)?));
             }
         }
+        known.extend(seen.into_iter().map(|no| ((no, by.base), false)));
         Ok(false)
     }
 
@@ -201,7 +231,13 @@ impl Deriver<'_> {
     }
 
     /// The references that a clause has replaced, of rows that were deleted, and that the hub replaces likewise.
-    fn cut_loose(&mut self, no: i64, effects: &Effects, writer: u64) -> Result<Vec<ColumnIndex>, StoreError> {
+    fn cut_loose(
+        &mut self,
+        no: i64,
+        effects: &Effects,
+        writer: u64,
+        known: &mut KnownGone,
+    ) -> Result<Vec<ColumnIndex>, StoreError> {
         let Some(earlier) = self.earlier.get(&no) else { return Ok(Vec::new()) };
         let Some(rules) = self.rules.table(self.rows.get(no)?.table) else { return Ok(Vec::new()) };
         // What the row was told to reference is replaced already if somebody else has deleted the parent as well.
@@ -223,7 +259,7 @@ impl Deriver<'_> {
         let mut all = Vec::new();
         for (link, values, cut, base) in meant {
             if let Some((parent, _)) = self.parent(link, &values, &mut BTreeSet::new())?
-                && self.is_any_gone([parent].into(), Deleter { writer, base })?
+                && self.is_any_gone([parent].into(), Deleter { writer, base }, known)?
             {
                 all.extend(cut.into_keys());
             }
