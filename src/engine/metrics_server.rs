@@ -1,8 +1,10 @@
 //! What an operator's machines ask of a hub, over HTTP on an address of its own: `/metrics`, `/healthz`, `/readyz`.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -13,16 +15,20 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use super::hub::Shared;
 
-/// Requests at once: whoever scrapes is one or two.
-const MAX_REQUESTS: usize = 16;
+/// Connections at once: whoever scrapes is one or two.
+const MAX_CONNECTIONS: usize = 16;
 
-/// How long a request may take, from its first byte to the answer's last.
+/// How long a connection may take to say what it asks.
+const HEADER_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long a request may take, from the connection to the answer's last byte.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long the store's thread may take to answer a hub that is ready.
@@ -38,27 +44,57 @@ pub(super) async fn bind(listen: &str) -> io::Result<(TcpListener, SocketAddr)> 
     Ok((listener, address))
 }
 
+/// A connection that is being served.
+struct Open {
+    task: AbortHandle,
+    /// Whether it has said what it asks.
+    has_asked: Arc<AtomicBool>,
+}
+
 /// Answers until it is aborted. It keeps no hub alive.
 pub(super) async fn serve(listener: TcpListener, hub: Weak<Shared>, stop: watch::Receiver<bool>) {
-    let places = Arc::new(Semaphore::new(MAX_REQUESTS));
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut open: VecDeque<Open> = VecDeque::new();
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let Ok((stream, _)) = listener.accept().await else {
             sleep(PAUSE).await;
             continue;
         };
-        let (hub, stop) = (hub.clone(), stop.clone());
-        tokio::spawn(async move {
-            let service = service_fn(|request| {
-                let (hub, is_stopping) = (hub.clone(), *stop.borrow());
-                async move { Ok::<_, Infallible>(answer(&request, &hub, is_stopping).await) }
-            });
-            let connection =
-                http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
-            // Whoever hangs up, or is too slow, learns nothing.
-            let _ = timeout(REQUEST_LIMIT, connection).await;
+        open.retain(|it| !it.task.is_finished());
+        if open.len() >= MAX_CONNECTIONS {
+            // Whoever keeps silent longest gives way; those that have asked are answered.
+            let silent = open.iter().position(|it| !it.has_asked.load(Ordering::Relaxed));
+            silent.and_then(|at| open.remove(at)).inspect(|it| it.task.abort());
+        }
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let (hub, stop, has_asked) = (hub.clone(), stop.clone(), Arc::new(AtomicBool::new(false)));
+        let asked = Arc::clone(&has_asked);
+        let task = tokio::spawn(async move {
+            serve_one(stream, hub, stop, &asked).await;
             drop(place);
         });
+        open.push_back(Open { task: task.abort_handle(), has_asked });
+    }
+}
+
+/// Answers one request.
+async fn serve_one(
+    stream: TcpStream,
+    hub: Weak<Shared>,
+    stop: watch::Receiver<bool>,
+    has_asked: &Arc<AtomicBool>,
+) {
+    let service = service_fn(|request| {
+        has_asked.store(true, Ordering::Relaxed);
+        let (hub, is_stopping) = (hub.clone(), *stop.borrow());
+        async move { Ok::<_, Infallible>(answer(&request, &hub, is_stopping).await) }
+    });
+    let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    // Whoever hangs up, or is too slow, learns nothing.
+    let is_over = timeout(HEADER_LIMIT, &mut connection).await.is_ok();
+    if !is_over && has_asked.load(Ordering::Relaxed) {
+        let _ = timeout(REQUEST_LIMIT, connection).await;
     }
 }
 

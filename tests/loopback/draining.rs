@@ -11,7 +11,7 @@ use crate::attacks::raw::{PATIENCE, enter, send};
 use crate::site::Site;
 
 /// The first line that `/readyz` answers with.
-async fn readiness(site: &Site) -> String {
+pub async fn readiness(site: &Site) -> String {
     let address = site.hub.metrics_addr().unwrap();
     let ask = move || -> std::io::Result<String> {
         let mut stream = TcpStream::connect(address)?;
@@ -42,4 +42,19 @@ async fn a_hub_that_waits_for_a_sync_to_end_is_not_ready_and_waits_no_longer_tha
             readiness(&site).await
         });
     assert_eq!(answer, "HTTP/1.1 503 Service Unavailable");
+}
+
+/// Breaks if connections that ask nothing keep an operator's machines from asking.
+#[tokio::test]
+async fn connections_that_say_nothing_give_way_to_one_that_asks() {
+    let site = Site::with(":memory:", |options| options.metrics_listen = Some("127.0.0.1:0".into())).await;
+    let address = site.hub.metrics_addr().unwrap();
+    for _ in 0..3 {
+        let mut silent = Vec::new();
+        for _ in 0..40 {
+            silent.push(TcpStream::connect(address).unwrap());
+        }
+        let answer = timeout(PATIENCE, readiness(&site)).await.expect("it waits for those that say nothing");
+        assert_eq!(answer, "HTTP/1.1 200 OK");
+    }
 }
