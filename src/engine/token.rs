@@ -30,6 +30,9 @@ const MAX_TOKEN_BYTES: usize = 8 << 10;
 /// A time above this is in milliseconds, below in seconds: as seconds it is the year 5138, as milliseconds 1973.
 const MILLISECONDS_ABOVE: f64 = 1e11;
 
+/// A time above this is in microseconds or nanoseconds, which no issuer of tokens means: as milliseconds it is the year 5138.
+const NO_TIME_ABOVE: f64 = 1e14;
+
 /// What tokens are signed with unless the operator says otherwise.
 const DEFAULT_ALGORITHM: &str = "HS256";
 
@@ -112,7 +115,8 @@ pub enum TokenError {
     MayNotRead,
     /// A claim that is required is absent, or not what it has to be.
     #[error(
-        "the token's claim `{0}` is missing or malformed: tenantId and agentId are non-empty texts, exp a number"
+        "the token's claim `{0}` is missing or malformed: tenantId and agentId are non-empty texts, exp (and nbf and iat, if \
+         given) a number of seconds or milliseconds since the epoch, permissions, if given, a list, and none of these null"
     )]
     Claim(&'static str),
 }
@@ -123,20 +127,28 @@ pub struct TokenVerifier {
     keys: RwLock<Arc<Keys>>,
 }
 
-/// The claims as they come, so that each can be refused by name.
+/// The claims as they come, so that each can be refused by name. A `null` is a value that is wrong, not a claim that is
+/// absent: whoever wrote it meant to restrict something, and absence restricts nothing.
 #[derive(Deserialize)]
 struct RawClaims {
     exp: Option<Value>,
+    #[serde(default, deserialize_with = "as_given")]
     nbf: Option<Value>,
+    #[serde(default, deserialize_with = "as_given")]
     iat: Option<Value>,
     iss: Option<Value>,
     aud: Option<Value>,
     jti: Option<Value>,
+    #[serde(default, deserialize_with = "as_given")]
     permissions: Option<Value>,
     #[serde(rename = "tenantId")]
     tenant_id: Option<Value>,
     #[serde(rename = "agentId")]
     agent_id: Option<Value>,
+}
+
+fn as_given<'de, D: serde::Deserializer<'de>>(claim: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(claim).map(Some)
 }
 
 impl TokenVerifier {
@@ -301,9 +313,9 @@ fn explain(kind: &ErrorKind) -> TokenError {
     }
 }
 
-/// A point in time, in ms: given in seconds or milliseconds, whole or not.
+/// A point in time, in ms: given in seconds or milliseconds, whole or not; none if it is in anything else.
 fn time_ms(claim: Option<&Value>) -> Option<i64> {
-    let time = claim?.as_f64()?;
+    let time = claim?.as_f64().filter(|time| *time <= NO_TIME_ABOVE)?;
     let ms = if time > MILLISECONDS_ABOVE { time } else { time * 1000.0 };
     #[expect(clippy::cast_possible_truncation, reason = "saturates, and rounds down to the safe side")]
     let ms = ms.floor() as i64;

@@ -51,7 +51,10 @@ fn the_end_may_be_given_in_seconds_or_milliseconds_whole_or_not() {
         (json!(1_700_000_000.5), Ok(NOW_MS + 500)),
         (json!(1_700_000_000_500.5), Ok(NOW_MS + 500)),
         (json!(99_999_999_999_i64), Ok(99_999_999_999_000)),
-        (json!(u64::MAX), Ok(i64::MAX)),
+        // Microseconds and nanoseconds, which would be a token for ever.
+        (json!((NOW_MS + 1000) * 1000), Err(TokenError::Claim("exp"))),
+        (json!((NOW_MS + 1000) * 1_000_000), Err(TokenError::Claim("exp"))),
+        (json!(u64::MAX), Err(TokenError::Claim("exp"))),
         (json!(seconds), Err(TokenError::Expired)),
         (json!(NOW_MS), Err(TokenError::Expired)),
         (json!(0), Err(TokenError::Expired)),
@@ -197,7 +200,7 @@ fn issuer_and_audience_are_asked_for_once_the_hub_has_some() {
 fn permissions_say_what_an_agent_may_do_and_none_said_is_all() {
     let outcome = |value| verify(&token(&claims_with("permissions", value))).map(|claims| claims.may_write);
     for (permissions, expected) in [
-        (json!(null), Ok(true)),
+        (json!(null), Err(TokenError::Claim("permissions"))),
         (json!(["read", "write"]), Ok(true)),
         (json!(["write", "read", "dance"]), Ok(true)),
         (json!(["read"]), Ok(false)),
@@ -211,6 +214,14 @@ fn permissions_say_what_an_agent_may_do_and_none_said_is_all() {
         assert_eq!(outcome(permissions.clone()), expected, "{permissions}");
     }
     assert!(verify(&token(&claims_with("x", json!(1)))).unwrap().may_write);
+}
+
+#[test]
+fn a_claim_that_is_null_is_none_that_is_absent() {
+    for name in ["nbf", "iat", "permissions"] {
+        let refused = verify(&token(&claims_with(name, json!(null))));
+        assert_eq!(refused, Err(TokenError::Claim(name)));
+    }
 }
 
 #[test]
