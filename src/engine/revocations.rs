@@ -4,6 +4,7 @@
 //! asks nobody. Whoever is connected is told of each change, and looks whether it is meant.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use thiserror::Error;
@@ -35,8 +36,17 @@ pub enum RevokeError {
 /// What is revoked at present.
 #[derive(Debug)]
 pub(super) struct Revocations {
-    held: RwLock<HashMap<Revoked, Revocation>>,
+    held: RwLock<HashMap<Revoked, Held>>,
     changes: watch::Sender<()>,
+    /// How many words an operator has given: the store takes them in this order.
+    words: AtomicU64,
+}
+
+/// A revocation that holds, and which of the operator's words it is.
+#[derive(Debug)]
+struct Held {
+    revocation: Revocation,
+    word: u64,
 }
 
 /// Hears of changes.
@@ -45,11 +55,16 @@ pub(super) type Changes = watch::Receiver<()>;
 impl Revocations {
     /// Those that are remembered.
     pub(super) fn new(remembered: Vec<Revocation>) -> Self {
-        let held = remembered.into_iter().map(|it| (it.whom.clone(), it)).collect();
-        Self { held: RwLock::new(held), changes: watch::Sender::default() }
+        let held = |revocation: Revocation| (revocation.whom.clone(), Held { revocation, word: 0 });
+        let held = remembered.into_iter().map(held).collect();
+        Self { held: RwLock::new(held), changes: watch::Sender::default(), words: AtomicU64::new(1) }
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut HashMap<Revoked, Revocation>) -> T) -> T {
+    fn next_word(&self) -> u64 {
+        self.words.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut HashMap<Revoked, Held>) -> T) -> T {
         work(&mut self.held.write().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -67,7 +82,7 @@ impl Revocations {
         let (tenant, agent) = (claims.tenant_id.clone(), claims.agent_id.clone());
         let mut names = vec![Revoked::Tenant(tenant.clone()), Revoked::Agent { tenant, agent }];
         names.extend(claims.token_id.clone().map(Revoked::Token));
-        names.iter().any(|whom| held.get(whom).is_some_and(|revocation| revocation.holds(now_ms)))
+        names.iter().any(|whom| held.get(whom).is_some_and(|it| it.revocation.holds(now_ms)))
     }
 }
 
@@ -79,7 +94,10 @@ impl Hub {
         let revocation = Revocation { whom, at_ms: wall_now_ms(), until_ms };
         audit::revoked(&revocation.whom);
         // First of all it holds: what keeps it from being stored must not keep anybody in.
-        shared.revocations.with(|held| held.insert(revocation.whom.clone(), revocation.clone()));
+        let word = shared.revocations.next_word();
+        shared
+            .revocations
+            .with(|held| held.insert(revocation.whom.clone(), Held { revocation: revocation.clone(), word }));
         shared.revocations.changes.send_replace(());
         shared.writer.revoke(revocation).await.map_err(RevokeError::NotStored)
     }
@@ -87,8 +105,12 @@ impl Hub {
     /// Takes a revocation back. Says whether there was one.
     pub async fn reinstate(&self, whom: Revoked) -> Result<bool, RevokeError> {
         let shared = self.shared().ok_or(RevokeError::NotRunning)?;
+        let word = shared.revocations.next_word();
         let was_stored = shared.writer.reinstate(whom.clone()).await?;
-        let was_held = shared.revocations.with(|held| held.remove(&whom).is_some());
+        // A revocation that was asked for meanwhile is the later word, in the store as well.
+        let was_held = shared
+            .revocations
+            .with(|held| held.get(&whom).is_some_and(|it| it.word < word) && held.remove(&whom).is_some());
         audit::reinstated(&whom);
         Ok(was_stored || was_held)
     }
@@ -98,8 +120,8 @@ impl Hub {
         let Some(shared) = self.shared() else { return Vec::new() };
         let now_ms = wall_now_ms();
         let mut all = shared.revocations.with(|held| {
-            held.retain(|_, revocation| revocation.holds(now_ms));
-            held.values().cloned().collect::<Vec<_>>()
+            held.retain(|_, it| it.revocation.holds(now_ms));
+            held.values().map(|it| it.revocation.clone()).collect::<Vec<_>>()
         });
         all.sort_by(|one, other| one.whom.cmp(&other.whom));
         all

@@ -135,6 +135,35 @@ impl TokenSource for Fresh {
     }
 }
 
+/// Breaks if what is said last holds in the store and not in memory, or the other way round.
+#[tokio::test]
+async fn of_two_words_that_are_not_waited_for_the_later_one_holds_before_and_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut site = Site::start(folder.path().join("hub.db").to_str().unwrap()).await;
+    for round in 0..20 {
+        let whom = agent("acme", "a");
+        let is_revoked_last = round % 2 == 0;
+        if is_revoked_last {
+            site.hub.revoke(whom.clone(), None).await.unwrap();
+            let (reinstated, revoked) =
+                tokio::join!(site.hub.reinstate(whom.clone()), site.hub.revoke(whom.clone(), None));
+            assert!(reinstated.unwrap());
+            revoked.unwrap();
+        } else {
+            let (revoked, reinstated) =
+                tokio::join!(site.hub.revoke(whom.clone(), None), site.hub.reinstate(whom.clone()));
+            revoked.unwrap();
+            assert!(reinstated.unwrap());
+        }
+        let expected = usize::from(is_revoked_last);
+        assert_eq!(site.hub.revocations().len(), expected, "round {round}");
+        if round >= 18 {
+            site.restart().await;
+            assert_eq!(site.hub.revocations().len(), expected, "after a restart");
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_agent_with_a_new_token_in_place_of_a_revoked_one_goes_on() {
     let fresh = Arc::new(Fresh(Site::start(":memory:").await, AtomicUsize::new(0)));
