@@ -22,6 +22,7 @@ mod key;
 mod merger;
 mod migrations;
 mod open;
+mod own_file;
 mod presence;
 mod proofs;
 mod push;
@@ -46,6 +47,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 pub use open::OpenStoreError;
 
 use self::backup::FileBackup;
+use self::own_file::OwnFile;
 use self::presence::Sightings;
 use self::revocations::Tally;
 use self::rules::TenantRules;
@@ -74,6 +76,8 @@ pub struct SqliteHubStore {
     incarnation: Incarnation,
     /// Large pulls of a file are read beside the writer; memory has one connection only.
     readers: Option<Arc<ReaderPool>>,
+    /// The file; none in memory.
+    file: Option<OwnFile>,
     committed: StoreStats,
     pending: StoreStats,
     /// The time that was kept last; 0 if that is not known.
@@ -96,13 +100,13 @@ impl SqliteHubStore {
     /// `incarnation` names what it gives away until it is closed; it must be random.
     pub fn open(data_path: &str, incarnation: Incarnation) -> Result<Self, OpenStoreError> {
         let failed = |error| OpenStoreError::of_sql(Path::new(data_path), error);
-        let (conn, readers) = if data_path == ":memory:" {
-            (open::memory().map_err(failed)?, None)
+        let (conn, readers, file) = if data_path == ":memory:" {
+            (open::memory().map_err(failed)?, None, None)
         } else {
             // One file has one lock, by whatever link it is called. One that does not exist is called what it will be.
             let path = std::fs::canonicalize(data_path).unwrap_or_else(|_| data_path.into());
             let (conn, lock) = open::file(&path)?;
-            (conn, Some(Arc::new(ReaderPool::new(&path, lock))))
+            (conn, Some(Arc::new(ReaderPool::new(&path, lock))), Some(OwnFile::of(&path)))
         };
         let committed = open::stats(&conn).map_err(failed)?;
         let kept_time_ms = open::kept_time_ms(&conn).map_err(failed)?;
@@ -110,6 +114,7 @@ impl SqliteHubStore {
             conn,
             incarnation,
             readers,
+            file,
             committed,
             pending: committed,
             kept_time_ms,
@@ -128,6 +133,11 @@ impl SqliteHubStore {
         Self { limits, ..self }
     }
 
+    /// Fails if nothing that is written would be kept.
+    fn check_file(&mut self) -> Result<(), StoreError> {
+        self.file.as_mut().map_or(Ok(()), OwnFile::check)
+    }
+
     /// Runs one write of the current group, whole or not at all.
     fn write<T>(
         &mut self,
@@ -137,6 +147,7 @@ impl SqliteHubStore {
             return Err(lost.clone());
         }
         if self.conn.is_autocommit() {
+            self.check_file()?;
             run(&self.conn, "BEGIN IMMEDIATE")?;
         }
         let mut stats = self.pending;
@@ -314,7 +325,8 @@ impl HubStore for SqliteHubStore {
             Ok(()) => self.committed = self.pending,
             Err(_) => self.give_up(),
         }
-        outcome
+        // What is committed to a file that is gone is not kept, and nobody may be told that it is.
+        outcome.and_then(|()| self.check_file())
     }
 
     fn revocations(&mut self, now_ms: i64) -> Result<Vec<Revocation>, StoreError> {
@@ -327,6 +339,7 @@ impl HubStore for SqliteHubStore {
     }
 
     fn welcome(&mut self, caller: &Caller) -> Result<Welcomed, StoreError> {
+        self.check_file()?;
         let Some(tenant) = Tenant::find(&self.conn, &caller.tenant)? else { return Ok(Welcomed::default()) };
         let counter = self
             .conn
@@ -346,6 +359,7 @@ impl HubStore for SqliteHubStore {
         request: &PullRequest,
         now_ms: i64,
     ) -> Result<Snapshot, StoreError> {
+        self.check_file()?;
         let (tenant, snapshot) =
             snapshot::snapshot(&self.conn, self.readers.as_ref(), caller, request, now_ms)?;
         self.sightings.add(tenant, request.replica, request.cursor, now_ms);

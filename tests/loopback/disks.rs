@@ -3,6 +3,8 @@
 mod files;
 #[cfg(target_os = "linux")]
 mod full;
+#[cfg(unix)]
+mod moved;
 #[cfg(target_os = "linux")]
 mod process;
 #[cfg(target_os = "linux")]
