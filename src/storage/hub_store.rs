@@ -194,8 +194,3 @@ pub trait HubStore: Send {
         now_ms: i64,
     ) -> Result<Snapshot, StoreError>;
 }
-
-/// The hub's time for a tenant: `now_ms`, or the tenant's highest stored stamp if that is ahead. In ms since the epoch.
-pub fn hub_time_ms(now_ms: i64, highest: Hlc) -> i64 {
-    now_ms.max(i64::try_from(highest.ms()).unwrap_or(i64::MAX))
-}

@@ -18,7 +18,7 @@ use crate::model::{ColumnIndex, Hlc, KeyKind, RowChange, RowState, Rule, TableHe
 use crate::protocol::hub_request::{Caller, PushRequest};
 use crate::protocol::limits::MAX_CLOCK_LEAD_MS;
 use crate::protocol::message::{Ack, Refusal};
-use crate::storage::hub_store::{StoreError, StoreStats, hub_time_ms};
+use crate::storage::hub_store::{StoreError, StoreStats};
 
 /// See [`crate::storage::hub_store::HubStore::push`].
 pub fn push(
@@ -120,21 +120,21 @@ fn is_next(replica: &Replica, request: &PushRequest) -> Result<bool, StoreError>
     refused(Refusal::Stale, message)
 }
 
-/// Refuses stamps from too far in the future: they would win over everybody's edits until time caught up.
+/// Refuses stamps from too far in the future: they would win over everybody's edits until time caught up. How far is
+/// measured from the hub's own time, which no agent's stamp moves; but whoever has seen the highest stamp that is stored
+/// stamps one above it.
 fn check_clock(request: &PushRequest, highest: Hlc, now_ms: i64) -> Result<(), StoreError> {
     let writes = request.body.rows.iter().flat_map(|row| &row.writes);
-    let Some(newest) = writes.map(|write| write.stamp.hlc).max() else { return Ok(()) };
-    let hub_ms = hub_time_ms(now_ms, highest);
-    let lead_ms = newest.ms().saturating_sub(hub_ms.unsigned_abs());
-    if lead_ms <= MAX_CLOCK_LEAD_MS {
+    let Some(newest) = writes.map(|write| write.stamp.hlc.ms()).max() else { return Ok(()) };
+    let lead_ms = newest.saturating_sub(now_ms.unsigned_abs());
+    if lead_ms <= MAX_CLOCK_LEAD_MS || newest <= highest.ms().saturating_add(1) {
         return Ok(());
     }
     refused(
         Refusal::Clock,
         format!(
-            "the agent's clock says {} ms since 1970, the hub's {hub_ms}: {} s ahead, and at most {} are \
+            "the agent's clock says {newest} ms since 1970, the hub's {now_ms}: {} s ahead, and at most {} are \
              accepted; set the one that is wrong",
-            newest.ms(),
             lead_ms / 1000,
             MAX_CLOCK_LEAD_MS / 1000
         ),

@@ -81,12 +81,15 @@ fn stamps_from_the_future_are_refused_and_time_never_runs_backwards() {
     let (reason, message) = refusal(store.push(&alice.caller, early, NOW_MS));
     assert_eq!(reason, Refusal::Clock);
     assert!(message.contains("1700000061000") && message.contains("1700000000000"), "{message}");
-    alice.set(&mut store, 50_000, 1, &[("title", text("ahead"))]);
-    // As far ahead of the highest stored stamp as of the time, whatever the wall says.
-    alice.set(&mut store, 100_000, 1, &[("title", text("further"))]);
+    alice.set(&mut store, 60_000, 1, &[("title", text("ahead"))]);
+    // Whoever has seen that stamps above it, however far ahead it is by then; and no further.
+    alice.set(&mut store, 60_001, 1, &[("title", text("above"))]);
+    let further = alice.request(alice.body("notes", 60_003, 1, &[("title", text("further"))]));
+    let (reason, message) = refusal(store.push(&alice.caller, further, NOW_MS));
+    assert_eq!(reason, Refusal::Clock, "the lead adds up: {message}");
     let done = store.snapshot(&alice.caller, &alice.pull_request(&[]), NOW_MS).unwrap().done;
     assert_eq!(done.hub_now_ms, NOW_MS, "an agent that is ahead puts nobody's clock forward");
-    assert_eq!(done.highest.ms(), NOW_MS.unsigned_abs() + 100_000);
+    assert_eq!(done.highest.ms(), NOW_MS.unsigned_abs() + 60_001);
 }
 
 #[test]
