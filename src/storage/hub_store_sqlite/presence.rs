@@ -111,7 +111,7 @@ pub fn attach(
     };
     let past = incarnations::enter(conn, &tenant, incarnation)?;
     let former = agent_of(conn, tenant.id, request.replica)?;
-    if former.is_none() && !request.is_new {
+    if former.is_none() && (!request.is_new || is_mistakable(conn, tenant.id, request.replica)?) {
         retired.past = past;
         return Ok(retired);
     }
@@ -141,6 +141,23 @@ fn agent_of(conn: &Connection, tenant: i64, replica: ReplicaId) -> Result<Option
     let sql = "SELECT agent FROM replica WHERE tenant = ?1 AND id = ?2";
     let mut statement = conn.prepare_cached(sql)?;
     Ok(statement.query_row(params![tenant, &replica.0[..]], |row| row.get(0)).optional()?)
+}
+
+/// Whether another replica's writes could not be told from those of this one: stamps name a replica by the beginning of its
+/// id. With random ids that is an accident of 1 in 2^63; it takes another id then, as one that has retired does.
+fn is_mistakable(conn: &Connection, tenant: i64, replica: ReplicaId) -> Result<bool, StoreError> {
+    const HIGHEST: u64 = 1 << 63;
+    let sql = "SELECT EXISTS(SELECT 1 FROM replica WHERE tenant = ?1 AND id BETWEEN ?2 AND ?3)";
+    let mut statement = conn.prepare_cached(sql)?;
+    for beginning in [replica.tie_break(), replica.tie_break() | HIGHEST] {
+        let bound = |rest: u64| [beginning.to_be_bytes(), rest.to_be_bytes()].concat();
+        let is_taken =
+            statement.query_row(params![tenant, bound(0), bound(u64::MAX)], |row| row.get::<_, bool>(0))?;
+        if is_taken {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Keeps an agent's clock entry from a session that pushed nothing, unless the agent has retired by then.

@@ -42,6 +42,22 @@ fn delete(store: &mut SqliteHubStore, who: &mut Pusher, ms: i64, row: u8) {
     assert_eq!(who.push(store, body).rejected, vec![]);
 }
 
+/// Breaks if whoever takes the beginning of another replica's id writes in its place.
+#[test]
+fn a_replica_whose_id_begins_as_anothers_takes_another_one() {
+    let mut store = store();
+    let (alice, mut bob) = two_agents(&mut store);
+    for first in [alice.replica.0[0], alice.replica.0[0] ^ 0x80] {
+        bob.replica = alice.replica;
+        bob.replica.0[0] = first;
+        bob.replica.0[15] ^= 1;
+        assert_eq!(attach(&mut store, &bob, true).standing, Standing::Retired);
+    }
+    bob.replica.0[7] ^= 1;
+    assert_eq!(attach(&mut store, &bob, true).standing, Standing::Current);
+    assert_eq!(attach(&mut store, &alice, false).standing, Standing::Current, "nobody else is disturbed");
+}
+
 #[test]
 fn an_agent_that_says_goodbye_leaves_its_rows_and_nothing_else() {
     let mut store = store();
