@@ -119,7 +119,7 @@ export type FederationReference =
       readonly column: string
       /** The column that says of which table. */
       readonly by: string
-      /** Its values, and the tables that they mean. */
+      /** Its values, and the tables that they mean. `7` is the number in a column of numbers, and a text in one of text. */
       readonly to: Readonly<Record<string, string>>
     }
 

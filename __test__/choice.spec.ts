@@ -267,3 +267,20 @@ test('references that no foreign key declares follow the row', async () => {
   expect(rows(adas, what)).toEqual(expected)
   expect(rows(bens, what)).toEqual(expected)
 })
+
+test('a number can name the table that a reference leads to', async () => {
+  const schema = `CREATE TABLE posts (id INTEGER PRIMARY KEY, what TEXT); CREATE TABLE pages (id INTEGER PRIMARY KEY, what TEXT);
+    CREATE TABLE tags (name TEXT PRIMARY KEY, content_type_id INTEGER NOT NULL, object_id INTEGER NOT NULL)`
+  const references = [{ table: 'tags', column: 'object_id', by: 'content_type_id', to: { 7: 'posts', 8: 'pages' } }]
+  const { adas, bens, settle } = await two({ references }, schema)
+  bens.exec(`INSERT INTO posts(what) VALUES ('of ben'); INSERT INTO pages(what) VALUES ('of ben'), ('of ben, too')`)
+  adas.exec(`INSERT INTO posts VALUES (1, 'post'); INSERT INTO pages VALUES (1, 'page');
+    INSERT INTO tags VALUES ('a', 7, 1), ('b', 8, 1), ('c', 9, 1)`)
+  await settle()
+  const what = `SELECT name, coalesce(posts.what, pages.what) AS what FROM tags
+    LEFT JOIN posts ON content_type_id = 7 AND posts.id = object_id
+    LEFT JOIN pages ON content_type_id = 8 AND pages.id = object_id ORDER BY name`
+  const expected = [{ name: 'a', what: 'post' }, { name: 'b', what: 'page' }, { name: 'c', what: null }]
+  expect(rows(adas, what)).toEqual(expected)
+  expect(rows(bens, what)).toEqual(expected)
+})

@@ -225,7 +225,8 @@ impl<'a> Choice<'a> {
             table.declared.references.extend(unsaid.collect::<Vec<_>>());
         }
         let wrong = catalog.declare_references(&self.options.references);
-        catalog.notices.extend(wrong.into_iter().map(|why| format!("references: {why}")));
+        let doubtful = catalog.named_by_local_numbers(&self.options.references);
+        catalog.notices.extend(wrong.into_iter().chain(doubtful).map(|why| format!("references: {why}")));
         for one in &self.options.references {
             if let Some(table) = catalog.tables.iter_mut().find(|it| it.name.eq_ignore_ascii_case(&one.table))
             {

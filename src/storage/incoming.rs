@@ -96,7 +96,8 @@ impl Arrival<'_> {
                 let value = match value {
                     CellValue::Plain(value) => value.clone(),
                     CellValue::Ref(id) => {
-                        let named = |sql: &mut dyn Sql| self.named_parent(sql, column);
+                        let naming = self.naming(sql, resolver, column)?;
+                        let named = |sql: &mut dyn Sql| self.named_parent(sql, column, naming);
                         match resolver.stored(sql, column, named, *id)? {
                             Ok(value) => value,
                             Err(reason) => {
@@ -180,8 +181,43 @@ impl Arrival<'_> {
         delete.is_some_and(|delete| self.update.writes.iter().all(|write| write.stamp <= delete.stamp))
     }
 
-    /// The table that the row names as the one that a column references: in the update, or else here.
-    fn named_parent(&self, sql: &mut dyn Sql, column: &Column) -> Result<Option<String>, SqlError> {
+    /// What the update writes to the column that names the table which a column references: a number of a row of its own,
+    /// perhaps, which it has here. None if it writes nothing there, or waits for that row.
+    fn naming(
+        &self,
+        sql: &mut dyn Sql,
+        resolver: &mut Resolver<'_>,
+        column: &Column,
+    ) -> Result<Option<Value>, SqlError> {
+        let Some(Reference::ByColumn { column: naming, .. }) = &column.references else { return Ok(None) };
+        let mut written = None;
+        for write in &self.update.writes {
+            let (Op::Set(sets) | Op::Cut(sets)) = &write.op else { continue };
+            for (index, value) in sets {
+                let name = self.header.columns.get(usize::from(*index));
+                if name.and_then(|name| self.table.position(name)) == Some(*naming) {
+                    written = Some(value);
+                }
+            }
+        }
+        Ok(match written {
+            Some(CellValue::Plain(value)) => Some(value.clone()),
+            // Which of several tables that is a row of, is not asked once more.
+            Some(CellValue::Ref(id)) => {
+                resolver.stored(sql, &self.table.columns[*naming], |_| Ok(None), *id)?.ok()
+            }
+            None => None,
+        })
+    }
+
+    /// The table that the row names as the one that a column references: by what the update writes, or else by what is
+    /// here.
+    fn named_parent(
+        &self,
+        sql: &mut dyn Sql,
+        column: &Column,
+        written: Option<Value>,
+    ) -> Result<Option<String>, SqlError> {
         let Some(reference @ Reference::ByColumn { column: naming, .. }) = &column.references else {
             return Ok(None);
         };
@@ -191,16 +227,8 @@ impl Arrival<'_> {
         {
             row = here;
         }
-        for write in &self.update.writes {
-            let Op::Set(sets) = &write.op else { continue };
-            for (index, value) in sets {
-                let name = self.header.columns.get(usize::from(*index));
-                if let CellValue::Plain(value) = value
-                    && name.and_then(|name| self.table.position(name)) == Some(*naming)
-                {
-                    row[*naming] = value.clone();
-                }
-            }
+        if let Some(written) = written {
+            row[*naming] = written;
         }
         Ok(reference.parent(&row).map(str::to_owned))
     }

@@ -10,7 +10,8 @@ use std::collections::HashMap;
 use super::catalog::{Catalog, Key, Table};
 use super::driver::{Sql, SqlError};
 use super::fields::Fields;
-use crate::model::Value;
+use super::table_info::Affinity;
+use crate::model::{Value, whole};
 
 /// What a column's integers are numbers of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub enum Reference {
     ByColumn {
         /// The position of that column in [`Table::columns`].
         column: usize,
-        /// Which of its values names which table. A row with another value references nothing.
+        /// Which of its values names which table, as the column stores them. A row with another value references nothing.
         map: Vec<(Value, String)>,
     },
 }
@@ -46,9 +47,43 @@ pub enum DeclaredParent {
     ByColumn {
         /// That column.
         column: String,
-        /// Which of its values names which table.
+        /// Which of its values names which table, in any form that the column would make the same of.
         map: Vec<(Value, String)>,
     },
+}
+
+/// The values that a column of this affinity may hold of one that an application names: a configuration has nothing but
+/// texts, and a column of numbers stores a number in place of one. Columns without a type keep either.
+fn forms(affinity: Affinity, named: &Value) -> Vec<Value> {
+    let number = match named {
+        Value::Text(text) => numeric(text),
+        Value::Integer(_) | Value::Real(_) => Some(named.clone()),
+        Value::Null | Value::Blob(_) => None,
+    };
+    let text = match named {
+        Value::Integer(number) => Value::Text(number.to_string()),
+        other => other.clone(),
+    };
+    match (affinity, number) {
+        (Affinity::Text, _) => vec![text],
+        (Affinity::Real, Some(Value::Integer(number))) => vec![affinity.stored(number)],
+        (Affinity::Real, Some(number)) => vec![number],
+        (Affinity::Integer, Some(number)) => vec![number, text],
+        (Affinity::Real | Affinity::Integer, None) => vec![text],
+    }
+}
+
+/// The number that a column of numbers stores in place of a text, if the text is one.
+fn numeric(text: &str) -> Option<Value> {
+    let text = text.trim_matches(|it: char| it.is_ascii_whitespace());
+    if !text.bytes().all(|it| it.is_ascii_digit() || b"+-.eE".contains(&it)) {
+        return None;
+    }
+    if let Ok(integer) = text.parse() {
+        return Some(Value::Integer(integer));
+    }
+    let real: f64 = text.parse().ok()?;
+    Some(whole(real).map_or(Value::Real(real), Value::Integer))
 }
 
 impl Reference {
@@ -63,11 +98,19 @@ impl Reference {
         }
     }
 
-    /// The tables that may be referenced.
+    /// The tables that may be referenced, each once.
     pub fn parents(&self) -> Vec<&str> {
         match self {
             Self::Table(table) => vec![table],
-            Self::ByColumn { map, .. } => map.iter().map(|(_, table)| table.as_str()).collect(),
+            Self::ByColumn { map, .. } => {
+                let mut parents: Vec<&str> = Vec::new();
+                for (_, table) in map {
+                    if !parents.contains(&table.as_str()) {
+                        parents.push(table);
+                    }
+                }
+                parents
+            }
         }
     }
 }
@@ -163,12 +206,36 @@ impl Catalog {
         let at = table.position(column).ok_or_else(|| missing(column))?;
         table.columns[at].references = Some(match parent {
             DeclaredParent::Table(table) => Reference::Table(table.clone()),
-            DeclaredParent::ByColumn { column, map } => Reference::ByColumn {
-                column: table.position(column).ok_or_else(|| missing(column))?,
-                map: map.clone(),
-            },
+            DeclaredParent::ByColumn { column, map } => {
+                let naming = table.position(column).ok_or_else(|| missing(column))?;
+                let mut stored: Vec<(Value, String)> = Vec::new();
+                for (named, parent) in map {
+                    for value in forms(table.columns[naming].affinity, named) {
+                        if stored.iter().all(|(known, _)| *known != value) {
+                            stored.push((value, parent.clone()));
+                        }
+                    }
+                }
+                Reference::ByColumn { column: naming, map: stored }
+            }
         });
         Ok(())
+    }
+
+    /// References whose table is named by a number that is another one elsewhere, in words that say what to do.
+    pub fn named_by_local_numbers(&self, declared: &[DeclaredReference]) -> Vec<String> {
+        let advice = |one: &DeclaredReference| {
+            let DeclaredParent::ByColumn { column: by, .. } = &one.parent else { return None };
+            let table = self.table(&one.table)?;
+            let parents = table.columns[table.position(by)?].references.as_ref()?.parents().join(" or ");
+            Some(format!(
+                "{name}.{by} names the tables that {name}.{column} references by numbers of rows of {parents}, of which \
+                 each agent has its own: give {parents} identity 'primaryKey', so that they name the same everywhere",
+                name = one.table,
+                column = one.column
+            ))
+        };
+        declared.iter().filter_map(advice).collect()
     }
 }
 

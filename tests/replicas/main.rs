@@ -18,6 +18,7 @@ mod definitions;
 mod doubts;
 mod generated_keys;
 mod generated_parents;
+mod generic_references;
 mod held_back;
 mod hostile;
 #[expect(dead_code, reason = "shared with other tests, which need more of it")]
