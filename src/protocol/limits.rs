@@ -19,6 +19,10 @@ pub const MAX_TABLES: usize = 1_000;
 /// The most columns that a table may have; SQLite's own default.
 pub const MAX_COLUMNS: usize = 2_000;
 
+/// The most columns that a PRIMARY KEY may have: as many names of the longest kind as a table's text has room for. SQLite
+/// takes any number; but a row is looked up by two comparisons for each, and an expression has at most 1,000 in a row.
+pub const MAX_KEY_COLUMNS: usize = 255;
+
 /// What all of a tenant's table definitions may take, in bytes: they travel in one message.
 pub const MAX_SCHEMA_BYTES: usize = 8 << 20;
 

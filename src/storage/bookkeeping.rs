@@ -28,7 +28,7 @@ const LAYOUT: i64 = 4;
 /// row, -3 when something is unsent that was not taken, else the mark of the batch under way.
 ///
 /// `_federation_log.effect_of` is the number of the table of a row whose delete has done this by a foreign key's clause; it is
-/// filled in when the log is read.
+/// filled in when the log is read. It has a column more, `k4` and so on, for each that a longer key needs (`change_log`).
 ///
 /// `_federation_table.refresh` is 1 when every row is asked for again, 2 when the table's past was never here;
 /// `is_out` marks tables that the application excludes, and `refused` those that the hub does not take, with

@@ -11,6 +11,7 @@ use std::collections::{HashMap, HashSet};
 use super::bookkeeping::PREFIX;
 use super::capture_triggers::{log_op, replace_triggers, trigger_name, trigger_texts};
 use super::catalog::{Catalog, Table, quote};
+use super::change_log::{key_columns, make_room};
 use super::choice::{Choice, SyncOptions};
 use super::driver::{Sql, SqlError};
 use super::fields::{Fields, integer};
@@ -51,6 +52,7 @@ pub fn refresh(
 ) -> Result<Catalog, SqlError> {
     let agreed = tenant_tables::read(sql)?;
     let mut catalog = Catalog::read(sql, &Choice::new(options, agreed.clone()))?;
+    make_room(sql, &catalog)?;
     let mut known = registered::read(sql)?;
     let mut triggers = installed_triggers(sql)?;
     for name in &catalog.excluded {
@@ -69,7 +71,7 @@ pub fn refresh(
                     insert.is_none_or(|trigger| !trigger.table.eq_ignore_ascii_case(&table.name));
                 registered::adopt(sql, table, registered, (agreed, hub_now), is_rebuilt, wants_past)?;
                 if is_rebuilt {
-                    forget_touched(sql, table.number)?;
+                    forget_touched(sql, table)?;
                     rescan(sql, table.number, resume > 0)?;
                 } else if discovery != Discovery::Made && has_new_key(table, &triggers) {
                     look_for_replaced(sql, table.number)?;
@@ -124,7 +126,7 @@ pub fn installed_triggers(sql: &mut dyn Sql) -> Result<HashMap<String, Installed
 
 /// Forgets what the log has of a table that was dropped, but for its deletes: a row that was edited before its
 /// table was dropped was not deleted by that. What the table holds now is compared anyway.
-fn forget_touched(sql: &mut dyn Sql, table: i64) -> Result<(), SqlError> {
+fn forget_touched(sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
     let (touched, deleted, died) = (log_op::TOUCHED, log_op::DELETED, log_op::DIED);
     let replacing = log_op::REPLACING;
     // Of a row that died, another one has the number by now, unless it was replaced.
@@ -134,16 +136,18 @@ fn forget_touched(sql: &mut dyn Sql, table: i64) -> Result<(), SqlError> {
              FROM main._federation_log AS r WHERE r.op = {replacing} AND r.tbl = d.tbl AND r.k0 = d.k0 AND r.seq < d.seq)) \
              AND EXISTS (SELECT 1 \
              FROM main._federation_log AS t WHERE t.tbl = d.tbl AND t.op = {touched} AND t.seq > d.seq \
-             AND (t.k0, t.k1, t.k2, t.k3) IS (d.k0, d.k1, d.k2, d.k3))"
+             AND ({}) IS ({}))",
+            key_columns("t.", table.key_width()),
+            key_columns("d.", table.key_width())
         ),
-        &[table.into()],
+        &[table.number.into()],
     )?;
     sql.execute(
         &format!(
             "DELETE FROM main._federation_log WHERE tbl = ? AND op = {touched} AND NOT EXISTS \
              (SELECT 1 FROM main._federation_table AS t WHERE t.tbl = _federation_log.tbl AND t.scan LIKE 'changed%')"
         ),
-        &[table.into()],
+        &[table.number.into()],
     )?;
     Ok(())
 }

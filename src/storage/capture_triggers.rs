@@ -7,6 +7,7 @@
 
 use super::bookkeeping::PREFIX;
 use super::catalog::{Key, Table, quote, quote_list};
+use super::change_log::key_columns;
 use super::table_info::OnDelete;
 use super::unique_index::{KeyOrigin, KeyPart, KeyTerm, UniqueKey};
 
@@ -185,8 +186,7 @@ fn trigger(table: &Table, suffix: &str, when: &str, body: &str) -> (String, Stri
 }
 
 fn log_into(table: &Table) -> String {
-    let columns: Vec<String> = (0..table.key_columns().len()).map(|at| format!("k{at}")).collect();
-    format!("INSERT INTO _federation_log(tbl, op, at, {})", columns.join(", "))
+    format!("INSERT INTO _federation_log(tbl, op, at, {})", key_columns("", table.key_width()))
 }
 
 /// The values of a log entry; `row` is what stands before the key's columns.

@@ -18,9 +18,7 @@ use super::trigger_effects::KnownEffects;
 use super::unique_index::{KeyOrigin, KeyPart, KeyTerm, UniqueKey, read_unique_keys};
 use super::virtual_tables::{SearchIndexes, VirtualTable};
 use crate::model::{Agreement, Hlc, KeyKind, Origin, Rule, TableSchema, Value};
-
-/// The most key columns that the log has room for.
-pub const MAX_KEY_COLUMNS: usize = 4;
+use crate::protocol::limits::MAX_KEY_COLUMNS;
 
 /// All that is known of a database's schema.
 #[derive(Clone, Debug, Default)]
@@ -185,6 +183,14 @@ impl Table {
         }
     }
 
+    /// How many columns the key has.
+    pub fn key_width(&self) -> usize {
+        match &self.key {
+            Key::Number(_) => 1,
+            Key::Natural(positions) => positions.len(),
+        }
+    }
+
     /// `OR ABORT`, for a statement that writes the table, if anything but that could come of a conflict. It overrules what
     /// triggers say in their own statements, and those that keep indexes may say REPLACE.
     pub fn or_abort(&self) -> &'static str {
@@ -238,6 +244,11 @@ impl Catalog {
     /// The table of a bookkeeping number.
     pub fn numbered(&self, number: i64) -> Option<&Table> {
         self.tables.iter().find(|table| table.number == number)
+    }
+
+    /// How many columns the longest key has.
+    pub fn key_width(&self) -> usize {
+        self.tables.iter().map(Table::key_width).max().unwrap_or(1)
     }
 
     /// The application's triggers on tables that are shared: table, name and text.

@@ -6,6 +6,7 @@
 use super::bookkeeping::{ReplicaState, SentBatch, remember_batch, sent_batches};
 use super::capture_triggers::log_op;
 use super::catalog::Table;
+use super::change_log::log_entry;
 use super::composer::Composer;
 use super::context::Context;
 use super::driver::{Sql, SqlError};
@@ -15,7 +16,7 @@ use super::quarantine::ask_again;
 use super::refused_rows::{Places, refuse};
 use super::rows::{Entry, Sending, read_row};
 use super::scan::{Scan, has_null_key};
-use super::settle::{Changed, log_entry, settle_log, settle_row};
+use super::settle::{Changed, settle_log, settle_row};
 use crate::model::Value;
 use crate::protocol::frame::MAX_FRAME_BYTES;
 use crate::protocol::message::Batch;

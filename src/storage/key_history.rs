@@ -12,12 +12,13 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::capture_triggers::log_op;
 use super::catalog::{Catalog, Table, as_number};
+use super::change_log::{LogEntry, key_columns, log_entry, read_log};
 use super::context::Context;
 use super::driver::{Sql, SqlError, ValueRef};
 use super::local_key::LocalKey;
 use super::referrers::{spoil, spoil_all};
 use super::rows::{Entry, read_columns};
-use super::settle::{Cause, Changed, LogEntry, OnChanged, Origin, log_entry, read_log, settle_delete};
+use super::settle::{Cause, Changed, OnChanged, Origin, settle_delete};
 use super::table_info::OnDelete;
 use crate::model::Value;
 
@@ -32,7 +33,7 @@ pub fn follow_keys(
 ) -> Result<(bool, usize), SqlError> {
     // An edit of a key is two entries.
     let room = limit * 2;
-    let entries = read_log(sql, "WHERE op IN (1, 2, 5, 8)", &[], room)?;
+    let entries = read_log(sql, context.catalog, "WHERE op IN (1, 2, 5, 8)", &[], room)?;
     if entries.is_empty() {
         return Ok((true, 0));
     }
@@ -55,7 +56,7 @@ pub fn follow_keys(
                     None
                 }
             }
-            log_op::DELETING => match end_of(sql, entry)? {
+            log_op::DELETING => match end_of(sql, context.catalog, entry)? {
                 Some(end) => {
                     has_effects |= mark_effects(sql, context.catalog, entry, &end)?;
                     die(sql, context, &end, end.effect_of, mark, &mut given_again)?
@@ -147,11 +148,16 @@ fn is_there(sql: &mut dyn Sql, catalog: &Catalog, entry: &LogEntry) -> Result<bo
 }
 
 /// The end of a delete that has begun; none if it came to nothing.
-fn end_of(sql: &mut dyn Sql, begun: &LogEntry) -> Result<Option<LogEntry>, SqlError> {
+fn end_of(sql: &mut dyn Sql, catalog: &Catalog, begun: &LogEntry) -> Result<Option<LogEntry>, SqlError> {
     let mut params: Vec<ValueRef<'_>> = vec![begun.seq.into(), begun.table.into()];
     params.extend(begun.columns.iter().map(ValueRef::from));
-    let condition = "WHERE seq > ? AND tbl = ? AND op IN (3, 5) AND (k0, k1, k2, k3) IS (?, ?, ?, ?)";
-    Ok(read_log(sql, condition, &params, 1)?.pop())
+    let width = begun.columns.len();
+    let condition = format!(
+        "WHERE seq > ? AND tbl = ? AND op IN (3, 5) AND ({}) IS ({})",
+        key_columns("", width),
+        vec!["?"; width].join(", ")
+    );
+    Ok(read_log(sql, catalog, &condition, &params, 1)?.pop())
 }
 
 /// Notes what a delete did to rows that referenced its row. Says whether there was room for anything.

@@ -10,6 +10,7 @@ mod burial;
 pub mod capture;
 pub mod capture_triggers;
 pub mod catalog;
+pub mod change_log;
 pub mod choice;
 pub mod collect;
 mod collisions;

@@ -2,11 +2,12 @@
 
 use super::capture_triggers::{WALL_CLOCK, log_op};
 use super::catalog::{Catalog, Table, quote, quote_list};
+use super::change_log::log_entry;
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::{Fields, integer};
 use super::local_key::{decode_values, encode_values};
 use super::rows::{Entry, column_list, read_row};
-use super::settle::{Origin, log_entry};
+use super::settle::Origin;
 use super::table_info::OnDelete;
 use crate::model::{KeyKind, Value};
 

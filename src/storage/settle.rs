@@ -6,11 +6,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::capture_triggers::log_op;
-use super::catalog::{Catalog, Column, Key, Table, as_number};
+use super::catalog::{Catalog, Column, Key, Table};
+use super::change_log::{LogEntry, log_entry, read_log};
 use super::context::Context;
 use super::difference::{Difference, differing};
-use super::driver::{Sql, SqlError, ValueRef};
-use super::fields::{Fields, integer};
+use super::driver::{Sql, SqlError};
 use super::identity::fingerprint;
 use super::key_history::follow_keys;
 use super::local_key::LocalKey;
@@ -109,7 +109,7 @@ pub fn settle_log(
         return Ok(false);
     }
     let limit = limit - handed_over;
-    let entries = read_log(sql, "", &[], limit)?;
+    let entries = read_log(sql, catalog, "", &[], limit)?;
     let Some(mut last) = entries.last().map(|entry| entry.seq) else { return Ok(true) };
     let mut is_whole = entries.len() < limit;
     let mut touched: HashMap<(i64, LocalKey), Touched> = HashMap::new();
@@ -182,73 +182,6 @@ impl NewNumbers {
         }
         Ok(is_any)
     }
-}
-
-/// Adds an entry to the log, as capture does; `op` is one of [`log_op`].
-pub fn log_entry(
-    sql: &mut dyn Sql,
-    table: &Table,
-    op: i64,
-    at_ms: i64,
-    key: &[Value],
-) -> Result<(), SqlError> {
-    let mut params = vec![table.number.into(), op.into(), at_ms.into()];
-    params.extend(key.iter().map(ValueRef::from));
-    let columns: Vec<String> = (0..key.len()).map(|at| format!("k{at}")).collect();
-    let statement = format!(
-        "INSERT INTO main._federation_log(tbl, op, at, {}) VALUES(?, ?, ?{})",
-        columns.join(", "),
-        ", ?".repeat(key.len())
-    );
-    sql.execute(&statement, &params)?;
-    Ok(())
-}
-
-/// An entry of the log.
-pub struct LogEntry {
-    /// Its place.
-    pub seq: i64,
-    /// The number of the table.
-    pub table: i64,
-    /// One of [`log_op`].
-    pub op: i64,
-    /// When, in ms since the epoch, by this machine's clock.
-    pub at_ms: i64,
-    /// The table of a row whose delete has done this.
-    pub effect_of: Option<i64>,
-    /// The columns of the key, and NULLs behind them.
-    pub columns: Vec<Value>,
-}
-
-impl LogEntry {
-    /// The key that it names.
-    pub fn key(&self, table: &Table) -> Vec<Value> {
-        self.columns[..table.key_columns().len().min(self.columns.len())].to_vec()
-    }
-}
-
-/// The first entries, of those that a condition selects.
-pub fn read_log(
-    sql: &mut dyn Sql,
-    condition: &str,
-    params: &[ValueRef<'_>],
-    limit: usize,
-) -> Result<Vec<LogEntry>, SqlError> {
-    let mut entries = Vec::new();
-    let statement = format!(
-        "SELECT seq, tbl, op, at, effect_of, k0, k1, k2, k3 FROM main._federation_log {condition} ORDER BY seq LIMIT ?"
-    );
-    let mut params = params.to_vec();
-    params.push(integer(limit as u64)?);
-    sql.query(&statement, &params, &mut |row| {
-        let mut fields = Fields::of(row);
-        let (seq, table) = (fields.integer()?, fields.integer()?);
-        let (op, at_ms) = (fields.integer()?, fields.integer()?);
-        let effect_of = as_number(&fields.value());
-        entries.push(LogEntry { seq, table, op, at_ms, effect_of, columns: fields.rest() });
-        Ok(())
-    })?;
-    Ok(entries)
 }
 
 /// Compares one row with its bookkeeping, and writes the difference into it.

@@ -7,10 +7,10 @@ use std::collections::HashSet;
 
 use super::capture_triggers::{WALL_CLOCK, log_op};
 use super::catalog::{Table, quote, quote_list};
+use super::change_log::log_entry;
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::{Fields, integer};
 use super::local_key::LocalKey;
-use super::settle::log_entry;
 use crate::model::Value;
 
 /// Keys that are looked at in one sync.

@@ -7,11 +7,11 @@ use std::collections::HashMap;
 
 use super::capture_triggers::{WALL_CLOCK, log_op};
 use super::catalog::{Catalog, Table, as_number, quote};
+use super::change_log::log_entry;
 use super::difference::last_known;
 use super::driver::{Sql, SqlError, ValueRef};
 use super::local_key::LocalKey;
 use super::rows::{Entry, column_list, fingerprints};
-use super::settle::log_entry;
 use crate::model::Value;
 
 /// The tables for bookkeeping: a row that `VACUUM` moves, since the row before it is missing.

@@ -52,6 +52,7 @@ mod taken_over;
 mod triggers;
 mod two_are_one;
 mod unions;
+mod wide_keys;
 #[path = "../support/world.rs"]
 mod world;
 mod writes;

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::damaged;
 use super::tenant::Tenant;
 use crate::model::{Agreement, ColumnIndex, KeyKind, Rule, Seq, TableHeader, TableSchema};
-use crate::protocol::limits::{MAX_COLUMNS, MAX_NAME_BYTES, MAX_SCHEMA_BYTES, MAX_TABLES};
+use crate::protocol::limits::{MAX_COLUMNS, MAX_KEY_COLUMNS, MAX_NAME_BYTES, MAX_SCHEMA_BYTES, MAX_TABLES};
 use crate::storage::hub_store::StoreError;
 
 /// The writer of a definition that no replica has declared just so: everyone is told of it.
@@ -304,6 +304,9 @@ fn new_table(
         return Ok(Err(format!(
             "a table's name must have 1 to {MAX_NAME_BYTES} bytes, and not begin as SQLite's own and ours do"
         )));
+    }
+    if declared.agreed.key_columns.len() > MAX_KEY_COLUMNS {
+        return Ok(Err(format!("the PRIMARY KEY of table {name} has more than {MAX_KEY_COLUMNS} columns")));
     }
     let (count, id): (i64, i64) = conn
         .prepare_cached("SELECT count(*), coalesce(max(id), 0) + 1 FROM table_schema WHERE tenant = ?1")?
