@@ -1,6 +1,7 @@
 //! Declarations of tables.
 
 use super::*;
+use crate::protocol::limits::MAX_KEY_COLUMNS;
 
 #[test]
 fn columns_of_two_agents_come_together() {
@@ -39,6 +40,23 @@ fn a_column_that_only_a_batch_names_is_kept() {
     assert_eq!(pulled.cells[1].1, "later");
     let ack = alice.set(&mut store, 0, 1, &[(&"x".repeat(300), Value::Null)]);
     assert!(ack.rejected[0].1.contains("column name"), "{ack:?}");
+}
+
+#[test]
+fn a_key_of_more_columns_than_the_limit_is_refused_and_other_tables_go_on() {
+    let mut store = store();
+    let (mut alice, bob) = two_agents(&mut store);
+    let names: Vec<String> = (0..=MAX_KEY_COLUMNS).map(|at| format!("c{at}")).collect();
+    let mut long = schema("long", KeyKind::Natural, &names.iter().map(String::as_str).collect::<Vec<_>>());
+    long.agreed.key_columns = names.clone();
+    alice.register(&mut store, vec![long.clone(), schema("notes", KeyKind::Natural, &["title", "body"])]);
+    let refused = store.snapshot(&alice.caller, &alice.pull_request(&[]), NOW_MS).unwrap().done.refused;
+    assert!(refused[0].0 == "long" && refused[0].1.contains("more than 255 columns"), "{refused:?}");
+    assert_eq!(alice.set(&mut store, 0, 1, &[("title", text("t"))]).rejected, []);
+    // One of just so many is shared.
+    long.agreed.key_columns.pop();
+    bob.register(&mut store, vec![long]);
+    assert_eq!(alice.pull(&mut store, &[]).tables.last().unwrap().name, "long");
 }
 
 #[test]
