@@ -68,12 +68,20 @@ function rulesOf(table, merge, resolvers) {
 
 function tableOf(table, options, resolvers) {
   const given = entries(options, `tables.${table}`, 'an object');
-  known(given, ['identity', 'merge'], `tables.${table}`);
-  const { identity, merge } = options;
+  known(given, ['identity', 'numbers', 'merge'], `tables.${table}`);
+  const { identity, numbers, merge } = options;
   if (identity !== undefined) oneOf(identity, ['primaryKey'], `tables.${table}.identity`);
+  if (numbers !== undefined) oneOf(numbers, ['apart'], `tables.${table}.numbers`);
+  if (identity !== undefined && numbers !== undefined) {
+    throw new Mistake(
+      `config.tables.${table} has identity 'primaryKey' and numbers 'apart': with the one a row has the same number ` +
+        "everywhere, with the other another one on each agent; choose one of them",
+    );
+  }
   return {
     name: table,
     isGlobal: identity === 'primaryKey',
+    numbersApart: numbers === 'apart',
     rules: merge === undefined ? [] : rulesOf(table, merge, resolvers),
   };
 }

@@ -83,6 +83,12 @@ export interface FederationTableOptions {
    * its own, and two rows with one number are two rows.
    */
   readonly identity?: 'primaryKey'
+  /**
+   * `'apart'`: rows that come from elsewhere get negative numbers here, from -2 down. For applications that hand out numbers
+   * themselves, from a counter of their own: they would hand out the next free number too, which such a row gets otherwise,
+   * and write over it. Rows that are here already keep their numbers. Not together with `identity`.
+   */
+  readonly numbers?: 'apart'
   /** Columns that are merged by another rule than that the later write wins. */
   readonly merge?: Readonly<Record<string, FederationMergeRule>>
 }

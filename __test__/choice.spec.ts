@@ -36,8 +36,13 @@ describe('what makes no sense is refused by name', () => {
     [{ tables: { include: 'notes' } }, "config.tables.include must be an array of tables' names, not of type string"],
     [{ tables: { exclude: [7] } }, 'config.tables.exclude[0] must be a non-empty string, not of type number'],
     [{ tables: { skills: null } }, 'config.tables.skills must be an object, not null'],
-    [{ tables: { skills: { merges: {} } } }, 'config.tables.skills.merges is no option; there are: identity, merge'],
+    [{ tables: { skills: { merges: {} } } }, 'config.tables.skills.merges is no option; there are: identity, numbers, merge'],
     [{ tables: { skills: { identity: 'uuid' } } }, "config.tables.skills.identity must be one of 'primaryKey', not 'uuid'"],
+    [{ tables: { skills: { numbers: 'far' } } }, "config.tables.skills.numbers must be one of 'apart', not 'far'"],
+    [
+      { tables: { skills: { numbers: 'apart', identity: 'primaryKey' } } },
+      "config.tables.skills has identity 'primaryKey' and numbers 'apart'",
+    ],
     [{ tables: { skills: { merge: { uses: 'sum' } } } }, "config.tables.skills.merge.uses must be one of 'lww', "],
     [{ tables: { skills: { merge: { uses: 1 } } } }, 'config.tables.skills.merge.uses must be a rule or a function'],
     [{ references: {} }, 'config.references must be an array, not of type object'],
@@ -100,6 +105,30 @@ test('a number that is meant globally is one row', async () => {
   await settle()
   expect(rows(adas, 'SELECT * FROM tasks')).toEqual(rows(bens, 'SELECT * FROM tasks'))
   expect(rows(adas, 'SELECT id FROM tasks')).toEqual([{ id: 7 }])
+})
+
+test('an application that counts its rows itself writes over none that comes', async () => {
+  const options = { tables: { exclude: ['meta'], memories: { numbers: 'apart' } } } as const
+  const schema = `CREATE TABLE memories (id INTEGER PRIMARY KEY, title TEXT NOT NULL);
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL); INSERT INTO meta VALUES ('next_id', '1')`
+  const { ada, ben, adas, bens, settle } = await two(options, schema)
+  const remember = (db: Handle, title: string) => {
+    const { value } = db.prepare(`SELECT value FROM meta WHERE key = 'next_id'`).get() as { value: string }
+    db.prepare('INSERT OR REPLACE INTO memories VALUES (?, ?)').run(Number(value), title)
+    db.prepare(`UPDATE meta SET value = ? WHERE key = 'next_id'`).run(String(Number(value) + 1))
+  }
+  for (let at = 0; at < 6; at += 1) {
+    remember(adas, `of ada ${at}`)
+    await ada.sync(adas)
+    remember(bens, `of ben ${at}`)
+    await ben.sync(bens)
+  }
+  await settle()
+  for (const db of [adas, bens]) {
+    expect(rows(db, 'SELECT count(*) AS n, min(id) AS least, max(id) AS last FROM memories')).toEqual([
+      { n: 12, least: -7, last: 6 },
+    ])
+  }
 })
 
 test('declarations that contradict the first are one notice, and other tables go on', async () => {

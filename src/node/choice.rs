@@ -25,6 +25,7 @@ struct Choice {
 struct Table {
     name: String,
     is_global: bool,
+    numbers_apart: bool,
     rules: Vec<ColumnRule>,
 }
 
@@ -63,7 +64,8 @@ fn table(table: Table) -> Result<TableOptions, CodedError> {
         Ok((column, *rule))
     };
     let rules = table.rules.into_iter().map(rule).collect::<Result<_, CodedError>>()?;
-    Ok(TableOptions { name: table.name, is_global: table.is_global, rules })
+    let Table { name, is_global, numbers_apart, .. } = table;
+    Ok(TableOptions { name, is_global, numbers_apart, rules })
 }
 
 fn reference(Reference { table, column, by, to }: Reference) -> Result<DeclaredReference, CodedError> {

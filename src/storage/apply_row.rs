@@ -139,7 +139,7 @@ impl Applier<'_> {
             vec!["?"; names.len()].join(", ")
         );
         if let Some(reason) = refused(sql.execute(&statement, &params))? {
-            return Ok(Outcome::Constraint(reason));
+            return Ok(Outcome::Constraint(explained(table, &key, reason)));
         }
         if !table.parents.is_empty() {
             let before = Journal::before(sql, table, entry.as_ref())?;
@@ -295,4 +295,18 @@ pub fn set_cells<'a>(
         key_condition(table)
     );
     refused(sql.execute(&statement, &params))
+}
+
+/// Why a row cannot be made, with what may have made its CHECK fail.
+fn explained(table: &Table, key: &LocalKey, reason: String) -> String {
+    let is_negative = matches!(key, LocalKey::Number(number) if *number < 0);
+    if table.numbers_apart && is_negative && reason.contains("CHECK") {
+        format!(
+            "{reason}; if that is for the row's number, which tables.{}.numbers 'apart' makes negative: have the CHECK take \
+             such numbers, or leave 'apart' out",
+            table.name
+        )
+    } else {
+        reason
+    }
 }

@@ -79,6 +79,8 @@ pub struct Table {
     pub resolves_conflicts: bool,
     /// Whether its key is an `INTEGER PRIMARY KEY` that means the same everywhere.
     pub is_global: bool,
+    /// Whether rows that come from elsewhere get negative numbers.
+    pub numbers_apart: bool,
     /// What this application declares of it besides.
     pub declared: Agreement,
     /// Since when its name stands for it, if it stood for another table before; found by `capture`.
@@ -498,6 +500,7 @@ impl Objects {
             effects: KnownEffects::default(),
             resolves_conflicts,
             is_global,
+            numbers_apart: false,
             declared: Agreement::default(),
             is_unseen: false,
             origin: None,

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::catalog::{Catalog, Table};
+use super::catalog::{Catalog, Key, Table};
 use super::references::{DeclaredParent, DeclaredReference};
 use crate::model::{Agreement, Rule};
 
@@ -47,6 +47,8 @@ pub struct TableOptions {
     pub name: String,
     /// Whether its `INTEGER PRIMARY KEY` means the same everywhere.
     pub is_global: bool,
+    /// Whether rows that come from elsewhere get numbers that no application hands out.
+    pub numbers_apart: bool,
     /// Columns, with the rules by which their writes are merged.
     pub rules: Vec<(String, Rule)>,
 }
@@ -143,6 +145,10 @@ impl<'a> Choice<'a> {
                      is identified as it would be without",
                     table.name
                 ));
+            }
+            if self.options.table(&table.name).is_some_and(|it| it.numbers_apart) {
+                table.numbers_apart = matches!(table.key, Key::Number(_));
+                catalog.notices.extend(why_none_apart(table));
             }
             let said = self.options.table(&table.name).map(|it| it.rules.as_slice()).unwrap_or_default();
             let agreed = self.agreed(&table.name).map(|it| it.rules.as_slice()).unwrap_or_default();
@@ -245,6 +251,20 @@ impl Catalog {
             || !self.options.includes(table)
             || self.dropped.iter().chain(&self.excluded).chain(&self.indexes).any(is_it)
     }
+}
+
+/// Why `numbers: 'apart'` has no effect on a table, if it has none.
+fn why_none_apart(table: &Table) -> Option<String> {
+    let why = match (&table.key, table.is_global) {
+        (Key::Number(_), _) => return None,
+        (Key::Natural(_), true) => {
+            "its numbers mean the same everywhere in this tenant (identity 'primaryKey')"
+        }
+        (Key::Natural(_), false) => {
+            "its rows have no numbers of their own: their PRIMARY KEY means the same everywhere"
+        }
+    };
+    Some(format!("tables.{}.numbers is 'apart', and that has no effect: {why}", table.name))
 }
 
 /// Gives a column its rule, or says why it cannot have one.

@@ -31,7 +31,15 @@ struct Given {
     sequence: Option<i64>,
     /// Where the search for a gap goes on, once the highest number of all is taken.
     gap: i64,
+    /// How far those go that no application hands out, once one has been asked for.
+    lowest: Option<i64>,
+    /// Where the search for a gap among these goes on, once the lowest number of all is taken.
+    gap_below: i64,
 }
+
+/// The first of the numbers that no application hands out; the others are below it. Not -1: in a trigger that runs before an
+/// INSERT that is a number which SQLite has yet to choose, so that a REPLACE of that row could not be told from another one.
+const FIRST_APART: i64 = -2;
 
 impl<'a> Numbers<'a> {
     /// None given yet.
@@ -42,7 +50,8 @@ impl<'a> Numbers<'a> {
 
     /// A free number for a row. The one that it had here before, if that is free; the one it was born with
     /// elsewhere if that is free and not above the highest here; else the next one. So no stranger's huge
-    /// number ever exhausts the range.
+    /// number ever exhausts the range. Where the application hands out numbers itself (`numbers: 'apart'`), one that it
+    /// does not hand out.
     pub fn assign(
         &mut self,
         sql: &mut dyn Sql,
@@ -61,6 +70,9 @@ impl<'a> Numbers<'a> {
         {
             self.raise(table, own);
             return Ok(own);
+        }
+        if table.numbers_apart {
+            return self.apart(sql, table);
         }
         if let Some(wish) = wish
             && self.is_free(sql, table, wish)?
@@ -88,19 +100,38 @@ impl<'a> Numbers<'a> {
     /// row of its own: `AUTOINCREMENT` skips what its sequence has passed, and other tables never choose a
     /// negative number.
     pub fn reserve(&mut self, sql: &mut dyn Sql, table: &Table) -> Result<i64, SqlError> {
-        if let Some(sequence) = self.given(sql, table)?.sequence {
+        if let Some(sequence) = self.given(sql, table)?.sequence.filter(|_| !table.numbers_apart) {
             let number = self.next(sql, table)?;
             set_sequence(sql, table, number.max(sequence))?;
             return Ok(number);
         }
-        let lowest = sql.query_row(
-            "SELECT min(k) FROM main._federation_row WHERE tbl = ? AND k < 0",
-            &[table.number.into()],
-        )?;
-        let mut number = lowest.and_then(|row| as_number(&row[0])).unwrap_or(0).saturating_sub(1);
-        while !self.is_free(sql, table, number)? {
-            number = number.saturating_sub(1);
-        }
+        self.apart(sql, table)
+    }
+
+    /// A number that no application hands out: the one below the lowest; where there is none, the first gap below 0.
+    fn apart(&mut self, sql: &mut dyn Sql, table: &Table) -> Result<i64, SqlError> {
+        let mut given = self.given(sql, table)?;
+        let mut lowest = match given.lowest {
+            Some(lowest) => lowest,
+            None => lowest_number(sql, table)?,
+        };
+        let number = loop {
+            let number = match lowest.checked_sub(1) {
+                Some(next) => {
+                    lowest = next;
+                    next
+                }
+                None => {
+                    given.gap_below = first_gap(sql, table, given.gap_below, false)?;
+                    given.gap_below
+                }
+            };
+            if self.is_free(sql, table, number)? {
+                break number;
+            }
+        };
+        given.lowest = Some(lowest);
+        self.tables.insert(table.number, given);
         Ok(number)
     }
 
@@ -120,7 +151,7 @@ impl<'a> Numbers<'a> {
         }
         let sequence = sequence(sql, table)?;
         let highest = highest_row(sql, table)?.max(sequence.unwrap_or(0));
-        let given = Given { highest, sequence, gap: 0 };
+        let given = Given { highest, sequence, gap: 0, lowest: None, gap_below: FIRST_APART + 1 };
         self.tables.insert(table.number, given);
         Ok(given)
     }
@@ -139,7 +170,7 @@ impl<'a> Numbers<'a> {
                 given.highest = next;
                 next
             } else {
-                given.gap = first_gap(sql, table, given.gap)?;
+                given.gap = first_gap(sql, table, given.gap, true)?;
                 given.gap
             };
             if self.is_free(sql, table, number)? {
@@ -220,6 +251,18 @@ fn highest_row(sql: &mut dyn Sql, table: &Table) -> Result<i64, SqlError> {
     Ok(row.and_then(|row| as_number(&row[0])).unwrap_or(0).max(0))
 }
 
+/// The lowest number of a row that is here or known of, if it is one that no application hands out.
+fn lowest_number(sql: &mut dyn Sql, table: &Table) -> Result<i64, SqlError> {
+    let statement = format!(
+        "SELECT min((SELECT coalesce(min({}), 0) FROM main.{}), \
+         (SELECT coalesce(min(k), 0) FROM main._federation_row WHERE tbl = ? AND k < 0))",
+        number_column(table)?,
+        quote(&table.name)
+    );
+    let row = sql.query_row(&statement, &[table.number.into()])?;
+    Ok(row.and_then(|row| as_number(&row[0])).unwrap_or(0).min(FIRST_APART + 1))
+}
+
 /// The highest number that `AUTOINCREMENT` has given, 0 if none yet; nothing for other tables.
 fn sequence(sql: &mut dyn Sql, table: &Table) -> Result<Option<i64>, SqlError> {
     // SQLite makes `sqlite_sequence` with the first such table; the word alone may be a comment.
@@ -244,20 +287,22 @@ fn set_sequence(sql: &mut dyn Sql, table: &Table, to: i64) -> Result<(), SqlErro
     Ok(())
 }
 
-/// The first number above `after` that no row has.
-fn first_gap(sql: &mut dyn Sql, table: &Table, after: i64) -> Result<i64, SqlError> {
+/// The first number that no row has, above `after` or below it.
+fn first_gap(sql: &mut dyn Sql, table: &Table, after: i64, is_upward: bool) -> Result<i64, SqlError> {
     let (name, column) = (quote(&table.name), number_column(table)?);
-    let next = after.saturating_add(1);
+    let (step, (from, to), order, end) =
+        if is_upward { ("+", (">=", "<"), "ASC", i64::MAX) } else { ("-", ("<=", ">"), "DESC", i64::MIN) };
+    let next = if is_upward { after.saturating_add(1) } else { after.saturating_sub(1) };
     let taken = format!("SELECT 1 FROM main.{name} WHERE {column} = ?");
     if sql.query_row(&taken, &[next.into()])?.is_none() {
         return Ok(next);
     }
     let statement = format!(
-        "SELECT a.{column} + 1 FROM main.{name} AS a WHERE a.{column} >= ? AND a.{column} < ? \
-         AND NOT EXISTS(SELECT 1 FROM main.{name} AS b WHERE b.{column} = a.{column} + 1) \
-         ORDER BY a.{column} LIMIT 1"
+        "SELECT a.{column} {step} 1 FROM main.{name} AS a WHERE a.{column} {from} ? AND a.{column} {to} ? \
+         AND NOT EXISTS(SELECT 1 FROM main.{name} AS b WHERE b.{column} = a.{column} {step} 1) \
+         ORDER BY a.{column} {order} LIMIT 1"
     );
-    let gap = sql.query_row(&statement, &[next.into(), i64::MAX.into()])?;
+    let gap = sql.query_row(&statement, &[next.into(), end.into()])?;
     gap.and_then(|row| as_number(&row[0]))
         .ok_or_else(|| SqlError::corrupt(format!("{} has no free number left", table.name)))
 }

@@ -240,7 +240,12 @@ pub fn remembered(sql: &mut dyn Sql) -> Result<SyncOptions, SqlError> {
             serde_json::from_str(&known.rules).map_err(|error| SqlError::corrupt(error.to_string()))?;
         if !known.columns.is_empty() {
             include.push(name.clone());
-            options.tables.push(TableOptions { name, is_global: !known.is_numbered, rules });
+            options.tables.push(TableOptions {
+                name,
+                is_global: !known.is_numbered,
+                rules,
+                ..TableOptions::default()
+            });
         }
     }
     Ok(options)

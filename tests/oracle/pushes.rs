@@ -75,8 +75,8 @@ fn declared(statements: &[String]) -> Vec<TableSchema> {
     };
     let ruled = |table: &TableSchema| TableOptions {
         name: table.name.clone(),
-        is_global: false,
         rules: table.columns.iter().filter_map(|column| Some((column.clone(), rule(column)?))).collect(),
+        ..TableOptions::default()
     };
     let tables = read(&mut sql, &SyncOptions::default()).iter().map(ruled).collect();
     read(&mut sql, &SyncOptions { tables, ..SyncOptions::default() })

@@ -19,7 +19,7 @@ fn excluding(pattern: &str) -> SyncOptions {
 
 fn table(name: &str, is_global: bool, rules: &[(&str, Rule)]) -> SyncOptions {
     let rules = rules.iter().map(|(column, rule)| ((*column).into(), *rule)).collect();
-    let tables = vec![TableOptions { name: name.into(), is_global, rules }];
+    let tables = vec![TableOptions { name: name.into(), is_global, rules, ..TableOptions::default() }];
     SyncOptions { tables, ..SyncOptions::default() }
 }
 

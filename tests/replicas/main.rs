@@ -30,6 +30,7 @@ mod keyless;
 mod limits;
 mod nothing_left;
 mod numbers;
+mod numbers_apart;
 mod old_rows;
 mod own_functions;
 mod reborn;

@@ -159,7 +159,7 @@ fn an_answer_from_before_another_process_has_synced_is_asked_for_again() {
         let empty = a.copy();
         a.restore(&empty);
         let rules = vec![("n".to_owned(), Rule::Counter)];
-        let table = TableOptions { name: "counts".into(), is_global: false, rules };
+        let table = TableOptions { name: "counts".into(), rules, ..TableOptions::default() };
         a.options.tables = vec![table];
         a.run("CREATE TABLE counts(id TEXT PRIMARY KEY, n INTEGER); INSERT INTO counts VALUES('x', 0)");
         let mut b = a.beside("b", 2);

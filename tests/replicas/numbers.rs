@@ -101,7 +101,7 @@ fn a_row_that_was_taken_out_again_uses_up_no_number() {
 fn numbered_alike(key: &str) -> (Hub, Agent, Agent) {
     let (hub, mut a, mut b) = pair(&format!("CREATE TABLE settings(id {key}, v)"));
     for agent in [&mut a, &mut b] {
-        let settings = TableOptions { name: "settings".into(), is_global: true, rules: Vec::new() };
+        let settings = TableOptions { name: "settings".into(), is_global: true, ..TableOptions::default() };
         agent.options.tables.push(settings);
     }
     (hub, a, b)

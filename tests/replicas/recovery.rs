@@ -19,7 +19,7 @@ const USES: &str = "SELECT name, uses FROM skills ORDER BY name";
 /// What an application says that counts uses.
 fn counting() -> SyncOptions {
     let rules = vec![("uses".to_owned(), Rule::Counter)];
-    let tables = vec![TableOptions { name: "skills".into(), is_global: false, rules }];
+    let tables = vec![TableOptions { name: "skills".into(), rules, ..TableOptions::default() }];
     SyncOptions { tables, ..SyncOptions::default() }
 }
 

@@ -258,7 +258,7 @@ fn a_copy_of_a_database_that_was_never_attached_is_another_replica() {
 fn uncertain_increments_of_a_forgotten_replica_are_dropped_and_its_cells_are_not() {
     let schema = "CREATE TABLE skills(name TEXT PRIMARY KEY, uses, note)";
     let rules = vec![("uses".to_owned(), Rule::Counter)];
-    let tables = vec![TableOptions { name: "skills".into(), is_global: false, rules }];
+    let tables = vec![TableOptions { name: "skills".into(), rules, ..TableOptions::default() }];
     let options = SyncOptions { tables, ..SyncOptions::default() };
     for fate in [Fate::LosesBatch, Fate::LosesAnswer] {
         let (mut hub, mut a, mut b) = pair(schema);
@@ -329,7 +329,7 @@ fn the_counter_of_a_new_row_arrives_whether_or_not_the_hub_had_it_when_it_forgot
             pair("CREATE TABLE facts(name TEXT PRIMARY KEY, body TEXT, hits INTEGER NOT NULL DEFAULT 0)");
         for agent in [&mut a, &mut b] {
             let rule = ("hits".to_owned(), Rule::Counter);
-            let facts = TableOptions { name: "facts".into(), is_global: false, rules: vec![rule] };
+            let facts = TableOptions { name: "facts".into(), rules: vec![rule], ..TableOptions::default() };
             agent.options.tables = vec![facts];
         }
         a.sync(&mut hub);

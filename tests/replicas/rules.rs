@@ -12,7 +12,7 @@ const USES: &str = "SELECT name, uses FROM skills ORDER BY name";
 fn options() -> SyncOptions {
     let rules = [("uses", Rule::Counter), ("best", Rule::Max), ("worst", Rule::Min), ("tags", Rule::Set)];
     let rules = rules.map(|(column, rule)| (column.to_owned(), rule)).to_vec();
-    let tables = vec![TableOptions { name: "skills".into(), is_global: false, rules }];
+    let tables = vec![TableOptions { name: "skills".into(), rules, ..TableOptions::default() }];
     SyncOptions { tables, ..SyncOptions::default() }
 }
 
@@ -162,7 +162,7 @@ fn whoever_says_nothing_of_a_column_goes_by_the_tenants_rule() {
 /// Options with a rule for the column `best`.
 fn greatest() -> SyncOptions {
     let rules = vec![("best".to_owned(), Rule::Max)];
-    let tables = vec![TableOptions { name: "skills".into(), is_global: false, rules }];
+    let tables = vec![TableOptions { name: "skills".into(), rules, ..TableOptions::default() }];
     SyncOptions { tables, ..SyncOptions::default() }
 }
 

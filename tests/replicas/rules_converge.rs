@@ -85,7 +85,7 @@ fn steps(with_deletes: bool) -> impl Strategy<Value = Vec<Step>> {
 fn agents() -> Vec<Agent> {
     let rules = [("uses", Rule::Counter), ("best", Rule::Max), ("tags", Rule::Set)];
     let rules = rules.map(|(column, rule)| (column.to_owned(), rule)).to_vec();
-    let tables = vec![TableOptions { name: "skills".into(), is_global: false, rules }];
+    let tables = vec![TableOptions { name: "skills".into(), rules, ..TableOptions::default() }];
     let options = SyncOptions { tables, ..SyncOptions::default() };
     let agent = |seed: u64| {
         let mut agent = Agent::new("acme", &format!("agent {seed}"), seed);

@@ -3,6 +3,7 @@
 use federation_hub::storage::collect::TurnLimits;
 use federation_hub::storage::driver::Sql;
 
+use crate::apart::Had;
 use crate::auditor::Auditor;
 use crate::catching::catching;
 use crate::checks::{self, Failure};
@@ -46,6 +47,8 @@ pub struct Start {
     pub skew_ms: i64,
     /// How many rows one turn handles.
     pub turn: usize,
+    /// Whether its application hands out numbers itself, where a table is for that.
+    pub is_apart: bool,
 }
 
 impl Case {
@@ -64,6 +67,7 @@ impl Case {
                 from_template: features.has(Feature::Template) && dice.chance(60),
                 skew_ms: *dice.pick(&[0, 0, 5_000, -5_000]),
                 turn: *dice.pick(&[1, 3, 250]),
+                is_apart: features.has(Feature::Apart) && dice.chance(70),
             })
             .collect();
         let template = draw_steps::template(&mut dice, &features, &schema);
@@ -87,10 +91,11 @@ impl Case {
             agent.sql.ablation = ablation;
         }
         let mut outcome = Outcome::default();
+        let mut had: Vec<Had> = agents.iter().map(|_| Had::default()).collect();
         for step in &self.steps {
             match step {
                 Step::Pass(ms) => clock.pass(*ms),
-                Step::Rules(agent, says) => self.say_rules(&mut agents[*agent], *says),
+                Step::Rules(agent, says) => self.say_rules(&mut agents[*agent], *agent, *says),
                 Step::Write(agent, statements) => {
                     clock.pass(self.tick_ms);
                     outcome.writes += write(&mut agents[*agent], statements);
@@ -100,10 +105,16 @@ impl Case {
                     transact(&mut agents[*agent], statements);
                 }
                 Step::Sync(agent, fate, meanwhile) => {
+                    let (had, is_apart) = (&mut had[*agent], self.agents[*agent].is_apart);
+                    had.note(&mut agents[*agent], &self.schema);
                     agents[*agent].sync_with(&mut hub, *fate, &mut |agent| {
                         clock.pass(self.tick_ms);
                         write(agent, meanwhile);
+                        had.note(agent, &self.schema);
                     });
+                    if is_apart {
+                        had.check(&mut agents[*agent], &self.schema)?;
+                    }
                     draw_search::check(&mut agents[*agent], &self.schema, &format!("agent {agent}"))?;
                 }
             }
@@ -113,9 +124,12 @@ impl Case {
         }
         if self.features.has(Feature::LateRules) {
             // Whoever was refused a table has it mended.
-            for agent in &mut agents {
-                self.say_rules(agent, false);
+            for (at, agent) in agents.iter_mut().enumerate() {
+                self.say_rules(agent, at, false);
             }
+        }
+        for (agent, had) in agents.iter_mut().zip(&mut had) {
+            had.note(agent, &self.schema);
         }
         let originals: Vec<Vec<String>> = agents.iter_mut().map(checks::definitions).collect();
         settle(&mut agents, &mut hub)?;
@@ -128,6 +142,9 @@ impl Case {
             agent.sql.ablation = None;
         }
         for (at, agent) in agents.iter_mut().enumerate() {
+            if self.agents[at].is_apart {
+                had[at].check(agent, &self.schema)?;
+            }
             draw_search::check(agent, &self.schema, &format!("agent {at}"))?;
         }
         let shape = checks::check(&mut agents, &mut newcomer, &originals)?;
@@ -136,8 +153,9 @@ impl Case {
     }
 
     /// Has an application that starts again say what the rules are, or nothing.
-    fn say_rules(&self, agent: &mut Agent, says: bool) {
-        agent.options.tables = if says { draw_rules::options(&self.schema) } else { Vec::new() };
+    fn say_rules(&self, agent: &mut Agent, at: usize, says: bool) {
+        let options = |is_apart| draw_rules::options(&self.schema, is_apart);
+        agent.options.tables = if says { options(self.agents[at].is_apart) } else { Vec::new() };
         agent.reconnect();
     }
 
@@ -148,7 +166,7 @@ impl Case {
         if self.features.has(Feature::LateRules) {
             agent.bears_rejection = true;
         } else {
-            agent.options.tables = draw_rules::options(&self.schema);
+            agent.options.tables = draw_rules::options(&self.schema, start.is_apart);
         }
         (agent.limits, agent.slice) = (TurnLimits { rows: start.turn, ..TurnLimits::default() }, start.turn);
         agent.run("PRAGMA foreign_keys = ON");

@@ -1,4 +1,4 @@
-//! Drawing columns that have a merge rule.
+//! Drawing columns that have a merge rule, and what else an application says of its tables.
 
 use federation_hub::model::Rule;
 use federation_hub::storage::choice::TableOptions;
@@ -38,6 +38,13 @@ pub fn add_late(dice: &mut Dice, schema: &mut Schema) {
     }
 }
 
+/// Says of some tables that applications hand out their numbers.
+pub fn add_apart(dice: &mut Dice, schema: &mut Schema) {
+    for table in &mut schema.tables {
+        table.is_apart = dice.chance(60);
+    }
+}
+
 /// The values of a column with a rule.
 pub fn values(pool: Pool) -> &'static [&'static str] {
     match pool {
@@ -47,8 +54,8 @@ pub fn values(pool: Pool) -> &'static [&'static str] {
     }
 }
 
-/// What an application says of the rules.
-pub fn options(schema: &Schema) -> Vec<TableOptions> {
+/// What an application says of the rules, and of numbers if it hands out any itself.
+pub fn options(schema: &Schema, is_apart: bool) -> Vec<TableOptions> {
     let of_table = |table: &Table| {
         let rule = |column: &Column| {
             let rule = match column.pool {
@@ -61,7 +68,8 @@ pub fn options(schema: &Schema) -> Vec<TableOptions> {
             Some((column.name.clone(), rule))
         };
         let rules = table.columns.iter().filter_map(rule).collect();
-        TableOptions { name: table.name.clone(), is_global: false, rules }
+        let numbers_apart = is_apart && table.is_apart;
+        TableOptions { name: table.name.clone(), rules, numbers_apart, ..TableOptions::default() }
     };
     schema.tables.iter().map(of_table).collect()
 }

@@ -47,21 +47,14 @@ pub fn draw(dice: &mut Dice, features: &Features) -> Schema {
     if features.has(Feature::Search) {
         draw_search::add(dice, features, &mut schema);
     }
+    if features.has(Feature::Apart) {
+        draw_rules::add_apart(dice, &mut schema);
+    }
     schema
 }
 
 fn table(dice: &mut Dice, features: &Features, schema: &Schema, name: String) -> Table {
-    let mut table = Table {
-        name,
-        columns: Vec::new(),
-        key: Vec::new(),
-        kind: KeyKind::Number,
-        references: Vec::new(),
-        unique: Vec::new(),
-        indexes: Vec::new(),
-        triggers: Vec::new(),
-        search: None,
-    };
+    let mut table = Table { name, ..Table::default() };
     key(dice, features, schema, &mut table);
     for at in 0..=dice.below(3) {
         let column = plain(dice, format!("c{at}"));
@@ -373,11 +366,7 @@ fn triggers(dice: &mut Dice, schema: &mut Schema) {
                 .collect(),
             key: vec!["id".into()],
             kind: KeyKind::Autoincrement,
-            references: Vec::new(),
-            unique: Vec::new(),
-            indexes: Vec::new(),
-            triggers: Vec::new(),
-            search: None,
+            ..Table::default()
         });
     }
 }

@@ -23,6 +23,10 @@ const GENERATED_SLICE: u64 = 50;
 
 /// How many of those with definitions that come later.
 const LATE_SLICE: u64 = 60;
+
+/// How many of those whose applications hand out numbers.
+const APART_SLICE: u64 = 60;
+
 /// How many of those with full-text indexes.
 const SEARCH_SLICE: u64 = 50;
 
@@ -118,6 +122,15 @@ fn with_definitions_on_which_agents_differ_all_replicas_end_alike() {
         Feature::Late,
     ];
     assert_all_pass(LATE_SLICE, Kind { sure: &sure, allowed: &features(&allowed), ..Kind::default() });
+}
+
+/// Breaks if a row from elsewhere gets a number that an application may hand out, or another row because of it.
+#[test]
+fn with_applications_that_hand_out_numbers_all_replicas_end_alike() {
+    let kind = Kind { sure: &[Feature::Apart], allowed: &features(&ALL), ..Kind::default() };
+    assert_all_pass(APART_SLICE, kind);
+    let sure = [Feature::Apart, Feature::Anew, Feature::References, Feature::Actions, Feature::Deletes];
+    assert_all_pass(APART_SLICE, Kind { sure: &sure, allowed: &features(&ALL), ..Kind::default() });
 }
 
 /// Every replica's indexes have the words of its rows, whatever brought these.

@@ -13,7 +13,7 @@ pub struct Schema {
 }
 
 /// A table.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Table {
     pub name: String,
     pub columns: Vec<Column>,
@@ -27,14 +27,17 @@ pub struct Table {
     pub indexes: Vec<String>,
     /// Statements that make its triggers.
     pub triggers: Vec<String>,
+    /// Whether applications hand out its numbers themselves, where they say so.
+    pub is_apart: bool,
     /// A full-text index of its rows.
     pub search: Option<Search>,
 }
 
 /// How a table's rows are found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KeyKind {
     /// INTEGER PRIMARY KEY.
+    #[default]
     Number,
     /// INTEGER PRIMARY KEY AUTOINCREMENT.
     Autoincrement,

@@ -56,8 +56,8 @@ pub fn options_of_any() -> SyncOptions {
 fn rules(name: &str, rules: &[(&str, Rule)]) -> TableOptions {
     TableOptions {
         name: name.to_owned(),
-        is_global: false,
         rules: rules.iter().map(|(column, rule)| ((*column).to_owned(), *rule)).collect(),
+        ..TableOptions::default()
     }
 }
 
