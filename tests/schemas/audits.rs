@@ -52,6 +52,12 @@ fn foreign_keys_keep_delete_and_replace_what_they_say() {
     assert_audited(SLICE, &[Feature::References, Feature::Actions], &allowed);
 }
 
+#[test]
+fn keys_of_many_columns_are_what_they_are_to_the_last() {
+    let sure = [Feature::LongKeys, Feature::NaturalReferences, Feature::CompositeReferences];
+    assert_audited(SLICE, &sure, &[Feature::References, Feature::Actions, Feature::Cycles]);
+}
+
 /// Breaks if a number that is given again is taken for the row that had it, or a child that was deleted itself for one that
 /// went with its parent.
 #[test]

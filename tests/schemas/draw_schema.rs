@@ -56,6 +56,9 @@ pub fn draw(dice: &mut Dice, features: &Features) -> Schema {
 fn table(dice: &mut Dice, features: &Features, schema: &Schema, name: String) -> Table {
     let mut table = Table { name, ..Table::default() };
     key(dice, features, schema, &mut table);
+    if features.has(Feature::LongKeys) && !table.kind.is_number() && dice.chance(70) {
+        lengthen_key(dice, &mut table);
+    }
     for at in 0..=dice.below(3) {
         let column = plain(dice, format!("c{at}"));
         table.columns.push(column);
@@ -149,6 +152,19 @@ fn key(dice: &mut Dice, features: &Features, schema: &Schema, table: &mut Table)
                 own("b", clauses, Pool::Integer);
             }
         }
+    }
+}
+
+/// Gives a key further columns, of which an application seldom says anything, so that rows meet all the same.
+fn lengthen_key(dice: &mut Dice, table: &mut Table) {
+    let width = 5 + dice.below(12);
+    for at in table.key.len()..width {
+        let name = format!("k{at}");
+        let clauses =
+            (*dice.pick(&["NOT NULL DEFAULT 0", "INTEGER NOT NULL DEFAULT 0", "TEXT NOT NULL DEFAULT '0'"]))
+                .into();
+        table.columns.push(Column { name: name.clone(), clauses, pool: Pool::Part, is_required: false });
+        table.key.push(name);
     }
 }
 

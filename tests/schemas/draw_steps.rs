@@ -137,6 +137,7 @@ impl Writer<'_> {
                 Pool::Generated => 0,
                 Pool::Number => 15,
                 Pool::Clock => 10,
+                Pool::Part => 20,
                 _ if column.is_required => 98,
                 _ => 75,
             };
@@ -321,7 +322,7 @@ impl Writer<'_> {
 
     /// A value from a column's small pool.
     fn value(&mut self, column: &Column) -> String {
-        let is_nullable = !column.is_required && column.pool != Pool::Clock;
+        let is_nullable = !column.is_required && !matches!(column.pool, Pool::Clock | Pool::Part);
         if is_nullable && self.dice.chance(10) {
             return "NULL".into();
         }
@@ -330,6 +331,7 @@ impl Writer<'_> {
             Pool::Integer => &["0", "1", "2", "3", "-1"],
             Pool::Real => &["0.0", "1", "2.5", "-0.0", "1e300", "9007199254740993"],
             Pool::Blob => &["x''", "x'00'", "x'00ff'", "x'61'"],
+            Pool::Part => &["0", "1", "'1'", "x'31'"],
             Pool::Any => &["1", "1.0", "'1'", "x'31'", "9007199254740993", "'a'", "'A'", "0.1"],
             Pool::Number if self.features.has(Feature::HugeNumbers) => {
                 &["1", "2", "3", "7", "100", "-5", "0", "9223372036854775807"]

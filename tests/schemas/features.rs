@@ -55,6 +55,8 @@ pub enum Feature {
     LateColumns,
     /// Full-text indexes that triggers keep.
     Search,
+    /// Keys of five to sixteen columns.
+    LongKeys,
     /// Applications that hand out numbers themselves, and say so.
     Apart,
     /// Numbers that are deleted and inserted again, and families that are deleted child by child.

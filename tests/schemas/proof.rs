@@ -24,6 +24,9 @@ const GENERATED_SLICE: u64 = 50;
 /// How many of those with definitions that come later.
 const LATE_SLICE: u64 = 60;
 
+/// How many of those with long keys.
+const LONG_SLICE: u64 = 60;
+
 /// How many of those whose applications hand out numbers.
 const APART_SLICE: u64 = 60;
 
@@ -122,6 +125,15 @@ fn with_definitions_on_which_agents_differ_all_replicas_end_alike() {
         Feature::Late,
     ];
     assert_all_pass(LATE_SLICE, Kind { sure: &sure, allowed: &features(&allowed), ..Kind::default() });
+}
+
+/// Breaks if a part of a key counts for nothing, behind the first few.
+#[test]
+fn with_keys_of_up_to_sixteen_columns_all_replicas_end_alike() {
+    let sure = [Feature::LongKeys, Feature::CompositeReferences];
+    assert_all_pass(LONG_SLICE, Kind { sure: &sure, allowed: &features(&ALL), ..Kind::default() });
+    let crowded = [&ALL[..], &[Feature::Dense, Feature::LongKeys]].concat();
+    assert_all_pass(LONG_SLICE, Kind { sure: &crowded, ..Kind::default() });
 }
 
 /// Breaks if a row from elsewhere gets a number that an application may hand out, or another row because of it.

@@ -73,6 +73,8 @@ pub enum Pool {
     Real,
     Blob,
     Any,
+    /// A part of a long key, mostly its default.
+    Part,
     /// The table's own number, seldom written.
     Number,
     /// The clock, through its default.
