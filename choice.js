@@ -3,20 +3,12 @@
 // What an application may choose: which tables are shared, and how. Checked here, where a mistake can be named as
 // it was written, and handed to native code as plain data; resolvers stay on this side.
 
-const RULES = ['lww', 'counter', 'max', 'min', 'set'];
-const LISTS = ['include', 'exclude'];
+const { Mistake, REFERENCE, TABLE_LISTS, TABLE_OPTIONS, closest, described, refuseUnknown } = require('./options.js');
 
-class Mistake extends Error {}
+const RULES = ['lww', 'counter', 'max', 'min', 'set'];
 
 function fail(key, wanted, value) {
   throw new Mistake(`config.${key} must be ${wanted}, not ${described(value)}`);
-}
-
-// Names and rules are no secrets, but whatever else was put in their place may be one.
-function described(value) {
-  if (value === null || value === undefined) return String(value);
-  if (value === '') return 'an empty string';
-  return Array.isArray(value) ? 'an array' : `of type ${typeof value}`;
 }
 
 function isRecord(value) {
@@ -46,14 +38,6 @@ function oneOf(value, allowed, key) {
   throw new Mistake(`config.${key} must be one of ${wanted}, not ${given}`);
 }
 
-function known(value, allowed, key) {
-  for (const [inner] of value) {
-    if (!allowed.includes(inner)) {
-      throw new Mistake(`config.${key}.${inner} is no option; there are: ${allowed.join(', ')}`);
-    }
-  }
-}
-
 function rulesOf(table, merge, resolvers) {
   return entries(merge, `tables.${table}.merge`, 'an object of columns and rules').map(([column, rule]) => {
     const key = `tables.${table}.merge.${column}`;
@@ -67,8 +51,14 @@ function rulesOf(table, merge, resolvers) {
 }
 
 function tableOf(table, options, resolvers) {
-  const given = entries(options, `tables.${table}`, 'an object');
-  known(given, ['identity', 'numbers', 'merge'], `tables.${table}`);
+  const at = `tables.${table}`;
+  const list = closest(table, TABLE_LISTS);
+  // A list under a name that is none of the lists' is most likely a misspelt one, and no table.
+  if (Array.isArray(options) && list !== null) {
+    throw new Mistake(`config.${at} is no list of tables; did you mean config.tables.${list}?`);
+  }
+  if (!isRecord(options)) fail(at, 'an object', options);
+  refuseUnknown(Object.keys(options), TABLE_OPTIONS, `config.${at}`);
   const { identity, numbers, merge } = options;
   if (identity !== undefined) oneOf(identity, ['primaryKey'], `tables.${table}.identity`);
   if (numbers !== undefined) oneOf(numbers, ['apart'], `tables.${table}.numbers`);
@@ -89,7 +79,7 @@ function tableOf(table, options, resolvers) {
 function tablesOf(tables, resolvers) {
   const choice = { tables: [] };
   for (const [key, value] of entries(tables, 'tables', 'an object')) {
-    if (LISTS.includes(key) && (Array.isArray(value) || !isRecord(value))) choice[key] = names(value, `tables.${key}`);
+    if (TABLE_LISTS.includes(key) && (Array.isArray(value) || !isRecord(value))) choice[key] = names(value, `tables.${key}`);
     else choice.tables.push(tableOf(key, value, resolvers));
   }
   return choice;
@@ -99,7 +89,8 @@ function referencesOf(references) {
   if (!Array.isArray(references)) fail('references', 'an array', references);
   return references.map((one, at) => {
     const key = `references[${at}]`;
-    known(entries(one, key, 'an object'), ['table', 'column', 'by', 'to'], key);
+    if (!isRecord(one)) fail(key, 'an object', one);
+    refuseUnknown(Object.keys(one), REFERENCE, `config.${key}`);
     const reference = { table: name(one.table, `${key}.table`), column: name(one.column, `${key}.column`) };
     if (one.by === undefined) return { ...reference, to: [[null, name(one.to, `${key}.to`)]] };
     const to = entries(one.to, `${key}.to`, `an object of values of ${name(one.by, `${key}.by`)} and tables`);
@@ -161,4 +152,4 @@ function storable(value, areReal) {
   throw new TypeError(`it returned ${what}: it must return null, a number, a bigint, a string or a Uint8Array`);
 }
 
-module.exports = { Mistake, choiceOf };
+module.exports = { choiceOf };

@@ -5,9 +5,17 @@
 
 const { AsyncLocalStorage } = require('node:async_hooks');
 
-const { Mistake, choiceOf } = require('./choice.js');
+const { choiceOf } = require('./choice.js');
 const { handleOf } = require('./handles');
 const native = require('./native.js');
+const {
+  Mistake,
+  agentConfig,
+  agentConfigOptions,
+  described,
+  hubOptions,
+  revocationTarget,
+} = require('./options.js');
 
 const NOT_CONNECTED = 'Not connected to federation hub';
 
@@ -36,6 +44,7 @@ function callSite() {
 /** What native code threw or rejected with, as an error whose stack begins at the call. */
 function failure(error, site) {
   if (error instanceof FederationError) return error;
+  if (error instanceof Mistake) return failure({ code: 'ERR_FEDERATION_CONFIG', message: error.message }, site);
   const known = typeof error?.code === 'string' && error.code.startsWith('ERR_FEDERATION_');
   const code = known ? error.code : 'ERR_FEDERATION_INTERNAL';
   const more = known ? { retryAfterMs: error.retryAfterMs } : { cause: error };
@@ -44,118 +53,6 @@ function failure(error, site) {
   const frames = site.stack.slice(site.stack.indexOf('\n    at ') + 1).replace(/^.*\n/, '');
   wrapped.stack = `FederationError [${code}]: ${wrapped.message}\n${frames}`;
   return wrapped;
-}
-
-const CONFIG = {
-  endpoint: 'string',
-  agentId: 'string',
-  tenantId: 'string',
-  token: 'string',
-  enableMTLS: 'boolean?',
-  certPath: 'string?',
-  keyPath: 'string?',
-  caPath: 'string?',
-  certPem: 'string?',
-  keyPem: 'string?',
-  caPem: 'string?',
-  connectTimeoutMs: 'number?',
-  requestTimeoutMs: 'number?',
-};
-
-const SERVER_OPTIONS = {
-  listen: 'string',
-  dataPath: 'string',
-  certPath: 'string?',
-  certPem: 'string?',
-  keyPath: 'string?',
-  keyPem: 'string?',
-  clientCaPath: 'string?',
-  clientCaPem: 'string?',
-  crlPath: 'string?',
-  crlPem: 'string?',
-  trustDomain: 'string?',
-  requireCertificateIdentity: 'boolean?',
-  jwtSecret: 'string?',
-  jwtPublicKeyPath: 'string?',
-  jwtPublicKeyPem: 'string?',
-  jwksPath: 'string?',
-  jwtAlgorithm: 'string?',
-  jwtIssuer: 'string?',
-  jwtAudience: 'string?',
-  jwtLeewayMs: 'number?',
-  agentTtl: 'number?',
-  drainTimeoutMs: 'number?',
-  limits: 'object?',
-  log: 'string?',
-  logLevel: 'string?',
-  metricsListen: 'string?',
-  credentials: 'object?',
-};
-
-const LIMITS = {
-  maxAgents: 'number?',
-  maxAgentsPerTenant: 'number?',
-  maxConnectionsPerAddress: 'number?',
-  maxRowBytes: 'number?',
-  maxBatchBytes: 'number?',
-  maxRowsPerSecond: 'number?',
-  maxBytesPerSecond: 'number?',
-  maxStoredBytesPerTenant: 'number?',
-  idleTimeoutMs: 'number?',
-  handshakeTimeoutMs: 'number?',
-  frameTimeoutMs: 'number?',
-};
-
-const CREDENTIALS = {
-  caCertPem: 'string',
-  caKeyPem: 'string',
-  hubCertPem: 'string',
-  hubKeyPem: 'string',
-  jwtSecret: 'string',
-};
-
-const AGENT_CONFIG_OPTIONS = {
-  agentId: 'string',
-  tenantId: 'string',
-  expiresInMs: 'number?',
-  permissions: 'object?',
-  tokenId: 'string?',
-  token: 'string?',
-};
-
-const REVOCATION_TARGET = {
-  tenantId: 'string?',
-  agentId: 'string?',
-  tokenId: 'string?',
-  expiresAt: 'number?',
-};
-
-/** A plain copy of the options that are known, or an error that names the first that is missing or wrong. */
-function checked(options, shape, name) {
-  if (options === null || typeof options !== 'object') {
-    throw new FederationError('ERR_FEDERATION_CONFIG', `${name} must be an object, not ${described(options)}`);
-  }
-  const copy = {};
-  for (const [key, rule] of Object.entries(shape)) {
-    const value = options[key] ?? undefined;
-    const type = rule.replace('?', '');
-    if (value === undefined && rule.endsWith('?')) continue;
-    if (typeof value !== type || value === '') {
-      const wanted = type === 'string' ? 'non-empty string' : type;
-      throw new FederationError(
-        'ERR_FEDERATION_CONFIG',
-        `${name}.${key} must be a ${wanted}, not ${described(value)}`,
-      );
-    }
-    copy[key] = value;
-  }
-  return copy;
-}
-
-// Never the value itself: it may be a token or a key.
-function described(value) {
-  if (value === null || value === undefined || value === '') return value === '' ? 'an empty string' : String(value);
-  return `of type ${typeof value}`;
 }
 
 /** Adds the certificate paths of the environment where the configuration gives none. */
@@ -298,17 +195,13 @@ class FederationHub {
   #makeAgent() {
     const { token } = this.#config;
     const isFunction = typeof token === 'function';
-    const config = withEnvironment(checked({ ...this.#config, ...(isFunction && { token: 'asked for' }) }, CONFIG, 'config'));
+    const config = withEnvironment(agentConfig({ ...this.#config, ...(isFunction && { token: 'asked for' }) }));
     if (isFunction) config.token = '';
-    try {
-      const { choice, resolver } = choiceOf(this.#config);
-      this.#resolver = resolver;
-      const agent = new native.FederationHub(config, choice);
-      this.#tokens = isFunction ? tokensOf(token, agent) : {};
-      return agent;
-    } catch (error) {
-      throw error instanceof Mistake ? new FederationError('ERR_FEDERATION_CONFIG', error.message) : error;
-    }
+    const { choice, resolver } = choiceOf(this.#config);
+    this.#resolver = resolver;
+    const agent = new native.FederationHub(config, choice);
+    this.#tokens = isFunction ? tokensOf(token, agent) : {};
+    return agent;
   }
 
   #logSync(report) {
@@ -342,10 +235,12 @@ class FederationHubServer {
   #throwaway = false;
 
   constructor(options) {
-    const copy = checked(options, SERVER_OPTIONS, 'options');
-    if (copy.limits) copy.limits = checked(copy.limits, LIMITS, 'options.limits');
-    if (copy.credentials) copy.credentials = checked(copy.credentials, CREDENTIALS, 'options.credentials');
-    this.#hub = new native.FederationHubServer(copy);
+    const site = callSite();
+    try {
+      this.#hub = new native.FederationHubServer(hubOptions(options));
+    } catch (cause) {
+      throw failure(cause, site);
+    }
   }
 
   static async generateCredentials() {
@@ -396,7 +291,7 @@ class FederationHubServer {
   async revoke(target) {
     const site = callSite();
     try {
-      await this.#hub.revoke(checked(target, REVOCATION_TARGET, 'target'));
+      await this.#hub.revoke(revocationTarget(target));
     } catch (cause) {
       throw failure(cause, site);
     }
@@ -405,7 +300,7 @@ class FederationHubServer {
   async reinstate(target) {
     const site = callSite();
     try {
-      return await this.#hub.reinstate(checked(target, REVOCATION_TARGET, 'target'));
+      return await this.#hub.reinstate(revocationTarget(target));
     } catch (cause) {
       throw failure(cause, site);
     }
@@ -428,10 +323,9 @@ class FederationHubServer {
   }
 
   agentConfig(options) {
-    const copy = checked(options, AGENT_CONFIG_OPTIONS, 'options');
     const site = callSite();
     try {
-      return this.#hub.agentConfig(copy);
+      return this.#hub.agentConfig(agentConfigOptions(options));
     } catch (cause) {
       throw failure(cause, site);
     }

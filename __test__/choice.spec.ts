@@ -36,7 +36,7 @@ describe('what makes no sense is refused by name', () => {
     [{ tables: { include: 'notes' } }, "config.tables.include must be an array of tables' names, not of type string"],
     [{ tables: { exclude: [7] } }, 'config.tables.exclude[0] must be a non-empty string, not of type number'],
     [{ tables: { skills: null } }, 'config.tables.skills must be an object, not null'],
-    [{ tables: { skills: { merges: {} } } }, 'config.tables.skills.merges is no option; there are: identity, numbers, merge'],
+    [{ tables: { skills: { merges: {} } } }, 'config.tables.skills.merges is no option; did you mean config.tables.skills.merge?'],
     [{ tables: { skills: { identity: 'uuid' } } }, "config.tables.skills.identity must be one of 'primaryKey', not 'uuid'"],
     [{ tables: { skills: { numbers: 'far' } } }, "config.tables.skills.numbers must be one of 'apart', not 'far'"],
     [
