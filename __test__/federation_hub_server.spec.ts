@@ -97,7 +97,7 @@ test('a hub without credentials issues none', async () => {
     dataPath: ':memory:',
     certPem: hubCertPem,
     keyPem: hubKeyPem,
-    jwtSecret: 'secret',
+    jwtSecret: 'a secret that nobody would ever guess',
   })
   expect(server.credentials).toBeNull()
   const issue = (): unknown => server.agentConfig({ agentId: 'agent', tenantId: 'acme' })

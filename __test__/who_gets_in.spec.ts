@@ -8,6 +8,7 @@ import { FederationHub, FederationHubServer, type FederationHubConfig } from '..
 import { cleanup, connectAgent, openDatabase, rejection, startHub, type Handle } from './support'
 import { Issuer, signedBySecret } from './tokens'
 
+const SECRET = 'shared by the hub and whoever issues tokens'
 const NOTES = 'CREATE TABLE notes (id TEXT PRIMARY KEY, body TEXT)'
 
 function folder(): string {
@@ -73,21 +74,21 @@ describe('tokens', () => {
   })
 
   test('are of the issuer and for the audience that the hub names', async () => {
-    const server = await startHub({ jwtSecret: 'shared', jwtIssuer: 'us', jwtAudience: 'hub' })
+    const server = await startHub({ jwtSecret: SECRET, jwtIssuer: 'us', jwtAudience: 'hub' })
     await connectAgent(server, 'agent')
     for (const claims of [{}, { iss: 'us' }, { aud: 'hub' }, { iss: 'them', aud: 'hub' }, { iss: 'us', aud: ['mail'] }]) {
-      const token = signedBySecret('shared', claims)
+      const token = signedBySecret(SECRET, claims)
       expect((await rejection(connect(configOf(server, { token })))).code).toBe('ERR_FEDERATION_UNAUTHENTICATED')
     }
-    await connect(configOf(server, { token: signedBySecret('shared', { iss: 'us', aud: ['mail', 'hub'] }) }))
+    await connect(configOf(server, { token: signedBySecret(SECRET, { iss: 'us', aud: ['mail', 'hub'] }) }))
   })
 
   test('may expire by as much as the clocks may differ', async () => {
     const expired = { exp: Date.now() - 5_000 }
-    const server = await startHub({ jwtSecret: 'shared', jwtLeewayMs: 60_000 })
-    await connect(configOf(server, { token: signedBySecret('shared', expired) }))
-    const exact = await startHub({ jwtSecret: 'shared' })
-    expect((await rejection(connect(configOf(exact, { token: signedBySecret('shared', expired) })))).message).toContain(
+    const server = await startHub({ jwtSecret: SECRET, jwtLeewayMs: 60_000 })
+    await connect(configOf(server, { token: signedBySecret(SECRET, expired) }))
+    const exact = await startHub({ jwtSecret: SECRET })
+    expect((await rejection(connect(configOf(exact, { token: signedBySecret(SECRET, expired) })))).message).toContain(
       'expired',
     )
   })
@@ -110,12 +111,13 @@ describe('tokens', () => {
   })
 
   test.each([
-    [{ jwtSecret: 'x', jwksPath: '/nowhere' }, 'one of jwtSecret'],
+    [{ jwtSecret: SECRET, jwksPath: '/nowhere' }, 'one of jwtSecret'],
     [{ jwksPath: '/nowhere/jwks.json' }, '/nowhere/jwks.json'],
     [{ jwtPublicKeyPem: 'no key' }, 'BEGIN PUBLIC KEY'],
-    [{ jwtSecret: 'x', jwtAlgorithm: 'RS256' as const }, 'jwtAlgorithm'],
-    [{ jwtSecret: 'x', jwtAlgorithm: 'none' as 'HS256' }, 'jwtAlgorithm'],
-    [{ jwtSecret: 'x', jwtLeewayMs: -1 }, 'jwtLeewayMs'],
+    [{ jwtSecret: SECRET, jwtAlgorithm: 'RS256' as const }, 'jwtAlgorithm'],
+    [{ jwtSecret: SECRET, jwtAlgorithm: 'none' as 'HS256' }, 'jwtAlgorithm'],
+    [{ jwtSecret: SECRET, jwtLeewayMs: -1 }, 'jwtLeewayMs'],
+    [{ jwtSecret: SECRET.slice(0, 31) }, 'has 31 bytes, and needs 32'],
   ])('a hub refuses %j', async (options, message) => {
     const error = await rejection(FederationHubServer.ephemeral(options))
     expect(error.code).toBe('ERR_FEDERATION_CONFIG')
@@ -125,12 +127,12 @@ describe('tokens', () => {
 
 describe('a function that gives tokens', () => {
   test('is called for each connection, and a sync notices nothing of a token that expires', async () => {
-    const server = await startHub({ jwtSecret: 'shared' })
+    const server = await startHub({ jwtSecret: SECRET })
     let given = 0
     const token = async (): Promise<string> => {
       given += 1
       await new Promise(setImmediate)
-      return signedBySecret('shared', { exp: Date.now() + 1_500 })
+      return signedBySecret(SECRET, { exp: Date.now() + 1_500 })
     }
     const hub = await connect(configOf(server, { token }))
     const db = openDatabase(':memory:', NOTES)
@@ -146,18 +148,18 @@ describe('a function that gives tokens', () => {
   })
 
   test('works for a path, too', async () => {
-    const server = await startHub({ jwtSecret: 'shared' })
+    const server = await startHub({ jwtSecret: SECRET })
     const file = path.join(folder(), 'memory.db')
     openDatabase(file, NOTES).close()
-    const hub = await connect(configOf(server, { token: () => signedBySecret('shared', { exp: Date.now() + 1_000 }) }))
+    const hub = await connect(configOf(server, { token: () => signedBySecret(SECRET, { exp: Date.now() + 1_000 }) }))
     await hub.sync(file)
     await until(() => server.getStats().connectedAgents === 0)
     await hub.sync(file)
   })
 
   test('and a fixed token are told apart by what happens at its end', async () => {
-    const server = await startHub({ jwtSecret: 'shared' })
-    const hub = await connect(configOf(server, { token: signedBySecret('shared', { exp: Date.now() + 1_000 }) }))
+    const server = await startHub({ jwtSecret: SECRET })
+    const hub = await connect(configOf(server, { token: signedBySecret(SECRET, { exp: Date.now() + 1_000 }) }))
     const db: Handle = openDatabase(':memory:', NOTES)
     await hub.sync(db)
     await until(() => server.getStats().connectedAgents === 0)
@@ -220,7 +222,7 @@ describe('certificates', () => {
       dataPath: ':memory:',
       certPem: hubCertPem,
       keyPem: hubKeyPem,
-      jwtSecret: 'shared',
+      jwtSecret: SECRET,
       requireCertificateIdentity: true,
     })
     expect(await rejection(server.start())).toMatchObject({

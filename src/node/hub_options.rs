@@ -55,7 +55,7 @@ pub struct FederationHubServerOptions {
     /// Whether every agent's certificate must name its tenant so. False unless given: then one that does must
     /// match the token all the same.
     pub require_certificate_identity: Option<bool>,
-    /// The secret that tokens are signed with: HS256, or as `jwtAlgorithm` says. One of `jwtSecret`,
+    /// The secret that tokens are signed with, 32 bytes or more: HS256, or as `jwtAlgorithm` says. One of `jwtSecret`,
     /// `jwtPublicKeyPath`, `jwtPublicKeyPem` and `jwksPath` is needed.
     pub jwt_secret: Option<String>,
     /// The file with the public key that tokens are verified with, PEM: RSA, P-256 or Ed25519. Read again when it

@@ -23,10 +23,13 @@ const ALGORITHMS: [(&str, Algorithm); 7] = [
     ("EdDSA", Algorithm::EdDSA),
 ];
 
+/// The shortest secret, in bytes: as long as what HS256 makes of it (RFC 7518, 3.2).
+const MIN_SECRET_BYTES: usize = 32;
+
 /// Where keys come from.
 #[derive(Clone, PartialEq, Eq)]
 pub enum KeySource {
-    /// A secret that the hub shares with whoever issues tokens: HS256, HS384, HS512.
+    /// A secret of 32 bytes or more that the hub shares with whoever issues tokens: HS256, HS384, HS512.
     Secret(String),
     /// One public key: RSA of at least 2,048 bits, P-256, or Ed25519.
     PublicKey(PemSource),
@@ -48,9 +51,15 @@ impl fmt::Debug for KeySource {
 /// Keys that cannot be used. No message repeats any part of one.
 #[derive(Debug, Error)]
 pub enum KeyError {
-    /// A secret that anybody could guess.
-    #[error("the secret for tokens (jwtSecret) is empty: anybody could sign a token")]
-    EmptySecret,
+    /// A secret that could be guessed: whoever has a token can try secrets until one fits, without asking the hub.
+    #[error(
+        "the secret for tokens (jwtSecret) has {bytes} bytes, and needs {MIN_SECRET_BYTES} or more: whoever holds a token \
+         could find a shorter one by trying, and sign tokens. `openssl rand -hex 32` makes a good one"
+    )]
+    ShortSecret {
+        /// The secret's length.
+        bytes: usize,
+    },
     /// No such algorithm: choose one of those named.
     #[error("there is no algorithm {0:?} for tokens (jwtAlgorithm), but {all}", all = all_algorithms())]
     UnknownAlgorithm(String),
@@ -112,7 +121,9 @@ impl Keys {
     pub(super) fn load(options: &TokenOptions) -> Result<Self, KeyError> {
         let wanted = options.algorithm.as_deref().map(algorithm_of).transpose()?;
         match &options.keys {
-            KeySource::Secret(secret) if secret.is_empty() => Err(KeyError::EmptySecret),
+            KeySource::Secret(secret) if secret.len() < MIN_SECRET_BYTES => {
+                Err(KeyError::ShortSecret { bytes: secret.len() })
+            }
             KeySource::Secret(secret) => {
                 Self::one("jwtSecret", wanted, DecodingKey::from_secret(secret.as_bytes()))
             }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const SECRET: &str = "a secret";
+const SECRET: &str = "a secret of thirty-two bytes: 32";
 const NOW_MS: i64 = 1_700_000_000_000;
 
 fn sign(header: &Header, claims: &Value, secret: &str) -> String {
@@ -150,9 +150,16 @@ fn garbage_and_huge_tokens_are_refused() {
 }
 
 #[test]
-fn an_empty_secret_is_no_secret() {
-    let keys = KeySource::Secret(String::new());
-    assert!(matches!(TokenVerifier::new(TokenOptions::of(keys)), Err(KeyError::EmptySecret)));
+fn a_secret_that_can_be_guessed_is_refused_and_never_shown() {
+    let made = |secret: &str| TokenVerifier::new(TokenOptions::of(KeySource::Secret(secret.to_owned())));
+    for secret in ["", "hush", &SECRET[..31]] {
+        let Err(error) = made(secret) else { panic!("{} bytes are too few", secret.len()) };
+        assert!(matches!(error, KeyError::ShortSecret { bytes } if bytes == secret.len()));
+        let message = error.to_string();
+        assert!(message.contains("32") && message.contains("openssl rand -hex 32"), "{message}");
+        assert!(secret.is_empty() || !message.contains(secret), "{message}");
+    }
+    assert!(made(SECRET).is_ok());
 }
 
 #[test]
