@@ -34,7 +34,10 @@ export declare class FederationError extends Error {
   readonly retryAfterMs?: number
 }
 
-/** Receives what happens: `console`, pino, winston, or anything with their four methods. */
+/**
+ * Receives what happens: `console`, pino, winston, or anything with their four methods. A logger of pino gets the facts
+ * first, as pino wants them. What a method throws, or its promise is rejected with, is dropped.
+ */
 export interface FederationLogger {
   debug(message: string, facts?: Record<string, unknown>): unknown
   info(message: string, facts?: Record<string, unknown>): unknown

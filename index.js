@@ -83,6 +83,9 @@ function tokensOf(giveToken, agent) {
   };
 }
 
+/** What every logger of pino has. It takes facts before the message, and drops those that come behind it. */
+const PINO = Symbol.for('pino.serializers');
+
 /** Knows from inside of which handle's migration something is called; made when it is first needed. */
 let migrations = null;
 
@@ -218,10 +221,12 @@ class FederationHub {
     const { logger } = this.#config;
     if (!logger) return;
     try {
-      if (facts === undefined) logger[level](message);
-      else logger[level](message, facts);
+      const inOrder = facts !== undefined && PINO in logger ? [facts, message] : [message, facts];
+      const logged = logger[level](...inOrder.filter((one) => one !== undefined));
+      // A logger that throws, at once or later, must neither break a sync nor end the process.
+      if (typeof logged?.then === 'function') Promise.resolve(logged).catch(() => {});
     } catch {
-      // A logger that throws must not break a sync.
+      // As above.
     }
   }
 }

@@ -1,5 +1,10 @@
 // FederationHub's surface, as code in the wild relies on it.
 
+import { spawnSync } from 'node:child_process'
+import path from 'node:path'
+
+import pino from 'pino'
+
 import { FederationError, FederationHub, type FederationHubConfig, type FederationLogger } from '..'
 import { connectAgent, openDatabase, rejection, startHub } from './support'
 
@@ -242,6 +247,29 @@ describe('the logger', () => {
     expect(error).toHaveBeenCalledWith('Sync failed', { agentId: 'agent', error: failed.message })
   })
 
+  test('that is pino receives the facts too', async () => {
+    const lines: Array<Record<string, unknown>> = []
+    const pinos = pino({ base: { app: 'mine' } }, { write: (line: string) => lines.push(JSON.parse(line)) })
+    const config = (await startHub()).agentConfig({ agentId: 'agent', tenantId: 'acme' })
+    for (const [id, logger] of [pinos, pinos.child({ part: 'memory' })].entries()) {
+      lines.length = 0
+      const hub = new FederationHub({ ...config, logger })
+      await hub.connect()
+      await hub.sync(openDatabase(':memory:', `${NOTES}; INSERT INTO notes VALUES (${id}, 'one')`))
+      await hub.disconnect()
+      expect(lines.filter(({ msg }) => msg !== 'Pulled remote updates')).toEqual(
+        [
+          { msg: 'Connecting to federation hub', endpoint: config.endpoint, agentId: 'agent', mTLS: true },
+          { msg: 'Connected to federation hub', agentId: 'agent' },
+          { msg: 'Pushed local changes', agentId: 'agent', changeCount: 1 },
+          { msg: 'Sync completed', agentId: 'agent', duration: expect.any(Number), pullCount: expect.any(Number) },
+          { msg: 'Disconnecting from federation hub', agentId: 'agent' },
+          { msg: 'Disconnected from federation hub', app: 'mine' },
+        ].map((line) => expect.objectContaining(line)),
+      )
+    }
+  })
+
   test('breaks nothing when it throws', async () => {
     const broken = new Proxy({} as FederationLogger, {
       get: () => () => {
@@ -251,5 +279,25 @@ describe('the logger', () => {
     const hub = await connectAgent(await startHub(), 'agent', { logger: broken })
     await hub.sync(openDatabase(':memory:', `${NOTES}; INSERT INTO notes VALUES ('a', 'one')`))
     await hub.disconnect()
+  })
+
+  test('ends no process when its promises are rejected', () => {
+    // In a process of its own: jest takes unhandled rejections for its own.
+    const script = `
+      const { FederationHub, FederationHubServer } = require(${JSON.stringify(path.join(__dirname, '..'))})
+      const log = async () => { throw new Error('the collector is away') }
+      const logger = { debug: log, info: log, warn: log, error: log }
+      FederationHubServer.ephemeral().then(async (server) => {
+        const config = server.agentConfig({ agentId: 'agent', tenantId: 'acme' })
+        const hub = new FederationHub({ ...config, logger })
+        await hub.connect()
+        await hub.sync(7).catch(() => {})
+        await hub.disconnect()
+        await server.stop()
+        await new Promise(setImmediate)
+        console.log('alive')
+      })`
+    const { stdout, stderr, status } = spawnSync(process.execPath, ['-e', script], { encoding: 'utf8' })
+    expect({ stdout, stderr, status }).toEqual({ stdout: 'alive\n', stderr: '', status: 0 })
   })
 })
