@@ -43,3 +43,10 @@ test('a function for tokens keeps no process alive', async () => {
 test('worker threads can be terminated while a token is waited for', async () => {
   expect(await start('waiting_for_token.js').ended).toEqual({ code: 0, signal: null, output: 'survived\n' })
 }, 60_000)
+
+const onLinux = process.platform === 'linux' ? test : test.skip
+
+onLinux('agents of a process share a socket, and those that are refused leave none behind', async () => {
+  const output = 'ERR_FEDERATION_UNAUTHENTICATED 1\n'
+  expect(await start('refused.js').ended).toEqual({ code: 0, signal: null, output })
+})

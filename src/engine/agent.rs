@@ -72,6 +72,7 @@ struct Inner {
     options: AgentOptions,
     shared: Mutex<Shared>,
     pause: Pause,
+    endpoint: AgentEndpoint,
     /// Held by whoever talks to the hub, so that one sync runs at a time.
     link: tokio::sync::Mutex<Link>,
 }
@@ -86,7 +87,6 @@ struct Shared {
 /// What belongs to the connection.
 #[derive(Default)]
 struct Link {
-    endpoint: AgentEndpoint,
     session: Option<Session>,
     databases: HashMap<u64, AttachedDatabase>,
     /// Databases whose last sync has failed.
@@ -124,10 +124,16 @@ impl SyncTicket {
 }
 
 impl Agent {
-    /// An agent that is not connected yet. No I/O.
+    /// An agent that is not connected yet, with a socket of its own. No I/O.
     pub fn new(options: AgentOptions) -> Self {
+        Self::sharing(AgentEndpoint::new(), options)
+    }
+
+    /// As [`Self::new`], on a socket that others use as well.
+    pub fn sharing(endpoint: AgentEndpoint, options: AgentOptions) -> Self {
         Self(Arc::new(Inner {
             options,
+            endpoint,
             shared: Mutex::default(),
             pause: Pause::default(),
             link: tokio::sync::Mutex::default(),
@@ -153,7 +159,7 @@ impl Agent {
         if self.is_connected() {
             return Ok(());
         }
-        let session = self.open_first_session(&link.endpoint, tokens.as_ref()).await;
+        let session = self.open_first_session(tokens.as_ref()).await;
         let session = session.inspect_err(|error| self.note(error))?;
         link.databases.clear();
         let mut shared = self.shared();
@@ -204,13 +210,11 @@ impl Agent {
         self.shared().is_connected = false;
         link.databases.clear();
         link.full = None;
-        // Held until the goodbye is on its way: the last handle of a connection closes it without a word.
-        let session = link.session.take();
-        if session.is_some() {
+        if let Some(session) = link.session.take() {
             // The hub forgets a replica that says goodbye. One whose last sync has failed would not learn any
             // more what of it has arrived.
             let code = if link.unsettled.is_empty() { GOODBYE } else { CLOSED };
-            link.endpoint.close(code, "goodbye").await;
+            session.connection.say_goodbye(code, "goodbye").await;
         }
     }
 

@@ -1,13 +1,15 @@
-//! The thread that all agents of a process share.
+//! The thread and the socket that all agents of a process share.
 //!
 //! A current-thread runtime: measured, it beats a multi-threaded one in every figure here, because nothing
 //! that an agent does between two waits takes long.
 
 use std::future::Future;
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
 
 use thiserror::Error;
 use tokio::runtime::{Builder, Handle};
+
+use crate::transport::AgentEndpoint;
 
 /// The background thread could not be started: the system is out of threads or memory.
 #[derive(Clone, Debug, Error)]
@@ -18,6 +20,12 @@ pub struct RuntimeError(String);
 pub fn handle() -> Result<&'static Handle, RuntimeError> {
     static RUNTIME: OnceLock<Result<Handle, RuntimeError>> = OnceLock::new();
     RUNTIME.get_or_init(start).as_ref().map_err(Clone::clone)
+}
+
+/// The UDP socket that all agents on the shared thread connect from, made at its first use. It keeps no process alive.
+pub fn endpoint() -> AgentEndpoint {
+    static ENDPOINT: LazyLock<AgentEndpoint> = LazyLock::new(AgentEndpoint::new);
+    ENDPOINT.clone()
 }
 
 /// Runs a future on the shared thread.

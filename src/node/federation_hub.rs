@@ -83,7 +83,7 @@ impl FederationHub {
     pub fn new(config: FederationHubConfig<'_>, choice: String) -> Self {
         let questions = config.token.is_empty().then(Arc::default);
         let options = sync_options(&choice.into_bytes()).and_then(|sync| agent_options(config, sync));
-        Self { agent: options.map(Agent::new), questions }
+        Self { agent: options.map(|options| Agent::sharing(runtime::endpoint(), options)), questions }
     }
 
     /// Connects to the hub: QUIC, TLS 1.3, the token. Certificate paths that the configuration does not give

@@ -2,12 +2,11 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use quinn::VarInt;
 use thiserror::Error;
-use tokio::task::{JoinSet, yield_now};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::connection::Connection;
@@ -22,13 +21,14 @@ const MAX_ADDRESSES: usize = 8;
 /// answers at is silent in UDP, and must not cost the whole timeout.
 const HEAD_START: Duration = Duration::from_millis(100);
 
-/// Turns of the runtime in which goodbyes leave: one is enough, as each connection is a task of its own.
-const GOODBYE_TURNS: usize = 2;
-
-/// Where an agent's connections start: one UDP socket for all of them, made at the first.
-#[derive(Debug, Default)]
+/// Where agents' connections start: one UDP socket for all of them, made at the first. Clones are handles to the same one.
+///
+/// A socket takes megabytes for what it receives, so that the agents of a process, and the attempts of one that is refused
+/// again and again, share one. They share nothing else: each connection has a TLS configuration of its own, with its
+/// certificate, its trust and its tokens of address validation, and no session is ever resumed.
+#[derive(Clone, Debug, Default)]
 pub struct AgentEndpoint {
-    socket: Mutex<Option<quinn::Endpoint>>,
+    socket: Arc<Mutex<Option<Arc<quinn::Endpoint>>>>,
 }
 
 /// A connection that did not come about.
@@ -80,13 +80,14 @@ pub enum ConnectError {
         /// Why.
         lost: ConnectionLost,
     },
-    /// This system gives no UDP socket: too many open files, or a sandbox.
-    #[error("cannot open a UDP socket: {0}")]
+    /// This system gives no UDP socket, or has taken it away: too many open files, or a sandbox.
+    #[error("no UDP socket can be used: {0}")]
     Socket(io::Error),
 }
 
 impl AgentEndpoint {
-    /// Does nothing yet: the socket is made by the first [`Self::connect`].
+    /// Does nothing yet: the socket is made by the first [`Self::connect`], and served by the runtime that this one runs
+    /// in. If that runtime has ended, the next connection makes another socket.
     pub fn new() -> Self {
         Self::default()
     }
@@ -113,10 +114,18 @@ impl AgentEndpoint {
         config: quinn::ClientConfig,
         limit: Duration,
     ) -> Result<Connection, ConnectError> {
-        let socket = self.socket().map_err(ConnectError::Socket)?;
         let attempt = async {
             let addresses = resolve(endpoint).await?;
-            race(&socket, endpoint, &addresses, &config).await
+            let socket = self.socket().map_err(ConnectError::Socket)?;
+            match race(&socket, endpoint, &addresses, &config).await {
+                // Whoever served it has ended: with its runtime, or because the system took the socket away.
+                Err(ConnectError::Socket(_)) => {
+                    self.forget(&socket);
+                    let socket = self.socket().map_err(ConnectError::Socket)?;
+                    race(&socket, endpoint, &addresses, &config).await
+                }
+                outcome => outcome,
+            }
         };
         let unreachable =
             || ConnectError::Unreachable { endpoint: endpoint.clone(), timeout_ms: limit.as_millis() };
@@ -126,30 +135,24 @@ impl AgentEndpoint {
         }
     }
 
-    /// Closes all connections with `code` and `reason`. When this returns on a single-threaded runtime, the
-    /// hubs' last packets have left; QUIC's waiting for stragglers goes on in the background, as long as the
-    /// runtime lives. Afterwards [`Self::connect`] starts with a new socket.
-    pub async fn close(&self, code: u32, reason: &str) {
-        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(socket) = socket {
-            socket.close(VarInt::from_u32(code), reason.as_bytes());
-            // Lets the connections' tasks, which were just woken, send. Waiting for the endpoint to be idle
-            // would cost three timeouts (100 ms), and an agent's disconnect as much.
-            for _ in 0..GOODBYE_TURNS {
-                yield_now().await;
-            }
-        }
-    }
-
-    fn socket(&self) -> io::Result<quinn::Endpoint> {
-        let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+    fn socket(&self) -> io::Result<Arc<quinn::Endpoint>> {
+        let mut socket = self.lock();
         if let Some(socket) = &*socket {
-            return Ok(socket.clone());
+            return Ok(Arc::clone(socket));
         }
         // An IPv6 socket reaches IPv4 hosts too, where the system has IPv6 at all.
         let made = quinn::Endpoint::client((Ipv6Addr::UNSPECIFIED, 0).into())
             .or_else(|_| quinn::Endpoint::client((Ipv4Addr::UNSPECIFIED, 0).into()))?;
-        Ok(socket.insert(made).clone())
+        Ok(Arc::clone(socket.insert(Arc::new(made))))
+    }
+
+    /// Has the next connection make another socket, unless somebody has made one already.
+    fn forget(&self, broken: &Arc<quinn::Endpoint>) {
+        self.lock().take_if(|socket| Arc::ptr_eq(socket, broken));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<quinn::Endpoint>>> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -208,6 +211,9 @@ async fn attempt(
 ) -> Result<Connection, ConnectError> {
     let connecting = match socket.connect_with(config, address, endpoint.host()) {
         Ok(connecting) => connecting,
+        Err(error @ quinn::ConnectError::EndpointStopping) => {
+            return Err(ConnectError::Socket(io::Error::other(error)));
+        }
         Err(error) => return Err(ConnectError::NoRoute { endpoint, cause: error.to_string() }),
     };
     match connecting.await.map_err(ConnectionLost::from) {

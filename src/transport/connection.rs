@@ -5,11 +5,15 @@ use std::sync::Arc;
 
 use quinn::VarInt;
 use quinn::rustls::pki_types::CertificateDer;
+use tokio::task::yield_now;
 
 use super::certificate_identity::{CertificateIdentity, CertificateIdentityError};
 use super::connection_lost::ConnectionLost;
 use super::places::Place;
 use super::stream::{FrameReceiver, FrameSender};
+
+/// Turns of the runtime in which a goodbye leaves: one is enough, as each connection is a task of its own.
+const GOODBYE_TURNS: usize = 2;
 
 /// A connection between an agent and a hub. Clones are handles to the same connection, which ends when it is
 /// closed, lost, or when its last handle and stream are dropped.
@@ -48,6 +52,17 @@ impl Connection {
     /// on a stream arrives only if [`FrameSender::delivered`] was awaited before.
     pub fn close(&self, code: u32, reason: &str) {
         self.quic.close(VarInt::from_u32(code), reason.as_bytes());
+    }
+
+    /// As [`Self::close`]. When this returns on a single-threaded runtime, the other side's last packet has left; QUIC's
+    /// waiting for stragglers goes on in the background.
+    pub async fn say_goodbye(&self, code: u32, reason: &str) {
+        self.close(code, reason);
+        // Lets the connection's task, which was just woken, send. Waiting until the connection is drained would cost three
+        // timeouts (100 ms), and an agent's disconnect as much.
+        for _ in 0..GOODBYE_TURNS {
+            yield_now().await;
+        }
     }
 
     /// Waits for the end of the connection, and says why.

@@ -19,7 +19,7 @@ use crate::storage::attach::{Next, open, reconcile, release};
 use crate::storage::driver::{Sql, SqlDriver, batch};
 use crate::storage::lease::{Claim, Holder};
 use crate::storage::replica::Mint;
-use crate::transport::{AgentEndpoint, AgentTls, EndpointAddress, PemSource};
+use crate::transport::{AgentTls, EndpointAddress, PemSource};
 
 /// How often a database attaches anew before it is given up: once under each new replica id.
 const MAX_ATTACHES: usize = 3;
@@ -97,7 +97,7 @@ impl Agent {
             session
         } else {
             link.databases.clear();
-            self.open_session(&link.endpoint, ticket.tokens.as_ref(), limit).await?
+            self.open_session(ticket.tokens.as_ref(), limit).await?
         };
         link.session = Some(session.clone());
         let (mint, holder) = link.mint()?;
@@ -192,13 +192,12 @@ impl Agent {
     /// for as long as connecting may take.
     pub(super) async fn open_first_session(
         &self,
-        endpoint: &AgentEndpoint,
         tokens: Option<&Arc<dyn TokenSource>>,
     ) -> Result<Session, AgentError> {
         let limit = Duration::from_millis(self.0.options.connect_timeout_ms);
         let mut comeback = Comeback::new(limit, false);
         loop {
-            match self.open_session(endpoint, tokens, comeback.limit(limit)).await {
+            match self.open_session(tokens, comeback.limit(limit)).await {
                 Err(error) if comeback.is_due(&error, random()).await => {}
                 outcome => return outcome,
             }
@@ -208,7 +207,6 @@ impl Agent {
     /// Connects, and is admitted.
     async fn open_session(
         &self,
-        endpoint: &AgentEndpoint,
         tokens: Option<&Arc<dyn TokenSource>>,
         limit: Duration,
     ) -> Result<Session, AgentError> {
@@ -223,7 +221,7 @@ impl Agent {
         let hello = Hello { tenant: options.tenant_id.clone(), agent: options.agent_id.clone(), token };
         let door =
             Door { address: &address, tls: &tls, hello, limit: limit.saturating_sub(started.elapsed()) };
-        Session::open(endpoint, door).await
+        Session::open(&self.0.endpoint, door).await
     }
 }
 

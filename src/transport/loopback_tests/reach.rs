@@ -10,10 +10,55 @@ async fn one_socket_serves_connections_to_several_hubs() {
     let to_two = endpoint.connect(&two.address, &two.agent_tls(), PATIENCE).await.unwrap();
     let (a, b) = (message(1), message(2));
     tokio::join!(assert_echo(&to_one, &a), assert_echo(&to_two, &b));
-    endpoint.close(0, "bye").await;
+    // Whoever says goodbye ends no connection but its own.
+    to_one.say_goodbye(0, "bye").await;
     assert_eq!(to_one.closed().await, ConnectionLost::ClosedHere);
-    let again = endpoint.connect(&one.address, &one.agent_tls(), PATIENCE).await.unwrap();
-    assert_echo(&again, &message(3)).await;
+    assert_echo(&to_two, &message(3)).await;
+    let again = endpoint.clone().connect(&one.address, &one.agent_tls(), PATIENCE).await.unwrap();
+    assert_echo(&again, &message(4)).await;
+}
+
+#[tokio::test]
+async fn one_socket_lends_nobody_anothers_certificate_or_trust() {
+    let (hub, other) = (TestHub::mutual(), TestHub::mutual());
+    let endpoint = AgentEndpoint::new();
+    let known = endpoint.connect(&hub.address, &hub.agent_tls(), PATIENCE).await.unwrap();
+    assert_echo(&known, &message(1)).await;
+    let nameless = AgentTls { identity: None, ..hub.agent_tls() };
+    let refused = endpoint.connect(&hub.address, &nameless, PATIENCE).await;
+    let lost = match refused {
+        Ok(connection) => connection.closed().await,
+        Err(ConnectError::Lost { lost, .. }) => lost,
+        Err(error) => panic!("{error:?}"),
+    };
+    assert!(matches!(lost, ConnectionLost::Tls(_)), "{lost:?}");
+    let stranger = endpoint.connect(&hub.address, &other.agent_tls(), PATIENCE).await;
+    assert!(matches!(stranger, Err(ConnectError::Tls { .. })), "{stranger:?}");
+    assert_echo(&known, &message(2)).await;
+}
+
+#[test]
+fn a_socket_whose_runtime_has_ended_is_made_anew() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let listening = std::thread::spawn(move || {
+        runtime().block_on(async {
+            let hub = TestHub::mutual();
+            tell.send((hub.address.clone(), hub.agent_tls())).unwrap();
+            let _ = stopped.await;
+        });
+    });
+    let (address, tls) = told.recv().unwrap();
+    let endpoint = AgentEndpoint::new();
+    for size in 1..=3 {
+        runtime().block_on(async {
+            let connection = endpoint.connect(&address, &tls, PATIENCE).await.unwrap();
+            assert_echo(&connection, &message(size)).await;
+        });
+    }
+    stop.send(()).unwrap();
+    listening.join().unwrap();
 }
 
 #[tokio::test]

@@ -90,8 +90,8 @@ fn an_agent_says_goodbye_even_if_its_runtime_ends_at_once() {
         runtime().block_on(async {
             let tls = AgentTls { identity: None, ca: Some(text(&credentials.ca_cert_pem)) };
             let endpoint = AgentEndpoint::new();
-            let _connection = endpoint.connect(&address, &tls, PATIENCE).await.unwrap();
-            endpoint.close(3, "goodbye").await;
+            let connection = endpoint.connect(&address, &tls, PATIENCE).await.unwrap();
+            connection.say_goodbye(3, "goodbye").await;
         });
     });
     let lost = hub_runtime.block_on(async {
