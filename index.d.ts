@@ -539,7 +539,7 @@ export interface FederationHubServerOptions {
    */
   requireCertificateIdentity?: boolean
   /**
-   * The secret that tokens are signed with: HS256, or as `jwtAlgorithm` says. One of `jwtSecret`,
+   * The secret that tokens are signed with, 32 bytes or more: HS256, or as `jwtAlgorithm` says. One of `jwtSecret`,
    * `jwtPublicKeyPath`, `jwtPublicKeyPem` and `jwksPath` is needed.
    */
   jwtSecret?: string
