@@ -7,7 +7,6 @@ const { AsyncLocalStorage } = require('node:async_hooks');
 
 const { choiceOf } = require('./choice.js');
 const { handleOf } = require('./handles');
-const native = require('./native.js');
 const {
   Mistake,
   agentConfig,
@@ -16,6 +15,8 @@ const {
   hubOptions,
   revocationTarget,
 } = require('./options.js');
+
+const native = require('./platforms.js').load();
 
 const NOT_CONNECTED = 'Not connected to federation hub';
 
