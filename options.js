@@ -32,7 +32,7 @@ const CONFIG = {
 };
 
 const TABLE_LISTS = ['include', 'exclude'];
-const TABLE_OPTIONS = ['identity', 'merge'];
+const TABLE_OPTIONS = ['identity', 'numbers', 'merge'];
 const REFERENCE = ['table', 'column', 'by', 'to'];
 
 const LIMITS = {
