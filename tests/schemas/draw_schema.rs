@@ -106,9 +106,12 @@ fn key(dice: &mut Dice, features: &Features, schema: &Schema, table: &mut Table)
     };
     match kind {
         "number" | "autoincrement" => {
-            table.kind = if kind == "number" { KeyKind::Number } else { KeyKind::Autoincrement };
             let numbered: Vec<&&Table> = parents.iter().filter(|parent| parent.kind.is_number()).collect();
-            if inherits && !numbered.is_empty() {
+            let inherits = inherits && !numbered.is_empty();
+            // The last number there is, inherited, would end an AUTOINCREMENT table: others set that row aside.
+            let is_plain = kind == "number" || inherits && features.has(Feature::HugeNumbers);
+            table.kind = if is_plain { KeyKind::Number } else { KeyKind::Autoincrement };
+            if inherits {
                 let parent = dice.pick(&numbered);
                 own("id", "INTEGER", Pool::Reference);
                 let clauses = clauses(dice, features, true);
