@@ -45,6 +45,7 @@ pub struct Catalog {
 }
 
 /// A synced table.
+#[expect(clippy::struct_excessive_bools, reason = "each says something of the table by itself")]
 #[derive(Clone, Debug)]
 pub struct Table {
     /// Its number in the bookkeeping; assigned by `capture`, 0 before.

@@ -116,15 +116,12 @@ impl<'a> Numbers<'a> {
             None => lowest_number(sql, table)?,
         };
         let number = loop {
-            let number = match lowest.checked_sub(1) {
-                Some(next) => {
-                    lowest = next;
-                    next
-                }
-                None => {
-                    given.gap_below = first_gap(sql, table, given.gap_below, false)?;
-                    given.gap_below
-                }
+            let number = if let Some(next) = lowest.checked_sub(1) {
+                lowest = next;
+                next
+            } else {
+                given.gap_below = first_gap(sql, table, given.gap_below, false)?;
+                given.gap_below
             };
             if self.is_free(sql, table, number)? {
                 break number;

@@ -65,11 +65,10 @@ fn forms(affinity: Affinity, named: &Value) -> Vec<Value> {
         other => other.clone(),
     };
     match (affinity, number) {
-        (Affinity::Text, _) => vec![text],
         (Affinity::Real, Some(Value::Integer(number))) => vec![affinity.stored(number)],
         (Affinity::Real, Some(number)) => vec![number],
         (Affinity::Integer, Some(number)) => vec![number, text],
-        (Affinity::Real | Affinity::Integer, None) => vec![text],
+        (Affinity::Text, _) | (_, None) => vec![text],
     }
 }
 
