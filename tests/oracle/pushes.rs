@@ -27,6 +27,8 @@ pub enum Step {
     /// A replica's application runs these statements, each so many clock readings after the one before; those that
     /// its database refuses are skipped. What became of them is pushed.
     Push(usize, Vec<(u64, String)>),
+    /// The same, with each row that has changed in a batch of its own.
+    PushApart(usize, Vec<(u64, String)>),
     /// What these statements have put into a replica's database before it ever synced is pushed: the first thing that it
     /// does.
     Old(usize, Vec<String>),
@@ -105,13 +107,16 @@ pub fn play(statements: &[String], steps: &[Step]) -> Result<(), String> {
     let tables: Vec<String> = schema.iter().map(|table| table.name.clone()).collect();
     for step in steps {
         let who = match step {
-            Step::Pull(who) | Step::Push(who, _) | Step::Old(who, _) | Step::BreakOff(who) => {
-                &mut replicas[*who]
-            }
+            Step::Pull(who)
+            | Step::Push(who, _)
+            | Step::PushApart(who, _)
+            | Step::Old(who, _)
+            | Step::BreakOff(who) => &mut replicas[*who],
         };
         match step {
             Step::Pull(_) => who.pull(&mut hub, &tables),
-            Step::Push(_, statements) => who.push(&mut hub, statements),
+            Step::Push(_, statements) => who.push(&mut hub, statements, false),
+            Step::PushApart(_, statements) => who.push(&mut hub, statements, true),
             Step::Old(_, statements) => who.push_old(&mut hub, statements),
             Step::BreakOff(_) => who.syncs += 1,
         }
@@ -137,7 +142,7 @@ impl Replica {
         Self { caller, id, epoch, n, previous, syncs, cursor, hlc, local, told }
     }
 
-    fn push(&mut self, hub: &mut Hub, statements: &[(u64, String)]) {
+    fn push(&mut self, hub: &mut Hub, statements: &[(u64, String)], is_apart: bool) {
         let mut body = BatchBody { tables: self.local.headers(), ..BatchBody::default() };
         for (later, statement) in statements {
             self.hlc += later;
@@ -146,7 +151,12 @@ impl Replica {
                 add(&mut body, &change, stamp, self.cursor);
             }
         }
-        self.send(hub, &body);
+        if !is_apart {
+            return self.send(hub, &body);
+        }
+        for row in std::mem::take(&mut body.rows) {
+            self.send(hub, &BatchBody { rows: vec![row], ..body.clone() });
+        }
     }
 
     fn push_old(&mut self, hub: &mut Hub, statements: &[String]) {

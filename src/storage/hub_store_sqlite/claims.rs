@@ -142,6 +142,11 @@ impl<'a> Claims<'a> {
         self.rows(sql, &key.0)
     }
 
+    /// The keys that a row waits for.
+    pub fn waited_for_by(self, row: i64) -> Result<Vec<KeyDigest>, StoreError> {
+        self.digests("SELECT digest FROM claim_wait WHERE row = ?1", row)
+    }
+
     /// The rows that reference one of these targets.
     pub fn referencing(self, targets: &BTreeSet<Target>) -> Result<BTreeSet<i64>, StoreError> {
         let mut rows = BTreeSet::new();

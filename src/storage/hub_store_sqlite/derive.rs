@@ -6,6 +6,7 @@
 //! depend on luck. A row that stands for several united ones is looked at in their place.
 
 mod alike;
+mod circles;
 mod liveness;
 mod local_effects;
 mod references;
@@ -59,8 +60,10 @@ pub struct Deriver<'a> {
     cascaded: BTreeSet<i64>,
     /// Rows that this batch made.
     births: BTreeSet<i64>,
-    /// Rows that were withheld until this batch freed their keys.
+    /// Rows that waited until this batch freed their keys.
     admitted: BTreeSet<i64>,
+    /// Rows that have lost a key in this batch, since circles were last looked for.
+    lost: BTreeSet<i64>,
     /// Rows that this batch made, and whose links were noted.
     linked: BTreeSet<i64>,
     /// Keys that rows held before they lost or changed them, and whether they were born with them.
@@ -173,6 +176,7 @@ impl<'a> Deriver<'a> {
             cascaded: BTreeSet::new(),
             births: BTreeSet::new(),
             admitted: BTreeSet::new(),
+            lost: BTreeSet::new(),
             linked: BTreeSet::new(),
             released: BTreeMap::new(),
             let_go: Vec::new(),
@@ -245,6 +249,9 @@ impl<'a> Deriver<'a> {
         let mut rounds = 0;
         while rounds < MAX_ROUNDS + self.admitted.len() {
             rounds += 1;
+            if round.is_empty() {
+                round = self.close_circles()?;
+            }
             if round.is_empty() {
                 return self.settle();
             }

@@ -25,6 +25,8 @@ pub struct Decision<'a> {
     left: BTreeSet<RowKey>,
     /// Waiting rows that were asked, which happens once in a batch.
     admitted: BTreeSet<RowKey>,
+    /// Rows that have lost a key since circles were looked for.
+    lost: BTreeSet<RowKey>,
     /// Keys that rows had when the batch came, and whether they were made with them.
     pub(super) released: BTreeMap<(RowKey, Key), bool>,
     /// Keys that nobody has for the moment.
@@ -52,6 +54,7 @@ pub fn decide(
         first: BTreeSet::new(),
         left,
         admitted: BTreeSet::new(),
+        lost: BTreeSet::new(),
         released: BTreeMap::new(),
         freed: BTreeSet::new(),
         having: Having::Wanted,
@@ -82,7 +85,13 @@ impl Decision<'_> {
             self.having = Having::Decided;
             let after = decided(&self.claims);
             if self.asked.is_empty() && before == after {
-                break;
+                let circles = self.circles();
+                if circles.is_empty() {
+                    break;
+                }
+                for row in circles {
+                    self.ask_again(row);
+                }
             }
         }
         let view = self.view();
@@ -224,14 +233,46 @@ impl Decision<'_> {
             let waiting = self.claims.waiting.iter().filter(|(it, _)| *it == key).map(|(_, row)| row);
             for row in waiting.cloned().collect::<Vec<_>>() {
                 if self.admitted.insert(row.clone()) {
-                    self.claims.withheld.remove(&row);
-                    self.part(&[row.clone()].into());
-                    self.asked.insert(row);
+                    self.ask_again(row);
                 }
             }
         }
         // Some may have been united since.
         self.asked = self.asked.iter().map(|row| self.claims.unions.entity(row)).collect();
+    }
+
+    fn ask_again(&mut self, row: RowKey) {
+        self.claims.withheld.remove(&row);
+        self.part(&[row.clone()].into());
+        self.asked.insert(row);
+    }
+
+    /// Rows that lost a key to rows which wait themselves, and these likewise, and that come round to where they began:
+    /// with all that they lead to.
+    fn circles(&mut self) -> BTreeSet<RowKey> {
+        let mut circles = BTreeSet::new();
+        for row in std::mem::take(&mut self.lost) {
+            let (mut found, mut is_closed, mut is_blocked) = (vec![row.clone()], false, false);
+            let mut at = 0;
+            while let Some(waiting) = found.get(at).cloned() {
+                at += 1;
+                let keys = self.claims.waiting.iter().filter(|(_, it)| *it == waiting);
+                let keys: Vec<Key> = keys.map(|(key, _)| key.clone()).collect();
+                is_blocked |= keys.is_empty();
+                let holders = keys.iter().filter_map(|key| self.claims.held.get(key));
+                for (holder, _) in holders {
+                    is_closed |= *holder == row;
+                    if !found.contains(holder) {
+                        found.push(holder.clone());
+                    }
+                }
+            }
+            if is_closed && !is_blocked {
+                circles.extend(found);
+            }
+        }
+        circles.retain(|row| self.admitted.insert(row.clone()));
+        circles
     }
 
     /// Gives a row its keys, or what it gets instead of them.
@@ -262,6 +303,7 @@ impl Decision<'_> {
     /// nothing, or would change nothing, or references what is gone, the row is told as dead.
     fn lose(&mut self, view: &mut View, row: &RowKey, at: usize, key: Key) {
         self.claims.waiting.insert((key, row.clone()));
+        self.lost.insert(row.clone());
         let schema = self.tenant.schema();
         let columns = schema.with_references(&row.0, &schema.unique[&row.0][at].columns);
         let present = view.row(row);

@@ -61,14 +61,8 @@ impl Deriver<'_> {
                     if !self.admitted.insert(no) {
                         continue;
                     }
-                    self.rows.load(no)?;
-                    self.rows.get_mut(no)?.withheld = false;
-                    self.forget_work(no);
+                    self.ask_again(no)?;
                     again.insert(no);
-                    // It may have been one with another row by the value that it fell back on.
-                    for member in self.members(no)? {
-                        self.part(member)?;
-                    }
                 }
             }
             again.extend(self.referencing(&[Target::from(key)].into())?);
@@ -81,6 +75,18 @@ impl Deriver<'_> {
         }
         again.append(&mut self.parted);
         Ok(again)
+    }
+
+    /// Has a row that waits want what was written to it.
+    pub(super) fn ask_again(&mut self, no: i64) -> Result<(), StoreError> {
+        self.rows.load(no)?;
+        self.rows.get_mut(no)?.withheld = false;
+        self.forget_work(no);
+        // It may have been one with another row by the value that it fell back on.
+        for member in self.members(no)? {
+            self.part(member)?;
+        }
+        Ok(())
     }
 
     /// Rows in the order of their births.
@@ -241,6 +247,7 @@ impl Deriver<'_> {
         again: &mut BTreeSet<i64>,
     ) -> Result<(), StoreError> {
         self.claims.wait(digest, no)?;
+        self.lost.insert(no);
         let row = self.rows.get(no)?;
         let (table, before) = (row.table, row.before.clone());
         let Some(rules) = self.rules.table(table) else { return Ok(()) };

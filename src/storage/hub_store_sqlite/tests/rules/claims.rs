@@ -22,7 +22,7 @@ fn seat(row: u8, place: u8, name: &str) -> Edit<'_> {
 }
 
 impl Site {
-    fn count(&self, query: &str) -> i64 {
+    pub(super) fn count(&self, query: &str) -> i64 {
         self.store.conn.query_row(query, [], |row| row.get(0)).unwrap()
     }
 }

@@ -72,6 +72,25 @@ fn values_can_be_swapped_and_handed_on_in_one_push() {
 }
 
 #[test]
+fn values_that_change_places_in_several_pushes_end_as_they_were_written() {
+    for order in [[1, 2, 3, 4, 5], [5, 4, 3, 2, 1], [2, 4, 1, 5, 3]] {
+        let (mut site, mut alice, _) = Site::new(&[(SKILLS, &[])]);
+        let names = ["a", "b", "c", "d", "e"];
+        for (row, name) in (1..).zip(names) {
+            site.push(&mut alice, &[skill(row, name, 0)]);
+        }
+        for row in order {
+            let name = names[usize::from(row) % names.len()];
+            site.push(&mut alice, &[renamed(row, name)]);
+        }
+        let view = site.view();
+        let got: Vec<_> = (1..=5).filter_map(|row| cell(&view, row, "name")).collect();
+        assert_eq!(got, ["b", "c", "d", "e", "a"].map(t), "{order:?}");
+        assert_eq!(site.count("SELECT count(*) FROM claim_wait"), 0);
+    }
+}
+
+#[test]
 fn a_row_whose_key_was_taken_by_a_rename_is_withheld_until_it_is_free() {
     let (mut site, mut alice, mut bob) = Site::new(&[(SKILLS, &[])]);
     site.push(&mut alice, &[skill(1, "a", 0)]);
