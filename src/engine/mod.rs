@@ -5,6 +5,7 @@
 mod admission;
 pub mod agent;
 pub mod agent_error;
+mod applying;
 pub mod audit;
 pub mod backup;
 pub mod clock;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::agent_error::{AgentError, ErrorCode};
+use super::applying::Pace;
 use super::clock::{reading, wall_now_ms};
 use super::hub_offset::Reading;
 use super::link::{Session, millis};
@@ -15,8 +16,7 @@ use super::sync_report::SyncReport;
 use super::turn::turn;
 use crate::model::{TableSchema, VectorClock};
 use crate::protocol::agent_session::{AgentExchange, Step};
-use crate::protocol::message::{Ack, Done, Rows, SyncBegin, ToAgent, ToHub};
-use crate::storage::apply::Incoming;
+use crate::protocol::message::{Ack, Rows, SyncBegin, ToAgent, ToHub};
 use crate::storage::bookkeeping::SentBatch;
 use crate::storage::choice::SyncOptions;
 use crate::storage::collect::TurnLimits;
@@ -26,15 +26,10 @@ use crate::storage::held_back;
 use crate::storage::lease::{Claim, Holder};
 use crate::storage::look::Slice;
 use crate::storage::refused_rows::{Places, RefusedRow};
-use crate::storage::replica::{
-    ApplyExtras, CachedCatalog, CollectTurn, Mint, Setting, apply_turn, collect_turn,
-};
+use crate::storage::replica::{ApplyExtras, CachedCatalog, CollectTurn, Mint, Setting, collect_turn};
 use crate::storage::search::{Search, compare};
 use crate::storage::tenant_tables::unwanted;
 use crate::transport::{FrameReceiver, FrameSender};
-
-/// Rows applied in one turn of the database's thread: about 10 ms of it (I7).
-const ROWS_PER_TURN: usize = 250;
 
 /// Random bytes for new identities, shared with the turns.
 pub type SharedMint = Arc<Mutex<Mint>>;
@@ -92,13 +87,19 @@ struct UnderWay {
 
 /// What has come and is not applied yet.
 #[derive(Default)]
-struct Arrived {
-    acked: Vec<SentBatch>,
-    refused: Vec<RefusedRow>,
+pub(super) struct Arrived {
+    /// Batches that the hub has acknowledged.
+    pub(super) acked: Vec<SentBatch>,
+    /// Rows of these that it did not take.
+    pub(super) refused: Vec<RefusedRow>,
     /// Rows of these batches that were accepted.
-    accepted: u64,
-    rows: Rows,
-    extras: ApplyExtras,
+    pub(super) accepted: u64,
+    /// Rows of others.
+    pub(super) rows: Rows,
+    /// What comes besides.
+    pub(super) extras: ApplyExtras,
+    /// How many rows a turn applies.
+    pub(super) pace: Pace,
 }
 
 impl Arrived {
@@ -342,64 +343,5 @@ impl SyncJob<'_> {
         report.healed += found.strays;
         self.database.catalog = Some(found.catalog.clone());
         Ok(found)
-    }
-
-    /// Applies what has arrived, in bounded turns; the last one takes the acknowledgements and the end.
-    async fn apply_all(
-        &mut self,
-        arrived: &mut Arrived,
-        done: Option<Done>,
-        report: &mut SyncReport,
-    ) -> Result<(), AgentError> {
-        let Rows { tables, rows } = std::mem::take(&mut arrived.rows);
-        if rows.is_empty() && done.is_none() {
-            return Ok(());
-        }
-        let mut rows = rows.into_iter().peekable();
-        loop {
-            let slice: Vec<_> = rows.by_ref().take(ROWS_PER_TURN).collect();
-            let is_last = rows.peek().is_none();
-            let incoming = Incoming {
-                acked: std::mem::take(&mut arrived.acked),
-                refused: std::mem::take(&mut arrived.refused),
-                rows: Rows { tables: tables.clone(), rows: slice },
-                done: done.clone().filter(|_| is_last),
-                retry: is_last && done.is_some() && report.quarantined > 0,
-            };
-            self.apply(arrived, incoming, report).await?;
-            if is_last {
-                return Ok(());
-            }
-        }
-    }
-
-    async fn apply(
-        &mut self,
-        arrived: &mut Arrived,
-        incoming: Incoming,
-        report: &mut SyncReport,
-    ) -> Result<(), AgentError> {
-        let cached = self.database.catalog.clone();
-        let (clock, mint, holder) = (self.session.clock(), self.mint.clone(), self.holder);
-        let options = Arc::clone(&self.options);
-        let extras = ApplyExtras {
-            told: std::mem::take(&mut arrived.extras.told),
-            tables: std::mem::take(&mut arrived.extras.tables),
-            schema_digest: arrived.extras.schema_digest,
-            refreshed: arrived.extras.refreshed.clone(),
-        };
-        let applied = turn(self.driver, self.patience, move |sql| {
-            let mut mint = mint.lock().unwrap_or_else(PoisonError::into_inner);
-            let claim = Claim { holder, now_ms: wall_now_ms() };
-            let setting = Setting { clock, claim, options: &options };
-            apply_turn(sql, cached.clone(), setting, &mut mint, &extras, &incoming)
-        });
-        let applied = applied.await?;
-        self.database.catalog = Some(applied.catalog);
-        report.pulled += applied.applied.rows;
-        report.pushed += std::mem::take(&mut arrived.accepted);
-        report.quarantined = applied.applied.quarantined;
-        report.note_all(applied.notices);
-        Ok(())
     }
 }

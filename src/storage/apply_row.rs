@@ -1,7 +1,7 @@
 //! Applying one row: the statements that make it what the hub says.
 
 use super::ahead::Update;
-use super::apply::Applier;
+use super::applier::Applier;
 use super::catalog::{Key, Table, quote, quote_list};
 use super::driver::{Sql, SqlError, ValueRef};
 use super::follow::Leader;
@@ -11,9 +11,9 @@ use super::journal::Journal;
 use super::local_key::LocalKey;
 use super::numbers::exhausts;
 use super::quarantine::{ask_again, refused};
+use super::row_io::whole_row;
 use super::row_meta::RowMeta;
 use super::rows::{Entry, Sending, key_condition, key_params};
-use super::swaps::whole_row;
 use crate::model::{RowUpdate, Value};
 
 /// What became of one row.

@@ -5,12 +5,13 @@
 use std::rc::Rc;
 
 use super::ahead::Update;
-use super::apply::Applier;
+use super::applier::Applier;
 use super::catalog::{Catalog, Table};
 use super::driver::{Sql, SqlError, ValueRef};
 use super::fields::Fields;
 use super::local_key::LocalKey;
 use super::obstacles::obstacles;
+use super::parked::Parked;
 use super::quarantine;
 use super::rows::{Entry, Sending};
 use super::swaps::target;
@@ -41,12 +42,12 @@ pub fn note(
     sql: &mut dyn Sql,
     table: &Table,
     row: &Rc<Update<'_>>,
-    place: usize,
+    parked: Option<&Parked>,
 ) -> Result<(), SqlError> {
     if table.unique_keys.iter().all(UniqueKey::is_plain) {
         return Ok(());
     }
-    let Some(target) = target(applier, sql, table, row, place)? else { return Ok(()) };
+    let Some(target) = target(applier, sql, table, row, parked)? else { return Ok(()) };
     for (unique, key) in obstacles(sql, table, &target, |unique| !unique.is_plain())? {
         let Some(other) = Entry::by_key(sql, table, &LocalKey::of(table, &key)?)? else { continue };
         let is_shared = other.sending == Sending::Clean && !other.meta.held;

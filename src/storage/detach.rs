@@ -5,6 +5,7 @@ use super::catalog::quote;
 use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
 use super::fields::{Fields, integer};
 use super::lease::Claim;
+use super::parked::put_back_all;
 use super::transaction::{Purpose, transaction};
 
 /// Removes the bookkeeping. A database without any is left as it is.
@@ -21,6 +22,9 @@ pub fn detach(sql: &mut dyn Sql, claim: Claim) -> Result<(), SqlError> {
         claim.check(lease(sql)?.as_ref())?;
         // A table takes its own indexes and triggers with it; ours are also on the application's tables.
         for kind in ["trigger", "table"] {
+            if kind == "table" {
+                put_back_all(sql)?;
+            }
             for name in own_objects(sql, kind)? {
                 sql.run(&format!("DROP {kind} main.{}", quote(&name)))?;
             }

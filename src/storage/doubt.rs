@@ -5,7 +5,7 @@
 //! perhaps because it is too large to be shared, is not in doubt.
 
 use super::ahead::Ahead;
-use super::apply::Applier;
+use super::applier::Applier;
 use super::catalog::{Catalog, Table};
 use super::context::Context;
 use super::driver::{Sql, SqlError, ValueRef};
@@ -163,7 +163,7 @@ impl Gone {
                 ));
             }
             let update = delete_of(entry, position);
-            updates.push(SetAside { header: header.clone(), update, acked: applier.acked });
+            updates.push(SetAside { header: header.clone(), update, acked: applier.acked, parked: None });
         }
         applier.apply_together(sql, Ahead::again(updates))?;
         for (header, entry) in self.0 {

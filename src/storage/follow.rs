@@ -4,12 +4,12 @@
 //! old name. At the end of a pull, what here still references the old name gets the new one: a write of this
 //! replica like any other, which the others receive.
 
-use super::apply::Applier;
+use super::applier::Applier;
 use super::apply_row::set_cells;
 use super::catalog::{Key, Table};
 use super::context::Context;
 use super::driver::{Sql, SqlError, ValueRef};
-use super::foreign_keys::{Link, cell, conditions, is_parent_here, read_with_shadows};
+use super::foreign_keys::{Link, cell, conditions, deserted_child, is_parent_here, read_with_shadows};
 use super::journal::Journal;
 use super::local_key::LocalKey;
 use super::obstacles::obstacles;
@@ -37,6 +37,7 @@ struct Row<'a> {
 pub type Followed = Vec<(i64, Vec<Value>)>;
 
 /// A row that has got another key, and what may have to follow it.
+#[derive(Clone)]
 pub struct Leader {
     /// Which item of the turn has changed it.
     pub item: usize,
@@ -50,14 +51,21 @@ pub struct Leader {
 
 impl Applier<'_> {
     /// Has what references rows that have other keys now follow them, once all are applied that may have taken those
-    /// over.
-    pub fn follow_leaders(&mut self, sql: &mut dyn Sql) -> Result<(), SqlError> {
-        for Leader { item, table, was, is } in std::mem::take(&mut self.leaders) {
-            let Some(table) = self.catalog.numbered(table) else { continue };
+    /// over. As long as rows wait in a chain, returns those leaders whose former keys one of them may take over.
+    pub fn follow_leaders(&mut self, sql: &mut dyn Sql) -> Result<Vec<Leader>, SqlError> {
+        let is_complete = self.retrial.chain.is_empty();
+        let mut later = Vec::new();
+        for leader in std::mem::take(&mut self.leaders) {
+            let Leader { item, table, was, is } = &leader;
+            let Some(table) = self.catalog.numbered(*table) else { continue };
+            if !is_complete && deserted_child(sql, table, &was.0, &was.1)?.is_some() {
+                later.push(leader);
+                continue;
+            }
             let rows = (Row { key: &was.0, cells: &was.1 }, Row { key: &is.0, cells: &is.1 });
-            self.follow(sql, item, table, rows, 0)?;
+            self.follow(sql, *item, table, rows, 0)?;
         }
-        Ok(())
+        Ok(later)
     }
 
     /// Has what references a row as it was reference it as it is. Where a constraint does not let it, the

@@ -16,6 +16,7 @@ use super::driver::{Sql, SqlError};
 use super::identity::row_fingerprint;
 use super::look::{Bounds, Here, Seen, Slice, is_comparable, look_at_parts};
 use super::replica::{CachedCatalog, Mint, Setting, context, settle_all};
+use super::retrial::Retrial;
 use super::row_meta::{CellMeta, RowMeta};
 use super::rows::{Entry, Sending, fingerprints};
 use super::transaction::{Purpose, transaction, without_waiting};
@@ -111,7 +112,8 @@ fn heal(
         let (differing, offered) = patient.prepare(sql)?;
         let tables = fetched.rows.tables.clone();
         let incoming = Incoming { rows: Rows { tables, rows: differing.clone() }, ..Incoming::default() };
-        let applied = apply(sql, &mut context, &mut state, &incoming, &[], probe.quarantined);
+        let before = probe.quarantined;
+        let applied = apply(sql, &mut context, &mut state, &incoming, &[], before, &mut Retrial::default());
         indexes.clone_from(&context.indexes);
         let applied = applied?;
         let after = Patient::examine(sql, &cached.catalog, table, fetched)?;

@@ -12,18 +12,19 @@ use super::foreign_keys::{deserted_child, missing_parent};
 use super::local_key::LocalKey;
 use super::numbers::Numbers;
 use super::quarantine::ask_again;
+use super::row_io::{delete, insert, whole_row};
 use super::row_meta::RowMeta;
 use super::rows::{Entry, Sending};
-use super::swaps::{delete, insert, whole_row};
 use crate::model::{RowId, Value};
 
 /// A row as it was: its bookkeeping, and if it was in its table its hidden rowid and its cells.
 pub type Before = (Entry, Option<(Option<i64>, Vec<Value>)>);
 
 /// One change of a row.
-struct Step {
+#[derive(Clone)]
+pub struct Step {
     /// Which item of the turn made it.
-    item: usize,
+    pub item: usize,
     table: i64,
     /// The row.
     id: RowId,
@@ -115,6 +116,24 @@ impl Journal {
                 return is_bound;
             }
         }
+    }
+
+    /// Adds a change that an earlier turn has made, as one that this item has.
+    pub fn carry_on(&mut self, item: usize, step: Step) {
+        let together = self.taken;
+        self.taken += 1;
+        self.steps.push(Step { item, together, ..step });
+    }
+
+    /// The changes that break a foreign key as it is now.
+    pub fn objectionable(self, sql: &mut dyn Sql, catalog: &Catalog) -> Result<Vec<Step>, SqlError> {
+        let mut found = Vec::new();
+        for step in self.steps {
+            if step.objection(sql, catalog)?.is_some() {
+                found.push(step);
+            }
+        }
+        Ok(found)
     }
 
     /// Undoes what breaks a foreign key, and what that undoing breaks, until nothing does.

@@ -1,11 +1,13 @@
 //! Where the bookkeeping of a row lies.
 
+use serde::{Deserialize, Serialize};
+
 use super::catalog::{Key, Table};
 use super::driver::{SqlError, ValueRef};
 use crate::model::{CellValue, RowId, Value};
 
 /// Where a row's bookkeeping is found: `_federation_row.k`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum LocalKey {
     /// The number of a numbered row.
     Number(i64),

@@ -1,6 +1,7 @@
 //! SQL: capture, apply and identity on the agent's side, the store on the hub's.
 
 pub mod ahead;
+pub mod applier;
 pub mod apply;
 mod apply_row;
 pub mod attach;
@@ -45,6 +46,7 @@ pub mod migrate;
 pub mod numbers;
 mod obstacles;
 pub mod outgoing;
+pub mod parked;
 mod prerequisites;
 pub mod quarantine;
 pub mod references;
@@ -57,8 +59,10 @@ pub mod replica;
 mod repoint;
 pub mod resolution;
 pub mod resolver;
+pub mod retrial;
 pub mod revocation;
 pub mod row_codec;
+pub mod row_io;
 pub mod row_meta;
 pub mod rows;
 pub mod ruled;
@@ -71,6 +75,7 @@ pub mod sqlite_driver;
 mod strays;
 pub mod swaps;
 pub mod table_info;
+mod takers;
 pub mod tenant_tables;
 mod told;
 pub mod transaction;

@@ -231,7 +231,7 @@ pub fn exhausts(sql: &mut dyn Sql, table: &Table, key: &[Value]) -> Result<Optio
 }
 
 /// Whether SQLite keeps account of the numbers that the table has given.
-fn is_autoincrement(table: &Table) -> bool {
+pub fn is_autoincrement(table: &Table) -> bool {
     tokens(&table.ddl).is_some_and(|tokens| tokens.iter().any(|token| token.is("AUTOINCREMENT")))
 }
 

@@ -1,9 +1,14 @@
 //! What cannot be applied is set aside with its reason, and tried again; everything else goes on (I9).
 
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
 use super::catalog::Table;
 use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
 use super::fields::{Fields, integer};
 use super::local_key::LocalKey;
+use super::parked::Parked;
 use super::row_meta::RowMeta;
 use super::rows::{Entry, Sending};
 use crate::model::{ColumnIndex, Op, RowId, RowUpdate, TableHeader, Value};
@@ -17,19 +22,35 @@ pub struct SetAside {
     pub update: RowUpdate,
     /// The mark of the last batch that the hub knew when it said any of it.
     pub acked: u64,
+    /// What the row was like, if it is out of its table until it can be as it is to be.
+    pub parked: Option<Parked>,
+}
+
+/// `_federation_quarantine.change`.
+#[derive(Serialize, Deserialize)]
+struct Change<'a> {
+    header: Cow<'a, TableHeader>,
+    update: Cow<'a, RowUpdate>,
+    acked: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    parked: Option<Cow<'a, Parked>>,
 }
 
 /// Sets a row aside.
 pub fn set_aside(
     sql: &mut dyn Sql,
     (header, update, acked): (&TableHeader, &RowUpdate, u64),
+    parked: Option<&Parked>,
     reason: &str,
 ) -> Result<(), SqlError> {
-    let change = rmp_serde::to_vec(&(header, update, acked))
+    let place = [header.name.as_str().into(), ValueRef::Blob(&update.id.0)];
+    let parked = parked.map(Cow::Borrowed);
+    let change = Change { header: Cow::Borrowed(header), update: Cow::Borrowed(update), acked, parked };
+    let change = rmp_serde::to_vec(&change)
         .map_err(|error| SqlError::corrupt(format!("cannot encode a row to set it aside: {error}")))?;
     sql.execute(
         "INSERT OR REPLACE INTO main._federation_quarantine(tbl, id, reason, change) VALUES(?, ?, ?, ?)",
-        &[header.name.as_str().into(), ValueRef::Blob(&update.id.0), reason.into(), ValueRef::Blob(&change)],
+        &[place[0], place[1], reason.into(), ValueRef::Blob(&change)],
     )?;
     Ok(())
 }
@@ -38,38 +59,65 @@ pub fn set_aside(
 pub fn take(sql: &mut dyn Sql, table: &str, id: RowId) -> Result<Option<SetAside>, SqlError> {
     let found = find(sql, table, id)?;
     if found.is_some() {
-        let key = [ValueRef::Text(table), ValueRef::Blob(&id.0)];
-        sql.execute("DELETE FROM main._federation_quarantine WHERE tbl = ? AND id = ?", &key)?;
+        remove(sql, table, id)?;
     }
     Ok(found)
 }
 
 /// What is set aside of a row, if anything is.
 pub fn find(sql: &mut dyn Sql, table: &str, id: RowId) -> Result<Option<SetAside>, SqlError> {
-    let key = [ValueRef::Text(table), ValueRef::Blob(&id.0)];
-    let row =
-        sql.query_row("SELECT change FROM main._federation_quarantine WHERE tbl = ? AND id = ?", &key)?;
-    row.map(|row| decode(&row[0])).transpose()
+    Ok(find_kept(sql, table, id)?.map(|(_, row)| row))
 }
 
-/// Takes up to `limit` rows that are set aside, to try them again: those whose last try is the longest ago.
-pub fn take_some(sql: &mut dyn Sql, limit: u64) -> Result<Vec<SetAside>, SqlError> {
+/// What is set aside of a row, if anything is, with its place.
+pub fn find_kept(sql: &mut dyn Sql, table: &str, id: RowId) -> Result<Option<(i64, SetAside)>, SqlError> {
+    let key = [ValueRef::Text(table), ValueRef::Blob(&id.0)];
+    let statement = "SELECT rowid, change FROM main._federation_quarantine WHERE tbl = ? AND id = ?";
+    let row = sql.query_row(statement, &key)?;
+    row.map(|row| Ok((Fields::from(vec![row[0].clone()]).integer()?, decode(&row[1])?))).transpose()
+}
+
+/// Has a row be set aside no more.
+pub fn remove(sql: &mut dyn Sql, table: &str, id: RowId) -> Result<(), SqlError> {
+    let key = [ValueRef::Text(table), ValueRef::Blob(&id.0)];
+    sql.execute("DELETE FROM main._federation_quarantine WHERE tbl = ? AND id = ?", &key)?;
+    Ok(())
+}
+
+/// Up to `limit` rows that are set aside, each with its place: those behind the place `after`, up to the place `upto`.
+/// A row that is set aside again gets a place behind all others.
+pub fn between(
+    sql: &mut dyn Sql,
+    (after, upto): (i64, i64),
+    limit: usize,
+) -> Result<Vec<(i64, SetAside)>, SqlError> {
     let mut rows = Vec::new();
     sql.query(
-        "SELECT change FROM main._federation_quarantine ORDER BY rowid LIMIT ?",
-        &[integer(limit)?],
+        "SELECT rowid, change FROM main._federation_quarantine WHERE rowid > ? AND rowid <= ? ORDER BY rowid LIMIT ?",
+        &[after.into(), upto.into(), integer(limit as u64)?],
         &mut |row| {
-            rows.push(decode(&row[0])?);
+            let change = decode(&row[1])?;
+            rows.push((Fields::of(row).integer()?, change));
             Ok(())
         },
     )?;
-    for row in &rows {
-        sql.execute(
-            "DELETE FROM main._federation_quarantine WHERE tbl = ? AND id = ?",
-            &[row.header.name.as_str().into(), ValueRef::Blob(&row.update.id.0)],
-        )?;
-    }
     Ok(rows)
+}
+
+/// The last of these places.
+pub fn last_place(sql: &mut dyn Sql) -> Result<i64, SqlError> {
+    let row = sql.query_row("SELECT coalesce(max(rowid), 0) FROM main._federation_quarantine", &[])?;
+    Fields::from(row.unwrap_or_default()).integer()
+}
+
+/// The rows that are out of their tables.
+pub fn all_parked(sql: &mut dyn Sql) -> Result<Vec<SetAside>, SqlError> {
+    let mut parked = Vec::new();
+    sql.query("SELECT change FROM main._federation_quarantine", &[], &mut |row| {
+        parked.extend(Some(decode(&row[0])?).filter(|row| row.parked.is_some()));
+        Ok(())
+    })?;
+    Ok(parked)
 }
 
 /// How many rows are set aside.
@@ -142,9 +190,10 @@ pub fn hold(sql: &mut dyn Sql, table: &Table, id: RowId) -> Result<(), SqlError>
 
 fn decode(change: &Value) -> Result<SetAside, SqlError> {
     let Value::Blob(bytes) = change else { return Err(SqlError::corrupt("a row set aside is no blob")) };
-    let (header, update, acked) = rmp_serde::from_slice(bytes)
+    let Change { header, update, acked, parked } = rmp_serde::from_slice(bytes)
         .map_err(|error| SqlError::corrupt(format!("cannot read a row that was set aside: {error}")))?;
-    Ok(SetAside { header, update, acked })
+    let parked = parked.map(Cow::into_owned);
+    Ok(SetAside { header: header.into_owned(), update: update.into_owned(), acked, parked })
 }
 
 impl SetAside {
@@ -158,7 +207,7 @@ impl SetAside {
         let longer = |a: TableHeader, b: TableHeader| if a.columns.len() > b.columns.len() { a } else { b };
         let header = longer(self.header, later.header);
         if later.update.whole || later.update.united.is_some() {
-            return Self { header, update: later.update, acked: later.acked };
+            return Self { header, update: later.update, acked: later.acked, parked: self.parked };
         }
         let is_newest = |column: ColumnIndex| {
             later.update.writes.iter().all(|newer| match &newer.op {
@@ -181,6 +230,6 @@ impl SetAside {
         writes.extend(later.update.writes);
         let number = self.update.number.or(later.update.number);
         let update = RowUpdate { whole: self.update.whole, number, writes, ..later.update };
-        Self { header, update, acked: self.acked.min(later.acked) }
+        Self { header, update, acked: self.acked.min(later.acked), parked: self.parked }
     }
 }

@@ -22,6 +22,7 @@ use super::lease::Claim;
 use super::look::{Slice, waiting_tables};
 use super::quarantine::examples;
 use super::registered::{self, note_refused, tell_suspects};
+use super::retrial::Retrial;
 use super::settle::settle_log;
 use super::tenant_tables;
 use super::transaction::{Purpose, transaction, without_waiting};
@@ -254,7 +255,8 @@ impl ApplyExtras {
 }
 
 /// Applies rows, acknowledgements and the end of a sync. `incoming` is borrowed, because the database may
-/// turn out busy as late as at the COMMIT, and the turn is then repeated.
+/// turn out busy as late as at the COMMIT, and the turn is then repeated. If the turn [`Applied::is_unfinished`], it is
+/// followed by others of the same `retrial` that bring nothing but the end: see [`Incoming::rest`].
 #[expect(
     clippy::needless_pass_by_value,
     reason = "a turn takes it and gives it back; this one may run twice"
@@ -266,9 +268,13 @@ pub fn apply_turn(
     mint: &mut Mint,
     extras: &ApplyExtras,
     incoming: &Incoming,
+    retrial: &mut Retrial,
 ) -> Result<ApplyTurn, SqlError> {
     despite_indexes(sql, |sql, indexes| {
-        apply_once(sql, cached.clone(), setting, mint, extras, incoming, indexes)
+        retrial.begin_turn();
+        let turn = apply_once(sql, cached.clone(), setting, mint, extras, incoming, (indexes, retrial));
+        retrial.end_turn(turn.is_ok());
+        turn
     })
 }
 
@@ -279,7 +285,7 @@ fn apply_once(
     mint: &mut Mint,
     extras: &ApplyExtras,
     incoming: &Incoming,
-    indexes: &mut Indexes,
+    (indexes, retrial): (&mut Indexes, &mut Retrial),
 ) -> Result<ApplyTurn, SqlError> {
     let may_delete = incoming.done.is_some() && !extras.refreshed.is_empty();
     let purpose = if incoming.touches_tables() || may_delete { Purpose::Apply } else { Purpose::Record };
@@ -287,7 +293,8 @@ fn apply_once(
         let probe = probe(sql)?;
         let mut state = probe.state;
         setting.claim.check(state.lease.as_ref())?;
-        state.lease = incoming.done.is_none().then(|| setting.claim.lease());
+        // The turn that ends the sync gives it back.
+        state.lease = Some(setting.claim.lease());
         let mut notices = Vec::new();
         let walk = cached.as_ref().and_then(|cached| cached.walk.clone());
         let fresh = cached.filter(|cached| cached.schema_version == probe.schema_version);
@@ -321,11 +328,12 @@ fn apply_once(
                 )?;
             }
         }
-        let applied = apply(sql, &mut context, &mut state, incoming, &extras.refreshed, probe.quarantined);
+        let before = probe.quarantined;
+        let applied = apply(sql, &mut context, &mut state, incoming, &extras.refreshed, before, retrial);
         indexes.clone_from(&context.indexes);
         let applied = applied?;
         notices.append(&mut context.notices);
-        if let Some(done) = &incoming.done {
+        if let Some(done) = incoming.done.as_ref().filter(|_| !applied.is_unfinished) {
             // It is a declaration that makes a difference.
             let is_declared = extras.schema_digest.is_some() || !done.refused.is_empty();
             let changed = is_declared && note_refused(sql, &catalog.catalog, &done.refused)?;
@@ -333,7 +341,7 @@ fn apply_once(
                 catalog = read_catalog(sql, setting, &state)?;
             }
         }
-        if applied.quarantined > 0 && incoming.done.is_some() {
+        if applied.quarantined > 0 && incoming.done.is_some() && !applied.is_unfinished {
             for (table, reason) in examples(sql, EXAMPLES)? {
                 notices.push(format!("rows of {table} are set aside: {reason}"));
             }

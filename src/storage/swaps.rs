@@ -1,40 +1,387 @@
-//! Swaps: rows that each take a unique value that another of them still holds.
+//! Making way: rows that each take a unique value which another of them still holds.
 //!
-//! SQLite checks each statement by itself, so no order of single writes gets two rows to swap their names, and
-//! only one order a chain of renames. When a row is refused, the rows in its way are looked up; if each of them
-//! is to be written in the same turn, all are taken out of the table and put back as they are to be. If that
-//! fails, they are put back as they were.
+//! SQLite checks each statement by itself, so no order of single writes gets two rows to swap their names, and only one
+//! order a chain of renames. When a row is refused, the one in its way is looked up, and what is in that one's way, and so
+//! on, to a row that SQLite takes as it is to be; the others follow, from the end of the chain to its beginning. Where the
+//! chain comes round to one of its own rows, that row leaves its table until those are written which waited for its
+//! values.
+//!
+//! Rows of one turn make way for each other within it, or stay as they were. Of what is set aside, a chain may be longer
+//! than a turn has time for: the next one goes on with it ([`super::retrial`]), and a row that is out of its table is
+//! remembered with its update ([`super::parked`]).
 
 use std::rc::Rc;
 
 use super::ahead::{Ahead, Update};
-use super::apply::Applier;
+use super::applier::Applier;
 use super::apply_row::Outcome;
-use super::catalog::{Key, Table, quote, quote_list};
-use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
+use super::catalog::{Key, Table, as_number, quote};
+use super::driver::{Sql, SqlError};
 use super::follow::Leader;
-use super::foreign_keys::columns_with_shadows;
 use super::incoming::Arrival;
+use super::journal::{Before, Journal};
 use super::local_key::LocalKey;
-use super::numbers::exhausts;
+use super::numbers::{exhausts, is_autoincrement};
 use super::obstacles::obstacles;
-use super::quarantine::ask_again;
+use super::parked::Parked;
+use super::quarantine::{ask_again, find_kept};
+use super::row_io::{delete, insert, whole_row};
 use super::row_meta::RowMeta;
-use super::rows::{Entry, key_condition, key_params};
-use crate::model::Value;
+use super::rows::Entry;
+use crate::model::{RowId, Value};
 
-/// How many rows may be in each other's way. More than an application renames at once, and few enough for a turn.
-const MAX_MEMBERS: usize = 250;
+/// What has been done since a row left its table, to be taken back if that one cannot come back.
+#[derive(Default)]
+struct Run {
+    /// Rows that were applied, each with what it was and whether it counts as one.
+    done: Vec<(usize, Option<Before>, bool)>,
+    /// Rows that left their table.
+    taken_out: Vec<usize>,
+    /// How many changes, and how many rows to follow, were noted when the first of them did.
+    noted: (usize, usize),
+}
 
-/// A row that takes part.
-struct Member<'a> {
-    update: Rc<Update<'a>>,
-    /// Its place among the rows ahead.
-    place: usize,
-    /// Its bookkeeping before.
-    before: Option<Entry>,
-    /// The row as it is, if it is here: rowid (of a table that hides it) and cells.
-    row: Option<(Option<i64>, Vec<Value>)>,
+/// What is in the way of a row.
+enum InWay {
+    /// A row that is to be written as well.
+    Row(RowId),
+    /// One that waits, in the end, for this one.
+    Circle(RowId),
+    /// Something that stays where it is, or that nobody can tell.
+    Blocked,
+}
+
+impl Applier<'_> {
+    /// Applies a row that was refused, the one at the place `at`, after those that are in its way. Where that does not
+    /// go, it is still ahead.
+    pub fn make_way<'a>(
+        &mut self,
+        sql: &mut dyn Sql,
+        at: usize,
+        ahead: &mut Ahead<'a>,
+    ) -> Result<(), SqlError> {
+        let Some(refused) = ahead.get(at) else { return Ok(()) };
+        let Some(table) = self.catalog.table(&refused.0.name) else { return Ok(()) };
+        if self.retrial.is_blocked(table.number, refused.1.id) {
+            return Ok(());
+        }
+        self.retrial.chain.begin(&refused.0.name, refused.1.id);
+        self.follow_chain(sql, ahead, true)
+    }
+
+    /// Goes on with the chain, whose last row `is_refused` or not tried yet, as long as the turn has time.
+    pub fn follow_chain<'a>(
+        &mut self,
+        sql: &mut dyn Sql,
+        ahead: &mut Ahead<'a>,
+        mut is_refused: bool,
+    ) -> Result<(), SqlError> {
+        let (name, catalog) = (self.retrial.chain.table().to_owned(), self.catalog);
+        let Some(table) = catalog.table(&name) else {
+            self.retrial.block_chain(0);
+            return Ok(());
+        };
+        let (mut run, noted) = (Run::default(), self.journal.count());
+        while let Some(id) = self.retrial.chain.last() {
+            if !self.retrial.spend() {
+                break;
+            }
+            let Some(at) = self.pending(sql, &name, id, ahead)? else {
+                self.retrial.chain.pop();
+                continue;
+            };
+            if !std::mem::take(&mut is_refused) {
+                match self.try_member(sql, table, at, ahead, &mut run)? {
+                    Outcome::Applied | Outcome::Unchanged => {
+                        self.retrial.chain.pop();
+                        continue;
+                    }
+                    Outcome::Constraint(_) => {}
+                    Outcome::Refused(_) | Outcome::Referenced(_) => {
+                        self.give_up(sql, table, ahead, run)?;
+                        break;
+                    }
+                }
+            }
+            match self.in_way(sql, table, at, ahead)? {
+                InWay::Row(next) => self.retrial.chain.push(next),
+                InWay::Circle(first) => self.open_circle(sql, table, (first, id), ahead, &mut run)?,
+                InWay::Blocked => {
+                    self.give_up(sql, table, ahead, run)?;
+                    break;
+                }
+            }
+        }
+        self.journal.bind(noted);
+        Ok(())
+    }
+
+    /// Where a row is that is still to be applied: among those of this turn, or else, once nothing else is coming, among
+    /// those that are set aside.
+    fn pending<'a>(
+        &mut self,
+        sql: &mut dyn Sql,
+        table: &str,
+        id: RowId,
+        ahead: &mut Ahead<'a>,
+    ) -> Result<Option<usize>, SqlError> {
+        match ahead.look_up(table, id) {
+            Some((at, is_ahead)) => Ok(is_ahead.then_some(at)),
+            None if self.is_final => Ok(find_kept(sql, table, id)?.map(|kept| ahead.add_kept(kept))),
+            None => Ok(None),
+        }
+    }
+
+    /// Tries a row of the chain.
+    fn try_member<'a>(
+        &mut self,
+        sql: &mut dyn Sql,
+        table: &Table,
+        at: usize,
+        ahead: &mut Ahead<'a>,
+        run: &mut Run,
+    ) -> Result<Outcome, SqlError> {
+        let Some(row) = ahead.get(at) else { return Ok(Outcome::Unchanged) };
+        let is_bound = !table.parents.is_empty() || !table.children.is_empty();
+        let is_noted = row.1.united.is_none() && (is_bound || !run.taken_out.is_empty());
+        let before = match (is_noted, ahead.parked(at)) {
+            (false, _) => None,
+            (true, Some(parked)) => parked_before(sql, table, row.1.id, parked)?,
+            (true, None) => {
+                let entry = Entry::by_id(sql, table, row.1.id)?;
+                Journal::before(sql, table, entry.as_ref())?
+            }
+        };
+        let noted = self.journal.count();
+        let outcome = self.apply_ahead(sql, at, ahead, true)?;
+        let is_applied = matches!(outcome, Outcome::Applied);
+        if !is_applied && !matches!(outcome, Outcome::Unchanged) {
+            return Ok(outcome);
+        }
+        self.applied += u64::from(is_applied);
+        ahead.done(at);
+        if !is_noted {
+            return Ok(outcome);
+        }
+        if !run.taken_out.is_empty() {
+            run.done.push((at, before.clone(), is_applied));
+        }
+        // By itself it may need no note; what makes room for it may have to come back.
+        if is_applied
+            && is_bound
+            && self.journal.count() == noted
+            && let Some(now) = Entry::by_id(sql, table, row.1.id)?
+        {
+            self.journal.note(at, (table, now.id), before, now.key);
+        }
+        Ok(outcome)
+    }
+
+    /// What is in the way of a row: of several, one that does not wait for it comes first.
+    fn in_way<'a>(
+        &mut self,
+        sql: &mut dyn Sql,
+        table: &Table,
+        at: usize,
+        ahead: &mut Ahead<'a>,
+    ) -> Result<InWay, SqlError> {
+        let Some(row) = ahead.get(at) else { return Ok(InWay::Blocked) };
+        let member = Member::of(self, sql, table, &row, ahead.parked(at))?;
+        let Some(target) = member.and_then(|member| member.target) else { return Ok(InWay::Blocked) };
+        let (mut next, mut circle) = (None, None);
+        for (_, key) in obstacles(sql, table, &target, |_| true)? {
+            let Some(other) = Entry::by_key(sql, table, &LocalKey::of(table, &key)?)? else {
+                return Ok(InWay::Blocked);
+            };
+            if other.id == row.1.id {
+                continue;
+            }
+            if self.retrial.is_blocked(table.number, other.id)
+                || self.pending(sql, &row.0.name, other.id, ahead)?.is_none()
+            {
+                return Ok(InWay::Blocked);
+            }
+            let found = if self.retrial.chain.contains(other.id) { &mut circle } else { &mut next };
+            found.get_or_insert(other.id);
+        }
+        Ok(next.map(InWay::Row).or(circle.map(InWay::Circle)).unwrap_or(InWay::Blocked))
+    }
+
+    /// Takes one row of a circle out of its table: the first, which holds what the last of the chain is to get; or that
+    /// one, if the application could give the first one's number to a row of its own meanwhile.
+    fn open_circle<'a>(
+        &mut self,
+        sql: &mut dyn Sql,
+        table: &Table,
+        (first, last): (RowId, RowId),
+        ahead: &mut Ahead<'a>,
+        run: &mut Run,
+    ) -> Result<(), SqlError> {
+        let name = self.retrial.chain.table().to_owned();
+        let mut goes = first;
+        if let Some(entry) = Entry::by_id(sql, table, first)?
+            && first != last
+            && is_highest(sql, table, &entry.key)?
+            && Entry::by_id(sql, table, last)?.is_some_and(|entry| entry.is_present())
+        {
+            self.retrial.chain.move_last_before(first);
+            goes = last;
+        }
+        let (at, entry) = (self.pending(sql, &name, goes, ahead)?, Entry::by_id(sql, table, goes)?);
+        let (Some(at), Some(entry)) = (at, entry.filter(Entry::is_present)) else {
+            return Err(SqlError::corrupt("a row that is in the way of another is not there"));
+        };
+        if run.taken_out.is_empty() {
+            run.noted = (self.journal.count(), self.leaders.len());
+        }
+        ahead.park(at, Some(Parked::take_out(sql, table, &entry)?));
+        run.taken_out.push(at);
+        Ok(())
+    }
+
+    /// Something stays in the way of the chain. What this turn has taken out of the table goes back as it was, with all
+    /// that was done since.
+    fn give_up<'a>(
+        &mut self,
+        sql: &mut dyn Sql,
+        table: &Table,
+        ahead: &mut Ahead<'a>,
+        run: Run,
+    ) -> Result<(), SqlError> {
+        let is_out = |at: &usize| ahead.parked(*at).is_some() && ahead.get(*at).is_some();
+        if run.taken_out.iter().any(is_out) {
+            self.journal.truncate(run.noted.0);
+            self.leaders.truncate(run.noted.1);
+            self.take_back(sql, table, ahead, &run)?;
+        }
+        self.retrial.block_chain(table.number);
+        Ok(())
+    }
+
+    fn take_back<'a>(
+        &mut self,
+        sql: &mut dyn Sql,
+        table: &Table,
+        ahead: &mut Ahead<'a>,
+        run: &Run,
+    ) -> Result<(), SqlError> {
+        for (at, before, is_applied) in &run.done {
+            ahead.undone(*at);
+            self.applied = self.applied.saturating_sub(u64::from(*is_applied));
+            let Some(row) = ahead.get(*at) else { continue };
+            let Some(now) = Entry::by_id(sql, table, row.1.id)? else { continue };
+            if now.is_present() {
+                delete(sql, table, &now.key)?;
+            }
+            match before {
+                Some((entry, _)) => {
+                    let laid = Entry { key: LocalKey::dead(entry.id), ..entry.clone() };
+                    laid.update(sql, table, &now.key)?;
+                }
+                None => now.forget(sql, table)?,
+            }
+        }
+        for (_, before, _) in &run.done {
+            let Some((entry, row)) = before else { continue };
+            let Some((rowid, cells)) = row else {
+                entry.update(sql, table, &LocalKey::dead(entry.id))?;
+                continue;
+            };
+            if !insert(sql, table, &entry.key, *rowid, cells)? {
+                return Err(SqlError::corrupt("a row that was here cannot be put back"));
+            }
+            entry.update(sql, table, &LocalKey::dead(entry.id))?;
+        }
+        for &at in &run.taken_out {
+            let Some(row) = ahead.get(at) else { continue };
+            if let Some(parked) = ahead.parked(at)
+                && !parked.put_back(sql, table, row.1.id)?
+            {
+                return Err(SqlError::corrupt("a row that was here cannot be put back"));
+            }
+            ahead.park(at, None);
+        }
+        Ok(())
+    }
+
+    /// Applies a row, which may be out of its table.
+    pub fn apply_ahead<'a>(
+        &mut self,
+        sql: &mut dyn Sql,
+        at: usize,
+        ahead: &mut Ahead<'a>,
+        leave_children: bool,
+    ) -> Result<Outcome, SqlError> {
+        let Some(row) = ahead.get(at) else { return Ok(Outcome::Unchanged) };
+        if let Some(parked) = ahead.parked(at).cloned()
+            && let Some(table) = self.catalog.table(&row.0.name)
+        {
+            if let Some(outcome) = self.come_back(sql, at, table, &row, &parked)? {
+                return Ok(outcome);
+            }
+            // The application has made a row in its place.
+            ahead.park(at, None);
+        }
+        self.apply_row(sql, at, &row, leave_children)
+    }
+
+    /// Puts a row that is out of its table back, as it is to be. None if that is another row now.
+    fn come_back(
+        &mut self,
+        sql: &mut dyn Sql,
+        at: usize,
+        table: &Table,
+        row: &Rc<Update<'_>>,
+        parked: &Parked,
+    ) -> Result<Option<Outcome>, SqlError> {
+        let Some((before, Some((rowid, cells)))) = parked_before(sql, table, row.1.id, parked)? else {
+            return Ok(None);
+        };
+        let laid = LocalKey::dead(before.id);
+        let Some(member) = Member::of(self, sql, table, row, Some(parked))? else {
+            return Ok(Some(Outcome::Refused("it waits for a row that it references".into())));
+        };
+        let mut entry = before.clone();
+        entry.take_over(member.meta);
+        let has_number = parked.let_number_go(sql, table, before.id)?;
+        if let Some(target) = &member.target {
+            match &table.key {
+                Key::Number(_) if has_number => {}
+                Key::Number(_) => {
+                    // The application has given it to a row of its own.
+                    entry.key = LocalKey::Number(self.resolver.assign(sql, table, before.id, None, None)?);
+                }
+                Key::Natural(positions) => {
+                    let key: Vec<Value> = positions.iter().map(|&at| target[at].clone()).collect();
+                    entry.key = LocalKey::of(table, &key)?;
+                }
+            }
+            let free = free_rowid(sql, table, rowid)?;
+            if !insert(sql, table, &entry.key, free, target)? {
+                if has_number {
+                    parked.keep_number(sql, table, before.id)?;
+                }
+                return Ok(Some(Outcome::Constraint("it waits for a unique value that others hold".into())));
+            }
+        } else {
+            entry.bury();
+        }
+        entry.update(sql, table, &laid)?;
+        if member.is_outdated {
+            ask_again(sql, table)?;
+        }
+        if let (true, Some(target), Some(key)) = (self.is_final, member.target, before.key.values()?) {
+            // What references it by a key that no row has any more is to follow it to its new one.
+            let is = (entry.key.values()?.unwrap_or_default(), target);
+            self.leaders.push(Leader { item: at, table: table.number, was: (key, cells.clone()), is });
+        }
+        self.journal.note(at, (table, entry.id), Some((before, Some((rowid, cells)))), entry.key);
+        Ok(Some(Outcome::Applied))
+    }
+}
+
+/// What a row is and is to be.
+struct Member {
     /// The row as it is to be; none if it is to be gone.
     target: Option<Vec<Value>>,
     meta: RowMeta,
@@ -42,107 +389,38 @@ struct Member<'a> {
     is_outdated: bool,
 }
 
-/// Applies a row that was refused, the one at the place `at`, together with those that are in its way. Returns
-/// whether that went well; otherwise nothing has changed, and the rows ahead are still ahead.
-pub fn rotate<'a>(
-    applier: &mut Applier<'_>,
-    sql: &mut dyn Sql,
-    at: usize,
-    refused: &Rc<Update<'a>>,
-    ahead: &mut Ahead<'a>,
-) -> Result<bool, SqlError> {
-    let Some(table) = applier.catalog.table(&refused.0.name) else { return Ok(false) };
-    let Some(mut members) = gather(applier, sql, table, at, refused, ahead)? else { return Ok(false) };
-    // Rows that are made may reference those that stay, by the numbers that these come back under.
-    members.sort_by_key(|member| member.row.is_none());
-    let noted = applier.journal.count();
-    for member in &members {
-        take_out(sql, table, member)?;
-    }
-    for (done, member) in members.iter().enumerate() {
-        if !put_back(applier, sql, table, member)? {
-            applier.journal.truncate(noted);
-            undo(sql, table, &members, done)?;
-            return Ok(false);
-        }
-    }
-    if applier.is_final {
-        for member in &members {
-            lead_along(applier, table, member)?;
-        }
-    }
-    applier.journal.bind(noted);
-    if members.iter().any(|member| member.is_outdated) {
-        ask_again(sql, table)?;
-    }
-    for member in members {
-        applier.applied += 1;
-        ahead.done(member.place);
-    }
-    Ok(true)
-}
-
-/// The row that was refused, the rows in its way, the rows in theirs, and so on. None if one of them stays
-/// where it is, or if nothing is in the way.
-fn gather<'a>(
-    applier: &mut Applier<'_>,
-    sql: &mut dyn Sql,
-    table: &Table,
-    at: usize,
-    refused: &Rc<Update<'a>>,
-    ahead: &mut Ahead<'a>,
-) -> Result<Option<Vec<Member<'a>>>, SqlError> {
-    let Some(first) = Member::of(applier, sql, table, refused.clone(), at)? else { return Ok(None) };
-    let mut members = vec![first];
-    let mut looked_at = 0;
-    while let Some(member) = members.get(looked_at) {
-        looked_at += 1;
-        let Some(target) = member.target.clone() else { continue };
-        for (_, key) in obstacles(sql, table, &target, |_| true)? {
-            let Some(entry) = Entry::by_key(sql, table, &LocalKey::of(table, &key)?)? else {
-                return Ok(None);
-            };
-            if members.iter().any(|member| member.update.1.id == entry.id) {
-                continue;
-            }
-            let Some(place) = ahead.find(&table.name, entry.id) else { return Ok(None) };
-            let Some(update) = ahead.get(place) else { return Ok(None) };
-            match Member::of(applier, sql, table, update, place)? {
-                Some(member) if members.len() < MAX_MEMBERS => members.push(member),
-                _ => return Ok(None),
-            }
-        }
-    }
-    Ok((members.len() > 1).then_some(members))
-}
-
-impl<'a> Member<'a> {
+impl Member {
     /// None if the update means nothing here as yet.
     fn of(
         applier: &mut Applier<'_>,
         sql: &mut dyn Sql,
         table: &Table,
-        update: Rc<Update<'a>>,
-        place: usize,
+        update: &Rc<Update<'_>>,
+        parked: Option<&Parked>,
     ) -> Result<Option<Self>, SqlError> {
-        let before = Entry::by_id(sql, table, update.1.id)?;
+        let now = Entry::by_id(sql, table, update.1.id)?;
+        let was = match parked {
+            Some(parked) => parked_before(sql, table, update.1.id, parked)?,
+            None => None,
+        };
+        let (before, row) = match (was, now) {
+            (Some((before, row)), _) => (Some(before), row),
+            (None, Some(entry)) if entry.is_present() => {
+                let row = whole_row(sql, table, &entry)?;
+                (Some(entry), Some(row))
+            }
+            (None, now) => (now, None),
+        };
         let arrival =
             Arrival { table, header: &update.0, update: &update.1, entry: before.as_ref(), acked: update.2 };
         let Ok((mut meta, cells)) = arrival.merge(sql, &mut applier.resolver)? else { return Ok(None) };
         let is_outdated = meta.told(&update.1, update.2);
-        let row = match before.as_ref().filter(|entry| entry.is_present()) {
-            Some(entry) => Some(whole_row(sql, table, entry)?),
-            None => None,
-        };
         let target = meta.is_alive().then(|| {
-            let mut cells_before = match &row {
-                Some((_, cells)) => cells.clone(),
-                None => vec![Value::Null; table.columns.len()],
-            };
+            let mut target = row.map_or_else(|| vec![Value::Null; table.columns.len()], |(_, cells)| cells);
             for cell in cells {
-                cells_before[cell.at] = cell.value;
+                target[cell.at] = cell.value;
             }
-            cells_before
+            target
         });
         if let (Key::Natural(positions), Some(target)) = (&table.key, &target) {
             let key: Vec<Value> = positions.iter().map(|&at| target[at].clone()).collect();
@@ -150,7 +428,7 @@ impl<'a> Member<'a> {
                 return Ok(None);
             }
         }
-        Ok(Some(Self { update, place, before, row, target, meta, is_outdated }))
+        Ok(Some(Self { target, meta, is_outdated }))
     }
 }
 
@@ -160,187 +438,38 @@ pub fn target(
     sql: &mut dyn Sql,
     table: &Table,
     update: &Rc<Update<'_>>,
-    place: usize,
+    parked: Option<&Parked>,
 ) -> Result<Option<Vec<Value>>, SqlError> {
-    Ok(Member::of(applier, sql, table, update.clone(), place)?.and_then(|member| member.target))
+    Ok(Member::of(applier, sql, table, update, parked)?.and_then(|member| member.target))
 }
 
-/// A row as it is: rowid (of a table that hides it) and cells.
-pub fn whole_row(
+/// What a row that is out of its table was; none if it is not out of it any more.
+fn parked_before(
     sql: &mut dyn Sql,
     table: &Table,
-    entry: &Entry,
-) -> Result<(Option<i64>, Vec<Value>), SqlError> {
-    let key = entry.key.values()?.unwrap_or_default();
-    let statement = format!(
-        "SELECT {}, {} FROM main.{} WHERE {}",
-        table.hidden_rowid.map_or("NULL", |name| name),
-        columns_with_shadows(table),
-        quote(&table.name),
-        key_condition(table)
-    );
-    let row = sql.query_row(&statement, &key_params(table, &key))?;
-    let mut row = row.ok_or_else(|| SqlError::corrupt("a present row is not there"))?;
-    let cells = row.split_off(1);
-    Ok((super::catalog::as_number(&row[0]), cells))
+    id: RowId,
+    parked: &Parked,
+) -> Result<Option<Before>, SqlError> {
+    let now = Entry::by_id(sql, table, id)?;
+    let Some(entry) = now.and_then(|now| parked.entry(&now)) else { return Ok(None) };
+    Ok(Some((entry, Some(parked.row(table)?))))
 }
 
-/// Deletes the row, and puts its bookkeeping where no other can be in its way.
-fn take_out(sql: &mut dyn Sql, table: &Table, member: &Member<'_>) -> Result<(), SqlError> {
-    let (Some(before), Some(_)) = (&member.before, &member.row) else { return Ok(()) };
-    delete(sql, table, &before.key)?;
-    let parked = Entry { key: LocalKey::dead(before.id), ..before.clone() };
-    parked.update(sql, table, &before.key)
-}
-
-/// Takes a row out of its table.
-pub fn delete(sql: &mut dyn Sql, table: &Table, key: &LocalKey) -> Result<(), SqlError> {
-    let Some(key) = key.values()? else { return Ok(()) };
-    let statement = format!("DELETE FROM main.{} WHERE {}", quote(&table.name), key_condition(table));
-    sql.execute(&statement, &key_params(table, &key))?;
-    Ok(())
-}
-
-/// Writes the row as it is to be. Returns whether SQLite has taken it.
-fn put_back(
-    applier: &mut Applier<'_>,
-    sql: &mut dyn Sql,
-    table: &Table,
-    member: &Member<'_>,
-) -> Result<bool, SqlError> {
-    let (Some(before), Some((rowid, cells))) = (&member.before, &member.row) else {
-        let update = &*member.update;
-        let outcome = applier.apply_row(sql, member.place, update, true)?;
-        // By itself a row that references nothing needs no note; what makes room for it may have to come back.
-        if let (true, Outcome::Applied) = (table.parents.is_empty(), &outcome)
-            && let Some(made) = Entry::by_id(sql, table, update.1.id)?
-        {
-            let before = member.before.clone().map(|entry| (entry, None));
-            applier.journal.note(member.place, (table, made.id), before, made.key);
-        }
-        return Ok(matches!(outcome, Outcome::Applied | Outcome::Unchanged));
-    };
-    let mut entry = before.clone();
-    entry.take_over(member.meta.clone());
-    let parked = LocalKey::dead(before.id);
-    let was = Some((before.clone(), Some((*rowid, cells.clone()))));
-    let Some(target) = &member.target else {
-        entry.bury();
-        entry.update(sql, table, &parked)?;
-        applier.journal.note(member.place, (table, entry.id), was, entry.key);
-        return Ok(true);
-    };
-    if !insert(sql, table, &before.key, *rowid, target)? {
+/// Whether SQLite would give a row's number to the next one that is made, were it not there.
+fn is_highest(sql: &mut dyn Sql, table: &Table, key: &LocalKey) -> Result<bool, SqlError> {
+    let (Key::Number(column), LocalKey::Number(number)) = (&table.key, key) else { return Ok(false) };
+    if is_autoincrement(table) {
         return Ok(false);
     }
-    if let Key::Natural(positions) = &table.key {
-        let key: Vec<Value> = positions.iter().map(|&at| target[at].clone()).collect();
-        entry.key = LocalKey::of(table, &key)?;
-    }
-    entry.update(sql, table, &parked)?;
-    applier.journal.note(member.place, (table, entry.id), was, entry.key);
-    Ok(true)
+    let statement = format!("SELECT max({}) FROM main.{}", quote(column), quote(&table.name));
+    let highest = sql.query_row(&statement, &[])?;
+    Ok(highest.and_then(|row| as_number(&row[0])) == Some(*number))
 }
 
-/// Notes that what references a row by a key that no row has any more is to follow it to its new one.
-fn lead_along(applier: &mut Applier<'_>, table: &Table, member: &Member<'_>) -> Result<(), SqlError> {
-    let (Some(before), Some((_, cells)), Some(target)) = (&member.before, &member.row, &member.target) else {
-        return Ok(());
-    };
-    let Some(key) = before.key.values()? else { return Ok(()) };
-    let new_key = match &table.key {
-        Key::Number(_) => key.clone(),
-        Key::Natural(positions) => positions.iter().map(|&at| target[at].clone()).collect(),
-    };
-    let (was, is) = ((key, cells.clone()), (new_key, target.clone()));
-    applier.leaders.push(Leader { item: member.place, table: table.number, was, is });
-    Ok(())
-}
-
-/// Inserts a row under the number, or the hidden rowid, that it had. Returns whether SQLite has taken it.
-pub fn insert(
-    sql: &mut dyn Sql,
-    table: &Table,
-    key: &LocalKey,
-    rowid: Option<i64>,
-    row: &[Value],
-) -> Result<bool, SqlError> {
-    let mut names: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
-    let mut params: Vec<ValueRef<'_>> = row.iter().take(names.len()).map(ValueRef::from).collect();
-    match (&table.key, key, table.hidden_rowid, rowid) {
-        (Key::Number(column), LocalKey::Number(number), ..) => {
-            names.push(column);
-            params.push((*number).into());
-        }
-        (_, _, Some(name), Some(rowid)) => {
-            names.push(name);
-            params.push(rowid.into());
-        }
-        _ => {}
-    }
-    let statement = format!(
-        "INSERT{} INTO main.{}({}) VALUES({})",
-        table.or_abort(),
-        quote(&table.name),
-        quote_list(names.iter().copied()),
-        vec!["?"; names.len()].join(", ")
-    );
-    match sql.execute(&statement, &params) {
-        Ok(_) => Ok(true),
-        Err(error) if matches!(error.kind, SqlErrorKind::Constraint | SqlErrorKind::Missing) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// Puts every row back as it was; the first `done` of them have been written.
-fn undo(sql: &mut dyn Sql, table: &Table, members: &[Member<'_>], done: usize) -> Result<(), SqlError> {
-    for member in &members[..done] {
-        if let Some(entry) = Entry::by_id(sql, table, member.update.1.id)? {
-            delete(sql, table, &entry.key)?;
-            match &member.before {
-                Some(before) => {
-                    let parked = Entry { key: LocalKey::dead(before.id), ..before.clone() };
-                    parked.update(sql, table, &entry.key)?;
-                }
-                None => entry.forget(sql, table)?,
-            }
-        }
-    }
-    for member in members {
-        let Some(before) = &member.before else { continue };
-        if let Some((rowid, row)) = &member.row
-            && !insert(sql, table, &before.key, *rowid, row)?
-        {
-            return Err(SqlError::corrupt("a row that was here cannot be put back"));
-        }
-        if let Some(now) = Entry::by_id(sql, table, before.id)? {
-            before.update(sql, table, &now.key)?;
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use rusqlite::Connection;
-
-    use super::*;
-    use crate::storage::catalog::Catalog;
-    use crate::storage::choice::{Choice, SyncOptions};
-    use crate::storage::sqlite_driver::RusqliteSql;
-
-    #[test]
-    fn only_a_constraint_is_a_refusal() {
-        let mut sql = RusqliteSql::new(Connection::open_in_memory().unwrap());
-        sql.run("CREATE TABLE t(id INTEGER PRIMARY KEY, v NOT NULL)").unwrap();
-        let options = SyncOptions::default();
-        let choice = Choice::new(&options, std::collections::HashMap::new());
-        let catalog = Catalog::read(&mut sql, &choice).unwrap();
-        let table = catalog.table("t").unwrap();
-        let mut insert_null = || insert(&mut sql, table, &LocalKey::Number(1), None, &[Value::Null]);
-        assert!(!insert_null().unwrap());
-        // What the database cannot do now, being locked perhaps, is no reason to set a row aside.
-        sql.run("DROP TABLE t").unwrap();
-        insert(&mut sql, table, &LocalKey::Number(1), None, &[Value::Null]).unwrap_err();
-    }
+/// The hidden rowid that a row had, unless another one has it by now.
+fn free_rowid(sql: &mut dyn Sql, table: &Table, rowid: Option<i64>) -> Result<Option<i64>, SqlError> {
+    let (Some(name), Some(number)) = (table.hidden_rowid, rowid) else { return Ok(rowid) };
+    let statement = format!("SELECT 1 FROM main.{} WHERE {name} = ?", quote(&table.name));
+    let is_taken = sql.query_row(&statement, &[number.into()])?.is_some();
+    Ok(rowid.filter(|_| !is_taken))
 }

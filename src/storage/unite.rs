@@ -1,6 +1,6 @@
 //! Two rows that turn out to be one, written twice: the hub says under which identity both go on.
 
-use super::apply::Applier;
+use super::applier::Applier;
 use super::apply_row::{Outcome, set_cells};
 use super::catalog::{Key, Table};
 use super::driver::{Sql, SqlError};
@@ -8,9 +8,9 @@ use super::foreign_keys::{cell, read_with_shadows};
 use super::local_key::LocalKey;
 use super::referrers::Referrers;
 use super::repoint::{Repoint, run_all};
+use super::row_io::{delete, insert, whole_row};
 use super::row_meta::{CellMeta, Pending, RowMeta};
 use super::rows::{Entry, Sending};
-use super::swaps::{delete, insert, whole_row};
 use crate::model::{RowId, Seq, Value};
 
 impl Applier<'_> {

@@ -33,6 +33,7 @@ mod numbers;
 mod numbers_apart;
 mod old_rows;
 mod own_functions;
+mod permutations;
 mod reborn;
 mod recovery;
 mod refused_rows;

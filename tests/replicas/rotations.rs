@@ -3,7 +3,7 @@
 use federation_hub::model::Value;
 use federation_hub::storage::row_meta::RowMeta;
 
-use crate::world::{Agent, pair};
+use crate::world::{Agent, Fate, Hub, pair};
 
 /// What the bookkeeping holds of every row.
 fn kept(agent: &mut Agent) -> Vec<RowMeta> {
@@ -87,5 +87,51 @@ fn values_that_many_rows_hand_on_arrive_at_all_of_them() {
                 agent.rows("SELECT count(*), sum(marks.place = was) FROM marks JOIN lines USING (id)");
             assert_eq!(marked, [[300, 300].map(Value::Integer)]);
         }
+    }
+}
+
+/// Rows of a list, each with a place that no other has, and what was there before.
+const ITEMS: &str = "CREATE TABLE items(id INTEGER PRIMARY KEY, list INTEGER NOT NULL, pos INTEGER NOT NULL, was INTEGER, UNIQUE(list, pos))";
+
+/// Two agents that have so many of them.
+fn listed(count: usize) -> (Hub, Agent, Agent) {
+    let (mut hub, mut a, mut b) = pair(ITEMS);
+    a.run(&format!(
+        "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {count})
+           INSERT INTO items SELECT n, 1, n, n FROM n"
+    ));
+    a.sync(&mut hub);
+    (b.slice, b.limits.rows) = (100, 250);
+    b.sync(&mut hub);
+    (hub, a, b)
+}
+
+/// Has an application give every row of a list another place.
+fn move_all(agent: &mut Agent, place: &str) {
+    agent.run(&format!("UPDATE items SET pos = -({place}); UPDATE items SET pos = -pos"));
+}
+
+/// Breaks if the hub has rows that wait for each other in a circle wait for ever, where they come in several batches; or if a
+/// replica gives up where more rows are in each other's way than come in one turn.
+#[test]
+fn places_that_change_hands_among_many_rows_arrive_at_all_of_them() {
+    for (moved, place) in [
+        ("by one, ascending", "pos % 700 + 1"),
+        ("by one, descending", "(pos + 698) % 700 + 1"),
+        ("turned round", "701 - pos"),
+        ("shuffled", "pos * 353 % 701"),
+        ("in circles of three", "(pos - 1) / 3 * 3 + pos % 3 + 1 - (pos = 700) * 1"),
+    ] {
+        let (mut hub, mut a, mut b) = listed(700);
+        move_all(&mut a, place);
+        a.sync(&mut hub);
+        for _ in 0..2 {
+            let counts = b.sync(&mut hub);
+            assert_eq!(counts.quarantined, 0, "{moved}");
+            let query = "SELECT id, list, pos, was FROM items ORDER BY id";
+            assert_eq!(a.rows(query), b.rows(query), "{moved}");
+            a.sync(&mut hub);
+        }
+        assert_eq!(b.rows("SELECT count(*) FROM _federation_quarantine"), [[Value::Integer(0)]]);
     }
 }

@@ -28,7 +28,7 @@ fn update_of(columns: usize, at: ColumnIndex, number: Option<i64>) -> SetAside {
     let writes = vec![Write { stamp, base: 1, op }];
     let (id, seq) = (RowId([7; 16]), u64::from(at));
     let update = RowUpdate { table: 0, id, number, seq, whole: false, united: None, writes };
-    SetAside { header: TableHeader { name: "notes".into(), columns }, update, acked: 0 }
+    SetAside { header: TableHeader { name: "notes".into(), columns }, update, acked: 0, parked: None }
 }
 
 /// Breaks if the columns that are kept do not name all that is kept: a cell without a name is never applied.

@@ -96,7 +96,8 @@ impl Writer<'_> {
                     _ if self.features.has(Feature::LateRules) => Fate::Complete,
                     0 => Fate::LosesBatch,
                     1 => Fate::LosesAnswer,
-                    2 | 3 => Fate::InterruptedPull(self.dice.below(4)),
+                    2 => Fate::InterruptedPull(self.dice.below(4)),
+                    3 => Fate::InterruptedRetrial(1 + self.dice.below(3)),
                     _ => Fate::Complete,
                 };
                 let is_busy = self.features.has(Feature::Meanwhile) && self.dice.chance(30);

@@ -17,6 +17,7 @@ use federation_hub::storage::driver::{SqlError, SqlErrorKind};
 use federation_hub::storage::look::Slice;
 use federation_hub::storage::refused_rows::{Places, RefusedRow};
 use federation_hub::storage::replica::ApplyExtras;
+use federation_hub::storage::retrial::Retrial;
 
 use crate::network::{ConnectionId, IDLE_MS, Network, Packet, StreamId};
 use crate::process::Session;
@@ -91,6 +92,8 @@ pub struct Sync {
     busy_since_ms: Option<i64>,
     push: Option<Push>,
     slices: VecDeque<Incoming>,
+    /// How far trying again what is set aside has come.
+    retrial: Retrial,
     /// What the self-check of this sync has looked at.
     look: Vec<Slice>,
     arrived: Arrived,
@@ -133,6 +136,7 @@ impl Sync {
             busy_since_ms: None,
             push: None,
             slices: VecDeque::new(),
+            retrial: Retrial::default(),
             look: Vec::new(),
             arrived: Arrived::default(),
             pulls_first: false,

@@ -17,6 +17,8 @@ pub enum Fate {
     LosesAnswer,
     /// This many turns of the answer are applied, and the rest never arrives.
     InterruptedPull(usize),
+    /// All of the answer is applied, and the process dies after this many turns that try again what is set aside.
+    InterruptedRetrial(usize),
 }
 
 /// What a sync did.

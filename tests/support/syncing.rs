@@ -2,7 +2,7 @@
 
 use federation_hub::protocol::hub_request::{PullRequest, RegisterRequest};
 use federation_hub::protocol::message::{Ack, Refusal};
-use federation_hub::storage::apply::Incoming;
+use federation_hub::storage::apply::{Applied, Incoming};
 use federation_hub::storage::bookkeeping::SentBatch;
 use federation_hub::storage::held_back::NOTHING;
 use federation_hub::storage::hub_store::StoreError;
@@ -10,6 +10,7 @@ use federation_hub::storage::refused_rows::RefusedRow;
 use federation_hub::storage::replica::{
     ApplyExtras, CachedCatalog, CollectTurn, Setting, apply_turn, collect_turn,
 };
+use federation_hub::storage::retrial::Retrial;
 use federation_hub::storage::scratch::prove_harmless;
 
 use super::checking::Asker;
@@ -84,7 +85,7 @@ impl Agent {
                 self.attached = None;
                 return Ok(None);
             }
-            let extras = ApplyExtras {
+            let mut extras = ApplyExtras {
                 told: std::mem::take(&mut told),
                 tables: std::mem::take(&mut tables),
                 schema_digest: first.schema.as_ref().map(|(_, digest)| *digest),
@@ -93,20 +94,24 @@ impl Agent {
             let done = (at == last).then(|| snapshot.done.clone());
             let retry = done.is_some() && (first.quarantined > 0 || counts.quarantined > 0);
             let (acked, refused) = (std::mem::take(&mut acked), std::mem::take(&mut refused));
-            let incoming = Incoming { acked, refused, rows, done, retry };
-            let (clock, claim) = (self.hub_clock(), self.claim());
-            let turn = until_free(|| {
-                let setting = Setting { clock, claim, options: &self.options };
-                apply_turn(&mut self.sql, catalog.clone(), setting, &mut self.mint, &extras, &incoming)
-            });
-            self.notices.extend(turn.notices.iter().cloned());
-            let is_borne = |notice: &str| self.bears_damage && notice.contains(" index ");
-            let is_unexpected = |notice: &&String| !is_usual(notice) && !is_borne(notice);
-            let unexpected: Vec<&String> = turn.notices.iter().filter(is_unexpected).collect();
-            assert_eq!(unexpected, Vec::<&String>::new());
-            catalog = Some(turn.catalog);
-            counts.pulled += turn.applied.rows;
-            counts.quarantined = turn.applied.quarantined;
+            let mut incoming = Incoming { acked, refused, rows, done, retry };
+            let mut retrial = Retrial::default();
+            retrial.set_pace(self.slice);
+            for turns in 0.. {
+                if fate == Fate::InterruptedRetrial(turns) && turns > 0 {
+                    self.attached = None;
+                    return Ok(None);
+                }
+                let turn = self.apply_turn(&mut catalog, &extras, &incoming, &mut retrial);
+                counts.pulled += turn.rows;
+                counts.quarantined = turn.quarantined;
+                if !turn.is_unfinished {
+                    break;
+                }
+                self.longest_retrial = self.longest_retrial.max(turns + 1);
+                incoming = incoming.rest();
+                (extras.refreshed, extras.told, extras.tables) = (Vec::new(), Vec::new(), Vec::new());
+            }
         }
         asker.cursor = snapshot.done.cursor;
         self.heal(hub, asker, search, &mut catalog, &mut counts)?;
@@ -118,6 +123,28 @@ impl Agent {
             return Ok(then.map(|then| counts.and(then)));
         }
         Ok(Some(counts))
+    }
+
+    /// One applying turn.
+    fn apply_turn(
+        &mut self,
+        catalog: &mut Option<CachedCatalog>,
+        extras: &ApplyExtras,
+        incoming: &Incoming,
+        retrial: &mut Retrial,
+    ) -> Applied {
+        let (clock, claim) = (self.hub_clock(), self.claim());
+        let turn = until_free(|| {
+            let setting = Setting { clock, claim, options: &self.options };
+            apply_turn(&mut self.sql, catalog.clone(), setting, &mut self.mint, extras, incoming, retrial)
+        });
+        self.notices.extend(turn.notices.iter().cloned());
+        let is_borne = |notice: &str| self.bears_damage && notice.contains(" index ");
+        let is_unexpected = |notice: &&String| !is_usual(notice) && !is_borne(notice);
+        let unexpected: Vec<&String> = turn.notices.iter().filter(is_unexpected).collect();
+        assert_eq!(unexpected, Vec::<&String>::new());
+        *catalog = Some(turn.catalog);
+        turn.applied
     }
 
     /// Collects and pushes all that there is. Returns the first turn, the batches that the hub has taken, and rows of

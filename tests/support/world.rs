@@ -20,6 +20,7 @@ use federation_hub::storage::lease::{Claim, Holder, LEASE_MS};
 use federation_hub::storage::replica::{
     ApplyExtras, CachedCatalog, HubClock, Mint, Setting, apply_turn, collect_turn,
 };
+use federation_hub::storage::retrial::Retrial;
 use rusqlite::Connection;
 use tempfile::TempPath;
 
@@ -51,6 +52,8 @@ pub struct Agent {
     pub limits: TurnLimits,
     /// How many rows one applying turn gets.
     pub slice: usize,
+    /// The most turns that a sync has needed to try again what was set aside, the last one not counted.
+    pub longest_retrial: usize,
     /// What people were told of rows that were looked at.
     pub told: Vec<String>,
     /// Where the database lies, if not in memory.
@@ -105,6 +108,7 @@ impl Agent {
             lead_ms: 0,
             limits: TurnLimits::default(),
             slice: 500,
+            longest_retrial: 0,
             told: Vec::new(),
             file: None,
             options: SyncOptions::default(),
@@ -261,7 +265,8 @@ impl Agent {
         let (clock, claim) = (self.hub_clock(), self.claim());
         let extras = ApplyExtras::default();
         let setting = Setting { clock, claim, options: &self.options };
-        apply_turn(&mut self.sql, None, setting, &mut self.mint, &extras, incoming).unwrap();
+        let mut retrial = Retrial::default();
+        apply_turn(&mut self.sql, None, setting, &mut self.mint, &extras, incoming, &mut retrial).unwrap();
     }
 
     /// A copy of the database as it is now.

@@ -9,6 +9,7 @@ use federation_hub::storage::attach::{Next, Reconciled, TurnError, open, reconci
 use federation_hub::storage::bookkeeping::ReplicaState;
 use federation_hub::storage::held_back::NOTHING;
 use federation_hub::storage::replica::{Setting, apply_turn, collect_turn};
+use federation_hub::storage::retrial::Retrial;
 use federation_hub::storage::scratch::prove_harmless;
 use federation_hub::storage::search::{Search, compare};
 
@@ -274,14 +275,17 @@ impl Process {
         let setting =
             Setting { clock: self.hub_clock(now_ms), claim: self.claim(), options: &self.birth.options };
         let mut incoming = incoming;
-        incoming.retry = incoming.done.is_some() && sync.moved.quarantined > 0;
+        incoming.retry |= incoming.done.is_some() && sync.moved.quarantined > 0;
         if incoming.touches_tables()
             && let Some(after) = self.dies_applying.take()
         {
             self.agent.sql.dies_after_rows = Some(after);
         }
         let extras = &sync.arrived.extras;
-        let turn = apply_turn(&mut self.agent.sql, catalog, setting, &mut self.mint, extras, &incoming);
+        let retrial = &mut sync.retrial;
+        retrial.set_pace(self.agent.slice);
+        let turn =
+            apply_turn(&mut self.agent.sql, catalog, setting, &mut self.mint, extras, &incoming, retrial);
         sync.stage = Stage::Applying;
         match turn {
             Ok(turn) => {
@@ -289,6 +293,12 @@ impl Process {
                 self.attached = Some((epoch, Some(turn.catalog)));
                 sync.moved.pulled += turn.applied.rows;
                 sync.moved.quarantined = turn.applied.quarantined;
+                if turn.applied.is_unfinished {
+                    sync.arrived.extras.refreshed = Vec::new();
+                    sync.slices.push_front(incoming.rest());
+                } else {
+                    sync.retrial = Retrial::default();
+                }
                 Flow::Soon(1)
             }
             Err(error) => {
