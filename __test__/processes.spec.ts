@@ -45,6 +45,8 @@ class Agent {
   run = (sql: string) => this.do<void>('run', sql)
   rows = (sql: string) => this.do<object[]>('rows', sql)
   sync = () => this.do<SyncReport>('sync')
+  open = (file: string) => this.do<void>('open', file)
+  work = (what: { name: string; count: number; path?: string }) => this.do<string[]>('work', what)
 }
 
 const NOTES = 'CREATE TABLE IF NOT EXISTS notes(id TEXT PRIMARY KEY, title TEXT)'
@@ -141,3 +143,26 @@ test('agents that work ride through a restart by SIGTERM: no sync fails, and not
   await late.connect(configs[names.length]!)
   expect(await late.sync()).toMatchObject({ pulled: written })
 }, 60_000)
+
+// Breaks if an attach ends the sessions of others while they work, or if whoever lost its session attaches once only.
+test.each(['handle', 'path'])('processes that sync one file at once, by its %s, wait for each other', async (by) => {
+  const directory = mkdtempSync(path.join(tmpdir(), 'federation-hub-'))
+  cleanup(() => rmSync(directory, { recursive: true }))
+  const file = path.join(directory, 'shared.db')
+  const names = ['one', 'two', 'three']
+  const { configs } = await ask<Reach>(start('hub.js'), { options: {}, agents: [...names, 'reader'] })
+  const agents = names.map(() => new Agent())
+  for (const [at, agent] of agents.entries()) {
+    await agent.connect(configs[at]!)
+    await agent.open(file)
+  }
+  await agents[0]!.run(NOTES)
+
+  const count = 20
+  const work = agents.map((agent, at) => agent.work({ name: names[at]!, count, ...(by === 'path' && { path: file }) }))
+  expect(await Promise.all(work)).toEqual([[], [], []])
+
+  const reader = new Agent()
+  await reader.connect(configs[names.length]!)
+  expect(await reader.sync()).toMatchObject({ pulled: names.length * count, quarantined: 0 })
+}, 120_000)

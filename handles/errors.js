@@ -13,6 +13,8 @@ function sqliteError(code, message, cause) {
 const PRIMARY = new Map([
   [5, 'SQLITE_BUSY'],
   [6, 'SQLITE_LOCKED'],
+  [15, 'SQLITE_PROTOCOL'],
+  [17, 'SQLITE_SCHEMA'],
   [19, 'SQLITE_CONSTRAINT'],
 ]);
 

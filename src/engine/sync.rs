@@ -17,6 +17,7 @@ use super::turn::turn;
 use crate::model::{TableSchema, VectorClock};
 use crate::protocol::agent_session::{AgentExchange, Step};
 use crate::protocol::message::{Ack, Rows, SyncBegin, ToAgent, ToHub};
+use crate::storage::attach::release;
 use crate::storage::bookkeeping::SentBatch;
 use crate::storage::choice::SyncOptions;
 use crate::storage::collect::TurnLimits;
@@ -45,6 +46,8 @@ pub struct AttachedDatabase {
     pub is_noted: bool,
     /// Whether it sends nothing before it has been told of everything ([`crate::storage::attach::Next::Sync`]).
     pub pulls_first: bool,
+    /// Whether attaching has taken the lease, and no turn has given it back.
+    pub is_leased: bool,
     /// Rows that the hub had made durable without this agent's knowing, as the attaching has found out.
     pub delivered: u64,
     /// What people should know of the attaching.
@@ -186,7 +189,12 @@ async fn exchange_all(job: &mut SyncJob<'_>, report: &mut SyncReport) -> Result<
                     arrived.is_nothing() && done.cursor == state.cursor && done.horizon <= state.buried;
                 if !idle {
                     job.apply_all(&mut arrived, Some(done), report).await?;
+                } else if job.database.is_leased {
+                    let holder = job.holder;
+                    let claim = move || Claim { holder, now_ms: wall_now_ms() };
+                    turn(job.driver, job.patience, move |sql| release(sql, claim())).await?;
                 }
+                job.database.is_leased = false;
                 job.note_left_alone(report);
                 break clock;
             }

@@ -319,7 +319,9 @@ fn refused(status: sys::napi_status) -> String {
 fn error_kind(code: &str, message: &str) -> SqlErrorKind {
     let is =
         |family: &str| code.strip_prefix(family).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
-    if is("SQLITE_BUSY") || is("SQLITE_LOCKED") || message.ends_with("busy executing a query") {
+    // The last two are what other connections that write, or change the schema, make of a statement again and again.
+    let is_busy = ["SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL", "SQLITE_SCHEMA"].into_iter().any(is);
+    if is_busy || message.ends_with("busy executing a query") {
         SqlErrorKind::Busy
     } else if is("SQLITE_CONSTRAINT") {
         SqlErrorKind::Constraint
@@ -342,6 +344,8 @@ mod tests {
             ("SQLITE_BUSY", "database is locked", SqlErrorKind::Busy),
             ("SQLITE_BUSY_SNAPSHOT", "database is locked", SqlErrorKind::Busy),
             ("SQLITE_LOCKED_SHAREDCACHE", "database table is locked", SqlErrorKind::Busy),
+            ("SQLITE_PROTOCOL", "locking protocol", SqlErrorKind::Busy),
+            ("SQLITE_SCHEMA", "database schema has changed", SqlErrorKind::Busy),
             ("", "This database connection is busy executing a query", SqlErrorKind::Busy),
             ("SQLITE_CONSTRAINT_TRIGGER", "not on Sundays", SqlErrorKind::Constraint),
             ("SQLITE_ERROR", "cannot start a transaction within a transaction", SqlErrorKind::InTransaction),

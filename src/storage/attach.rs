@@ -39,7 +39,8 @@ pub enum TurnError {
 }
 
 /// Installs the bookkeeping if it is not there, and reads the replica's state. As long as that names no
-/// incarnation, the replica's id is `fresh`.
+/// incarnation, the replica's id is `fresh`. From here to the end of the sync the database is the claimant's: an attach
+/// ends the session of whoever else works on it.
 pub fn open(
     sql: &mut dyn Sql,
     tenant: &str,
@@ -61,8 +62,9 @@ pub fn open(
             if state.incarnation.is_none() && state.replica != fresh {
                 // It was never attached to any hub, and may have been copied since it got its id.
                 state.replica = fresh;
-                state.save(sql)?;
             }
+            state.lease = Some(claim.lease());
+            state.save(sql)?;
             Ok(state)
         })
     })?;
@@ -72,7 +74,7 @@ pub fn open(
     }
 }
 
-/// Gives the lease back: a sync has failed, and whoever waits need not wait for it to run out.
+/// Gives the lease back, where no turn has ended the sync: whoever waits need not wait for it to run out.
 pub fn release(sql: &mut dyn Sql, claim: Claim) -> Result<(), SqlError> {
     without_waiting(sql, |sql| {
         transaction(sql, Purpose::Collect, |sql| {
@@ -188,7 +190,9 @@ pub fn reconcile(
             claim.check(state.lease.as_ref())?;
             if state != *asked {
                 // The answer is about a past that another process has gone on from: in its light, what that one has
-                // pushed since would look like what a hub forgot.
+                // pushed since would look like what a hub forgot. That one has had the lease since this one's ran out.
+                state.lease = Some(claim.lease());
+                state.save(sql)?;
                 let next = Next::Attach { is_new: state.incarnation.is_none() };
                 return Ok(Reconciled { state, next, delivered: 0, notice: None });
             }

@@ -1,8 +1,9 @@
 //! The lease: one sync at a time works on a database, also where two processes have it open.
 //!
 //! What has to hold without it, holds without it (batches are numbered, an attach opens an epoch): the lease
-//! keeps two processes from undoing each other's work for ever. It is taken by turns that write anyway, and only
-//! looked at by those that find nothing to do; so an idle sync pays nothing for it.
+//! keeps two processes from undoing each other's work for ever. It is taken when a database is attached, which ends
+//! others' sessions, and by turns that write anyway; those that find nothing to do only look at it. So an idle sync of a
+//! database that is attached pays nothing for it.
 
 use super::driver::{SqlError, SqlErrorKind, ValueRef};
 

@@ -162,7 +162,13 @@ fn read(raw: Raw<'_>) -> Value {
 fn convert(error: &rusqlite::Error) -> SqlError {
     let message = error.to_string();
     let kind = match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => SqlErrorKind::Busy,
+        // The last two are what other connections that write, or change the schema, make of a statement again and again.
+        Some(
+            ErrorCode::DatabaseBusy
+            | ErrorCode::DatabaseLocked
+            | ErrorCode::FileLockingProtocolFailed
+            | ErrorCode::SchemaChanged,
+        ) => SqlErrorKind::Busy,
         Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch) => SqlErrorKind::Constraint,
         _ if message.contains("cannot start a transaction within a transaction") => {
             SqlErrorKind::InTransaction

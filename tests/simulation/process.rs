@@ -201,6 +201,11 @@ impl Process {
     /// has survived.
     pub fn clean_up(&mut self) -> bool {
         self.attached = None;
+        self.give_back()
+    }
+
+    /// Gives the lease back, if it has one. Says whether the process has survived.
+    pub fn give_back(&mut self) -> bool {
         let claim = self.claim();
         let released = release(&mut self.agent.sql, claim);
         !released.is_err_and(|error| error.kind == SqlErrorKind::Closed)

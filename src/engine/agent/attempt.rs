@@ -42,18 +42,23 @@ impl Agent {
         let is_lost = link.session.as_ref().is_none_or(Session::is_over);
         let mut attempts =
             Attempts { comeback: Comeback::new(self.patience(), is_lost), report: SyncReport::default() };
-        let first = self.sync_or_come_back(link, ticket, database, &mut attempts).await;
-        let clock = match first {
-            Err(AgentError { remedy: Remedy::Attach, .. }) => {
-                link.databases.remove(&database.database_id());
-                self.sync_or_come_back(link, ticket, database, &mut attempts).await?
+        let (mut has_attached, mut is_full) = (false, false);
+        let clock = loop {
+            match self.sync_or_come_back(link, ticket, database, &mut attempts).await {
+                // Other processes that sync this database have the same to do, and end the session that this one has.
+                Err(AgentError { remedy: Remedy::Attach, .. })
+                    if !has_attached || started.elapsed() < self.patience() =>
+                {
+                    has_attached = true;
+                    link.databases.remove(&database.database_id());
+                }
+                Err(error @ AgentError { remedy: Remedy::PullOnly, .. }) if !is_full => {
+                    is_full = true;
+                    // What others wrote is there for the asking all the same.
+                    link.full = Some((Instant::now() + with_jitter(error.retry_after_ms, random()), error));
+                }
+                outcome => break outcome?,
             }
-            Err(error @ AgentError { remedy: Remedy::PullOnly, .. }) => {
-                link.full = Some((Instant::now() + with_jitter(error.retry_after_ms, random()), error));
-                // What others wrote is there for the asking all the same.
-                self.sync_or_come_back(link, ticket, database, &mut attempts).await?
-            }
-            outcome => outcome?,
         };
         let Attempts { mut report, .. } = attempts;
         report.duration_ms = started.elapsed().as_secs_f64() * 1e3;
@@ -104,7 +109,13 @@ impl Agent {
         let id = driver.database_id();
         let mut database = match link.databases.remove(&id) {
             Some(database) => database,
-            None => self.attach(&session, driver, &mint, holder).await?,
+            None => match self.attach(&session, driver, &mint, holder).await {
+                Ok(database) => database,
+                Err(error) => {
+                    give_back(driver, holder).await;
+                    return Err(error);
+                }
+            },
         };
         link.full.take_if(|(until, _)| *until <= Instant::now());
         let patience = self.patience();
@@ -124,8 +135,7 @@ impl Agent {
         let outcome = run(job, &mut attempts.report).await;
         if outcome.is_err() {
             link.unsettled.insert(id);
-            // If this fails as well, the lease runs out by itself.
-            let _ = batch(driver, move |sql| release(sql, claim(holder))).await;
+            give_back(driver, holder).await;
         }
         // Remembered only if it went well: after a failure the hub is asked again what it has accepted.
         let done = outcome?;
@@ -175,6 +185,7 @@ impl Agent {
                         catalog: None,
                         is_noted: false,
                         pulls_first,
+                        is_leased: true,
                         delivered,
                         notices,
                     });
@@ -182,10 +193,10 @@ impl Agent {
                 Next::Attach { is_new: minted } => (state, is_new) = (reconciled.state, minted),
             }
         }
-        Err(AgentError::new(
-            ErrorCode::Protocol,
-            "hub and database do not agree on what was accepted; is the database synced by another process?",
-        ))
+        // Others have had the lease in between, because the hub took longer to answer than it holds.
+        let message =
+            "hub and database do not agree on what was accepted; is the database synced by another process?";
+        Err(AgentError { remedy: Remedy::Attach, ..AgentError::new(ErrorCode::Protocol, message) })
     }
 
     /// Connects for the first time. A hub that is there, and lets nobody in because it is being restarted, is asked again
@@ -251,6 +262,11 @@ impl Link {
 
 fn claim(holder: Holder) -> Claim {
     Claim { holder, now_ms: wall_now_ms() }
+}
+
+/// Lets others have the database at once. If this fails, the lease runs out by itself.
+async fn give_back(driver: &dyn SqlDriver, holder: Holder) {
+    let _ = batch(driver, move |sql| release(sql, claim(holder))).await;
 }
 
 fn fresh_replica(mint: &SharedMint) -> ReplicaId {

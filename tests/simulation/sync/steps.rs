@@ -252,7 +252,9 @@ impl Process {
                     && done.cursor == push.state.cursor
                     && done.horizon <= push.state.buried;
                 if is_idle {
-                    return sync.end();
+                    // No turn ends the sync, and attaching has taken the lease.
+                    let survives = sync.attaches == 0 || self.give_back();
+                    return if survives { sync.end() } else { Flow::Died };
                 }
                 push.is_done = true;
                 sync.cut(Some(&done), self.agent.slice);
