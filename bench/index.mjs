@@ -15,6 +15,7 @@ import { retired } from './retired.mjs';
 import { idleSync, oneRowSync } from './round-trips.mjs';
 import { pullWithIndex, pullWithoutIndex } from './search.mjs';
 import { result } from './statistics.mjs';
+import { uniqueValues } from './unique.mjs';
 
 const asJson = process.argv.includes('--json');
 // Everything durable lies here, on one disk. TMPDIR says which; one in memory would make fsync a fiction.
@@ -27,7 +28,8 @@ try {
   const facts = await machine(folder);
   if (!asJson) printHeader(facts);
   const results = [];
-  for (const comparison of [idleSync, oneRowSync, push, pull, capture, pullWithoutIndex, pullWithIndex]) {
+  const comparisons = [idleSync, oneRowSync, push, pull, capture, ...uniqueValues, pullWithoutIndex, pullWithIndex];
+  for (const comparison of comparisons) {
     results.push(result(await comparison(setting)));
     if (!asJson) printResult(results.at(-1));
   }
