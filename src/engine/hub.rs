@@ -12,11 +12,11 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::timeout;
 
 use super::audit;
-use super::hub_connection;
+use super::hub_connection::{self, Farewell};
 use super::hub_counts::{Counts, HubStats};
 use super::hub_limits::HubLimits;
 use super::identity::IdentityPolicy;
@@ -354,6 +354,7 @@ async fn accept(
 ) {
     let mut connections = JoinSet::new();
     let stopping = stop.clone();
+    let mut owed = false;
     let is_asked = loop {
         tokio::select! {
             handshake = endpoint.accept() => match handshake {
@@ -362,16 +363,25 @@ async fn accept(
                 }
                 None => break false,
             },
-            Some(_) = connections.join_next() => {}
+            Some(ended) = connections.join_next() => owed |= matches!(ended, Ok(Farewell::Owed)),
             asked = stop.wait_for(|stop| *stop) => break asked.is_ok(),
         }
     };
-    if is_asked {
-        // Past the limit they are cut off; what they had pushed whole is stored or was never acknowledged.
-        let _ = timeout(drain_limit, async { while connections.join_next().await.is_some() {} }).await;
-    }
+    let mut farewells = async || {
+        while let Some(ended) = connections.join_next().await {
+            owed |= matches!(ended, Ok(Farewell::Owed));
+        }
+    };
+    // Past the limit they are cut off; what they had pushed whole is stored or was never acknowledged.
+    let in_time = is_asked && timeout(drain_limit, farewells()).await.is_ok();
     endpoint.close(Refusal::Stopping.close_code(), "the hub is stopping");
-    let _ = timeout(GOODBYE_LIMIT, endpoint.wait_idle()).await;
+    // Agents that have heard of it, or said goodbye themselves, are not waited for: QUIC remembers each for some round trips,
+    // and those of one that is gone can be long.
+    if owed || !in_time {
+        let _ = timeout(GOODBYE_LIMIT, endpoint.wait_idle()).await;
+    }
+    // For what was said to somebody just now.
+    yield_now().await;
 }
 
 #[cfg(test)]

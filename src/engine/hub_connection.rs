@@ -28,6 +28,15 @@ use crate::transport::{ConnectionLost, Handshake};
 /// The longest time without a look at the wall clock.
 const LONGEST_LOOK_AWAY: Duration = Duration::from_secs(30);
 
+/// Whether an agent was told of the end of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Farewell {
+    /// It was, or it ended the connection itself.
+    Done,
+    /// Not yet.
+    Owed,
+}
+
 /// Why a session ends.
 enum Ending {
     /// The connection is over.
@@ -53,14 +62,19 @@ impl Ending {
     }
 }
 
-/// Serves a connection from its handshake to its end.
-pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake, mut stopping: watch::Receiver<bool>) {
+/// Serves a connection from its handshake to its end. Returns early, and says so, if the hub stops before it is known who
+/// calls: then nobody was told of it.
+pub(super) async fn serve(
+    shared: Arc<Shared>,
+    handshake: Handshake,
+    mut stopping: watch::Receiver<bool>,
+) -> Farewell {
     let admitted = tokio::select! {
         admitted = admit(&shared, handshake) => admitted,
-        _ = stopping.wait_for(|stop| *stop) => return,
+        _ = stopping.wait_for(|stop| *stop) => return Farewell::Owed,
     };
     let Some(Admitted { connection, caller, claims, mut revocations, seat }) = admitted else {
-        return;
+        return Farewell::Done;
     };
     let _connected = shared.counts.enter();
     let session = Arc::new(AgentSession {
@@ -94,13 +108,20 @@ pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake, mut stoppin
             },
         }
     };
-    // A hub that stops finishes what has begun; an agent that is gone has nothing to wait for, and what it
-    // has pushed is on its way in any case.
-    while matches!(ending, Ending::Stopping) && streams.join_next().await.is_some() {}
+    if matches!(ending, Ending::Stopping) {
+        // A hub that stops finishes what has begun. An agent that is gone has nothing to wait for, and what it has pushed
+        // is on its way in any case.
+        tokio::select! {
+            () = async { while streams.join_next().await.is_some() {} } => {}
+            () = connection.falls_silent() => {}
+        }
+    }
     drop(streams);
     match &ending {
         Ending::Lost(_) => {}
-        Ending::Stopping => connection.close(Refusal::Stopping.close_code(), "the hub is stopping"),
+        Ending::Stopping => {
+            connection.close_heard(Refusal::Stopping.close_code(), "the hub is stopping").await;
+        }
         Ending::Expired => connection.close(EXPIRED, "the token has expired"),
         Ending::Revoked => {
             connection.close(REVOKED, "the hub's operator has revoked the agent, or its token");
@@ -113,6 +134,7 @@ pub(super) async fn serve(shared: Arc<Shared>, handshake: Handshake, mut stoppin
     } else if counter > 0 {
         shared.writer.end_session(&session.caller, counter).await;
     }
+    Farewell::Done
 }
 
 /// Waits until the wall clock says so. It is looked at now and then, because it may be put forward.

@@ -2,18 +2,30 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use quinn::VarInt;
 use quinn::rustls::pki_types::CertificateDer;
 use tokio::task::yield_now;
+use tokio::time::{Instant, sleep};
 
 use super::certificate_identity::{CertificateIdentity, CertificateIdentityError};
 use super::connection_lost::ConnectionLost;
+use super::limits::CONNECTION_WINDOW;
 use super::places::Place;
 use super::stream::{FrameReceiver, FrameSender};
 
 /// Turns of the runtime in which a goodbye leaves: one is enough, as each connection is a task of its own.
 const GOODBYE_TURNS: usize = 2;
+
+/// How often the other side is asked for a sign of life before its silence means that it is gone.
+const PROBES: u32 = 5;
+
+/// How long each sign of life may take at least; on a slow network it is two round trips.
+const PROBE_WAIT: Duration = Duration::from_millis(50);
+
+/// How long the other side may take to answer a goodbye, at least and at most; between them, three round trips.
+const GOODBYE_WAIT: (Duration, Duration) = (Duration::from_millis(30), Duration::from_secs(1));
 
 /// A connection between an agent and a hub. Clones are handles to the same connection, which ends when it is
 /// closed, lost, or when its last handle and stream are dropped.
@@ -63,6 +75,40 @@ impl Connection {
         for _ in 0..GOODBYE_TURNS {
             yield_now().await;
         }
+    }
+
+    /// As [`Self::close`]. Returns when the other side has heard of it: QUIC answers the end of a connection with a last
+    /// packet. Or when it has been silent for so long that it is gone.
+    pub async fn close_heard(&self, code: u32, reason: &str) {
+        let before = self.datagrams();
+        self.close(code, reason);
+        let (least, most) = GOODBYE_WAIT;
+        let end = Instant::now() + (self.quic.rtt() * 3).clamp(least, most);
+        let mut pause = Duration::from_millis(1);
+        while self.datagrams() == before && Instant::now() < end {
+            sleep(pause).await;
+            pause *= 2;
+        }
+    }
+
+    /// Waits until the other side gives no sign of life, though it is asked for one again and again: its process was
+    /// killed, or its network is gone. Whoever merely computes answers, since QUIC runs beside.
+    pub async fn falls_silent(&self) {
+        let (mut heard, mut unanswered, mut window) = (self.datagrams(), 0, CONNECTION_WINDOW);
+        while unanswered < PROBES {
+            // A larger window is news that QUIC has acknowledged. One byte more is nothing else.
+            window += 1;
+            self.quic.set_receive_window(VarInt::from_u32(window));
+            sleep(PROBE_WAIT.max(self.quic.rtt() * 2)).await;
+            let now = self.datagrams();
+            unanswered = if now == heard { unanswered + 1 } else { 0 };
+            heard = now;
+        }
+    }
+
+    /// How many datagrams have come from the other side.
+    fn datagrams(&self) -> u64 {
+        self.quic.stats().udp_rx.datagrams
     }
 
     /// Waits for the end of the connection, and says why.

@@ -19,7 +19,7 @@ const MAX_STREAMS: u32 = 8;
 const STREAM_WINDOW: u32 = 1 << 20;
 
 /// Bytes of a connection that are taken before somebody reads them.
-const CONNECTION_WINDOW: u32 = 2 << 20;
+pub(super) const CONNECTION_WINDOW: u32 = 2 << 20;
 
 /// Bytes that are kept until the other side has acknowledged them.
 const SEND_WINDOW: u64 = 4 << 20;

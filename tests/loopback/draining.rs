@@ -4,11 +4,13 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use federation_hub::engine::agent::AgentOptions;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
-use crate::attacks::raw::{PATIENCE, enter, send};
-use crate::site::Site;
+use crate::attacks::raw::{PATIENCE, enter, enter_at, send};
+use crate::relay::{Relay, Weather};
+use crate::site::{Member, Site};
 
 /// The first line that `/readyz` answers with.
 pub async fn readiness(site: &Site) -> String {
@@ -57,4 +59,38 @@ async fn connections_that_say_nothing_give_way_to_one_that_asks() {
         let answer = timeout(PATIENCE, readiness(&site)).await.expect("it waits for those that say nothing");
         assert_eq!(answer, "HTTP/1.1 200 OK");
     }
+}
+
+/// Breaks if a hub that stops waits for what an agent that is gone had begun: it was killed, or its network is away.
+#[tokio::test]
+async fn a_hub_waits_for_no_sync_of_an_agent_that_is_gone() {
+    let site = Site::with(":memory:", |options| options.drain_timeout_ms = 3_600_000).await;
+    let relay = Relay::before(site.hub.local_addr()).await;
+    let gone = enter_at(&site, &relay.endpoint().parse().unwrap()).await;
+    let _under_way = send(&gone, vec![0, 0, 0x40, 0]).await;
+    sleep(Duration::from_millis(200)).await;
+    relay.set(Weather::HOLE);
+    timeout(PATIENCE, site.hub.stop()).await.expect("it waits for somebody who is gone");
+}
+
+/// Breaks if an agent counts as gone because its network is bad.
+#[tokio::test]
+async fn a_hub_that_stops_finishes_the_syncs_of_agents_on_bad_networks() {
+    let site = Site::with(":memory:", |options| options.drain_timeout_ms = 60_000).await;
+    let relay = Relay::before(site.hub.local_addr()).await;
+    let options = AgentOptions {
+        endpoint: relay.endpoint(),
+        request_timeout_ms: 60_000,
+        ..site.options("acme", "far")
+    };
+    let far = Member::connect(options).await;
+    far.run("CREATE TABLE notes(id INTEGER PRIMARY KEY, body)").await;
+    far.sync().await;
+    far.run("INSERT INTO notes(body) VALUES(randomblob(200000))").await;
+    relay.set(Weather { lost: 100, delay: Duration::from_millis(40), ..Weather::FAIR });
+    let (report, ()) = tokio::join!(far.sync(), async {
+        sleep(Duration::from_millis(500)).await;
+        site.hub.stop().await;
+    });
+    assert_eq!(report.pushed, 1);
 }

@@ -27,13 +27,21 @@ pub fn tls(site: &Site) -> AgentTls {
 
 /// A connection on which nothing was said yet.
 pub async fn connect(site: &Site) -> Connection {
-    let address = EndpointAddress::from(site.hub.local_addr());
-    AgentEndpoint::new().connect(&address, &tls(site), PATIENCE).await.unwrap()
+    connect_at(site, &EndpointAddress::from(site.hub.local_addr())).await
+}
+
+async fn connect_at(site: &Site, address: &EndpointAddress) -> Connection {
+    AgentEndpoint::new().connect(address, &tls(site), PATIENCE).await.unwrap()
 }
 
 /// A connection that is let in.
 pub async fn enter(site: &Site) -> Connection {
-    let connection = connect(site).await;
+    enter_at(site, &EndpointAddress::from(site.hub.local_addr())).await
+}
+
+/// As [`enter`], where the hub has another address, as behind a relay.
+pub async fn enter_at(site: &Site, address: &EndpointAddress) -> Connection {
+    let connection = connect_at(site, address).await;
     let (mut sender, mut receiver) = connection.open().await.unwrap();
     let token = site.token("evil", "attacker", &Grant::default());
     sender
