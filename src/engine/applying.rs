@@ -10,6 +10,7 @@ use super::sync::{Arrived, SyncJob};
 use super::sync_report::SyncReport;
 use super::turn::turn;
 use crate::protocol::message::{Done, Rows};
+use crate::storage::acknowledged::Booking;
 use crate::storage::apply::{Applied, Incoming};
 use crate::storage::driver::SqlError;
 use crate::storage::lease::Claim;
@@ -53,7 +54,7 @@ impl Default for Pace {
 }
 
 impl SyncJob<'_> {
-    /// Applies what has arrived, in bounded turns; the last one takes the acknowledgements and the end.
+    /// Books and applies what has arrived, in bounded turns; the last one takes the end.
     pub(super) async fn apply_all(
         &mut self,
         arrived: &mut Arrived,
@@ -64,16 +65,18 @@ impl SyncJob<'_> {
         if rows.is_empty() && done.is_none() {
             return Ok(());
         }
+        while arrived.acknowledged.takes_turns() {
+            self.apply(arrived, Incoming::default(), report).await?;
+        }
         let mut rows = rows.into_iter().peekable();
         loop {
             let slice: Vec<_> = rows.by_ref().take(arrived.pace.0).collect();
             let is_last = rows.peek().is_none();
             let incoming = Incoming {
-                acked: std::mem::take(&mut arrived.acked),
-                refused: std::mem::take(&mut arrived.refused),
                 rows: Rows { tables: tables.clone(), rows: slice },
                 done: done.clone().filter(|_| is_last),
                 retry: is_last && done.is_some() && report.quarantined > 0,
+                ..Incoming::default()
             };
             self.apply(arrived, incoming, report).await?;
             if is_last {
@@ -82,13 +85,16 @@ impl SyncJob<'_> {
         }
     }
 
-    /// Applies so much; at the end of the sync in as many turns as it takes to try again what is set aside.
+    /// Applies so much, and books as many acknowledgements as a turn has room for; at the end of the sync in as many turns as
+    /// it takes to try again what is set aside.
     async fn apply(
         &mut self,
         arrived: &mut Arrived,
         mut incoming: Incoming,
         report: &mut SyncReport,
     ) -> Result<(), AgentError> {
+        let Booking { acked, refused, rows: mut pushed } = arrived.acknowledged.next_turn();
+        (incoming.acked, incoming.refused) = (acked, refused);
         let mut extras = ApplyExtras {
             told: std::mem::take(&mut arrived.extras.told),
             tables: std::mem::take(&mut arrived.extras.tables),
@@ -102,7 +108,7 @@ impl SyncJob<'_> {
             retrial.lock().unwrap_or_else(PoisonError::into_inner).set_pace(pace.0);
             let next = ApplyExtras { schema_digest: extras.schema_digest, ..ApplyExtras::default() };
             let (applied, took) = self.apply_turn(extras, incoming, &retrial, report).await?;
-            report.pushed += std::mem::take(&mut arrived.accepted);
+            report.pushed += std::mem::take(&mut pushed);
             if is_plain {
                 arrived.pace.note(took);
             } else {

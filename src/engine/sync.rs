@@ -17,6 +17,7 @@ use super::turn::turn;
 use crate::model::{TableSchema, VectorClock};
 use crate::protocol::agent_session::{AgentExchange, Step};
 use crate::protocol::message::{Ack, Rows, SyncBegin, ToAgent, ToHub};
+use crate::storage::acknowledged::Acknowledged;
 use crate::storage::attach::release;
 use crate::storage::bookkeeping::SentBatch;
 use crate::storage::choice::SyncOptions;
@@ -92,11 +93,7 @@ struct UnderWay {
 #[derive(Default)]
 pub(super) struct Arrived {
     /// Batches that the hub has acknowledged.
-    pub(super) acked: Vec<SentBatch>,
-    /// Rows of these that it did not take.
-    pub(super) refused: Vec<RefusedRow>,
-    /// Rows of these batches that were accepted.
-    pub(super) accepted: u64,
+    pub(super) acknowledged: Acknowledged,
     /// Rows of others.
     pub(super) rows: Rows,
     /// What comes besides.
@@ -107,7 +104,7 @@ pub(super) struct Arrived {
 
 impl Arrived {
     fn is_nothing(&self) -> bool {
-        self.acked.is_empty() && self.rows.rows.is_empty() && self.extras.is_empty()
+        self.acknowledged.is_empty() && self.rows.rows.is_empty() && self.extras.is_empty()
     }
 }
 
@@ -215,14 +212,13 @@ fn acknowledged(ack: Ack, under_way: &mut Vec<UnderWay>, arrived: &mut Arrived, 
     let Some(at) = under_way.iter().position(|batch| batch.n == ack.n) else { return };
     let batch = under_way.remove(at);
     let rejected = ack.rejected.len() as u64;
-    arrived.refused.extend(RefusedRow::of_batch(batch.sent.mark, &batch.places, &ack.rejected));
-    arrived.accepted += batch.rows.saturating_sub(rejected);
+    let refused = RefusedRow::of_batch(batch.sent.mark, &batch.places, &ack.rejected);
+    arrived.acknowledged.add(batch.sent, batch.rows.saturating_sub(rejected), refused);
     report.rejected += rejected;
     report.conflicts += u64::from(ack.conflicts);
     report.note_all(ack.notices);
     report
         .note_all(ack.rejected.into_iter().map(|(_, reason)| format!("the hub cannot take a row: {reason}")));
-    arrived.acked.push(batch.sent);
 }
 
 /// What the hub said when it stopped listening, if it did.

@@ -3,6 +3,7 @@
 
 use thiserror::Error;
 
+use super::acknowledged::BATCHES_PER_TURN;
 use super::bookkeeping::{
     ReplicaState, SentBatch, acknowledge, forget_sent, install, is_installed, lead_here, probe, sent_batches,
 };
@@ -120,6 +121,8 @@ pub struct Reconciled {
 /// What follows when a replica has heard from its hub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
+    /// It has booked some of what the hub had accepted, and asks itself again, in the light of the same answer.
+    Reconcile,
     /// It is attached.
     Sync {
         /// Whether it sends nothing before it has been told of everything. It has rows that may be gone, and others that
@@ -156,7 +159,7 @@ fn begin_anew(sql: &mut dyn Sql, state: &mut ReplicaState) -> Result<(), SqlErro
 }
 
 /// Rows of batches that the hub has accepted, and did not take, without this replica's having heard it: it had heard of
-/// the first `heard`.
+/// the first `heard`. Of batches that are not booked yet, a later turn asks.
 fn refused_unheard(
     sql: &mut dyn Sql,
     sent: &[SentBatch],
@@ -165,7 +168,8 @@ fn refused_unheard(
     rejected: &[(u64, String, RowId)],
 ) -> Result<Vec<RefusedRow>, SqlError> {
     let mut refused = Vec::new();
-    for (n, table, id) in rejected.iter().filter(|(n, ..)| *n > heard) {
+    let known = state.n(state.acked);
+    for (n, table, id) in rejected.iter().filter(|(n, ..)| *n > heard && *n <= known) {
         if let Some(batch) = sent.iter().find(|batch| state.n(batch.mark) == *n) {
             refused.extend(RefusedRow::named(sql, batch.mark, table, *id)?);
         }
@@ -210,21 +214,26 @@ pub fn reconcile(
             let may_have_lost = is_retired && !is_same_opening && state.covered != state.acked;
             let other_store =
                 has_forgotten || may_have_lost || !is_of_past(&state, incarnation, &attached.past);
-            let known = sent.iter().find(|batch| (state.n(batch.mark), batch.digest) == accepted);
+            let known = sent.iter().position(|batch| (state.n(batch.mark), batch.digest) == accepted);
             let renewed = other_store || is_retired || known.is_none() && accepted != before;
-            let (mut delivered, mut notice) = (0, None);
+            let (mut delivered, mut notice, mut is_part) = (0, None, false);
             if renewed {
                 notice = state.renew(sql, fresh)?.then(|| DROPPED.to_owned());
             } else {
-                if let Some(batch) = known {
+                is_part = known.is_some_and(|at| at >= BATCHES_PER_TURN);
+                if let Some(batch) = known.and_then(|at| sent.get(at.min(BATCHES_PER_TURN - 1))) {
                     delivered = acknowledge(sql, &mut state, *batch)?;
                 }
-                if !sent.is_empty() {
+                if !sent.is_empty() && !is_part {
                     forget_sent(sql, state.acked)?;
                 }
                 let refused = refused_unheard(sql, &sent, &state, before.0, &attached.rejected)?;
                 refuse(sql, &refused)?;
                 delivered = delivered.saturating_sub(refused.len() as u64);
+            }
+            if is_part {
+                state.save(sql)?;
+                return Ok(Reconciled { state, next: Next::Reconcile, delivered, notice });
             }
             if other_store {
                 begin_anew(sql, &mut state)?;

@@ -1,5 +1,6 @@
 //! SQL: capture, apply and identity on the agent's side, the store on the hub's.
 
+pub mod acknowledged;
 pub mod ahead;
 pub mod applier;
 pub mod apply;

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use federation_hub::engine::hub_offset::Reading;
 use federation_hub::protocol::agent_session::AgentExchange;
 use federation_hub::protocol::message::{Ack, Attached, Batch, Done, Refusal, Refused, Rows, ToAgent, ToHub};
+use federation_hub::storage::acknowledged::{Acknowledged, Booking};
 use federation_hub::storage::apply::Incoming;
 use federation_hub::storage::bookkeeping::{ReplicaState, SentBatch};
 use federation_hub::storage::driver::{SqlError, SqlErrorKind};
@@ -115,8 +116,7 @@ struct Push {
 /// What has come and is not applied yet.
 #[derive(Default)]
 struct Arrived {
-    acked: Vec<SentBatch>,
-    refused: Vec<RefusedRow>,
+    acknowledged: Acknowledged,
     rows: Rows,
     extras: ApplyExtras,
 }
@@ -254,10 +254,10 @@ impl Sync {
         };
         let rejected = ack.rejected.len() as u64;
         self.moved.pushed += (places.len() as u64).saturating_sub(rejected);
-        self.arrived.refused.extend(RefusedRow::of_batch(sent.mark, &places, &ack.rejected));
+        let refused = RefusedRow::of_batch(sent.mark, &places, &ack.rejected);
+        self.arrived.acknowledged.add(sent, 0, refused);
         self.moved.rejected += rejected;
         self.moved.conflicts += u64::from(ack.conflicts);
-        self.arrived.acked.push(sent);
     }
 
     /// Cuts what has arrived into turns; the last one takes the end.
@@ -266,15 +266,20 @@ impl Sync {
         if rows.is_empty() && done.is_none() {
             return;
         }
+        while self.arrived.acknowledged.takes_turns() {
+            let Booking { acked, refused, .. } = self.arrived.acknowledged.next_turn();
+            self.slices.push_back(Incoming { acked, refused, ..Incoming::default() });
+        }
         let mut slices: Vec<Vec<_>> = rows.chunks(size).map(<[_]>::to_vec).collect();
         if slices.is_empty() {
             slices.push(Vec::new());
         }
         let last = slices.len() - 1;
         for (at, rows) in slices.into_iter().enumerate() {
+            let Booking { acked, refused, .. } = self.arrived.acknowledged.next_turn();
             self.slices.push_back(Incoming {
-                acked: std::mem::take(&mut self.arrived.acked),
-                refused: std::mem::take(&mut self.arrived.refused),
+                acked,
+                refused,
                 rows: Rows { tables: tables.clone(), rows },
                 done: done.filter(|_| at == last).cloned(),
                 retry: false,
@@ -285,6 +290,6 @@ impl Sync {
 
 impl Arrived {
     fn is_nothing(&self) -> bool {
-        self.acked.is_empty() && self.rows.rows.is_empty() && self.extras.is_empty()
+        self.acknowledged.is_empty() && self.rows.rows.is_empty() && self.extras.is_empty()
     }
 }

@@ -50,6 +50,8 @@ pub struct Agent {
     pub lead_ms: i64,
     /// How much one collecting turn does.
     pub limits: TurnLimits,
+    /// Turns of attaching in which some of what the hub had accepted was booked, and not all.
+    pub bookings: usize,
     /// How many rows one applying turn gets.
     pub slice: usize,
     /// The most turns that a sync has needed to try again what was set aside, the last one not counted.
@@ -107,6 +109,7 @@ impl Agent {
             skew_ms: 0,
             lead_ms: 0,
             limits: TurnLimits::default(),
+            bookings: 0,
             slice: 500,
             longest_retrial: 0,
             told: Vec::new(),
@@ -210,12 +213,20 @@ impl Agent {
             if let Some(meanwhile) = self.meanwhile.take() {
                 meanwhile(hub);
             }
-            let reconciled =
-                reconcile(&mut self.sql, &self.caller.tenant, incarnation, &state, &attached, fresh, claim)
-                    .unwrap();
-            self.delivered += reconciled.delivered;
+            let reconciled = loop {
+                let tenant = &self.caller.tenant;
+                let reconciled =
+                    reconcile(&mut self.sql, tenant, incarnation, &state, &attached, fresh, claim).unwrap();
+                self.delivered += reconciled.delivered;
+                if reconciled.next != Next::Reconcile {
+                    break reconciled;
+                }
+                self.bookings += 1;
+                state = reconciled.state;
+            };
             self.notices.extend(reconciled.notice);
             match reconciled.next {
+                Next::Reconcile => state = reconciled.state,
                 Next::Attach { is_new: minted } => (state, is_new) = (reconciled.state, minted),
                 Next::Sync { pulls_first } => {
                     self.pulls_first = pulls_first;

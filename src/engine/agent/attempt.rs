@@ -169,14 +169,20 @@ impl Agent {
             let attach = Attach { replica: state.replica, cursor: state.cursor, is_new };
             let attached = session.attach(attach, patience).await?;
             let epoch = attached.epoch;
-            let (tenant, incarnation, fresh) =
-                (tenant.clone(), session.welcome.incarnation, fresh_replica(mint));
-            let asked = state;
-            let reconciled = turn(driver, patience, move |sql| {
-                reconcile(sql, &tenant, incarnation, &asked, &attached, fresh, claim(holder))
-            })
-            .await?;
-            delivered += reconciled.delivered;
+            let (incarnation, fresh) = (session.welcome.incarnation, fresh_replica(mint));
+            let mut asked = state;
+            let reconciled = loop {
+                let (tenant, attached) = (tenant.clone(), attached.clone());
+                let reconciled = turn(driver, patience, move |sql| {
+                    reconcile(sql, &tenant, incarnation, &asked, &attached, fresh, claim(holder))
+                })
+                .await?;
+                delivered += reconciled.delivered;
+                if reconciled.next != Next::Reconcile {
+                    break reconciled;
+                }
+                asked = reconciled.state;
+            };
             notices.extend(reconciled.notice);
             match reconciled.next {
                 Next::Sync { pulls_first } => {
@@ -191,6 +197,8 @@ impl Agent {
                     });
                 }
                 Next::Attach { is_new: minted } => (state, is_new) = (reconciled.state, minted),
+                // Asked again above until it is another.
+                Next::Reconcile => state = reconciled.state,
             }
         }
         // Others have had the lease in between, because the hub took longer to answer than it holds.

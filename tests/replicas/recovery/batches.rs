@@ -175,3 +175,25 @@ fn an_agent_that_comes_back_empty_under_its_name_is_another_replica() {
     assert_eq!(titles(&mut a), ["still here", "two", "three"]);
     assert_eq!(uses(&mut a), Value::Integer(12));
 }
+
+/// Breaks if what a long push has left to be booked is booked in one turn, which held up the application for seconds, or if
+/// a part of it is lost, counted twice or sent again.
+#[test]
+fn many_batches_whose_acknowledgements_got_lost_are_booked_in_turns() {
+    let (mut hub, mut a, mut b) = memories();
+    a.limits.rows = 2;
+    a.run(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 61)
+         INSERT INTO notes SELECT 'n' || i, 'note ' || i FROM n",
+    );
+    a.run("UPDATE skills SET uses = uses + 1");
+    a.sync_with(&mut hub, Fate::LosesAnswer, &mut |_| {});
+    a.run("UPDATE notes SET title = title || ', edited' WHERE title = 'note 7'");
+    let counts = a.sync(&mut hub);
+    assert_eq!(a.bookings, 3, "31 batches, 8 in a turn");
+    assert_eq!(counts.pushed, 62 + 1, "all that the hub had taken, and the edit");
+    all_sync(&mut hub, &mut [&mut a, &mut b]);
+    assert_eq!(titles(&mut a), titles(&mut b));
+    assert!(titles(&mut b).contains(&"note 7, edited".to_owned()));
+    assert_eq!(uses(&mut b), Value::Integer(11));
+}

@@ -131,6 +131,10 @@ impl Process {
                 sync.stage = Stage::Collect;
                 Flow::Soon(1)
             }
+            Ok(Reconciled { next: Next::Reconcile, state, .. }) => {
+                sync.stage = Stage::Reconcile { asked: Box::new(state), attached };
+                Flow::Soon(1)
+            }
             // The database is synced by others meanwhile, or the hub is not at rest.
             Ok(_) if sync.attaches >= MAX_ATTACHES => Flow::Failed(Remedy::None),
             Ok(Reconciled { next: Next::Attach { is_new }, state, .. }) => {
