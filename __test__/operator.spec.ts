@@ -125,10 +125,23 @@ describe('the log', () => {
       expect(secret.length).toBeGreaterThan(10)
       expect(all.includes(secret)).toBe(false)
     }
-    expect(refused).toBe('ERR_FEDERATION_CONFIG')
+    expect(refused).toMatch(/^ERR_FEDERATION_CONFIG: .*log: '(json|human)', logLevel: 'debug'/)
     if (log === 'json') {
       const audit = lines.map((line) => JSON.parse(line)).filter((it) => it.target === 'audit')
-      expect(audit.map((it) => it.event)).toEqual(['admitted', 'refused', 'ended'])
+      const agent = { tenant: 'acme', agent: 'agent', address: expect.stringMatching(/^127\.0\.0\.1:\d+$/) }
+      const claimed = { claimed_tenant: 'acme', claimed_agent: 'agent' }
+      const revoked = { tenant: 'acme', agent: 'other' }
+      expect(audit).toEqual(
+        [
+          { event: 'admitted', ...agent, token_id: 'a "token"', may_write: true },
+          { event: 'refused', ...claimed, reason: expect.stringMatching(/^[^"\\]*signature[^"\\]*$/) },
+          { event: 'revoked', ...revoked },
+          { event: 'ended', ...agent, token_id: 'a "token"', reason: 'goodbye' },
+        ].map((line) => expect.objectContaining(line)),
+      )
+      // An optional fact that is none is left out.
+      expect(audit[2]).not.toHaveProperty('token_id')
+      expect(lines.filter((line) => /Some\(|None|\\\\"/.test(line))).toEqual([])
     }
   })
 

@@ -46,8 +46,9 @@ impl Visit for Line {
         write!(self.0, " {}={value:?}", field.name()).unwrap();
     }
 
+    // As lines for people have it.
     fn record_str(&mut self, field: &Field, value: &str) {
-        write!(self.0, " {}={value}", field.name()).unwrap();
+        write!(self.0, " {}={value:?}", field.name()).unwrap();
     }
 }
 
@@ -146,19 +147,19 @@ async fn the_trail_tells_who_came_and_why_not_and_no_log_tells_a_secret() {
     let count =
         |parts: &[&str]| trail.iter().filter(|line| parts.iter().all(|part| line.contains(part))).count();
     for (parts, expected) in [
-        (&["event=admitted", "tenant=\"acme\"", "agent=\"a\"", "token_id=Some(\"token 1\")"][..], 1),
-        (&["event=admitted", "agent=\"b\"", "may_write=true"], 1),
-        (&["event=refused", "claimed_tenant=\"acme\"", "claimed_agent=\"a\"", "expired"], 1),
-        (&["event=refused", "claimed_agent=\"a\"", "signature is wrong"], 1),
-        (&["event=refused", "certificate"], 1),
-        (&["event=refused", "another tenant or agent"], 1),
-        (&["event=refused", "claimed_agent=\"one too many\"", "maxAgentsPerTenant"], 1),
-        (&["event=over quota", "tenant=\"acme\"", "agent=\"a\"", "maxStoredBytesPerTenant"], 1),
-        (&["event=revoked", "token 1"], 1),
-        (&["event=refused", "revoked"], 1),
-        (&["event=ended", "agent=\"a\"", "reason=revoked"], 1),
-        (&["event=reinstated", "token 1"], 1),
-        (&["event=ended", "agent=\"b\"", "reason=goodbye"], 1),
+        (&["event=\"admitted\"", "tenant=\"acme\"", "agent=\"a\"", "token_id=\"token 1\""][..], 1),
+        (&["event=\"admitted\"", "agent=\"b\"", "may_write=true"], 1),
+        (&["event=\"refused\"", "claimed_tenant=\"acme\"", "claimed_agent=\"a\"", "expired"], 1),
+        (&["event=\"refused\"", "claimed_agent=\"a\"", "signature is wrong"], 1),
+        (&["event=\"refused\"", "certificate"], 1),
+        (&["event=\"refused\"", "another tenant or agent"], 1),
+        (&["event=\"refused\"", "claimed_agent=\"one too many\"", "maxAgentsPerTenant"], 1),
+        (&["event=\"over quota\"", "tenant=\"acme\"", "agent=\"a\"", "maxStoredBytesPerTenant"], 1),
+        (&["event=\"revoked\"", "token 1"], 1),
+        (&["event=\"refused\"", "revoked"], 1),
+        (&["event=\"ended\"", "agent=\"a\"", "reason=\"revoked\""], 1),
+        (&["event=\"reinstated\"", "token 1"], 1),
+        (&["event=\"ended\"", "agent=\"b\"", "reason=\"goodbye\""], 1),
         (&["address="], trail.len() - 2),
     ] {
         assert_eq!(count(parts), expected, "{parts:?} in {trail:#?}");

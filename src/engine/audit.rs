@@ -1,8 +1,8 @@
 //! The audit trail: who was let in, who was refused and why, whom the operator has revoked.
 //!
 //! Events of the tracing target `audit`, one line for each, whatever else is logged. They carry names and reasons,
-//! never a token, a key or a row; what a stranger says of itself is cut short, and escaped, so that it can neither
-//! flood the trail nor forge a line of it.
+//! never a token, a key or a row; what a stranger says of itself is cut short, and passed as a text, which every format of
+//! lines quotes and escapes as it must, so that it can neither flood the trail nor forge a line of it.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -23,9 +23,9 @@ pub(super) fn admitted(address: SocketAddr, claims: &Claims) {
         target: TARGET,
         event = "admitted",
         %address,
-        tenant = ?tenant_id,
-        agent = ?agent_id,
-        token_id = ?token_id,
+        tenant = tenant_id,
+        agent = agent_id,
+        token_id,
         may_write,
         expires_at_ms,
     );
@@ -35,7 +35,7 @@ pub(super) fn admitted(address: SocketAddr, claims: &Claims) {
 pub(super) fn refused(address: SocketAddr, claimed: Option<(&str, &str)>, reason: &str) {
     let (tenant, agent) = claimed.unwrap_or_default();
     let (claimed_tenant, claimed_agent) = (shorten(tenant), shorten(agent));
-    tracing::info!(target: TARGET, event = "refused", %address, ?claimed_tenant, ?claimed_agent, ?reason);
+    tracing::info!(target: TARGET, event = "refused", %address, claimed_tenant, claimed_agent, reason);
 }
 
 /// A connection was refused before anything of it was read, for lack of room: told once for each time that the limit
@@ -51,7 +51,7 @@ pub(super) fn crowded_out(address: SocketAddr, why: TooMany) {
 /// An agent that was let in wanted more than its tenant may have.
 pub(super) fn over_quota(address: SocketAddr, caller: &Caller, reason: &str) {
     let Caller { tenant, agent } = caller;
-    tracing::info!(target: TARGET, event = "over quota", %address, ?tenant, ?agent, reason);
+    tracing::info!(target: TARGET, event = "over quota", %address, tenant, agent, reason);
 }
 
 /// The session of an agent that was let in has ended.
@@ -61,26 +61,37 @@ pub(super) fn ended(address: SocketAddr, claims: &Claims, reason: &str) {
         target: TARGET,
         event = "ended",
         %address,
-        tenant = ?tenant_id,
-        agent = ?agent_id,
-        token_id = ?token_id,
+        tenant = tenant_id,
+        agent = agent_id,
+        token_id,
         reason,
     );
 }
 
 /// The operator has revoked somebody.
 pub(super) fn revoked(whom: &Revoked) {
-    tracing::info!(target: TARGET, event = "revoked", ?whom);
+    let (tenant, agent, token_id) = parts(whom);
+    tracing::info!(target: TARGET, event = "revoked", tenant, agent, token_id);
 }
 
 /// The operator has taken a revocation back.
 pub(super) fn reinstated(whom: &Revoked) {
-    tracing::info!(target: TARGET, event = "reinstated", ?whom);
+    let (tenant, agent, token_id) = parts(whom);
+    tracing::info!(target: TARGET, event = "reinstated", tenant, agent, token_id);
+}
+
+/// The tenant, agent and token that a revocation names. A field of an event that is none is left out.
+fn parts(whom: &Revoked) -> (Option<&str>, Option<&str>, Option<&str>) {
+    match whom {
+        Revoked::Tenant(tenant) => (Some(tenant), None, None),
+        Revoked::Agent { tenant, agent } => (Some(tenant), Some(agent), None),
+        Revoked::Token(token_id) => (None, None, Some(token_id)),
+    }
 }
 
 /// The operator has copied the store, which holds all tenants' rows.
 pub(super) fn backed_up(path: &Path) {
-    tracing::info!(target: TARGET, event = "backed up", ?path);
+    tracing::info!(target: TARGET, event = "backed up", path = %path.display());
 }
 
 /// Certificates or keys were loaded anew.

@@ -1,5 +1,6 @@
 //! The log of a process that runs hubs: what happened, and the audit trail, on standard error.
 
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use thiserror::Error;
@@ -7,7 +8,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::subscriber::set_global_default;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::{Layer as _, Registry, fmt};
+use tracing_subscriber::{Layer as _, Registry};
 
 use super::audit;
 
@@ -29,12 +30,23 @@ pub struct LogOptions {
     pub level: LevelFilter,
 }
 
+impl fmt::Display for LogOptions {
+    /// As whoever starts a hub says it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let format = match self.format {
+            LogFormat::Human => "human",
+            LogFormat::Json => "json",
+        };
+        write!(f, "log: '{format}', logLevel: '{}'", self.level)
+    }
+}
+
 /// A process has one log. Have all its hubs log in the same way, or all but one not at all.
 #[derive(Debug, Error)]
 pub enum LogError {
     /// Another hub of the process has begun another one.
     #[error(
-        "another hub of this process logs otherwise ({0:?}): a process has one log, pass the same log and logLevel"
+        "another hub of this process logs otherwise ({0}): a process has one log, pass the same log and logLevel"
     )]
     Otherwise(LogOptions),
     /// The program listens to `tracing` itself. Turn the hub's log off: everything reaches the program's own.
@@ -58,7 +70,7 @@ pub fn begin(options: LogOptions) -> Result<(), LogError> {
         .with_default(options.level.min(LevelFilter::WARN))
         .with_target("federation_hub", options.level)
         .with_target(audit::TARGET, LevelFilter::INFO);
-    let lines = fmt::layer().with_ansi(false).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(std::io::stderr);
     let installed = match options.format {
         LogFormat::Human => set_global_default(Registry::default().with(lines.with_filter(wanted))),
         LogFormat::Json => {
