@@ -85,15 +85,15 @@ export interface FederationTableOptions {
    * `'primaryKey'`: the `INTEGER PRIMARY KEY` means the same row everywhere. Otherwise each database has numbers of
    * its own, and two rows with one number are two rows.
    */
-  readonly identity?: 'primaryKey'
+  readonly identity?: 'primaryKey' | undefined
   /**
    * `'apart'`: rows that come from elsewhere get negative numbers here, from -2 down. For applications that hand out numbers
    * themselves, from a counter of their own: they would hand out the next free number too, which such a row gets otherwise,
    * and write over it. Rows that are here already keep their numbers. Not together with `identity`.
    */
-  readonly numbers?: 'apart'
+  readonly numbers?: 'apart' | undefined
   /** Columns that are merged by another rule than that the later write wins. */
-  readonly merge?: Readonly<Record<string, FederationMergeRule>>
+  readonly merge?: Readonly<Record<string, FederationMergeRule>> | undefined
 }
 
 /**
@@ -108,9 +108,9 @@ export interface FederationTables {
    * Only these tables are shared: among them journals of migration tools, if a pattern that is more than `*` matches
    * them. Those stay at home otherwise.
    */
-  readonly include?: readonly string[]
+  readonly include?: readonly string[] | undefined
   /** These are not, although they may be included. */
-  readonly exclude?: readonly string[]
+  readonly exclude?: readonly string[] | undefined
   /** What holds for a table, by its name. */
   readonly [table: string]: FederationTableOptions | readonly string[] | undefined
 }
@@ -370,13 +370,13 @@ export interface AgentConfigOptions {
   /** The tenant whose rows it shares. */
   tenantId: string
   /** How long the token is valid, in milliseconds. A day unless given; negative makes one that has expired. */
-  expiresInMs?: number
+  expiresInMs?: number | undefined
   /** What the token permits. Both unless given; without `'read'` it lets nobody in. */
-  permissions?: readonly ('read' | 'write')[]
+  permissions?: readonly ('read' | 'write')[] | undefined
   /** The token's own name (`jti`), by which it can be revoked. None unless given. */
-  tokenId?: string
+  tokenId?: string | undefined
   /** The token, where the hub verifies tokens that somebody else signs. Issued unless given. */
-  token?: string
+  token?: string | undefined
 }
 
 /** How an agent reaches its hub, and as whom. */
@@ -400,47 +400,47 @@ export interface FederationHubConfig {
    * Whether the agent shows a certificate of its own (mutual TLS). True unless given. The hub's certificate
    * is verified in any case; there is no way to turn that off.
    */
-  enableMTLS?: boolean
+  enableMTLS?: boolean | undefined
   /** The file with the agent's certificate, PEM. Unless given, the environment's `FEDERATION_CERT_PATH`. */
-  certPath?: string
+  certPath?: string | undefined
   /** The file with the agent's private key, PEM. Unless given, the environment's `FEDERATION_KEY_PATH`. */
-  keyPath?: string
+  keyPath?: string | undefined
   /**
    * The file with the CA that signed the hub's certificate, PEM. Unless given, the environment's
    * `FEDERATION_CA_PATH`; without mutual TLS it may be absent, and the system's own CAs are used.
    */
-  caPath?: string
+  caPath?: string | undefined
   /** The agent's certificate as PEM text, instead of `certPath`. */
-  certPem?: string
+  certPem?: string | undefined
   /** The agent's private key as PEM text, instead of `keyPath`. */
-  keyPem?: string
+  keyPem?: string | undefined
   /** The CA as PEM text, instead of `caPath`. */
-  caPem?: string
+  caPem?: string | undefined
   /** How long connecting, or connecting again, may take, in milliseconds. 5,000 unless given. */
-  connectTimeoutMs?: number
+  connectTimeoutMs?: number | undefined
   /** How long a sync may make no progress before it is given up, in milliseconds. 30,000 unless given. */
-  requestTimeoutMs?: number
+  requestTimeoutMs?: number | undefined
   /** Which tables are shared, and how: all of them unless given. */
-  tables?: FederationTables
+  tables?: FederationTables | undefined
   /** Columns whose integers are numbers of rows, although no foreign key says so. */
-  references?: readonly FederationReference[]
+  references?: readonly FederationReference[] | undefined
   /**
    * How the rows are taken that a database holds when it is first synced. `'old'` unless given: they give way
    * to everything that anyone writes, and databases that start from one template share its rows. `'new'`: they
    * count as written now, and rows with integer keys are new rows.
    */
-  existingRows?: 'old' | 'new'
+  existingRows?: 'old' | 'new' | undefined
   /**
    * Whether tables of the tenant that are missing here are made. True unless given. Say false where the
    * application makes its tables itself with `CREATE TABLE IF NOT EXISTS`, and a newer release of it could meet
    * the older tables of its tenant: the rows then come once it has made its own.
    */
-  createSchema?: boolean
+  createSchema?: boolean | undefined
   /**
    * Receives what happens: `console`, pino, winston, or anything with their four methods. Silent unless
    * given.
    */
-  logger?: FederationLogger
+  logger?: FederationLogger | undefined
 }
 
 /**
@@ -449,48 +449,48 @@ export interface FederationHubConfig {
  */
 export interface FederationHubLimits {
   /** Agents that are connected at once. 16,384 unless given. */
-  maxAgents?: number
+  maxAgents?: number | undefined
   /** Agents of one tenant that are connected at once. 4,096 unless given. */
-  maxAgentsPerTenant?: number
+  maxAgentsPerTenant?: number | undefined
   /**
    * Connections at once from one address, or from one IPv6 network of 64 bits; agents behind a NAT share theirs.
    * 4,096 unless given. From half of them on, newcomers first prove that the address is theirs.
    */
-  maxConnectionsPerAddress?: number
+  maxConnectionsPerAddress?: number | undefined
   /**
    * Bytes of the store that a tenant's rows may take. 10 GiB unless given. Deleted rows that wait until every agent has
    * heard of it do not count, and may take as many again.
    */
-  maxStoredBytesPerTenant?: number
+  maxStoredBytesPerTenant?: number | undefined
   /**
    * The largest row that is stored, in bytes of its values: 1,024 to 16,777,216 (16 MiB), which it is unless given. A
    * larger one stays with its agent, whose report says so (`rejected`).
    */
-  maxRowBytes?: number
+  maxRowBytes?: number | undefined
   /**
    * The largest message that is read from an agent, which is a batch of rows, in bytes: 2 MiB to 17,825,792 (17 MiB),
    * which it is unless given. A row is at most 1 MiB smaller.
    */
-  maxBatchBytes?: number
+  maxBatchBytes?: number | undefined
   /**
    * Rows that a tenant's agents may push and pull per second, twice as many at once after a rest. 200,000 unless given.
    * Faster ones are held back for up to 5 s, and then refused.
    */
-  maxRowsPerSecond?: number
+  maxRowsPerSecond?: number | undefined
   /** Bytes that they may push and pull per second, likewise, as they travel. 134,217,728 (128 MiB) unless given. */
-  maxBytesPerSecond?: number
+  maxBytesPerSecond?: number | undefined
   /**
    * How long a connection may be silent before it is dead, in ms: 6,000 to 30,000, and 30,000 unless given. Agents
    * show every 5 s that they live.
    */
-  idleTimeoutMs?: number
+  idleTimeoutMs?: number | undefined
   /** How long a TLS handshake may take, and from there to the agent's greeting, in ms each. 5,000 unless given. */
-  handshakeTimeoutMs?: number
+  handshakeTimeoutMs?: number | undefined
   /**
    * How long a stream may be silent in the middle of a sync, or a frame not be taken, in ms. 30,000 unless given. A
    * frame may take longer by a second for each 16 KiB.
    */
-  frameTimeoutMs?: number
+  frameTimeoutMs?: number | undefined
 }
 
 /** Where a hub listens, where it keeps its rows, and whom it lets in. */
@@ -506,101 +506,101 @@ export interface FederationHubServerOptions {
    * The file with the hub's certificate, PEM. This one, `keyPath`, `clientCaPath` and `crlPath` are read again when
    * they change, for agents that connect then.
    */
-  certPath?: string
+  certPath?: string | undefined
   /** The hub's certificate as PEM text, instead of `certPath`. */
-  certPem?: string
+  certPem?: string | undefined
   /** The file with the hub's private key, PEM. */
-  keyPath?: string
+  keyPath?: string | undefined
   /** The hub's private key as PEM text, instead of `keyPath`. */
-  keyPem?: string
+  keyPem?: string | undefined
   /**
    * The file with the CA that signs agents' certificates, PEM. Without one, agents need no certificate, and
    * their token alone lets them in.
    */
-  clientCaPath?: string
+  clientCaPath?: string | undefined
   /** The CA that signs agents' certificates as PEM text, instead of `clientCaPath`. */
-  clientCaPem?: string
+  clientCaPem?: string | undefined
   /**
    * The file with the lists of certificates that were revoked, PEM. Each CA needs one, those above it but for the
    * root's own included: certificates of one without a list are refused as well. It keeps revoked certificates from
    * connecting; `revoke()` ends sessions.
    */
-  crlPath?: string
+  crlPath?: string | undefined
   /** Those lists as PEM text, instead of `crlPath`. */
-  crlPem?: string
+  crlPem?: string | undefined
   /**
    * The trust domain of agents' certificates: a certificate that names a tenant, with the URI
    * `spiffe://<trust domain>/tenant/<tenantId>[/agent/<agentId>]`, must be of this one. Any, unless given.
    */
-  trustDomain?: string
+  trustDomain?: string | undefined
   /**
    * Whether every agent's certificate must name its tenant so. False unless given: then one that does must
    * match the token all the same.
    */
-  requireCertificateIdentity?: boolean
+  requireCertificateIdentity?: boolean | undefined
   /**
    * The secret that tokens are signed with, 32 bytes or more: HS256, or as `jwtAlgorithm` says. One of `jwtSecret`,
    * `jwtPublicKeyPath`, `jwtPublicKeyPem` and `jwksPath` is needed.
    */
-  jwtSecret?: string
+  jwtSecret?: string | undefined
   /**
    * The file with the public key that tokens are verified with, PEM: RSA, P-256 or Ed25519. Read again when it
    * changes.
    */
-  jwtPublicKeyPath?: string
+  jwtPublicKeyPath?: string | undefined
   /** That key as PEM text, instead of `jwtPublicKeyPath`. */
-  jwtPublicKeyPem?: string
+  jwtPublicKeyPem?: string | undefined
   /**
    * The file with the public keys that tokens are verified with, a JSON Web Key Set, in which tokens name theirs
    * by `kid`. Read again when it changes.
    */
-  jwksPath?: string
+  jwksPath?: string | undefined
   /**
    * The only algorithm that tokens may be signed with. Unless given, the key says: HS256 for a secret, RS256 for
    * RSA, ES256 for P-256, `EdDSA` for Ed25519, and in a key set each key's own `alg`. A token never says.
    */
-  jwtAlgorithm?: 'HS256' | 'HS384' | 'HS512' | 'RS256' | 'PS256' | 'ES256' | 'EdDSA'
+  jwtAlgorithm?: 'HS256' | 'HS384' | 'HS512' | 'RS256' | 'PS256' | 'ES256' | 'EdDSA' | undefined
   /** What a token's `iss` must be. Anything, unless given. */
-  jwtIssuer?: string
+  jwtIssuer?: string | undefined
   /** What a token's `aud` must be, or have among others. Anything, unless given. */
-  jwtAudience?: string
+  jwtAudience?: string | undefined
   /**
    * How far the issuer's clock may be off, in milliseconds: so long before its `nbf` and `iat`, and after its
    * `exp`, a token is taken. Unless given, 60,000 before and 0 after.
    */
-  jwtLeewayMs?: number
+  jwtLeewayMs?: number | undefined
   /**
    * How long an agent may be silent before the hub retires it, in ms; a week unless given. One that comes back
    * later loses nothing of its own, and gets a fresh snapshot. An agent that says goodbye with `disconnect()`
    * retires at once, and one that is not connected five minutes after its token has expired.
    */
-  agentTtl?: number
+  agentTtl?: number | undefined
   /** What agents can cost the hub. The defaults, unless given. */
-  limits?: FederationHubLimits
+  limits?: FederationHubLimits | undefined
   /**
    * A TCP address, `host:port`, on which the hub tells whoever asks, in plain HTTP, its `/metrics` in Prometheus'
    * format, `/healthz` and `/readyz`: one that agents cannot reach. None unless given; with port 0 the system chooses
    * one, which `metricsEndpoint` tells.
    */
-  metricsListen?: string
+  metricsListen?: string | undefined
   /**
    * Whether the process logs to standard error what happens in the hub, and the audit trail: who was let in, refused
    * or revoked. `'human'` for people, `'json'` for an object in each line; `'off'` unless given. A process has one log,
    * which goes on to its end. No token, key or row is ever logged.
    */
-  log?: 'off' | 'human' | 'json'
+  log?: 'off' | 'human' | 'json' | undefined
   /** The least important that is logged; the audit trail is in any case. `'info'` unless given. */
-  logLevel?: 'error' | 'warn' | 'info' | 'debug'
+  logLevel?: 'error' | 'warn' | 'info' | 'debug' | undefined
   /**
    * How long `stop()` lets syncs that are under way finish, in ms; 5,000 unless given. Agents that are cut off, or
    * come while the hub is away, come back by themselves: their `sync()` waits for the hub for `requestTimeoutMs`.
    */
-  drainTimeoutMs?: number
+  drainTimeoutMs?: number | undefined
   /**
    * Credentials from `FederationHubServer.generateCredentials()`: they stand in for whichever of
    * certificate, key, CA and secret is not given, and let `agentConfig()` issue certificates and tokens.
    */
-  credentials?: HubCredentials
+  credentials?: HubCredentials | undefined
 }
 
 /**
@@ -655,16 +655,16 @@ export interface HubStats {
 /** Whom a revocation is about: a tenant, one of its agents, or whoever has a token. */
 export interface RevocationTarget {
   /** All agents of this tenant, unless `agentId` names one. */
-  tenantId?: string
+  tenantId?: string | undefined
   /** Only this agent of the tenant. */
-  agentId?: string
+  agentId?: string | undefined
   /** Whoever has the token whose `jti` this is, instead of a tenant. */
-  tokenId?: string
+  tokenId?: string | undefined
   /**
    * When the revocation need not be remembered any more, in milliseconds since the epoch, since the token has
    * expired by then. Never, unless given.
    */
-  expiresAt?: number
+  expiresAt?: number | undefined
 }
 
 /** What one sync did. */

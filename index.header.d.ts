@@ -85,15 +85,15 @@ export interface FederationTableOptions {
    * `'primaryKey'`: the `INTEGER PRIMARY KEY` means the same row everywhere. Otherwise each database has numbers of
    * its own, and two rows with one number are two rows.
    */
-  readonly identity?: 'primaryKey'
+  readonly identity?: 'primaryKey' | undefined
   /**
    * `'apart'`: rows that come from elsewhere get negative numbers here, from -2 down. For applications that hand out numbers
    * themselves, from a counter of their own: they would hand out the next free number too, which such a row gets otherwise,
    * and write over it. Rows that are here already keep their numbers. Not together with `identity`.
    */
-  readonly numbers?: 'apart'
+  readonly numbers?: 'apart' | undefined
   /** Columns that are merged by another rule than that the later write wins. */
-  readonly merge?: Readonly<Record<string, FederationMergeRule>>
+  readonly merge?: Readonly<Record<string, FederationMergeRule>> | undefined
 }
 
 /**
@@ -108,9 +108,9 @@ export interface FederationTables {
    * Only these tables are shared: among them journals of migration tools, if a pattern that is more than `*` matches
    * them. Those stay at home otherwise.
    */
-  readonly include?: readonly string[]
+  readonly include?: readonly string[] | undefined
   /** These are not, although they may be included. */
-  readonly exclude?: readonly string[]
+  readonly exclude?: readonly string[] | undefined
   /** What holds for a table, by its name. */
   readonly [table: string]: FederationTableOptions | readonly string[] | undefined
 }
