@@ -262,6 +262,25 @@ test('existingRows says whether rows that were there give way', async () => {
   }
 })
 
+test('rows that were there and become one with another agent’s are told of, to whoever comes second', async () => {
+  const schema = `CREATE TABLE tasks (id INTEGER PRIMARY KEY, title TEXT); INSERT INTO tasks VALUES (1, 'say hello');
+    CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT); INSERT INTO settings VALUES ('mood', 'fine')`
+  const server = await startHub()
+  const first = await (await connectAgent(server, 'first')).sync(openDatabase(':memory:', schema))
+  expect(first.notices).toEqual([])
+  const second = await connectAgent(server, 'second')
+  const db = openDatabase(':memory:', schema)
+  expect((await second.sync(db)).notices).toEqual([
+    expect.stringMatching(/^rows of tasks .* were taken for the same: .* existingRows: 'new'$/),
+  ])
+  expect(rows(db, 'SELECT * FROM tasks')).toHaveLength(1)
+  expect((await second.sync(db)).notices).toEqual([])
+  const apart = await connectAgent(server, 'apart', { existingRows: 'new' })
+  const own = openDatabase(':memory:', schema)
+  expect((await apart.sync(own)).notices).toEqual([])
+  expect(rows(own, 'SELECT * FROM tasks')).toHaveLength(2)
+})
+
 test('with createSchema: false rows wait for the table that the application makes', async () => {
   const server = await startHub()
   const ada = await connectAgent(server, 'ada')
