@@ -74,7 +74,7 @@ test.each([
   [{}, 'certPath'],
   [{ certPem: 'x' }, 'keyPath'],
   [{ certPem: 'x', keyPem: 'x' }, 'jwtSecret'],
-  [{ certPath: '/nowhere/hub.crt', keyPem: 'x', jwtSecret: 'x' }, '/nowhere/hub.crt'],
+  [{ certPath: '/nowhere/hub.crt', keyPem: 'x', jwtSecret: 'x'.repeat(32) }, '/nowhere/hub.crt'],
 ])('start() refuses %j', async (options, message) => {
   const server = new FederationHubServer({ listen: '127.0.0.1:0', dataPath: ':memory:', ...options })
   const error = await rejection(server.start())

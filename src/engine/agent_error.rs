@@ -259,6 +259,13 @@ impl From<ExchangeError> for AgentError {
 /// What SQLite says, among other things, when a handle or a file permits no writing.
 const READ_ONLY: &str = "attempt to write a readonly database";
 
+/// Whether SQLite misses one of our tables or indexes, or finds it other than it was made.
+fn is_dismantled(message: &str) -> bool {
+    let missing =
+        ["no such table: main._federation_", "no such table: _federation_", "no such index: _federation_"];
+    missing.iter().any(|text| message.contains(text)) || message.contains("_federation_replica is empty")
+}
+
 impl From<SqlError> for AgentError {
     fn from(error: SqlError) -> Self {
         if matches!(error.kind, SqlErrorKind::Detached | SqlErrorKind::Unsettled) {
@@ -273,6 +280,11 @@ impl From<SqlError> for AgentError {
             _ if error.message.contains(READ_ONLY) => format!(
                 "the agent's database is read-only ({error}), and a sync writes what others wrote, and its own \
                  bookkeeping: open it for writing, and see that the file and its folder are writable"
+            ),
+            _ if is_dismantled(&error.message) => format!(
+                "something of what syncing keeps in this database was removed or changed by other hands ({error}): call \
+                 FederationHub.detach(database), which removes the rest and no row of yours, and sync again. The \
+                 database is then a new replica, as at its first sync (existingRows)"
             ),
             _ => format!("the agent's database: {error}"),
         };

@@ -4,7 +4,7 @@
 //! measurement, and another for its store ([`super::writer`]). Nothing of it runs on the caller's thread.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use super::hub_connection::{self, Farewell};
 use super::hub_counts::{Counts, HubStats};
 use super::hub_limits::HubLimits;
 use super::identity::IdentityPolicy;
+use super::listen::resolve;
 use super::log::{LogError, LogOptions};
 use super::metrics::HubMetrics;
 use super::metrics_server;
@@ -296,7 +297,9 @@ async fn open(options: &HubOptions) -> Result<Opened, HubStartError> {
         super::log::begin(log)?;
     }
     let tokens = Arc::new(TokenVerifier::new(options.tokens.clone())?);
-    let listen = resolve(&options.listen).await?;
+    let listen = resolve(&options.listen, Some(DEFAULT_PORT))
+        .await
+        .map_err(|cause| HubStartError::Address { listen: options.listen.clone(), cause })?;
     // Bound before the store is opened: a hub that cannot listen leaves no file behind.
     let (limits, on_refused) = (options.limits, Box::new(audit::crowded_out));
     let endpoint = Arc::new(HubEndpoint::bind_within(listen, &options.tls, limits.endpoint(), on_refused)?);
@@ -331,18 +334,6 @@ async fn open(options: &HubOptions) -> Result<Opened, HubStartError> {
         runtime: Handle::current(),
     };
     Ok((endpoint, local_addr, shared, metrics, thread))
-}
-
-async fn resolve(listen: &str) -> Result<SocketAddr, HubStartError> {
-    if let Ok(address) = listen.parse::<IpAddr>() {
-        return Ok(SocketAddr::new(address, DEFAULT_PORT));
-    }
-    let with_port = if listen.contains(':') { listen.to_owned() } else { format!("{listen}:{DEFAULT_PORT}") };
-    let found = tokio::net::lookup_host(with_port).await;
-    let first = found.and_then(|mut found| {
-        found.next().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
-    });
-    first.map_err(|cause| HubStartError::Address { listen: listen.to_owned(), cause })
 }
 
 /// Lets agents in until the hub is to stop; then lets them finish.

@@ -21,6 +21,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use super::hub::Shared;
+use super::listen::resolve;
 
 /// Connections at once: whoever scrapes is one or two.
 const MAX_CONNECTIONS: usize = 16;
@@ -39,7 +40,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Listens on a TCP address, `host:port`.
 pub(super) async fn bind(listen: &str) -> io::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind(listen).await?;
+    let listener = TcpListener::bind(resolve(listen, None).await?).await?;
     let address = listener.local_addr()?;
     Ok((listener, address))
 }

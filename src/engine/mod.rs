@@ -19,6 +19,7 @@ mod hub_stream;
 pub mod hub_time;
 pub mod identity;
 pub mod link;
+mod listen;
 pub mod log;
 mod metrics;
 mod metrics_server;

@@ -22,10 +22,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use self::keys::{KeyError, KeySource, Keys};
-use crate::protocol::limits::MAX_ID_BYTES;
-
-/// The longest token that is looked at, in bytes.
-const MAX_TOKEN_BYTES: usize = 8 << 10;
+use crate::protocol::limits::{MAX_ID_BYTES, MAX_TOKEN_BYTES};
 
 /// A time above this is in milliseconds, below in seconds: as seconds it is the year 5138, as milliseconds 1973.
 const MILLISECONDS_ABOVE: f64 = 1e11;
@@ -84,7 +81,7 @@ pub enum TokenError {
     #[error("the token is missing: pass the JWT that was issued for this agent")]
     Missing,
     /// Longer than any token of this kind.
-    #[error("the token is longer than {MAX_TOKEN_BYTES} bytes")]
+    #[error("the token is longer than {MAX_TOKEN_BYTES} bytes: issue one with fewer or shorter claims")]
     TooLong,
     /// Not a JWT at all, or one that is not signed (`alg: none`), or that demands extensions.
     #[error("the token is no JWT that is signed")]

@@ -1,5 +1,7 @@
 //! The one table from what went wrong to `err.code`.
 
+use std::io;
+
 use crate::engine::agent_error::{AgentError, ErrorCode};
 use crate::engine::hub::HubStartError;
 use crate::engine::revocations::RevokeError;
@@ -49,7 +51,10 @@ impl From<AgentError> for CodedError {
 
 impl From<HubStartError> for CodedError {
     fn from(error: HubStartError) -> Self {
-        let code = match error {
+        let code = match &error {
+            HubStartError::Metrics { cause, .. } if cause.kind() == io::ErrorKind::InvalidInput => {
+                code(ErrorCode::Config)
+            }
             HubStartError::Address { .. }
             | HubStartError::Keys(_)
             | HubStartError::NoClientCa

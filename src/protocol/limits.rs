@@ -7,6 +7,9 @@ use super::frame::MAX_FRAME_BYTES;
 /// The largest frame that a hub reads before it knows who is calling, in bytes: a token and two names.
 pub const MAX_HELLO_BYTES: usize = 16 << 10;
 
+/// The longest token, in bytes: it goes into the frame above, with two names.
+pub const MAX_TOKEN_BYTES: usize = 8 << 10;
+
 /// The longest tenant or agent name, in bytes.
 pub const MAX_ID_BYTES: usize = 512;
 

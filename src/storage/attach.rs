@@ -12,6 +12,7 @@ use super::catalog::Catalog;
 use super::choice::SyncOptions;
 use super::collect::{TurnLimits, look_at_old_rows};
 use super::context::Context;
+use super::detach::remove;
 use super::doubt;
 use super::driver::{Sql, SqlError};
 use super::lease::Claim;
@@ -54,6 +55,8 @@ pub fn open(
             if is_installed(sql)? {
                 lead_here(sql)?;
             } else {
+                // Where our tables were dropped by hand, others and triggers may be left, which nothing belongs to.
+                remove(sql)?;
                 install(sql, fresh)?;
                 let catalog = refresh(sql, options, Discovery::of_existing(options), 0, None)?;
                 first_look(sql, &catalog, fresh)?;

@@ -8,6 +8,9 @@ use super::lease::Claim;
 use super::parked::put_back_all;
 use super::transaction::{Purpose, transaction};
 
+/// The table in which rows may be that left theirs for a while.
+const QUARANTINE: &str = "_federation_quarantine";
+
 /// Removes the bookkeeping. A database without any is left as it is.
 ///
 /// # Errors
@@ -16,20 +19,10 @@ use super::transaction::{Purpose, transaction};
 /// application included, is for the caller to mend. Nothing has happened then.
 pub fn detach(sql: &mut dyn Sql, claim: Claim) -> Result<(), SqlError> {
     transaction(sql, Purpose::Record, |sql| {
-        if !is_installed(sql)? {
-            return Ok(());
+        if is_installed(sql)? {
+            claim.check(lease(sql)?.as_ref())?;
         }
-        claim.check(lease(sql)?.as_ref())?;
-        // A table takes its own indexes and triggers with it; ours are also on the application's tables.
-        for kind in ["trigger", "table"] {
-            if kind == "table" {
-                put_back_all(sql)?;
-            }
-            for name in own_objects(sql, kind)? {
-                sql.run(&format!("DROP {kind} main.{}", quote(&name)))?;
-            }
-        }
-        Ok(())
+        remove(sql)
     })
     .map_err(|error| match error.kind {
         SqlErrorKind::InTransaction => SqlError {
@@ -40,6 +33,21 @@ pub fn detach(sql: &mut dyn Sql, claim: Claim) -> Result<(), SqlError> {
         },
         _ => error,
     })
+}
+
+/// Removes all that is ours, within the transaction that is open, however much of it is there.
+pub fn remove(sql: &mut dyn Sql) -> Result<(), SqlError> {
+    // A table takes its own indexes and triggers with it; ours are also on the application's tables.
+    for kind in ["trigger", "table"] {
+        let names = own_objects(sql, kind)?;
+        if names.iter().any(|name| name == QUARANTINE) {
+            put_back_all(sql)?;
+        }
+        for name in names {
+            sql.run(&format!("DROP {kind} main.{}", quote(&name)))?;
+        }
+    }
+    Ok(())
 }
 
 fn own_objects(sql: &mut dyn Sql, kind: &str) -> Result<Vec<String>, SqlError> {

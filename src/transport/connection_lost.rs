@@ -89,6 +89,10 @@ impl TlsFailure {
                 "the revocation lists here have none of the CA that signed the other side's certificate, or an \
                  intermediate one: add it (a hub's crlPath needs a list of each CA)"
             }
+            (Judge::Here, _) if self.detail.contains("UnsupportedCertVersion") => {
+                "the other side's certificate is of X.509 version 1, which names neither hosts nor purposes: issue it \
+                 anew with extensions (openssl x509 -req … -extfile …)"
+            }
             (Judge::Here, alert::UNKNOWN_CA | alert::DECRYPT_ERROR) => {
                 "the other side's certificate is not signed by the CA that is trusted here: pass the CA that \
                  signed it (an agent's caPath, a hub's clientCaPath)"

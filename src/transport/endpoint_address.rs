@@ -1,5 +1,6 @@
 //! Where a hub listens, as people write it: `quic://host[:port]`.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
@@ -39,7 +40,7 @@ impl EndpointAddress {
     /// Reads `quic://host[:port]`, where the host is a name, an IPv4 address, or an IPv6 address in brackets.
     pub fn parse(endpoint: &str) -> Result<Self, EndpointAddressError> {
         parse(endpoint).map_err(|problem| EndpointAddressError {
-            endpoint: endpoint.chars().take(MAX_ECHO_CHARS).collect(),
+            endpoint: without_password(endpoint).chars().take(MAX_ECHO_CHARS).collect(),
             problem,
         })
     }
@@ -91,6 +92,12 @@ fn parse(endpoint: &str) -> Result<EndpointAddress, &'static str> {
     };
     // Libraries that normalise URLs add this slash by themselves.
     let authority = authority.strip_suffix('/').unwrap_or(authority);
+    if authority.contains('@') {
+        return Err("it has a user or a password, and a hub asks for none: the option token says who calls");
+    }
+    if authority.contains(['/', '?', '#']) {
+        return Err("nothing may follow host and port: a hub has no paths");
+    }
     let (host, port) = match authority.strip_prefix('[') {
         Some(bracketed) => {
             let (host, rest) = bracketed.split_once(']').ok_or("a bracket is not closed")?;
@@ -109,6 +116,15 @@ fn parse(endpoint: &str) -> Result<EndpointAddress, &'static str> {
     };
     let port = port.map_or(Ok(DEFAULT_PORT), parse_port)?;
     Ok(EndpointAddress { host: host.to_ascii_lowercase(), port })
+}
+
+/// What may be repeated of a wrong endpoint: errors end in logs.
+fn without_password(endpoint: &str) -> Cow<'_, str> {
+    let start = endpoint.find("://").map_or(0, |at| at + 3);
+    match endpoint.rfind('@') {
+        Some(at) if at >= start => Cow::Owned(format!("{}…{}", &endpoint[..start], &endpoint[at..])),
+        _ => Cow::Borrowed(endpoint),
+    }
 }
 
 fn check_host(host: &str) -> Result<&str, &'static str> {
@@ -192,6 +208,20 @@ mod tests {
         ] {
             let error = EndpointAddress::parse(endpoint).unwrap_err().to_string();
             assert!(error.contains("quic://host[:port]"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_and_no_password_is_repeated() {
+        for (endpoint, problem) in [
+            ("quic://hub/path", "a hub has no paths"),
+            ("quic://hub:4433/?tenant=acme", "a hub has no paths"),
+            ("quic://ada:hush@hub:4433", "a user or a password"),
+            ("quic://ada:hu@sh@hub/path", "a user or a password"),
+            ("https://ada:hush@hub", "does not begin with quic://"),
+        ] {
+            let error = EndpointAddress::parse(endpoint).unwrap_err().to_string();
+            assert!(error.contains(problem) && !error.contains("ada") && !error.contains("sh@"), "{error}");
         }
     }
 

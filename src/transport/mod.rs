@@ -36,7 +36,7 @@ pub use connection_lost::{ConnectionLost, Judge, TlsFailure};
 pub use credentials::{Credentials, CredentialsError};
 pub use endpoint_address::{DEFAULT_PORT, EndpointAddress, EndpointAddressError};
 pub use hub_endpoint::{BindError, EndpointLimits, Handshake, HandshakeError, HubEndpoint, OnRefused};
-pub use pem::{PemError, PemRole, PemSource};
+pub use pem::{PemError, PemRole, PemSource, without_mark};
 pub use places::TooMany;
 pub use stream::{FrameReceiver, FrameSender, ReceiveError, SendError};
 pub use tls::{AgentTls, HubTls, TlsConfigError};

@@ -68,6 +68,15 @@ impl fmt::Display for PemRole {
 /// A certificate or key that could not be loaded.
 #[derive(Debug, Error)]
 pub enum PemError {
+    /// A certificate without extensions, so that it names no host and no purpose: issue it anew.
+    #[error(
+        "the certificate in {source_name} is of X.509 version 1, which names neither hosts nor purposes, and is trusted \
+         nowhere: issue it anew with extensions (openssl x509 -req … -extfile …, as the README shows)"
+    )]
+    Version1 {
+        /// Where it came from.
+        source_name: String,
+    },
     /// The file is missing or unreadable: correct the path, or the permissions.
     #[error("cannot read the {role} from the file {}: {cause}", path.display())]
     Read {
@@ -103,7 +112,12 @@ pub enum PemError {
 impl PemSource {
     /// The certificates, at least one.
     pub fn load_certificates(&self, role: PemRole) -> Result<Vec<CertificateDer<'static>>, PemError> {
-        self.load_all(role, "CERTIFICATE")
+        let certificates = self.load_all(role, "CERTIFICATE")?;
+        // A CA may be: that it is trusted, whoever configures it says.
+        if role == PemRole::Certificate && certificates.iter().any(is_version_1) {
+            return Err(PemError::Version1 { source_name: self.to_string() });
+        }
+        Ok(certificates)
     }
 
     /// The lists of revoked certificates, at least one.
@@ -142,12 +156,10 @@ impl PemSource {
 
     fn read(&self, role: PemRole) -> Result<Cow<'_, [u8]>, PemError> {
         match self {
-            Self::Text(text) => Ok(Cow::Borrowed(text.as_bytes())),
-            Self::Path(path) => std::fs::read(path).map(Cow::Owned).map_err(|cause| PemError::Read {
-                role,
-                path: path.clone(),
-                cause,
-            }),
+            Self::Text(text) => Ok(without_mark(Cow::Borrowed(text.as_bytes()))),
+            Self::Path(path) => std::fs::read(path)
+                .map(|bytes| without_mark(Cow::Owned(bytes)))
+                .map_err(|cause| PemError::Read { role, path: path.clone(), cause }),
         }
     }
 
@@ -164,6 +176,28 @@ impl PemSource {
             _ => "a section cannot be read",
         };
         PemError::Damaged { role, source_name: self.to_string(), cause: cause.to_owned() }
+    }
+}
+
+/// Whether a certificate is of the version that knows no extensions.
+fn is_version_1(certificate: &CertificateDer<'static>) -> bool {
+    matches!(webpki::EndEntityCert::try_from(certificate), Err(webpki::Error::UnsupportedCertVersion))
+}
+
+/// A text without the mark that says how it is encoded, which programs on Windows put before it. One in UTF-16, as
+/// PowerShell writes them, as UTF-8.
+pub fn without_mark(bytes: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
+    let utf16 = |of: fn([u8; 2]) -> u16| {
+        let units = bytes.chunks_exact(2).skip(1).map(|pair| of([pair[0], pair[1]]));
+        let text: String =
+            char::decode_utf16(units).map(|one| one.unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
+        Cow::Owned(text.into_bytes())
+    };
+    match &*bytes {
+        [0xef, 0xbb, 0xbf, text @ ..] => Cow::Owned(text.to_vec()),
+        [0xff, 0xfe, ..] => utf16(u16::from_le_bytes),
+        [0xfe, 0xff, ..] => utf16(u16::from_be_bytes),
+        _ => bytes,
     }
 }
 
@@ -194,6 +228,45 @@ mod tests {
         assert!(error.contains("BEGIN PRIVATE KEY"), "{error}");
         let error = PemSource::Text("hello".into()).load_certificates(PemRole::Certificate).unwrap_err();
         assert!(matches!(error, PemError::Missing { role: PemRole::Certificate, .. }));
+    }
+
+    #[test]
+    fn a_mark_of_the_encoding_is_passed_over() {
+        let pem = Credentials::generate([1; 32]).unwrap().hub_cert_pem;
+        let plain = PemSource::Text(pem.clone()).load_certificates(PemRole::Certificate).unwrap();
+        let utf16 = |of: fn(u16) -> [u8; 2]| {
+            "\u{feff}".encode_utf16().chain(pem.encode_utf16()).flat_map(of).collect()
+        };
+        let files: [Vec<u8>; 3] =
+            [format!("\u{feff}{pem}").into_bytes(), utf16(u16::to_le_bytes), utf16(u16::to_be_bytes)];
+        for bytes in files {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), bytes).unwrap();
+            let loaded =
+                PemSource::Path(file.path().to_owned()).load_certificates(PemRole::Certificate).unwrap();
+            assert_eq!(loaded, plain);
+        }
+        let text = PemSource::Text(format!("\u{feff}{pem}"));
+        assert_eq!(text.load_certificates(PemRole::Certificate).unwrap(), plain);
+    }
+
+    /// As `openssl x509 -req` makes them where it is given no extensions.
+    const VERSION_1: &str = "-----BEGIN CERTIFICATE-----\n\
+        MIIBFjCBvgIUdE1vadYZ7I7m81dUSmRAN1sAYZMwCgYIKoZIzj0EAwIwDTELMAkG\n\
+        A1UEAwwCY2EwIBcNMjYxMjAxMDk0NzQzWhgPMjEyNjExMDcwOTQ3NDNaMA4xDDAK\n\
+        BgNVBAMMA2h1YjBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABBLJVmmC3jDvVzOM\n\
+        Ux/wU17CXuNFY9XhjzWZ2HabmViduUkf996gFUy4XegZP7+1M0/58jcbwHz/9AA1\n\
+        zxXtaCAwCgYIKoZIzj0EAwIDRwAwRAIgPamWlyov51BAOEUrB5wmRISB8Y9HdSjP\n\
+        TSUP9ETGo2ECIATiSEQeJ68ruOiT3iOOHF0kvKyvk2HXEAdjIYy8+oSn\n\
+        -----END CERTIFICATE-----";
+
+    #[test]
+    fn a_certificate_of_version_1_is_named_and_a_ca_may_be_one() {
+        let source = PemSource::Text(VERSION_1.into());
+        let error = source.load_certificates(PemRole::Certificate).unwrap_err();
+        assert!(matches!(error, PemError::Version1 { .. }), "{error}");
+        assert!(error.to_string().contains("-extfile"), "{error}");
+        source.load_certificates(PemRole::Ca).unwrap();
     }
 
     #[test]

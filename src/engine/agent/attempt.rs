@@ -14,6 +14,7 @@ use crate::engine::sync_report::SyncReport;
 use crate::engine::token_source::{self, TokenSource};
 use crate::engine::turn::turn;
 use crate::model::ReplicaId;
+use crate::protocol::limits::MAX_TOKEN_BYTES;
 use crate::protocol::message::{Attach, Hello};
 use crate::storage::attach::{Next, open, reconcile, release};
 use crate::storage::driver::{Sql, SqlDriver, batch};
@@ -237,6 +238,17 @@ impl Agent {
             Some(tokens) => token_source::ask(tokens, limit).await?,
             None => options.token.clone(),
         };
+        if token.len() > MAX_TOKEN_BYTES {
+            // The hub would not even read the message that it is in.
+            return Err(AgentError::new(
+                ErrorCode::Unauthenticated,
+                format!(
+                    "the token has {} bytes, and a hub takes {MAX_TOKEN_BYTES} at most: issue one with fewer or shorter \
+                     claims",
+                    token.len()
+                ),
+            ));
+        }
         let hello = Hello { tenant: options.tenant_id.clone(), agent: options.agent_id.clone(), token };
         let door =
             Door { address: &address, tls: &tls, hello, limit: limit.saturating_sub(started.elapsed()) };

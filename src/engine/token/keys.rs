@@ -1,5 +1,6 @@
 //! The keys that tokens are verified with, each with the one algorithm that it is for.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -10,7 +11,7 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use thiserror::Error;
 
 use super::{TokenOptions, jwks};
-use crate::transport::{PemError, PemSource};
+use crate::transport::{PemError, PemSource, without_mark};
 
 /// The algorithms that there are, by their names in `alg`.
 const ALGORITHMS: [(&str, Algorithm); 7] = [
@@ -135,7 +136,8 @@ impl Keys {
             KeySource::Jwks(path) => {
                 let text =
                     std::fs::read(path).map_err(|cause| KeyError::Read { path: path.clone(), cause })?;
-                let all = jwks::read(&text, wanted).ok_or_else(|| KeyError::NotASet(path.clone()))?;
+                let all = jwks::read(&without_mark(Cow::Owned(text)), wanted)
+                    .ok_or_else(|| KeyError::NotASet(path.clone()))?;
                 if all.is_empty() {
                     return Err(KeyError::NoKey(path.clone()));
                 }
