@@ -15,10 +15,10 @@ use super::local_key::LocalKey;
 use super::obstacles::obstacles;
 use super::quarantine::ask_again;
 use super::referrers::keys_where;
+use super::row_io::delete;
 use super::row_meta::RowMeta;
 use super::rows::{Entry, Sending, read_row};
 use super::settle::{Origin, settle_row};
-use super::swaps::delete;
 use crate::model::{RowId, Value};
 
 /// How far a chain of keys that are foreign keys is followed.

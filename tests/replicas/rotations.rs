@@ -3,7 +3,7 @@
 use federation_hub::model::Value;
 use federation_hub::storage::row_meta::RowMeta;
 
-use crate::world::{Agent, Fate, Hub, pair};
+use crate::world::{Agent, Hub, pair};
 
 /// What the bookkeeping holds of every row.
 fn kept(agent: &mut Agent) -> Vec<RowMeta> {
