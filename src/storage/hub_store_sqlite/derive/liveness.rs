@@ -86,16 +86,20 @@ impl Deriver<'_> {
         Ok(region)
     }
 
-    /// Whether a row was told as dead and is dead by its own writes, and nothing can keep it: then no other row's life is
-    /// another one by it. Else each batch of a large delete would look at all of that delete again.
+    /// Whether a row was told as dead and is dead by its own writes, nothing can keep it, and it has kept nothing while it
+    /// lived by its writes: then no other row's life is another one by it. Else each batch of a large delete would look at
+    /// all of that delete again.
     fn stays_dead(&mut self, no: i64) -> Result<bool, StoreError> {
         if self.decided.contains(&no) || self.released.contains_key(&no) {
             return Ok(false);
         }
         let (row, work) = (self.rows.get(no)?, self.work(no)?);
         let was_dead = !row.before.cells.is_empty() && !row.before.is_alive();
-        let can_be_kept = self.rules.table(work.table).is_none_or(|rules| rules.can_be_kept);
-        Ok(was_dead && !work.is_written_alive() && !can_be_kept)
+        let Some(rules) = self.rules.table(work.table).filter(|rules| !rules.can_be_kept) else {
+            return Ok(false);
+        };
+        let keeps_none = work.edges.iter().all(|edge| !rules.links[edge.link].holds(false));
+        Ok(was_dead && !work.is_written_alive() && keeps_none)
     }
 
     /// Whether a row, or one that it depends on, is dead by its stamps or by the rules: then its life is a
