@@ -19,6 +19,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 pub use local_effects::{Earlier, Effects};
+pub use unions::{first_stands, taken_for_the_same};
 
 use super::claims::{Claims, Target};
 use super::damaged;
@@ -91,23 +92,6 @@ pub struct Report {
     pub conflicts: u32,
     /// What people should know.
     pub notices: Vec<String>,
-}
-
-/// Tells that of rows older than syncing only one can stand.
-pub fn first_stands(table: &str) -> String {
-    format!(
-        "rows of {table} were there before the first sync on several agents, under one key and with different values: \
-         of each, the one that the hub was told of first stands, as a whole"
-    )
-}
-
-/// Tells that numbered rows older than syncing were taken for others', which nothing but their being alike says.
-pub fn taken_for_the_same(table: &str) -> String {
-    format!(
-        "rows of {table} that were there before the first sync are like rows that another agent began with, in number and \
-         content, and were taken for the same: as it should be for databases made from one template. Where they are rows \
-         of their own, have agents begin with existingRows: 'new'"
-    )
 }
 
 impl Report {

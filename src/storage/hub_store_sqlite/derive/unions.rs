@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Deriver, first_stands};
+use super::Deriver;
 use crate::model::{Cell, CellValue, ColumnIndex, RowId, Stamp};
 use crate::storage::hub_store::StoreError;
 use crate::storage::hub_store_sqlite::key::KeyDigest;
@@ -21,6 +21,23 @@ fn is_replaced(row: &Row, by: &Row, columns: &[ColumnIndex]) -> bool {
         cell.is_none_or(|cell| cell.seq <= by.base || cell.writer == by.author)
     };
     row.raw.deleted.is_some() && row.born < by.born && columns.iter().all(is_known)
+}
+
+/// Tells that of rows older than syncing only one can stand.
+pub fn first_stands(table: &str) -> String {
+    format!(
+        "rows of {table} were there before the first sync on several agents, under one key and with different values: \
+         of each, the one that the hub was told of first stands, as a whole"
+    )
+}
+
+/// Tells that numbered rows older than syncing were taken for others', which nothing but their being alike says.
+pub fn taken_for_the_same(table: &str) -> String {
+    format!(
+        "rows of {table} that were there before the first sync are like rows that another agent began with, in number and \
+         content, and were taken for the same: as it should be for databases made from one template. Where they are rows \
+         of their own, have agents begin with existingRows: 'new'"
+    )
 }
 
 impl Deriver<'_> {
