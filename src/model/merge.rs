@@ -217,9 +217,7 @@ impl RowState {
                 // Rows older than syncing share one stamp. The one that was accepted first stands, all of it: by their
                 // values, one author's content would come to stand beside another one's hash of it.
                 let are_old = write.stamp == Stamp::ZERO && current.stamp == Stamp::ZERO;
-                let have_met = are_old && current.writer != writer;
-                book.has_met |= have_met;
-                book.has_passed_over |= have_met && current.value != *value;
+                book.has_passed_over |= are_old && current.writer != writer && current.value != *value;
                 // Any other two writes of one stamp are a clone's and its original's. Any order does, as long as it is
                 // the same everywhere.
                 let wins = !are_old && (write.stamp, value) > (current.stamp, &current.value);

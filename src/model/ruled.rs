@@ -15,8 +15,6 @@ pub struct RuleBook<'a> {
     pub contests: Vec<Contest>,
     /// Whether what one replica had before it synced stands in place of what another one had.
     pub has_passed_over: bool,
-    /// Whether what one replica had before it synced is what another one had as well.
-    pub has_met: bool,
 }
 
 /// Two concurrent writes of one cell, for the replica that pushed the second to resolve.

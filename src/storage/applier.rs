@@ -35,6 +35,10 @@ pub struct Applier<'a> {
     pub followed: Followed,
     /// Tables of which rows that were here before syncing, and that nobody has been told of, gave way to the tenant's.
     pub passed_over: BTreeSet<String>,
+    /// Tables with numbers of which rows that were here before syncing are rows that another agent began with.
+    pub taken_for_the_same: BTreeSet<String>,
+    /// Whether the replica has never been told of everything.
+    pub is_first_pull: bool,
     /// How far trying again what is set aside has come.
     pub retrial: &'a mut Retrial,
     /// Whether rows go in behind their parents, and out before them.
@@ -47,9 +51,9 @@ impl<'a> Applier<'a> {
     /// rows may be set aside.
     pub fn new(catalog: &'a Catalog, acked: u64, check_quarantine: bool, retrial: &'a mut Retrial) -> Self {
         let (resolver, journal) = (Resolver::new(catalog), Journal::default());
-        let (is_final, leaders, followed, passed_over) =
-            (false, Vec::new(), Followed::new(), BTreeSet::new());
-        let (applied, parents_first) = (0, false);
+        let (leaders, followed) = (Vec::new(), Followed::new());
+        let (passed_over, taken_for_the_same) = (BTreeSet::new(), BTreeSet::new());
+        let (applied, is_final, is_first_pull, parents_first) = (0, false, false, false);
         Self {
             catalog,
             acked,
@@ -60,6 +64,8 @@ impl<'a> Applier<'a> {
             leaders,
             followed,
             passed_over,
+            taken_for_the_same,
+            is_first_pull,
             retrial,
             check_quarantine,
             parents_first,

@@ -78,6 +78,8 @@ pub fn apply(
         refuse(sql, &incoming.refused)?;
     }
     let mut applier = Applier::new(context.catalog, state.acked, set_aside_before > 0, retrial);
+    // A replica that begins anew has covered something.
+    applier.is_first_pull = (state.cursor, state.covered) == (0, 0);
     let last = incoming.rows.rows.last().map(|row| row.seq);
     let retry = incoming.done.is_some() && incoming.touches_tables();
     for header in &incoming.rows.tables {
@@ -107,7 +109,14 @@ pub fn apply(
     if set_aside_before > 0 && is_finished {
         collisions::forget_settled(sql)?;
     }
-    let Applier { applied, followed, passed_over, .. } = applier;
+    let Applier { applied, followed, passed_over, taken_for_the_same, .. } = applier;
+    for table in taken_for_the_same {
+        context.note(format!(
+            "rows of {table} that were here before the first sync are like rows that another agent began with, in number and \
+             content, and were taken for the same: as it should be for databases made from one template. Where they are rows \
+             of their own, have agents begin with existingRows: 'new'"
+        ));
+    }
     for table in passed_over {
         context.note(format!(
             "rows of {table} that were here before the first sync have given way to the tenant's, which have the same keys \

@@ -12,7 +12,7 @@ use super::renamed_stamps::Meaning;
 use super::resolver::Resolver;
 use super::row_meta::{CellMeta, Pending, RowMeta, Tombstone};
 use super::rows::{Entry, merged_cell, read_row};
-use crate::model::{CellValue, Op, RowUpdate, Stamp, TableHeader, Value};
+use crate::model::{CellValue, KeyKind, Op, RowUpdate, Stamp, TableHeader, Value, Write};
 
 /// A cell that the merge took from the hub.
 pub struct Cell {
@@ -157,6 +157,16 @@ impl Arrival<'_> {
             let local = entry.meta.cell(cell.meta.column).filter(|local| self.is_news(local));
             local.is_some_and(|it| it.stamp == Stamp::ZERO && it.fingerprint != cell.meta.fingerprint)
         })
+    }
+
+    /// Whether somebody else began with this row as well, and only its number and content say that it is the same one.
+    pub fn is_shared(&self, entry: &Entry) -> bool {
+        let is_old = |write: &Write| write.op != Op::Delete && write.stamp == Stamp::ZERO;
+        // What came from elsewhere has nothing of its own that was, or is, to be sent.
+        let is_own = |cell: &CellMeta| cell.stamp == Stamp::ZERO && cell.pending.is_some();
+        self.table.key_kind() == KeyKind::Number
+            && entry.meta.cells.iter().any(is_own)
+            && self.update.writes.iter().any(is_old)
     }
 
     /// Whether a cell holds a write that the hub did not know when it sent the update.

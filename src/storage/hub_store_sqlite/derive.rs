@@ -19,7 +19,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 pub use local_effects::{Earlier, Effects};
-pub use unions::{first_stands, taken_for_the_same};
+pub use unions::first_stands;
 
 use super::claims::{Claims, Target};
 use super::damaged;

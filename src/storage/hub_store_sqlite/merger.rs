@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::contests::Contests;
-use super::derive::{Deriver, Earlier, Effects, first_stands, taken_for_the_same};
+use super::derive::{Deriver, Earlier, Effects, first_stands};
 use super::push::{Resolved, check_row, renumber};
 use super::standing::Watch;
-use crate::model::{CellValue, ColumnIndex, KeyKind, Op, RowChange, RuleBook, Seq};
+use crate::model::{CellValue, ColumnIndex, Op, RowChange, RuleBook, Seq};
 use crate::protocol::message::{Collision, Contested};
 use crate::storage::hub_store::StoreError;
 
@@ -177,8 +177,6 @@ impl Merger<'_> {
         self.contests.add(table, change.id, book.contests)?;
         if book.has_passed_over && raw.is_alive() {
             self.deriver.report.note(first_stands(&table.name));
-        } else if book.has_met && raw.is_alive() && table.key == KeyKind::Number {
-            self.deriver.report.note(taken_for_the_same(&table.name));
         }
         let highest = raw.highest().hlc;
         let earlier = if merged.changed { std::mem::replace(&mut row.raw, raw) } else { row.raw.clone() };

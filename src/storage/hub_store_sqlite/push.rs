@@ -145,8 +145,7 @@ fn check_clock(request: &PushRequest, highest: Hlc, now_ms: i64) -> Result<(), S
 pub struct Resolved {
     /// The table's number.
     pub table: i64,
-    /// How its rows are identified.
-    pub key: KeyKind,
+    key: KeyKind,
     /// Its name.
     pub name: String,
     /// The store's number of each of the header's columns.

@@ -31,15 +31,6 @@ pub fn first_stands(table: &str) -> String {
     )
 }
 
-/// Tells that numbered rows older than syncing were taken for others', which nothing but their being alike says.
-pub fn taken_for_the_same(table: &str) -> String {
-    format!(
-        "rows of {table} that were there before the first sync are like rows that another agent began with, in number and \
-         content, and were taken for the same: as it should be for databases made from one template. Where they are rows \
-         of their own, have agents begin with existingRows: 'new'"
-    )
-}
-
 impl Deriver<'_> {
     /// Whether the later claim to a key means the row that has it, which was written twice: of all that live of either,
     /// each was made apart from each of the others, or in its place. `have_it` says whether the two have the key by birth.
