@@ -16,6 +16,7 @@ use crate::model::{Op, RowUpdate, TableHeader, Write};
 use crate::protocol::message::Rows;
 
 /// The rows of one turn, on their way into their tables.
+#[expect(clippy::struct_excessive_bools, reason = "they have nothing to do with each other")]
 pub struct Applier<'a> {
     /// The tables.
     pub catalog: &'a Catalog,
@@ -67,8 +68,8 @@ impl<'a> Applier<'a> {
             taken_for_the_same,
             is_first_pull,
             retrial,
-            check_quarantine,
             parents_first,
+            check_quarantine,
         }
     }
 

@@ -63,6 +63,7 @@ pub struct Carried {
 
 /// What was done to a row.
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are steps")]
 pub enum Done {
     /// It has changed.
     Step(Step),
