@@ -54,12 +54,7 @@ enum InWay {
 impl Applier<'_> {
     /// Applies a row that was refused, the one at the place `at`, after those that are in its way. Where that does not
     /// go, it is still ahead.
-    pub fn make_way<'a>(
-        &mut self,
-        sql: &mut dyn Sql,
-        at: usize,
-        ahead: &mut Ahead<'a>,
-    ) -> Result<(), SqlError> {
+    pub fn make_way(&mut self, sql: &mut dyn Sql, at: usize, ahead: &mut Ahead<'_>) -> Result<(), SqlError> {
         let Some(refused) = ahead.get(at) else { return Ok(()) };
         let Some(table) = self.catalog.table(&refused.0.name) else { return Ok(()) };
         if self.retrial.is_blocked(table.number, refused.1.id) {
@@ -70,10 +65,10 @@ impl Applier<'_> {
     }
 
     /// Goes on with the chain, whose last row `is_refused` or not tried yet, as long as the turn has time.
-    pub fn follow_chain<'a>(
+    pub fn follow_chain(
         &mut self,
         sql: &mut dyn Sql,
-        ahead: &mut Ahead<'a>,
+        ahead: &mut Ahead<'_>,
         mut is_refused: bool,
     ) -> Result<(), SqlError> {
         let (name, catalog) = (self.retrial.chain.table().to_owned(), self.catalog);
@@ -98,7 +93,7 @@ impl Applier<'_> {
                     }
                     Outcome::Constraint(_) => {}
                     Outcome::Refused(_) | Outcome::Referenced(_) => {
-                        self.give_up(sql, table, ahead, run)?;
+                        self.give_up(sql, table, ahead, &run)?;
                         break;
                     }
                 }
@@ -107,7 +102,7 @@ impl Applier<'_> {
                 InWay::Row(next) => self.retrial.chain.push(next),
                 InWay::Circle(first) => self.open_circle(sql, table, (first, id), ahead, &mut run)?,
                 InWay::Blocked => {
-                    self.give_up(sql, table, ahead, run)?;
+                    self.give_up(sql, table, ahead, &run)?;
                     break;
                 }
             }
@@ -118,12 +113,12 @@ impl Applier<'_> {
 
     /// Where a row is that is still to be applied: among those of this turn, or else, once nothing else is coming, among
     /// those that are set aside.
-    fn pending<'a>(
+    fn pending(
         &mut self,
         sql: &mut dyn Sql,
         table: &str,
         id: RowId,
-        ahead: &mut Ahead<'a>,
+        ahead: &mut Ahead<'_>,
     ) -> Result<Option<usize>, SqlError> {
         match ahead.look_up(table, id) {
             Some((at, is_ahead)) => Ok(is_ahead.then_some(at)),
@@ -133,12 +128,12 @@ impl Applier<'_> {
     }
 
     /// Tries a row of the chain.
-    fn try_member<'a>(
+    fn try_member(
         &mut self,
         sql: &mut dyn Sql,
         table: &Table,
         at: usize,
-        ahead: &mut Ahead<'a>,
+        ahead: &mut Ahead<'_>,
         run: &mut Run,
     ) -> Result<Outcome, SqlError> {
         let Some(row) = ahead.get(at) else { return Ok(Outcome::Unchanged) };
@@ -178,12 +173,12 @@ impl Applier<'_> {
     }
 
     /// What is in the way of a row: of several, one that does not wait for it comes first.
-    fn in_way<'a>(
+    fn in_way(
         &mut self,
         sql: &mut dyn Sql,
         table: &Table,
         at: usize,
-        ahead: &mut Ahead<'a>,
+        ahead: &mut Ahead<'_>,
     ) -> Result<InWay, SqlError> {
         let Some(row) = ahead.get(at) else { return Ok(InWay::Blocked) };
         let member = Member::of(self, sql, table, &row, ahead.parked(at))?;
@@ -209,12 +204,12 @@ impl Applier<'_> {
 
     /// Takes one row of a circle out of its table: the first, which holds what the last of the chain is to get; or that
     /// one, if the application could give the first one's number to a row of its own meanwhile.
-    fn open_circle<'a>(
+    fn open_circle(
         &mut self,
         sql: &mut dyn Sql,
         table: &Table,
         (first, last): (RowId, RowId),
-        ahead: &mut Ahead<'a>,
+        ahead: &mut Ahead<'_>,
         run: &mut Run,
     ) -> Result<(), SqlError> {
         let name = self.retrial.chain.table().to_owned();
@@ -241,28 +236,28 @@ impl Applier<'_> {
 
     /// Something stays in the way of the chain. What this turn has taken out of the table goes back as it was, with all
     /// that was done since.
-    fn give_up<'a>(
+    fn give_up(
         &mut self,
         sql: &mut dyn Sql,
         table: &Table,
-        ahead: &mut Ahead<'a>,
-        run: Run,
+        ahead: &mut Ahead<'_>,
+        run: &Run,
     ) -> Result<(), SqlError> {
         let is_out = |at: &usize| ahead.parked(*at).is_some() && ahead.get(*at).is_some();
         if run.taken_out.iter().any(is_out) {
             self.journal.truncate(run.noted.0);
             self.leaders.truncate(run.noted.1);
-            self.take_back(sql, table, ahead, &run)?;
+            self.take_back(sql, table, ahead, run)?;
         }
         self.retrial.block_chain(table.number);
         Ok(())
     }
 
-    fn take_back<'a>(
+    fn take_back(
         &mut self,
         sql: &mut dyn Sql,
         table: &Table,
-        ahead: &mut Ahead<'a>,
+        ahead: &mut Ahead<'_>,
         run: &Run,
     ) -> Result<(), SqlError> {
         for (at, before, is_applied) in &run.done {
@@ -305,11 +300,11 @@ impl Applier<'_> {
     }
 
     /// Applies a row, which may be out of its table.
-    pub fn apply_ahead<'a>(
+    pub fn apply_ahead(
         &mut self,
         sql: &mut dyn Sql,
         at: usize,
-        ahead: &mut Ahead<'a>,
+        ahead: &mut Ahead<'_>,
         leave_children: bool,
     ) -> Result<Outcome, SqlError> {
         let Some(row) = ahead.get(at) else { return Ok(Outcome::Unchanged) };

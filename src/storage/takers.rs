@@ -22,6 +22,9 @@ type Refused = Vec<(usize, Refusal)>;
 /// values.
 pub type ReferencedKey = (i64, usize, Vec<u8>);
 
+/// Keys by which rows reference one: those that it gives up, and those that it is to have for them.
+type GivenUpAndWanted = (Vec<ReferencedKey>, Vec<ReferencedKey>);
+
 impl Applier<'_> {
     /// Of rows that others reference, those that may give up their keys now, and those that may not.
     pub fn without_takers(
@@ -44,7 +47,9 @@ impl Applier<'_> {
             if let (false, Some((_, wanted))) = (leaves_children, self.keys_of(sql, ahead, at)?)
                 && let Some(row) = ahead.get(at)
             {
-                wanted.into_iter().for_each(|key| self.retrial.note_taker(key, row.1.id));
+                for key in wanted {
+                    self.retrial.note_taker(key, row.1.id);
+                }
             }
             taken.push((at, refusal));
         }
@@ -71,7 +76,7 @@ impl Applier<'_> {
         sql: &mut dyn Sql,
         ahead: &Ahead<'_>,
         at: usize,
-    ) -> Result<Option<(Vec<ReferencedKey>, Vec<ReferencedKey>)>, SqlError> {
+    ) -> Result<Option<GivenUpAndWanted>, SqlError> {
         let Some(row) = ahead.get(at) else { return Ok(None) };
         let Some(table) = self.catalog.table(&row.0.name) else { return Ok(None) };
         let Some(entry) = Entry::by_id(sql, table, row.1.id)?.filter(Entry::is_present) else {

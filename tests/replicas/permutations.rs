@@ -167,11 +167,7 @@ fn play(seed: u64) {
         );
         if schema.contains("marks") {
             let marks = "SELECT label, pos FROM marks ORDER BY label";
-            assert_eq!(
-                agent.rows(marks).len(),
-                usize::try_from(count / 3).unwrap(),
-                "seed {seed}, agent {at}"
-            );
+            assert_eq!(agent.rows(marks).len(), count / 3, "seed {seed}, agent {at}");
         }
     }
 }
