@@ -134,3 +134,19 @@ fn a_row_that_leaves_a_union_is_asked_again() {
     ];
     assert_eq!(play(&schema, &steps), Ok(()));
 }
+
+/// Breaks if a row that another one was one with wants its key a round later than whoever it has left.
+#[test]
+fn a_row_that_is_left_as_a_circle_closes_has_its_key_before_the_circle_does() {
+    let schema = ["CREATE TABLE t(id INTEGER PRIMARY KEY, a UNIQUE, b, n)".to_owned()];
+    let old = |who, row: &str| Step::Old(who, vec![format!("INSERT INTO t VALUES({row}, NULL, 0)")]);
+    let push = |who, statement: &str| Step::Push(who, vec![(1, statement.to_owned())]);
+    let steps = [
+        old(3, "181, 'x'"),
+        old(0, "1, 'x'"),
+        old(2, "121, 'X'"),
+        push(2, "UPDATE OR REPLACE t SET a = 'x' WHERE a = 'X'"),
+        push(3, "UPDATE t SET a = 'X' WHERE id = 181"),
+    ];
+    assert_eq!(play(&schema, &steps), Ok(()));
+}

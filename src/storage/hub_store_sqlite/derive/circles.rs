@@ -45,9 +45,11 @@ impl Deriver<'_> {
             circles.extend(self.circle_through(row, &mut known)?);
         }
         circles.retain(|row| self.admitted.insert(*row));
-        for &row in &circles {
+        for row in circles.clone() {
             self.ask_again(row)?;
         }
+        // Rows that were one with one of them want their keys at the same time.
+        circles.append(&mut self.parted);
         Ok(circles)
     }
 
