@@ -59,7 +59,7 @@ impl Applier<'_> {
         };
         if entry.as_ref().is_some_and(|entry| is_present && arrival.passes_over(entry, &cells)) {
             self.passed_over.insert(table.name.clone());
-        } else if entry.as_ref().is_some_and(|entry| self.is_first_pull && arrival.is_shared(entry)) {
+        } else if entry.as_ref().is_some_and(|entry| self.is_first_pull && arrival.is_shared(entry, &cells)) {
             self.taken_for_the_same.insert(table.name.clone());
         }
         let is_outdated = meta.told(update, *acked);

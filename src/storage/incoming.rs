@@ -160,12 +160,13 @@ impl Arrival<'_> {
     }
 
     /// Whether somebody else began with this row as well, and only its number and content say that it is the same one.
-    pub fn is_shared(&self, entry: &Entry) -> bool {
+    pub fn is_shared(&self, entry: &Entry, cells: &[Cell]) -> bool {
         let is_old = |write: &Write| write.op != Op::Delete && write.stamp == Stamp::ZERO;
         // What came from elsewhere has nothing of its own that was, or is, to be sent.
         let is_own = |cell: &CellMeta| cell.stamp == Stamp::ZERO && cell.pending.is_some();
         self.table.key_kind() == KeyKind::Number
             && entry.meta.cells.iter().any(is_own)
+            && cells.iter().all(|cell| cell.meta.stamp != Stamp::ZERO)
             && self.update.writes.iter().any(is_old)
     }
 
