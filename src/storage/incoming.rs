@@ -164,9 +164,13 @@ impl Arrival<'_> {
         let is_old = |write: &Write| write.op != Op::Delete && write.stamp == Stamp::ZERO;
         // What came from elsewhere has nothing of its own that was, or is, to be sent.
         let is_own = |cell: &CellMeta| cell.stamp == Stamp::ZERO && cell.pending.is_some();
+        let is_alike = |cell: &Cell| {
+            let local = entry.meta.cell(cell.meta.column);
+            local.is_none_or(|local| local.fingerprint == cell.meta.fingerprint)
+        };
         self.table.key_kind() == KeyKind::Number
             && entry.meta.cells.iter().any(is_own)
-            && cells.iter().all(|cell| cell.meta.stamp != Stamp::ZERO)
+            && cells.iter().all(is_alike)
             && self.update.writes.iter().any(is_old)
     }
 
