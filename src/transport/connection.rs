@@ -19,10 +19,10 @@ use super::stream::{FrameReceiver, FrameSender};
 const GOODBYE_TURNS: usize = 2;
 
 /// How often the other side is asked for a sign of life before its silence means that it is gone.
-const PROBES: u32 = 5;
+const PROBES: u32 = 10;
 
 /// How long each sign of life may take at least; on a slow network it is two round trips.
-const PROBE_WAIT: Duration = Duration::from_millis(50);
+const PROBE_WAIT: Duration = Duration::from_millis(100);
 
 /// How long the other side may take to answer a goodbye, at least and at most; between them, three round trips.
 const GOODBYE_WAIT: (Duration, Duration) = (Duration::from_millis(30), Duration::from_secs(1));

@@ -86,10 +86,11 @@ async fn a_hub_that_stops_finishes_the_syncs_of_agents_on_bad_networks() {
     let far = Member::connect(options).await;
     far.run("CREATE TABLE notes(id INTEGER PRIMARY KEY, body)").await;
     far.sync().await;
-    far.run("INSERT INTO notes(body) VALUES(randomblob(200000))").await;
+    far.run("INSERT INTO notes(body) VALUES(randomblob(1000000))").await;
     relay.set(Weather { lost: 100, delay: Duration::from_millis(40), ..Weather::FAIR });
     let (report, ()) = tokio::join!(far.sync(), async {
-        sleep(Duration::from_millis(500)).await;
+        // Long enough for the sync to begin on a busy machine, and too short for it to end.
+        sleep(Duration::from_millis(1_500)).await;
         site.hub.stop().await;
     });
     assert_eq!(report.pushed, 1);
