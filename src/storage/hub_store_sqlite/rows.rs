@@ -52,6 +52,11 @@ impl Row {
         self.effective.as_ref().unwrap_or(&self.raw)
     }
 
+    /// Whether readers were told, before this batch, that it is dead.
+    pub fn was_told_dead(&self) -> bool {
+        !self.before.cells.is_empty() && !self.before.is_alive()
+    }
+
     /// Whether the row goes under an identity of its own.
     pub fn stands_for_itself(&self) -> bool {
         self.survivor.is_none()

@@ -93,8 +93,7 @@ impl Deriver<'_> {
         if self.decided.contains(&no) || self.released.contains_key(&no) {
             return Ok(false);
         }
-        let (row, work) = (self.rows.get(no)?, self.work(no)?);
-        let was_dead = !row.before.cells.is_empty() && !row.before.is_alive();
+        let (was_dead, work) = (self.rows.get(no)?.was_told_dead(), self.work(no)?);
         let Some(rules) = self.rules.table(work.table).filter(|rules| !rules.can_be_kept) else {
             return Ok(false);
         };
@@ -105,31 +104,7 @@ impl Deriver<'_> {
     /// Whether a row, or one that it depends on, is dead by its stamps or by the rules: then its life is a
     /// matter of the rows that reference it. `known` is what earlier looks for the same region have found.
     fn leans_on_the_dead(&mut self, no: i64, known: &mut HashMap<i64, bool>) -> Result<bool, StoreError> {
-        let mut seen = BTreeSet::from([no]);
-        // The rows on the way up, each with the parents that were not looked at yet.
-        let mut way: Vec<(i64, Vec<i64>)> = Vec::new();
-        let mut next = Some(no);
-        loop {
-            if let Some(no) = next.take() {
-                let is_known = known.get(&no).copied();
-                if is_known == Some(true) || is_known.is_none() && !self.is_plainly_alive(no)? {
-                    known.extend(way.into_iter().map(|(no, _)| no).chain([no]).map(|no| (no, true)));
-                    return Ok(true);
-                }
-                if is_known.is_none() {
-                    way.push((no, self.parents_of_living(no)?));
-                }
-            }
-            match way.last_mut() {
-                Some((_, left)) => match left.pop() {
-                    Some(parent) => next = seen.insert(parent).then_some(parent),
-                    None => drop(way.pop()),
-                },
-                None => break,
-            }
-        }
-        known.extend(seen.into_iter().map(|no| (no, false)));
-        Ok(false)
+        self.is_any_above(vec![no], known, |it, no| Ok(!it.is_plainly_alive(no)?), Self::parents_of_living)
     }
 
     fn parents_of_living(&mut self, no: i64) -> Result<Vec<i64>, StoreError> {
@@ -155,8 +130,7 @@ impl Deriver<'_> {
 
     fn may_matter(&mut self, no: i64) -> Result<bool, StoreError> {
         let work = self.work(no)?;
-        let before = &self.rows.get(no)?.before;
-        let was_dead = !before.cells.is_empty() && !before.is_alive();
+        let was_dead = self.rows.get(no)?.was_told_dead();
         if !work.is_written_alive() || work.withheld || was_dead || self.released.contains_key(&no) {
             return Ok(true);
         }

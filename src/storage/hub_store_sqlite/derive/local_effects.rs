@@ -77,7 +77,7 @@ struct Deleter {
 }
 
 /// Of which rows it is known whether they are gone for a deleter who had seen this much.
-type KnownGone = HashMap<(i64, Seq), bool>;
+type KnownGone = HashMap<Seq, HashMap<i64, bool>>;
 
 impl Deriver<'_> {
     /// Notes what a row was before this batch.
@@ -148,8 +148,7 @@ impl Deriver<'_> {
         if is_delete {
             self.cascaded.insert(entity);
         }
-        let row = self.rows.get(no)?;
-        let was_dead = !row.before.cells.is_empty() && !row.before.is_alive();
+        let was_dead = self.rows.get(no)?.was_told_dead();
         Ok(!(is_as_it_was && was_dead && entity == no && self.members(no)?.len() == 1))
     }
 
@@ -180,30 +179,12 @@ impl Deriver<'_> {
         by: Deleter,
         known: &mut KnownGone,
     ) -> Result<bool, StoreError> {
-        let mut seen = BTreeSet::new();
-        // The rows on the way up, each with those above it that were not looked at yet.
-        let mut way: Vec<(Option<i64>, BTreeSet<i64>)> = vec![(None, rows)];
-        while let Some((_, left)) = way.last_mut() {
-            let Some(no) = left.pop_first() else {
-                way.pop();
-                continue;
-            };
-            if !seen.insert(no) {
-                continue;
-            }
-            let is_known = known.get(&(no, by.base)).copied();
-            if is_known == Some(true) || is_known.is_none() && self.is_any_deleted(no, by)? {
-                let on_the_way = way.into_iter().filter_map(|(no, _)| no).chain([no]);
-                known.extend(on_the_way.map(|no| ((no, by.base), true)));
-                return Ok(true);
-            }
-            if is_known.is_none() {
-                // What went with another one is not known as deleted any more.
-                way.push((Some(no), self.parents_seen(no, |link| link.on_delete == OnDelete::Cascade)?));
-            }
-        }
-        known.extend(seen.into_iter().map(|no| ((no, by.base), false)));
-        Ok(false)
+        // What went with another one is not known as deleted any more.
+        let parents = |it: &mut Self, no| {
+            Ok(it.parents_seen(no, |link| link.on_delete == OnDelete::Cascade)?.into_iter().collect())
+        };
+        let known = known.entry(by.base).or_default();
+        self.is_any_above(rows.into_iter().collect(), known, |it, no| it.is_any_deleted(no, by), parents)
     }
 
     /// The parents that a row may have had where it was deleted: those that it was told to have, and those of its

@@ -1,6 +1,6 @@
 //! Which row a reference means, and which rows reference one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::{Deriver, Target, Work};
 use crate::model::{CellValue, ColumnIndex, Remainder, RowId, Seq};
@@ -81,6 +81,40 @@ impl Deriver<'_> {
             rows.insert(self.entity(no)?);
         }
         Ok(rows)
+    }
+
+    /// Whether one of these rows is what is looked for, or one of their parents, and so on. Remembers what it finds of each
+    /// row in `known`, and believes what is there.
+    pub(super) fn is_any_above(
+        &mut self,
+        rows: Vec<i64>,
+        known: &mut HashMap<i64, bool>,
+        mut is_it: impl FnMut(&mut Self, i64) -> Result<bool, StoreError>,
+        mut parents: impl FnMut(&mut Self, i64) -> Result<Vec<i64>, StoreError>,
+    ) -> Result<bool, StoreError> {
+        let mut seen = BTreeSet::new();
+        // The rows on the way up, each with those above it that were not looked at yet.
+        let mut way: Vec<(Option<i64>, Vec<i64>)> = vec![(None, rows)];
+        while let Some((_, left)) = way.last_mut() {
+            let Some(no) = left.pop() else {
+                way.pop();
+                continue;
+            };
+            if !seen.insert(no) {
+                continue;
+            }
+            let is_known = known.get(&no).copied();
+            if is_known == Some(true) || is_known.is_none() && is_it(self, no)? {
+                let on_the_way = way.into_iter().filter_map(|(no, _)| no).chain([no]);
+                known.extend(on_the_way.map(|no| (no, true)));
+                return Ok(true);
+            }
+            if is_known.is_none() {
+                way.push((Some(no), parents(self, no)?));
+            }
+        }
+        known.extend(seen.into_iter().map(|no| (no, false)));
+        Ok(false)
     }
 
     /// Notes which rows of a batch want keys that others had, or hold while they are dead by their own writes or went with
