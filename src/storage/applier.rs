@@ -16,7 +16,6 @@ use crate::model::{Op, RowUpdate, TableHeader, Write};
 use crate::protocol::message::Rows;
 
 /// The rows of one turn, on their way into their tables.
-#[expect(clippy::struct_excessive_bools, reason = "they have nothing to do with each other")]
 pub struct Applier<'a> {
     /// The tables.
     pub catalog: &'a Catalog,
@@ -36,10 +35,9 @@ pub struct Applier<'a> {
     pub followed: Followed,
     /// Tables of which rows that were here before syncing, and that nobody has been told of, gave way to the tenant's.
     pub passed_over: BTreeSet<String>,
-    /// Tables with numbers of which rows that were here before syncing are rows that another agent began with.
-    pub taken_for_the_same: BTreeSet<String>,
-    /// Whether the replica has never been told of everything.
-    pub is_first_pull: bool,
+    /// Tables with numbers of which rows that were here before syncing are rows that another agent began with; looked for
+    /// only until the replica has been told of everything once.
+    pub taken_for_the_same: Option<BTreeSet<String>>,
     /// How far trying again what is set aside has come.
     pub retrial: &'a mut Retrial,
     /// Whether rows go in behind their parents, and out before them.
@@ -53,8 +51,8 @@ impl<'a> Applier<'a> {
     pub fn new(catalog: &'a Catalog, acked: u64, check_quarantine: bool, retrial: &'a mut Retrial) -> Self {
         let (resolver, journal) = (Resolver::new(catalog), Journal::default());
         let (leaders, followed) = (Vec::new(), Followed::new());
-        let (passed_over, taken_for_the_same) = (BTreeSet::new(), BTreeSet::new());
-        let (applied, is_final, is_first_pull, parents_first) = (0, false, false, false);
+        let (passed_over, taken_for_the_same) = (BTreeSet::new(), None);
+        let (applied, is_final, parents_first) = (0, false, false);
         Self {
             catalog,
             acked,
@@ -66,7 +64,6 @@ impl<'a> Applier<'a> {
             followed,
             passed_over,
             taken_for_the_same,
-            is_first_pull,
             retrial,
             parents_first,
             check_quarantine,

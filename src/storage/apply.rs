@@ -4,6 +4,8 @@
 //! settling the log, so that what the application wrote meanwhile keeps the base it had, and ends by
 //! clearing it, so that what was applied is not taken for a write of this replica.
 
+use std::collections::BTreeSet;
+
 use super::applier::Applier;
 use super::bookkeeping::{ReplicaState, SentBatch, acknowledge};
 use super::burial::bury;
@@ -79,7 +81,7 @@ pub fn apply(
     }
     let mut applier = Applier::new(context.catalog, state.acked, set_aside_before > 0, retrial);
     // A replica that begins anew has covered something.
-    applier.is_first_pull = (state.cursor, state.covered) == (0, 0);
+    applier.taken_for_the_same = ((state.cursor, state.covered) == (0, 0)).then(BTreeSet::new);
     let last = incoming.rows.rows.last().map(|row| row.seq);
     let retry = incoming.done.is_some() && incoming.touches_tables();
     for header in &incoming.rows.tables {
@@ -110,7 +112,7 @@ pub fn apply(
         collisions::forget_settled(sql)?;
     }
     let Applier { applied, followed, passed_over, taken_for_the_same, .. } = applier;
-    for table in taken_for_the_same {
+    for table in taken_for_the_same.into_iter().flatten() {
         context.note(format!(
             "rows of {table} that were here before the first sync are like rows that another agent began with, in number and \
              content, and were taken for the same: as it should be for databases made from one template. Where they are rows \

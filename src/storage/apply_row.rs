@@ -2,7 +2,7 @@
 
 use super::ahead::Update;
 use super::applier::Applier;
-use super::catalog::{Key, Table, quote, quote_list};
+use super::catalog::{Key, Table, quote};
 use super::driver::{Sql, SqlError, ValueRef};
 use super::follow::Leader;
 use super::foreign_keys::referencing_child;
@@ -11,7 +11,7 @@ use super::journal::Journal;
 use super::local_key::LocalKey;
 use super::numbers::exhausts;
 use super::quarantine::{ask_again, refused};
-use super::row_io::whole_row;
+use super::row_io::{insertion, whole_row};
 use super::row_meta::RowMeta;
 use super::rows::{Entry, Sending, key_condition, key_params};
 use crate::model::{RowUpdate, Value};
@@ -59,8 +59,10 @@ impl Applier<'_> {
         };
         if entry.as_ref().is_some_and(|entry| is_present && arrival.passes_over(entry, &cells)) {
             self.passed_over.insert(table.name.clone());
-        } else if entry.as_ref().is_some_and(|entry| self.is_first_pull && arrival.is_shared(entry, &cells)) {
-            self.taken_for_the_same.insert(table.name.clone());
+        } else if let Some(same) = &mut self.taken_for_the_same
+            && entry.as_ref().is_some_and(|entry| arrival.is_shared(entry, &cells))
+        {
+            same.insert(table.name.clone());
         }
         let is_outdated = meta.told(update, *acked);
         let outcome = match (entry, is_present, meta.is_alive()) {
@@ -133,14 +135,7 @@ impl Applier<'_> {
                 LocalKey::of(table, &key)?
             }
         };
-        let statement = format!(
-            "INSERT{} INTO main.{}({}) VALUES({})",
-            table.or_abort(),
-            quote(&table.name),
-            quote_list(names.iter().copied()),
-            vec!["?"; names.len()].join(", ")
-        );
-        if let Some(reason) = refused(sql.execute(&statement, &params))? {
+        if let Some(reason) = refused(sql.execute(&insertion(table, &names), &params))? {
             return Ok(Outcome::Constraint(explained(table, &key, reason)));
         }
         if !table.parents.is_empty() {

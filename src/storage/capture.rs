@@ -17,6 +17,7 @@ use super::driver::{Sql, SqlError};
 use super::fields::{Fields, integer};
 use super::registered::{self, TakenIn};
 use super::renamed_tables;
+use super::scan::look_for_deleted;
 use super::sql_text::in_main;
 use super::tenant_tables;
 use super::vacuum;
@@ -74,7 +75,7 @@ pub fn refresh(
                     forget_touched(sql, table)?;
                     rescan(sql, table.number, resume > 0)?;
                 } else if discovery != Discovery::Made && has_new_key(table, &triggers) {
-                    look_for_replaced(sql, table.number)?;
+                    look_for_deleted(sql, table.number)?;
                 }
             }
             TakenIn::Unknown => registered::register(sql, table, agreed, discovery, wants_past)?,
@@ -161,15 +162,6 @@ fn has_new_key(table: &Table, installed: &HashMap<String, InstalledTrigger>) -> 
     let unique = table.unique_keys.iter().filter(|key| key.can_take_others()).enumerate();
     let mut wanted = unique.flat_map(|(at, unique)| replace_triggers(table, at, unique));
     wanted.any(|(_, text)| program(&text).is_some_and(|program| !known.contains(&program)))
-}
-
-/// Has it looked which rows of a table are gone: the application has deleted them.
-fn look_for_replaced(sql: &mut dyn Sql, table: i64) -> Result<(), SqlError> {
-    sql.execute(
-        "UPDATE main._federation_table SET scan = 'changed missing', scanned = NULL WHERE tbl = ? AND scan IS NULL",
-        &[table.into()],
-    )?;
-    Ok(())
 }
 
 /// Has every row of a table compared with what was synced of it, and the hub asked for those that are gone.

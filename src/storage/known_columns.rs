@@ -11,7 +11,7 @@ use super::row_meta::LocalColumn;
 use crate::model::{Agreement, Hlc, Origin};
 
 /// A column that the table has, or had.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct KnownColumn {
     name: String,
     /// The column that it was before it was renamed.
@@ -174,7 +174,6 @@ impl KnownColumns {
                     let was = was.and_then(|at| LocalColumn::try_from(at).ok());
                     let (name, shape) = (column.name.to_owned(), Some(column.shape));
                     let (place, is_fresh) = (Some(place), !circumstances.has_heard && was.is_none());
-                    let is_outgrown = false;
                     self.0.push(KnownColumn {
                         name,
                         was,
@@ -182,9 +181,8 @@ impl KnownColumns {
                         generation,
                         since,
                         is_fresh,
-                        is_outgrown,
-                        is_foreign: false,
                         shape,
+                        ..KnownColumn::default()
                     });
                 }
             }
@@ -239,17 +237,8 @@ impl KnownColumns {
         let before = self.0.len();
         for name in names {
             if !self.0.iter().any(|it| it.name.eq_ignore_ascii_case(name)) {
-                self.0.push(KnownColumn {
-                    name: name.clone(),
-                    was: None,
-                    place: None,
-                    generation: 0,
-                    since: Hlc::ZERO,
-                    is_fresh: false,
-                    is_outgrown: false,
-                    is_foreign: true,
-                    shape: None,
-                });
+                let name = name.clone();
+                self.0.push(KnownColumn { name, is_foreign: true, ..KnownColumn::default() });
             }
         }
         self.0.len() > before
@@ -261,17 +250,8 @@ impl KnownColumns {
         let before = over.0.iter().filter(|it| it.name.is_empty()).map(|it| it.generation).max();
         let generation = before.unwrap_or(0).saturating_add(1);
         let told = agreed.and_then(|agreed| agreed.origin("", generation)).map(|it| it.since);
-        self.0.push(KnownColumn {
-            name: String::new(),
-            was: None,
-            place: None,
-            generation,
-            since: told.unwrap_or(Hlc::ZERO),
-            is_fresh: false,
-            is_outgrown: false,
-            is_foreign: false,
-            shape: None,
-        });
+        let since = told.unwrap_or(Hlc::ZERO);
+        self.0.push(KnownColumn { generation, since, ..KnownColumn::default() });
         told
     }
 

@@ -35,6 +35,17 @@ pub fn delete(sql: &mut dyn Sql, table: &Table, key: &LocalKey) -> Result<(), Sq
     Ok(())
 }
 
+/// The statement that inserts a row with these columns.
+pub fn insertion(table: &Table, names: &[&str]) -> String {
+    format!(
+        "INSERT{} INTO main.{}({}) VALUES({})",
+        table.or_abort(),
+        quote(&table.name),
+        quote_list(names.iter().copied()),
+        vec!["?"; names.len()].join(", ")
+    )
+}
+
 /// Inserts a row under the number, or the hidden rowid, that it had. Returns whether SQLite has taken it.
 pub fn insert(
     sql: &mut dyn Sql,
@@ -56,14 +67,7 @@ pub fn insert(
         }
         _ => {}
     }
-    let statement = format!(
-        "INSERT{} INTO main.{}({}) VALUES({})",
-        table.or_abort(),
-        quote(&table.name),
-        quote_list(names.iter().copied()),
-        vec!["?"; names.len()].join(", ")
-    );
-    match sql.execute(&statement, &params) {
+    match sql.execute(&insertion(table, &names), &params) {
         Ok(_) => Ok(true),
         Err(error) if matches!(error.kind, SqlErrorKind::Constraint | SqlErrorKind::Missing) => Ok(false),
         Err(error) => Err(error),

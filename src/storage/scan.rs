@@ -188,6 +188,25 @@ impl Scan {
     }
 }
 
+/// Has it looked which rows of a table are gone, unless a look at it is under way: the application has deleted them.
+pub fn look_for_deleted(sql: &mut dyn Sql, table: i64) -> Result<(), SqlError> {
+    sql.execute(
+        "UPDATE main._federation_table SET scan = 'changed' || ?, scanned = NULL WHERE tbl = ? AND scan IS NULL",
+        &[FOR_MISSING.into(), table.into()],
+    )?;
+    Ok(())
+}
+
+/// Has a look at a table that is under way begin again.
+pub fn look_anew(sql: &mut dyn Sql, table: i64) -> Result<(), SqlError> {
+    sql.execute(
+        "UPDATE main._federation_table SET scan = replace(scan, ?, ''), scanned = NULL \
+         WHERE tbl = ? AND scan IS NOT NULL",
+        &[FOR_MISSING.into(), table.into()],
+    )?;
+    Ok(())
+}
+
 /// Whether there is a row whose key holds a NULL, which SQLite allows: nothing tells such rows apart.
 pub fn has_null_key(sql: &mut dyn Sql, table: &Table) -> Result<bool, SqlError> {
     if table.key_kind() == KeyKind::Number {

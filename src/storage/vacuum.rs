@@ -12,6 +12,7 @@ use super::difference::last_known;
 use super::driver::{Sql, SqlError, ValueRef};
 use super::local_key::LocalKey;
 use super::rows::{Entry, column_list, fingerprints};
+use super::scan::look_anew;
 use crate::model::Value;
 
 /// The tables for bookkeeping: a row that `VACUUM` moves, since the row before it is missing.
@@ -85,12 +86,7 @@ fn rematch(sql: &mut dyn Sql, table: &Table) -> Result<(), SqlError> {
             log_entry(sql, table, log_op::TOUCHED, at_ms, &[Value::Integer(row.number)])?;
         }
     }
-    sql.execute(
-        "UPDATE main._federation_table SET scan = replace(scan, ' missing', ''), scanned = NULL \
-         WHERE tbl = ? AND scan IS NOT NULL",
-        &[table.number.into()],
-    )?;
-    Ok(())
+    look_anew(sql, table.number)
 }
 
 /// When the table was last written, as far as that is not synced; else now.
