@@ -97,7 +97,7 @@ fn length_of(name: &str, generated: &HashMap<String, Vec<String>>, known: &mut H
 }
 
 /// The generated columns of a `CREATE TABLE`, with their expressions.
-fn expressions(ddl: &str) -> Vec<(String, String)> {
+pub fn expressions(ddl: &str) -> Vec<(String, String)> {
     let tokens = tokens(ddl).unwrap_or_default();
     let (columns, _) = first_list(&tokens).unwrap_or_default();
     columns.into_iter().filter_map(|column| expression(ddl, column)).collect()

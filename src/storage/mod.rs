@@ -19,6 +19,7 @@ mod collisions;
 mod column_origins;
 mod composer;
 pub mod context;
+pub mod cost;
 pub mod detach;
 pub mod difference;
 mod doubt;
