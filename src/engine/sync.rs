@@ -1,6 +1,6 @@
 //! One attempt to sync: collect, send, receive, apply. The loop around the agent's state machine.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -43,8 +43,8 @@ pub struct AttachedDatabase {
     pub epoch: u64,
     /// What is known of its schema.
     pub catalog: Option<CachedCatalog>,
-    /// Whether people have been told which tables are not shared.
-    pub is_noted: bool,
+    /// The version of the schema of which people have been told which tables are not shared, and what they were told.
+    pub noted: (Option<i64>, HashSet<String>),
     /// Whether it sends nothing before it has been told of everything ([`crate::storage::attach::Next::Sync`]).
     pub pulls_first: bool,
     /// Whether attaching has taken the lease, and no turn has given it back.
@@ -179,7 +179,8 @@ async fn exchange_all(job: &mut SyncJob<'_>, report: &mut SyncReport) -> Result<
                 job.session.renew_clock(asked, done.hub_now_ms);
                 let entries = done.clock.iter().map(|(agent, count)| (agent.as_str(), *count)).collect();
                 let clock = ClockNews { entries, retired: done.retired.clone() };
-                report.tell_refused(&done);
+                report.tell_refused(&done.refused);
+                let refused = done.refused.clone();
                 report.note_all(done.notices.iter().cloned());
                 (begin.cursor, begin.resume) = (done.cursor, done.cursor);
                 let idle =
@@ -192,7 +193,7 @@ async fn exchange_all(job: &mut SyncJob<'_>, report: &mut SyncReport) -> Result<
                     turn(job.driver, job.patience, move |sql| release(sql, claim())).await?;
                 }
                 job.database.is_leased = false;
-                job.note_left_alone(report);
+                job.note_left_alone(&refused, report);
                 break clock;
             }
         }
@@ -233,17 +234,16 @@ async fn refusal(receiver: &mut FrameReceiver, patience: Duration) -> Option<Age
 impl SyncJob<'_> {
     /// Says once for each connection which tables are not shared: what is left out in silence is missed
     /// only when it is needed.
-    fn note_left_alone(&mut self, report: &mut SyncReport) {
-        let Some(cached) = self.database.catalog.as_ref().filter(|_| !self.database.is_noted) else { return };
-        let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for (table, why) in &cached.catalog.left_alone {
-            by_reason.entry(why).or_default().push(table);
+    fn note_left_alone(&mut self, refused: &[(String, String)], report: &mut SyncReport) {
+        let (version, told) = &mut self.database.noted;
+        let Some(cached) = self.database.catalog.as_ref() else { return };
+        if version.replace(cached.schema_version) == Some(cached.schema_version) {
+            return;
         }
-        for (why, tables) in by_reason {
-            report.note(format!("not shared: {} ({why})", tables.join(", ")));
-        }
-        report.note_all(cached.catalog.notices.iter().cloned());
-        self.database.is_noted = true;
+        let mut found = SyncReport::default();
+        found.tell_left_alone(&cached.catalog.left_alone, refused);
+        found.note_all(cached.catalog.notices.iter().cloned());
+        report.note_all(found.notices.into_iter().filter(|notice| told.insert(notice.clone())));
     }
 
     /// Keeps definitions: what the tenant has agreed on, and those of tables that are missing here, once they are

@@ -1,6 +1,9 @@
 //! What a sync tells its caller.
 
-use crate::protocol::message::Done;
+use std::collections::BTreeMap;
+
+/// How many names one notice lists.
+const MAX_NAMES: usize = 20;
 
 /// What a sync did, in rows and bytes.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -52,11 +55,64 @@ impl SyncReport {
         ));
     }
 
-    /// Tells of tables that the hub does not take: one notice each, in place of one for each of their rows.
-    pub(super) fn tell_refused(&mut self, done: &Done) {
-        for (table, reason) in &done.refused {
+    /// Tells of tables that the hub does not take: one notice for each reason, in place of one for each of their rows.
+    pub(super) fn tell_refused(&mut self, refused: &[(String, String)]) {
+        let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (table, reason) in refused {
             self.notices.retain(|notice| !notice.ends_with(reason.as_str()));
-            self.note(format!("table {table} is not shared: {reason}"));
+            by_reason.entry(reason).or_default().push(table);
         }
+        for (reason, tables) in by_reason {
+            self.note(match tables[..] {
+                [table] => format!("table {table} is not shared: {reason}"),
+                _ => format!("tables {} are not shared: {reason}", some_of(&tables)),
+            });
+        }
+    }
+
+    /// Tells of tables that this agent does not share, and why; but for those of which the hub has said why just now.
+    pub(super) fn tell_left_alone(&mut self, left_alone: &[(String, String)], refused: &[(String, String)]) {
+        let is_told = |table: &str| refused.iter().any(|(name, _)| name.eq_ignore_ascii_case(table));
+        let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (table, why) in left_alone.iter().filter(|(table, _)| !is_told(table)) {
+            by_reason.entry(why).or_default().push(table);
+        }
+        for (why, tables) in by_reason {
+            self.note(format!("not shared: {} ({why})", some_of(&tables)));
+        }
+    }
+}
+
+/// Names for a notice: all of them, or the first and how many others there are.
+fn some_of(names: &[&str]) -> String {
+    let listed = names[..names.len().min(MAX_NAMES)].join(", ");
+    match names.len().saturating_sub(MAX_NAMES) {
+        0 => listed,
+        others => format!("{listed} and {others} others"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Breaks if a thousand tables make a thousand notices, or one that nobody can read.
+    #[test]
+    fn tables_with_one_reason_are_one_notice_of_a_readable_length() {
+        let mut report = SyncReport::default();
+        let tables = |count: usize, why: &str| {
+            (0..count).map(|n| (format!("t{n}"), why.to_owned())).collect::<Vec<_>>()
+        };
+        report.note("a row of t7 is rejected: no room".into());
+        report.tell_refused(&tables(1_000, "no room"));
+        report.tell_left_alone(&[tables(2, "a view"), tables(21, "too many")].concat(), &[]);
+        report.tell_left_alone(&tables(2, "no room here either"), &tables(2, "no room"));
+        let [refused, view, many] = &report.notices[..] else { panic!("{:?}", report.notices) };
+        assert!(
+            refused.starts_with("tables t0, t1, ")
+                && refused.ends_with("t19 and 980 others are not shared: no room")
+        );
+        assert_eq!(view, "not shared: t0, t1 (a view)");
+        assert!(many.ends_with("t19 and 1 others (too many)"), "{many}");
     }
 }

@@ -16,11 +16,12 @@ pub const MAX_ID_BYTES: usize = 512;
 /// The longest table or column name, in bytes.
 pub const MAX_NAME_BYTES: usize = 255;
 
-/// The most tables that a tenant may have.
+/// The most tables that a tenant may have, and that a database shares.
 pub const MAX_TABLES: usize = 1_000;
 
-/// The most columns that a table may have; SQLite's own default.
-pub const MAX_COLUMNS: usize = 2_000;
+/// The most columns that a shared table may have. A query has 2,000 of them at most, and reads a row's key and generated
+/// columns that are referenced besides.
+pub const MAX_COLUMNS: usize = 1_900;
 
 /// The most columns that a PRIMARY KEY may have: as many names of the longest kind as a table's text has room for. SQLite
 /// takes any number; but a row is looked up by two comparisons for each, and an expression has at most 1,000 in a row.

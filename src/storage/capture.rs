@@ -19,6 +19,7 @@ use super::registered::{self, TakenIn};
 use super::renamed_tables;
 use super::scan::look_for_deleted;
 use super::sql_text::in_main;
+use super::surplus;
 use super::tenant_tables;
 use super::vacuum;
 use crate::model::{Hlc, Seq};
@@ -52,7 +53,8 @@ pub fn refresh(
     hub_now: Option<Hlc>,
 ) -> Result<Catalog, SqlError> {
     let agreed = tenant_tables::read(sql)?;
-    let mut catalog = Catalog::read(sql, &Choice::new(options, agreed.clone()))?;
+    let ranks = surplus::ranks(sql)?;
+    let mut catalog = Catalog::read(sql, &Choice::new(options, agreed.clone()).ranked(ranks))?;
     make_room(sql, &catalog)?;
     let mut known = registered::read(sql)?;
     let mut triggers = installed_triggers(sql)?;

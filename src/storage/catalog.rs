@@ -13,12 +13,13 @@ use super::index_parts::is_vector_index;
 use super::journals;
 use super::references::Reference;
 use super::sql_text::tokens;
+use super::surplus;
 use super::table_info::{Affinity, ForeignKey, RawColumn, read_columns, read_foreign_keys};
 use super::trigger_effects::KnownEffects;
 use super::unique_index::{KeyOrigin, KeyPart, KeyTerm, UniqueKey, read_unique_keys};
 use super::virtual_tables::{SearchIndexes, VirtualTable};
 use crate::model::{Agreement, Hlc, KeyKind, Origin, Rule, TableSchema, Value};
-use crate::protocol::limits::MAX_KEY_COLUMNS;
+use crate::protocol::limits::{MAX_COLUMNS, MAX_KEY_COLUMNS};
 
 /// All that is known of a database's schema.
 #[derive(Clone, Debug, Default)]
@@ -304,6 +305,10 @@ impl Catalog {
                 catalog.left_alone.push((name, why));
                 continue;
             }
+            if own.iter().filter(|column| !column.is_generated).count() > MAX_COLUMNS {
+                catalog.leave_out(name, surplus::too_wide());
+                continue;
+            }
             match objects.table(&name, ddl, own, foreign_keys, choice.is_global(&name)) {
                 Ok(table) => {
                     let rowid_key = table.rowid_key(&unique_keys);
@@ -313,6 +318,7 @@ impl Catalog {
                 Err(why) => catalog.left_alone.push((name, why)),
             }
         }
+        catalog.leave_out_surplus(choice);
         catalog.link();
         catalog.link_rows(&columns, &made);
         choice.complete(&mut catalog);

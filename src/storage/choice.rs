@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use super::catalog::{Catalog, Key, Table};
 use super::references::{DeclaredParent, DeclaredReference};
+use super::surplus;
 use crate::model::{Agreement, Rule};
 
 /// What an application says.
@@ -108,12 +109,25 @@ pub struct Choice<'a> {
     options: &'a SyncOptions,
     /// By the tables' names in lower case.
     tenant: HashMap<String, Agreement>,
+    /// Which tables come first where there is no room for all; see [`Self::ranked`].
+    ranks: HashMap<String, u8>,
 }
 
 impl<'a> Choice<'a> {
     /// What the application says, and what the tenant has agreed on of each table.
     pub fn new(options: &'a SyncOptions, tenant: HashMap<String, Agreement>) -> Self {
-        Self { options, tenant }
+        Self { options, tenant, ranks: HashMap::new() }
+    }
+
+    /// Where there is no room for all tables, those of a lower rank come first; by their names in lower case.
+    #[must_use]
+    pub fn ranked(self, ranks: HashMap<String, u8>) -> Self {
+        Self { ranks, ..self }
+    }
+
+    /// The rank of a table among those that are shared if there is room.
+    pub fn rank(&self, table: &str) -> u8 {
+        self.ranks.get(&table.to_ascii_lowercase()).copied().unwrap_or(surplus::UNKNOWN)
     }
 
     /// What the application says.

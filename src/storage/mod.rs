@@ -75,6 +75,7 @@ pub mod settle;
 pub mod sql_text;
 pub mod sqlite_driver;
 mod strays;
+mod surplus;
 pub mod swaps;
 pub mod table_info;
 mod takers;

@@ -8,12 +8,13 @@ use super::choice::{SyncOptions, TableOptions};
 use super::column_origins::Evidence;
 use super::doubt;
 use super::driver::{Sql, SqlError, ValueRef};
-use super::fields::Fields;
+use super::fields::{Fields, integer};
 use super::journals;
 use super::known_columns::{Circumstances, KnownColumns, PresentColumn, newest};
 use super::references::suspects;
 use super::rows::{Entry, fingerprints, read_row};
 use crate::model::{Agreement, Hlc, Rule, TableHeader, Value};
+use crate::protocol::limits::MAX_TABLES;
 
 /// `_federation_table.refresh`: every row is asked for again.
 const AGAIN: i64 = 1;
@@ -270,7 +271,9 @@ pub fn mark_unseen(sql: &mut dyn Sql, catalog: &mut Catalog) -> Result<(), SqlEr
 /// The tables of which every row is asked for.
 pub fn to_refresh(sql: &mut dyn Sql) -> Result<Vec<String>, SqlError> {
     let mut tables = Vec::new();
-    sql.query("SELECT name FROM main._federation_table WHERE refresh ORDER BY name", &[], &mut |row| {
+    // A sync asks for so many; the others have their turn in the next one.
+    let statement = "SELECT name FROM main._federation_table WHERE refresh ORDER BY name LIMIT ?";
+    sql.query(statement, &[integer(MAX_TABLES as u64)?], &mut |row| {
         if let Value::Text(name) = &row[0] {
             tables.push(name.clone());
         }
@@ -336,7 +339,8 @@ pub fn tell_suspects(sql: &mut dyn Sql, catalog: &Catalog) -> Result<Vec<String>
     Ok(columns.into_iter().chain(journals.into_iter().flatten()).collect())
 }
 
-/// Notes which tables the hub does not take. Those that it takes again are offered whole, and asked for.
+/// Notes which tables the hub does not take. Those that it takes again are offered whole, and asked for. Says whether the
+/// catalog is to be read anew.
 pub fn note_refused(
     sql: &mut dyn Sql,
     catalog: &Catalog,
@@ -357,6 +361,8 @@ pub fn note_refused(
                     "UPDATE main._federation_table SET refused = ? WHERE tbl = ?",
                     &[reason.into(), table.number.into()],
                 )?;
+                // Others may have its place among those that there is room for.
+                changed = true;
             }
             (true, None) => {
                 sql.execute(

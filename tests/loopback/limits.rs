@@ -11,6 +11,7 @@ mod places;
 mod rates;
 mod sizes;
 mod stored_bytes;
+mod tables;
 
 const NOTES: &str = "CREATE TABLE IF NOT EXISTS notes(id TEXT PRIMARY KEY, title TEXT)";
 

@@ -190,7 +190,7 @@ impl Agent {
                     return Ok(AttachedDatabase {
                         epoch,
                         catalog: None,
-                        is_noted: false,
+                        noted: (None, std::collections::HashSet::new()),
                         pulls_first,
                         is_leased: true,
                         delivered,

@@ -165,10 +165,15 @@ fn resolve(
 ) -> Result<Vec<Result<Resolved, String>>, StoreError> {
     let resolve_one = |header: &TableHeader| {
         let Some(mut table) = Table::find(conn, tenant.id, &header.name)? else {
-            return Ok(Err(format!(
-                "the hub has no table {}: it was not declared, or its declaration exceeds a limit",
-                header.name
-            )));
+            // What it was refused for when it was declared is one reason for all of its rows.
+            let known = replica.refused.iter().find(|refused| refused.name == header.name);
+            let why = known.map(|refused| refused.reason.clone());
+            return Ok(Err(why.unwrap_or_else(|| {
+                format!(
+                    "the hub has no table {}: it was not declared, or its declaration exceeds a limit",
+                    header.name
+                )
+            })));
         };
         if let Some(refused) = replica.refused.iter().find(|refused| refused.table == table.id) {
             return Ok(Err(refused.reason.clone()));

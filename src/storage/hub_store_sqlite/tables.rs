@@ -108,7 +108,7 @@ impl Table {
             if column.is_empty() || column.len() > MAX_NAME_BYTES {
                 return Err(format!("a column name must have 1 to {MAX_NAME_BYTES} bytes"));
             }
-            if self.schema.columns.len() == MAX_COLUMNS {
+            if self.schema.columns.len() >= MAX_COLUMNS {
                 return Err(format!("table {} would have more than {MAX_COLUMNS} columns", self.schema.name));
             }
             self.schema.columns.push(column.clone());
@@ -312,7 +312,9 @@ fn new_table(
         .prepare_cached("SELECT count(*), coalesce(max(id), 0) + 1 FROM table_schema WHERE tenant = ?1")?
         .query_row([tenant.id], |row| Ok((row.get(0)?, row.get(1)?)))?;
     if usize::try_from(count).unwrap_or(usize::MAX) >= MAX_TABLES {
-        return Ok(Err(format!("the tenant has {MAX_TABLES} tables already: there is no room for {name}")));
+        return Ok(Err(format!(
+            "the tenant has {MAX_TABLES} tables already. Exclude those that need not be shared (tables.exclude)"
+        )));
     }
     let schema = TableSchema {
         columns: Vec::new(),
