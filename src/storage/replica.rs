@@ -152,6 +152,10 @@ fn collect_in(
     let notices =
         if is_fresh { Vec::new() } else { without_waiting(sql, |sql| tell_news(sql, &mut catalog))? };
     let is_known = state.schema_digest == Some(catalog.digest);
+    if !is_known && state.schema_digest.take().is_some() {
+        // The answer to what is declared now may get lost, and the hub has taken it in all the same.
+        without_waiting(sql, |sql| state.save(sql))?;
+    }
     let schema = (!is_known).then(|| (catalog.catalog.schemas(), catalog.digest));
     let mut turn = CollectTurn {
         state: state.clone(),

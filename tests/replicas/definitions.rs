@@ -1,7 +1,7 @@
 //! Definitions that agents of one tenant do not agree on: which of them are the tenant's, and what becomes of the others.
 
 use crate::world::parts::text;
-use crate::world::{Agent, Hub, pair, settle};
+use crate::world::{Agent, Fate, Hub, pair, settle};
 use federation_hub::model::{ReplicaId, Value};
 
 const FACTS: &str = "CREATE TABLE facts(id INTEGER PRIMARY KEY, topic TEXT, body TEXT)";
@@ -72,6 +72,45 @@ fn columns_that_two_agents_add_and_index_reach_newcomers_and_unique_keys_are_rul
     assert_eq!(c.rows("SELECT slug, v FROM r ORDER BY slug"), rows);
     assert_eq!(c.rows("SELECT mood, score FROM r WHERE id = '1'"), [[text("fine"), Value::Integer(7)]]);
     assert_eq!(indexes(&mut c), ["r_mood", "r_score"]);
+}
+
+/// Breaks if a declaration whose answer got lost is the hub's last word, although it was taken back before the next sync.
+#[test]
+fn what_is_taken_back_after_an_answer_that_got_lost_is_taken_back_at_the_hub() {
+    let (mut hub, mut a, mut b) = pair(FACTS);
+    sync_all(&mut hub, &mut [&mut a, &mut b]);
+    a.run(BY_TOPIC).sync_with(&mut hub, Fate::LosesAnswer, &mut |_| {});
+    a.run("DROP INDEX facts_topic").sync(&mut hub);
+    assert_eq!(indexes(&mut newcomer(&mut hub, 3)), Vec::<String>::new());
+}
+
+/// Breaks if a definition that never ends is handed to newcomers: each would hang as it makes it, or with the first row.
+#[test]
+fn a_definition_that_costs_out_of_all_proportion_stays_its_declarers_own() {
+    let endless = "instr(zeroblob(4e8), zeroblob(2e8) || id)";
+    for hostile in [
+        format!("CREATE TABLE r(id TEXT PRIMARY KEY, slug TEXT, v TEXT, CHECK({endless} = 0))"),
+        format!("CREATE TABLE r(id TEXT PRIMARY KEY, slug TEXT, v TEXT, g AS ({endless}) STORED)"),
+        format!("CREATE TABLE r(id TEXT PRIMARY KEY, slug TEXT DEFAULT (hex(randomblob(4e8))), v TEXT)"),
+        format!(
+            "CREATE TABLE r(id TEXT PRIMARY KEY, slug TEXT, v TEXT); CREATE INDEX i ON r(v) WHERE {endless}"
+        ),
+        format!(
+            "CREATE TABLE r(id TEXT PRIMARY KEY, slug TEXT, v TEXT); CREATE UNIQUE INDEX i ON r({endless})"
+        ),
+    ] {
+        let (mut hub, mut a, mut b) = pair("");
+        a.run(&hostile).sync(&mut hub);
+        assert_eq!(told(&a, "zeroblob") + told(&a, "randomblob"), 1, "{hostile}: {:?}", a.notices);
+        b.run(
+            "CREATE TABLE r(id TEXT PRIMARY KEY, slug TEXT, v TEXT); INSERT INTO r VALUES('1', 's', 'of b')",
+        );
+        assert_eq!(b.sync(&mut hub).pushed, 1, "{hostile}");
+        let mut newcomer = newcomer(&mut hub, 3);
+        assert_eq!(newcomer.rows("SELECT v FROM r"), [[text("of b")]], "{hostile}");
+        let texts = newcomer.rows("SELECT count(*) FROM sqlite_master WHERE sql LIKE '%blob(%'");
+        assert_eq!(texts, [[Value::Integer(0)]], "{hostile}");
+    }
 }
 
 #[test]
