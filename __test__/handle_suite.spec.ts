@@ -93,6 +93,31 @@ describe.each(ALL)('$name', (kind) => {
     expect(one.rows('SELECT * FROM logged')).toEqual([])
   })
 
+  test('a row over which an expression of its schema fails is set aside, and the others arrive', async () => {
+    const server = await startHub()
+    const [one, two] = [await kind.open(), await REFERENCE.open()]
+    one.exec(`CREATE TABLE notes (id TEXT PRIMARY KEY, value);
+      CREATE INDEX failing ON notes (json_extract(value, '$.kind'));
+      CREATE TABLE sums (id TEXT PRIMARY KEY, value CHECK (abs(value) >= 0))`)
+    two.exec(`${NOTES}; CREATE TABLE sums (id TEXT PRIMARY KEY, value)`)
+    const [first, second] = [await connectAgent(server, 'one'), await connectAgent(server, 'two')]
+    await first.sync(one.target)
+    two.exec(`INSERT INTO notes VALUES ('bad', '{'), ('good', '{}');
+      INSERT INTO sums VALUES ('bad', -9223372036854775808), ('good', -1)`)
+    await second.sync(two.target)
+    const report = await first.sync(one.target)
+    expect(report.quarantined).toBe(2)
+    const told = JSON.stringify(report.notices)
+    expect(told).toMatch(/notes are set aside: .*malformed JSON/)
+    expect(told).toMatch(/sums are set aside: .*integer overflow/)
+    expect([ids(one), one.rows('SELECT id FROM sums')]).toEqual([['good'], [['good']]])
+    // Once it is mended it arrives, too.
+    two.exec(`UPDATE notes SET value = '[]'; UPDATE sums SET value = 0`)
+    await second.sync(two.target)
+    expect(await first.sync(one.target)).toMatchObject({ quarantined: 0 })
+    expect(ids(one)).toEqual(['bad', 'good'])
+  })
+
   test('typed columns keep what they hold', async () => {
     const schema = `
       CREATE TABLE notes (id TEXT PRIMARY KEY, i INTEGER, r REAL, t TEXT, b BLOB, n NUMERIC) WITHOUT ROWID;

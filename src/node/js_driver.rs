@@ -317,20 +317,12 @@ fn refused(status: sys::napi_status) -> String {
 }
 
 fn error_kind(code: &str, message: &str) -> SqlErrorKind {
-    let is =
-        |family: &str| code.strip_prefix(family).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
-    // The last two are what other connections that write, or change the schema, make of a statement again and again.
-    let is_busy = ["SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL", "SQLITE_SCHEMA"].into_iter().any(is);
-    if is_busy || message.ends_with("busy executing a query") {
+    if message.ends_with("busy executing a query") {
         SqlErrorKind::Busy
-    } else if is("SQLITE_CONSTRAINT") {
-        SqlErrorKind::Constraint
-    } else if message == "cannot start a transaction within a transaction" {
-        SqlErrorKind::InTransaction
     } else if message == "The database connection is not open" {
         SqlErrorKind::Closed
     } else {
-        SqlErrorKind::by_message(message)
+        SqlErrorKind::of(code, message)
     }
 }
 
@@ -350,10 +342,18 @@ mod tests {
             ("SQLITE_CONSTRAINT_TRIGGER", "not on Sundays", SqlErrorKind::Constraint),
             ("SQLITE_ERROR", "cannot start a transaction within a transaction", SqlErrorKind::InTransaction),
             ("", "The database connection is not open", SqlErrorKind::Closed),
-            ("SQLITE_ERROR", "no such table: t", SqlErrorKind::Other),
-            ("SQLITE_ERROR", "unknown function: slug()", SqlErrorKind::Missing),
-            ("", "no such module: vec0", SqlErrorKind::Missing),
-            ("SQLITE_BUSYBODY", "?", SqlErrorKind::Other),
+            ("SQLITE_MISMATCH", "datatype mismatch", SqlErrorKind::Constraint),
+            ("SQLITE_ERROR", "unknown function: slug()", SqlErrorKind::Statement),
+            ("SQLITE_ERROR", "malformed JSON", SqlErrorKind::Statement),
+            ("SQLITE_TOOBIG", "string or blob too big", SqlErrorKind::Statement),
+            ("", "no such module: vec0", SqlErrorKind::Statement),
+            ("ERR_OF_THEIRS", "a function of the application's threw this", SqlErrorKind::Statement),
+            ("SQLITE_BUSYBODY", "?", SqlErrorKind::Statement),
+            ("SQLITE_FULL", "database or disk is full", SqlErrorKind::Other),
+            ("SQLITE_IOERR_WRITE", "disk I/O error", SqlErrorKind::Other),
+            ("SQLITE_CORRUPT_INDEX", "?", SqlErrorKind::Other),
+            ("", "out of memory", SqlErrorKind::Other),
+            ("", "attempt to write a readonly database", SqlErrorKind::Other),
         ];
         for (code, message, kind) in cases {
             assert_eq!(error_kind(code, message), kind, "{code} {message}");

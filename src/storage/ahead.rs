@@ -121,6 +121,11 @@ impl<'a> Ahead<'a> {
         Some(SetAside { header, update, acked: *acked, parked: row.parked.clone() })
     }
 
+    /// The name of the table and the identity of one of them, whether or not it is still to be applied.
+    pub fn name_of(&self, at: usize) -> Option<(&str, RowId)> {
+        self.rows.get(at).map(|row| (row.update.0.name.as_str(), row.update.1.id))
+    }
+
     /// It has been applied.
     pub fn done(&mut self, at: usize) {
         self.set(at, false);

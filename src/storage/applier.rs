@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::ahead::{Ahead, Update};
 use super::apply_row::Outcome;
+use super::barred::{Barred, Watched};
 use super::catalog::Catalog;
 use super::collisions;
 use super::driver::{Sql, SqlError};
@@ -38,6 +39,8 @@ pub struct Applier<'a> {
     /// Tables with numbers of which rows that were here before syncing are rows that another agent began with; looked for
     /// only until the replica has been told of everything once.
     pub taken_for_the_same: Option<BTreeSet<String>>,
+    /// Rows that are left out.
+    pub barred: Barred,
     /// How far trying again what is set aside has come.
     pub retrial: &'a mut Retrial,
     /// Whether rows go in behind their parents, and out before them.
@@ -64,6 +67,7 @@ impl<'a> Applier<'a> {
             followed,
             passed_over,
             taken_for_the_same,
+            barred: Barred::default(),
             retrial,
             parents_first,
             check_quarantine,
@@ -101,6 +105,17 @@ impl<'a> Applier<'a> {
     /// Applies rows that may need each other, in any order; sets aside what cannot be applied. A chain that an earlier
     /// turn has left comes first.
     pub fn apply_together(&mut self, sql: &mut dyn Sql, mut ahead: Ahead<'_>) -> Result<(), SqlError> {
+        let outcome = self.bring_in(sql, &mut ahead);
+        if let Err(error) = &outcome
+            && let Some((table, id)) = self.barred.item.and_then(|item| ahead.name_of(item))
+        {
+            self.barred.blame(error, table, id);
+        }
+        self.barred.item = None;
+        outcome
+    }
+
+    fn bring_in(&mut self, sql: &mut dyn Sql, ahead: &mut Ahead<'_>) -> Result<(), SqlError> {
         let by_themselves = ahead.all().filter(|(_, (_, update, _))| update.united.is_none());
         self.resolver.expect(by_themselves.map(|(_, (_, update, _))| (update.id, update.number)));
         // What two rows are one of comes before what is said of that one; and what goes makes room.
@@ -116,17 +131,17 @@ impl<'a> Applier<'a> {
         let mut order: Vec<(Rank, i64, usize)> = ahead.all().map(order_of).collect();
         order.sort_unstable();
         let order: Vec<usize> = order.into_iter().map(|(.., at)| at).collect();
-        self.carry_on(&mut ahead);
+        self.carry_on(ahead);
         if !self.retrial.chain.is_empty() {
-            self.follow_chain(sql, &mut ahead, false)?;
+            self.follow_chain(sql, ahead, false)?;
         }
-        let mut refused = self.attempt(sql, &mut ahead, order, Attempt::First)?;
+        let mut refused = self.attempt(sql, ahead, order, Attempt::First)?;
         loop {
             let before = refused.len();
             if self.retrial.chain.is_empty() {
-                refused = self.attempt_again(sql, &mut ahead, refused)?;
+                refused = self.attempt_again(sql, ahead, refused)?;
             }
-            let undone = self.settle(sql, &mut ahead)?;
+            let undone = self.settle(sql, ahead)?;
             refused.extend(undone);
             if refused.is_empty() || refused.len() >= before || !self.retrial.chain.is_empty() {
                 break;
@@ -151,14 +166,18 @@ impl<'a> Applier<'a> {
                 }
             };
             let (header, update, acked) = (&row.0, &row.1, row.2);
+            self.barred.item = Some(at);
             if let Some(table) = self.catalog.table(&header.name) {
-                collisions::note(self, sql, table, &row, ahead.parked(at))?;
+                // What failed in the middle may fail here as well.
+                if self.barred.why(header, update.id).is_none() {
+                    collisions::note(self, sql, table, &row, ahead.parked(at))?;
+                }
                 quarantine::hold(sql, table, update.id)?;
             }
             quarantine::set_aside(sql, (header, update, acked), ahead.parked(at), &reason)?;
             self.check_quarantine = true;
         }
-        self.leave(sql, &ahead)
+        self.leave(sql, ahead)
     }
 
     /// Has what earlier turns did, and what is to be looked at again, count as this turn's.
@@ -180,9 +199,11 @@ impl<'a> Applier<'a> {
         ahead: &mut Ahead<'_>,
     ) -> Result<Vec<(usize, Refusal)>, SqlError> {
         let leaders = self.follow_leaders(sql)?;
-        let journal = std::mem::take(&mut self.journal);
+        let mut journal = std::mem::take(&mut self.journal);
         if self.retrial.chain.is_empty() {
-            let undone = journal.settle(sql, self.catalog, &self.resolver.numbers)?;
+            let undone = journal.settle(sql, self.catalog, &self.resolver.numbers);
+            self.barred.item = journal.item;
+            let undone = undone?;
             self.applied = self.applied.saturating_sub(undone.len() as u64);
             let refusal = |Undone { item, reason }| {
                 ahead.undone(item);
@@ -267,7 +288,11 @@ impl<'a> Applier<'a> {
                 refused.push((at, Refusal::NotTried));
                 continue;
             }
-            match self.apply_ahead(sql, at, ahead, attempt == Attempt::LeavingChildren)? {
+            if let Some(why) = ahead.get(at).and_then(|row| self.barred.why(&row.0, row.1.id)) {
+                refused.push((at, Refusal::Held(why.to_owned())));
+                continue;
+            }
+            match self.try_row(sql, at, ahead, attempt == Attempt::LeavingChildren)? {
                 Outcome::Applied => {
                     self.applied += 1;
                     ahead.done(at);
@@ -284,6 +309,25 @@ impl<'a> Applier<'a> {
         }
         refused.retain(|(at, _)| ahead.get(*at).is_some());
         Ok(refused)
+    }
+
+    /// Tries a row. What fails before anything was done for it refuses it.
+    fn try_row(
+        &mut self,
+        sql: &mut dyn Sql,
+        at: usize,
+        ahead: &mut Ahead<'_>,
+        leave_children: bool,
+    ) -> Result<Outcome, SqlError> {
+        self.barred.item = Some(at);
+        let mut watched = Watched::new(sql);
+        match self.apply_ahead(&mut watched, at, ahead, leave_children) {
+            Err(error) if !watched.has_written => {
+                let reason = quarantine::refused(sql, Err::<(), _>(error))?;
+                Ok(reason.map_or(Outcome::Unchanged, Outcome::Refused))
+            }
+            outcome => outcome,
+        }
     }
 }
 

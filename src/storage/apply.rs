@@ -82,7 +82,46 @@ pub fn apply(
     let mut applier = Applier::new(context.catalog, state.acked, set_aside_before > 0, retrial);
     // A replica that begins anew has covered something.
     applier.taken_for_the_same = ((state.cursor, state.covered) == (0, 0)).then(BTreeSet::new);
-    let last = incoming.rows.rows.last().map(|row| row.seq);
+    std::mem::swap(&mut applier.barred, &mut context.barred);
+    let is_finished = apply_rows(sql, context, &mut applier, incoming, refreshed);
+    std::mem::swap(&mut applier.barred, &mut context.barred);
+    let is_finished = is_finished?;
+    let applied = applier.applied;
+    if set_aside_before > 0 && is_finished {
+        collisions::forget_settled(sql)?;
+    }
+    sql.execute("DELETE FROM main._federation_log", &[])?;
+    if let Some(last) = incoming.rows.rows.last() {
+        state.resume = state.resume.max(last.seq);
+    }
+    if let Some(done) = incoming.done.as_ref().filter(|_| is_finished) {
+        state.lease = None;
+        // The position goes back where another process has synced since this pull began: what it was told may have been
+        // overwritten by what is older. What was acknowledged to it may lie above.
+        state.covered = if done.cursor < state.cursor { 0 } else { state.acked };
+        state.cursor = done.cursor;
+        state.resume = done.cursor;
+        state.highest = state.highest.max(done.highest);
+        bury(sql, context.catalog, state, done.horizon)?;
+    }
+    // What a pull that is interrupted has brought is seen as well, deletes of unknown rows included.
+    let stamps = incoming.rows.rows.iter().flat_map(|row| &row.writes).map(|write| write.stamp.hlc);
+    state.highest = stamps.fold(state.highest.max(context.highest), Hlc::max);
+    state.save(sql)?;
+    // Only where rows were tried can their number be another.
+    let quarantined = if incoming.touches_tables() { quarantine::count(sql)? } else { set_aside_before };
+    Ok(Applied { rows: applied, quarantined, is_unfinished: !is_finished })
+}
+
+/// Brings the rows into their tables, and makes writes of what followed them. Returns whether all that is set aside was
+/// tried again that is to be.
+fn apply_rows(
+    sql: &mut dyn Sql,
+    context: &mut Context<'_>,
+    applier: &mut Applier<'_>,
+    incoming: &Incoming,
+    refreshed: &[String],
+) -> Result<bool, SqlError> {
     let retry = incoming.done.is_some() && incoming.touches_tables();
     for header in &incoming.rows.tables {
         registered::note_foreign(sql, context.catalog, header)?;
@@ -105,52 +144,28 @@ pub fn apply(
     }
     if let Some(done) = incoming.done.as_ref().filter(|_| !asked.is_empty()) {
         let gone = Gone::of(sql, context.catalog, asked)?;
-        gone.delete(sql, context, &mut applier, done.cursor)?;
+        gone.delete(sql, context, applier, done.cursor)?;
     }
     let is_finished = !retry || applier.retry(sql, incoming.rows.rows.len())?;
-    if set_aside_before > 0 && is_finished {
-        collisions::forget_settled(sql)?;
-    }
-    let Applier { applied, followed, passed_over, taken_for_the_same, .. } = applier;
-    for table in taken_for_the_same.into_iter().flatten() {
+    for table in applier.taken_for_the_same.take().into_iter().flatten() {
         context.note(format!(
             "rows of {table} that were here before the first sync are like rows that another agent began with, in number and \
              content, and were taken for the same: as it should be for databases made from one template. Where they are rows \
              of their own, have agents begin with existingRows: 'new'"
         ));
     }
-    for table in passed_over {
+    for table in std::mem::take(&mut applier.passed_over) {
         context.note(format!(
             "rows of {table} that were here before the first sync have given way to the tenant's, which have the same keys \
              and other values"
         ));
     }
-    settle_followed(sql, context, &followed)?;
+    settle_followed(sql, context, &applier.followed)?;
     for text in texts {
         sql.run(&text)?;
     }
     for (table, reason) in sql.finish()? {
         context.note_refused_by_index(&table, &reason);
     }
-    sql.execute("DELETE FROM main._federation_log", &[])?;
-    if let Some(last) = last {
-        state.resume = state.resume.max(last);
-    }
-    if let Some(done) = incoming.done.as_ref().filter(|_| is_finished) {
-        state.lease = None;
-        // The position goes back where another process has synced since this pull began: what it was told may have been
-        // overwritten by what is older. What was acknowledged to it may lie above.
-        state.covered = if done.cursor < state.cursor { 0 } else { state.acked };
-        state.cursor = done.cursor;
-        state.resume = done.cursor;
-        state.highest = state.highest.max(done.highest);
-        bury(sql, context.catalog, state, done.horizon)?;
-    }
-    // What a pull that is interrupted has brought is seen as well, deletes of unknown rows included.
-    let stamps = incoming.rows.rows.iter().flat_map(|row| &row.writes).map(|write| write.stamp.hlc);
-    state.highest = stamps.fold(state.highest.max(context.highest), Hlc::max);
-    state.save(sql)?;
-    // Only where rows were tried can their number be another.
-    let quarantined = if incoming.touches_tables() { quarantine::count(sql)? } else { set_aside_before };
-    Ok(Applied { rows: applied, quarantined, is_unfinished: !is_finished })
+    Ok(is_finished)
 }

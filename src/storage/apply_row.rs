@@ -24,7 +24,7 @@ pub enum Outcome {
     Unchanged,
     /// It cannot be applied now, for this reason.
     Refused(String),
-    /// A constraint refuses it, in SQLite's words.
+    /// SQLite refuses it, in its words.
     Constraint(String),
     /// Rows that reference it stand in the way, for this reason.
     Referenced(String),
@@ -135,7 +135,8 @@ impl Applier<'_> {
                 LocalKey::of(table, &key)?
             }
         };
-        if let Some(reason) = refused(sql.execute(&insertion(table, &names), &params))? {
+        let inserted = sql.execute(&insertion(table, &names), &params);
+        if let Some(reason) = refused(sql, inserted)? {
             return Ok(Outcome::Constraint(explained(table, &key, reason)));
         }
         if !table.parents.is_empty() {
@@ -247,7 +248,8 @@ impl Applier<'_> {
             before = Some((entry.clone(), Some(row)));
         }
         let statement = format!("DELETE FROM main.{} WHERE {}", quote(&table.name), key_condition(table));
-        if let Some(reason) = refused(sql.execute(&statement, &key_params(table, &key)))? {
+        let deleted = sql.execute(&statement, &key_params(table, &key));
+        if let Some(reason) = refused(sql, deleted)? {
             return Ok(Outcome::Constraint(reason));
         }
         let was = entry.bury();
@@ -272,7 +274,7 @@ fn renamed(table: &Table, key: &[Value], changed: &[&Cell]) -> Vec<Value> {
     new_key
 }
 
-/// Writes cells of a row, by the names of their columns. Returns why a constraint refuses it, if one does.
+/// Writes cells of a row, by the names of their columns. Returns why they are refused, if they are.
 pub fn set_cells<'a>(
     sql: &mut dyn Sql,
     table: &Table,
@@ -291,7 +293,8 @@ pub fn set_cells<'a>(
         names.join(", "),
         key_condition(table)
     );
-    refused(sql.execute(&statement, &params))
+    let updated = sql.execute(&statement, &params);
+    refused(sql, updated)
 }
 
 /// Why a row cannot be made, with what may have made its CHECK fail.

@@ -111,11 +111,10 @@ const ADVICE: &str = " (change the table inside FederationHub.migrate)";
 /// Triggers that note which rows a REPLACE would take away because of a unique key.
 pub fn replace_triggers(table: &Table, at: usize, unique: &UniqueKey) -> Vec<(String, String)> {
     let on = quote(&table.name);
-    let mut same: Vec<String> = unique.parts.iter().map(|part| same_part(table, unique, part)).collect();
-    if let Some(filter) = &unique.filter {
-        same.push(format!("({filter})"));
-        same.push(of_new_row(table, unique, filter));
-    }
+    // What the index leaves out, its expressions may fail over: the condition comes first.
+    let filter = unique.filter.iter().flat_map(|it| [format!("({it})"), of_new_row(table, unique, it)]);
+    let parts = unique.parts.iter().map(|part| same_part(table, unique, part));
+    let same: Vec<String> = filter.chain(parts).collect();
     let values = log_values(table, log_op::TOUCHED, "");
     let victims = format!("{} SELECT {values} FROM {on} WHERE {}", log_into(table), same.join(" AND "));
     let key = key_list(table, "");
@@ -146,8 +145,13 @@ fn same_part(table: &Table, unique: &UniqueKey, part: &KeyPart) -> String {
         KeyTerm::Column(column) if unique.columns.contains(column) => {
             (quote(column), new_value(table, column))
         }
-        KeyTerm::Column(column) => (quote(column), of_new_row(table, unique, &quote(column))),
-        KeyTerm::Expression(expression) => (format!("({expression})"), of_new_row(table, unique, expression)),
+        KeyTerm::Column(column) => {
+            (quote(column), of_new_row(table, unique, &unique.only_inside(&quote(column))))
+        }
+        KeyTerm::Expression(expression) => {
+            let new = of_new_row(table, unique, &unique.only_inside(expression));
+            (format!("({expression})"), new)
+        }
     };
     format!("{own} = {new} COLLATE {}", quote(&part.collation))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::barred::Barred;
 use super::catalog::{Catalog, Table};
 use super::driver::{Sql, SqlError};
 use super::yielding::Indexes;
@@ -29,6 +30,8 @@ pub struct Context<'a> {
     is_set_aside: Option<bool>,
     /// How the turn does with indexes that triggers keep.
     pub indexes: Indexes,
+    /// Rows that the turn leaves out.
+    pub barred: Barred,
 }
 
 impl<'a> Context<'a> {
@@ -52,6 +55,7 @@ impl<'a> Context<'a> {
             notices,
             is_set_aside: None,
             indexes,
+            barred: Barred::default(),
         }
     }
 }

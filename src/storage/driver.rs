@@ -62,9 +62,9 @@ pub enum SqlErrorKind {
     InTransaction,
     /// A constraint of the application's schema (or a RAISE of its triggers) refused the row.
     Constraint,
-    /// What a table's definition is evaluated with is not there on this connection, or refuses the row: the table
-    /// cannot be written here, and others can.
-    Missing,
+    /// The statement itself failed: an expression of the schema has no value for the row, a value is too long, or a
+    /// function, collation or module is not there on this connection. Other rows or tables can be written.
+    Statement,
     /// Another process is syncing the database: a later turn may succeed.
     Leased,
     /// The bookkeeping is gone: somebody has detached the database. Attached anew, it is another replica.
@@ -74,25 +74,67 @@ pub enum SqlErrorKind {
     Unsettled,
     /// The handle is closed.
     Closed,
-    /// Anything else.
+    /// Anything else: the disk, the file, memory, the connection, or a fault of ours.
     Other,
 }
 
 impl SqlErrorKind {
-    /// What SQLite says, whatever code it gives it, of functions, collations and modules that an application has on
-    /// connections of its own; and what libsql's vector indexes say of what they cannot take.
-    const MISSING: [&'static str; 5] = [
-        "no such function: ",
-        "unknown function: ",
-        "no such collation sequence: ",
-        "no such module: ",
-        "vector index(",
+    /// The families of SQLite's result codes that say nothing of the statement: the disk, the file, memory or the
+    /// connection failed.
+    const OF_THE_DATABASE: [&'static str; 14] = [
+        "SQLITE_INTERNAL",
+        "SQLITE_PERM",
+        "SQLITE_ABORT",
+        "SQLITE_NOMEM",
+        "SQLITE_READONLY",
+        "SQLITE_INTERRUPT",
+        "SQLITE_IOERR",
+        "SQLITE_CORRUPT",
+        "SQLITE_FULL",
+        "SQLITE_CANTOPEN",
+        "SQLITE_MISUSE",
+        "SQLITE_NOLFS",
+        "SQLITE_FORMAT",
+        "SQLITE_NOTADB",
     ];
 
-    /// The kind of an error that no code tells apart from others.
-    pub fn by_message(message: &str) -> Self {
-        let is_missing = Self::MISSING.iter().any(|start| message.starts_with(start));
-        if is_missing { Self::Missing } else { Self::Other }
+    /// What SQLite says of these, for drivers that give no codes.
+    const WORDS_OF_THE_DATABASE: [&'static str; 13] = [
+        "out of memory",
+        "attempt to write a readonly database",
+        "interrupted",
+        "disk I/O error",
+        "database disk image is malformed",
+        "database corruption",
+        "database or disk is full",
+        "unable to open database file",
+        "locking protocol",
+        "database schema has changed",
+        "bad parameter or other API misuse",
+        "callback requested query abort",
+        "file is not a database",
+    ];
+
+    /// The kind of an error by the name of SQLite's result code, extended or not, and by what was said. An unknown code is
+    /// taken for the statement's: functions of an application's throw whatever they like.
+    pub fn of(code: &str, message: &str) -> Self {
+        let is = |family: &str| {
+            code.strip_prefix(family).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+        };
+        // The last two are what other connections that write, or change the schema, make of a statement again and again.
+        if ["SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL", "SQLITE_SCHEMA"].into_iter().any(is) {
+            Self::Busy
+        } else if is("SQLITE_CONSTRAINT") || is("SQLITE_MISMATCH") {
+            Self::Constraint
+        } else if message.contains("cannot start a transaction within a transaction") {
+            Self::InTransaction
+        } else if Self::OF_THE_DATABASE.into_iter().any(is)
+            || Self::WORDS_OF_THE_DATABASE.iter().any(|words| message.starts_with(words))
+        {
+            Self::Other
+        } else {
+            Self::Statement
+        }
     }
 }
 

@@ -58,6 +58,7 @@ impl Applier<'_> {
         for leader in std::mem::take(&mut self.leaders) {
             let Leader { item, table, was, is } = &leader;
             let Some(table) = self.catalog.numbered(*table) else { continue };
+            self.barred.item = Some(*item);
             if !is_complete && deserted_child(sql, table, &was.0, &was.1)?.is_some() {
                 later.push(leader);
                 continue;

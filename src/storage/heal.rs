@@ -10,6 +10,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::apply::{Incoming, apply};
+use super::barred::{Barred, despite_failures};
 use super::bookkeeping::{ReplicaState, probe, schema_version};
 use super::catalog::{Catalog, Table};
 use super::driver::{Sql, SqlError};
@@ -20,7 +21,7 @@ use super::retrial::Retrial;
 use super::row_meta::{CellMeta, RowMeta};
 use super::rows::{Entry, Sending, fingerprints};
 use super::transaction::{Purpose, transaction, without_waiting};
-use super::yielding::{Indexes, despite_indexes};
+use super::yielding::Indexes;
 use crate::model::{CellValue, Op, RowId, RowUpdate, Seq, TableHeader, Value};
 use crate::protocol::check::Fingerprint;
 use crate::protocol::message::Rows;
@@ -85,7 +86,9 @@ pub fn heal_turn(
     cursor: Seq,
     fetched: &Fetched,
 ) -> Result<Healed, SqlError> {
-    despite_indexes(sql, |sql, indexes| heal(sql, cached, setting, mint, cursor, fetched, indexes))
+    despite_failures(sql, |sql, indexes, barred| {
+        heal(sql, cached, setting, mint, cursor, fetched, (indexes, barred))
+    })
 }
 
 fn heal(
@@ -95,7 +98,7 @@ fn heal(
     mint: &mut Mint,
     cursor: Seq,
     fetched: &Fetched,
-    indexes: &mut Indexes,
+    (indexes, barred): (&mut Indexes, &mut Barred),
 ) -> Result<Healed, SqlError> {
     transaction(sql, Purpose::Apply, |sql| {
         let probe = probe(sql)?;
@@ -107,6 +110,7 @@ fn heal(
         }
         let mut context = context(&cached.catalog, &state, setting.clock, mint);
         context.indexes.clone_from(indexes);
+        std::mem::swap(&mut context.barred, barred);
         settle_all(sql, &mut context)?;
         let mut patient = Patient::examine(sql, &cached.catalog, table, fetched)?;
         let (differing, offered) = patient.prepare(sql)?;
@@ -115,6 +119,7 @@ fn heal(
         let before = probe.quarantined;
         let applied = apply(sql, &mut context, &mut state, &incoming, &[], before, &mut Retrial::default());
         indexes.clone_from(&context.indexes);
+        std::mem::swap(&mut context.barred, barred);
         let applied = applied?;
         let after = Patient::examine(sql, &cached.catalog, table, fetched)?;
         let mut healed =

@@ -41,6 +41,8 @@ pub struct Journal {
     steps: Vec<Step>,
     /// How many steps were ever taken.
     taken: usize,
+    /// Which item of the turn is being looked at.
+    pub item: Option<usize>,
 }
 
 /// A row that was undone, and why.
@@ -138,7 +140,7 @@ impl Journal {
 
     /// Undoes what breaks a foreign key, and what that undoing breaks, until nothing does.
     pub fn settle(
-        mut self,
+        &mut self,
         sql: &mut dyn Sql,
         catalog: &Catalog,
         numbers: &Numbers<'_>,
@@ -148,6 +150,7 @@ impl Journal {
             let before = undone.len();
             let mut at = 0;
             while let Some(step) = self.steps.get(at) {
+                self.item = Some(step.item);
                 let Some(reason) = step.objection(sql, catalog)? else {
                     at += 1;
                     continue;
@@ -155,8 +158,8 @@ impl Journal {
                 let is_bound = self.bound_with(at);
                 at -= is_bound[..at].iter().filter(|is_bound| **is_bound).count();
                 let mut marks = is_bound.into_iter();
-                let (bound, rest) =
-                    self.steps.into_iter().partition(|_| marks.next().is_some_and(|is_bound| is_bound));
+                let steps = std::mem::take(&mut self.steps).into_iter();
+                let (bound, rest) = steps.partition(|_| marks.next().is_some_and(|is_bound| is_bound));
                 self.steps = rest;
                 undo(sql, catalog, numbers, &bound)?;
                 for Step { item, .. } in bound {

@@ -7,6 +7,7 @@ pub mod apply;
 mod apply_row;
 pub mod attach;
 pub mod backup;
+mod barred;
 pub mod bookkeeping;
 mod burial;
 pub mod capture;

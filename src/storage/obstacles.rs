@@ -16,10 +16,10 @@ pub fn obstacles<'t>(
     for unique in table.unique_keys.iter().filter(|unique| counts(unique)) {
         // What a column is made of may be unreadable; SQLite's refusal then stands.
         let Some(values) = values_of(table, unique, row) else { continue };
-        let mut conditions: Vec<String> = unique.parts.iter().map(equal).collect();
-        if let Some(filter) = &unique.filter {
-            conditions.push(format!("({filter}) AND {}", of_row(filter)));
-        }
+        // What the index leaves out, its expressions may fail over: the condition comes first.
+        let filter = unique.filter.iter().map(|filter| format!("({filter}) AND {}", of_row(filter)));
+        let parts = unique.parts.iter().map(|part| equal(unique, part));
+        let conditions: Vec<String> = filter.chain(parts).collect();
         // Numbered parameters would need no WITH, but better-sqlite3 takes them for named ones. The NULL is for
         // the index over a constant, which reads no column.
         let mut bound: Vec<String> =
@@ -38,8 +38,8 @@ pub fn obstacles<'t>(
             Ok(())
         });
         match looked {
-            // Nobody can tell without what the key is made with.
-            Err(error) if error.kind == SqlErrorKind::Missing => {}
+            // Nobody can tell what has the same key as a row over which the key fails.
+            Err(error) if error.kind == SqlErrorKind::Statement => {}
             outcome => outcome?,
         }
     }
@@ -55,10 +55,12 @@ fn values_of<'a>(table: &Table, unique: &UniqueKey, row: &'a [Value]) -> Option<
     unique.columns.iter().map(value).collect()
 }
 
-fn equal(part: &KeyPart) -> String {
+fn equal(unique: &UniqueKey, part: &KeyPart) -> String {
     let (own, other) = match &part.term {
-        KeyTerm::Column(column) => (quote(column), of_row(&quote(column))),
-        KeyTerm::Expression(expression) => (format!("({expression})"), of_row(expression)),
+        KeyTerm::Column(column) => (quote(column), of_row(&unique.only_inside(&quote(column)))),
+        KeyTerm::Expression(expression) => {
+            (format!("({expression})"), of_row(&unique.only_inside(expression)))
+        }
     };
     format!("{own} = {other} COLLATE {}", quote(&part.collation))
 }

@@ -11,6 +11,7 @@ use super::local_key::LocalKey;
 use super::parked::Parked;
 use super::row_meta::RowMeta;
 use super::rows::{Entry, Sending};
+use super::transaction::is_in_transaction;
 use crate::model::{ColumnIndex, Op, RowId, RowUpdate, TableHeader, Value};
 
 /// A row that is set aside.
@@ -151,14 +152,15 @@ pub fn examples(sql: &mut dyn Sql, limit: u64) -> Result<Vec<(String, String)>, 
     Ok(examples)
 }
 
-/// The refusal of a row by a constraint, or by what its table lacks here, in words; other failures end the turn.
-pub fn refused<T>(outcome: Result<T, SqlError>) -> Result<Option<String>, SqlError> {
-    match outcome {
-        Ok(_) => Ok(None),
-        Err(error) if matches!(error.kind, SqlErrorKind::Constraint | SqlErrorKind::Missing) => {
-            Ok(Some(error.message))
-        }
-        Err(error) => Err(error),
+/// Why a statement that writes a row was refused, in words: by a constraint, or because the statement itself failed over
+/// this row. Failures of the database end the turn.
+pub fn refused<T>(sql: &mut dyn Sql, outcome: Result<T, SqlError>) -> Result<Option<String>, SqlError> {
+    let Err(error) = outcome else { return Ok(None) };
+    match error.kind {
+        SqlErrorKind::Constraint => Ok(Some(error.message)),
+        // Not every driver tells what has failed, and a failure of the database may end the transaction.
+        SqlErrorKind::Statement if is_in_transaction(sql) => Ok(Some(error.message)),
+        _ => Err(error),
     }
 }
 

@@ -11,6 +11,7 @@
 use std::sync::Arc;
 
 use super::apply::{Applied, Incoming, apply};
+use super::barred::{Barred, despite_failures};
 use super::bookkeeping::{ReplicaState, probe, schema_version};
 use super::capture::{Discovery, refresh};
 use super::catalog::Catalog;
@@ -28,7 +29,7 @@ use super::tenant_tables;
 use super::transaction::{Purpose, transaction, without_waiting};
 use super::triggers::tell_unkept;
 use super::walk::Walk;
-use super::yielding::{Indexes, despite_indexes};
+use super::yielding::Indexes;
 use crate::model::{Digest, Hlc, StampSource, TableSchema, Value};
 
 /// Log entries settled in one go before remote changes are applied.
@@ -274,9 +275,10 @@ pub fn apply_turn(
     incoming: &Incoming,
     retrial: &mut Retrial,
 ) -> Result<ApplyTurn, SqlError> {
-    despite_indexes(sql, |sql, indexes| {
+    despite_failures(sql, |sql, indexes, barred| {
         retrial.begin_turn();
-        let turn = apply_once(sql, cached.clone(), setting, mint, extras, incoming, (indexes, retrial));
+        let turn =
+            apply_once(sql, cached.clone(), setting, mint, extras, incoming, (indexes, barred, retrial));
         retrial.end_turn(turn.is_ok());
         turn
     })
@@ -289,7 +291,7 @@ fn apply_once(
     mint: &mut Mint,
     extras: &ApplyExtras,
     incoming: &Incoming,
-    (indexes, retrial): (&mut Indexes, &mut Retrial),
+    (indexes, barred, retrial): (&mut Indexes, &mut Barred, &mut Retrial),
 ) -> Result<ApplyTurn, SqlError> {
     let may_delete = incoming.done.is_some() && !extras.refreshed.is_empty();
     let purpose = if incoming.touches_tables() || may_delete { Purpose::Apply } else { Purpose::Record };
@@ -320,6 +322,7 @@ fn apply_once(
         let shared = catalog.catalog.clone();
         let mut context = context(&shared, &state, setting.clock, mint);
         context.indexes.clone_from(indexes);
+        std::mem::swap(&mut context.barred, barred);
         settle_all(sql, &mut context)?;
         if incoming.done.is_some() {
             if let Some(digest) = extras.schema_digest {
@@ -335,6 +338,7 @@ fn apply_once(
         let before = probe.quarantined;
         let applied = apply(sql, &mut context, &mut state, incoming, &extras.refreshed, before, retrial);
         indexes.clone_from(&context.indexes);
+        std::mem::swap(&mut context.barred, barred);
         let applied = applied?;
         notices.append(&mut context.notices);
         if let Some(done) = incoming.done.as_ref().filter(|_| !applied.is_unfinished) {

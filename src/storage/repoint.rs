@@ -7,6 +7,7 @@ use super::identity::fingerprint;
 use super::local_key::LocalKey;
 use super::quarantine::ask_again;
 use super::referrers::Referrers;
+use super::row_io::cannot_be_put_back;
 use super::row_meta::CellMeta;
 use super::rows::Entry;
 use crate::model::Value;
@@ -104,8 +105,8 @@ impl<'a> Repoint<'a> {
 
 impl Moved<'_> {
     fn take_back(self, sql: &mut dyn Sql) -> Result<(), SqlError> {
-        if let Some(reason) = set(sql, self.table, &self.key, &self.held)? {
-            return Err(SqlError::corrupt(format!("a reference cannot be put back: {reason}")));
+        if set(sql, self.table, &self.key, &self.held)?.is_some() {
+            return Err(cannot_be_put_back());
         }
         match self.before {
             Some(before) => before.update(sql, self.table, &LocalKey::of(self.table, &self.key)?),

@@ -47,6 +47,7 @@ pub fn write(
         );
         let mut params: Vec<ValueRef<'_>> = vec![value.into()];
         params.extend(key_params(table, &key));
-        Ok(refused(sql.execute(&statement, &params))?.map_or(Ok(()), Err))
+        let updated = sql.execute(&statement, &params);
+        Ok(refused(sql, updated)?.map_or(Ok(()), Err))
     })
 }

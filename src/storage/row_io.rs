@@ -4,6 +4,7 @@ use super::catalog::{Key, Table, as_number, quote, quote_list};
 use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
 use super::foreign_keys::columns_with_shadows;
 use super::local_key::LocalKey;
+use super::quarantine::refused;
 use super::rows::{Entry, key_condition, key_params};
 use crate::model::Value;
 
@@ -67,11 +68,14 @@ pub fn insert(
         }
         _ => {}
     }
-    match sql.execute(&insertion(table, &names), &params) {
-        Ok(_) => Ok(true),
-        Err(error) if matches!(error.kind, SqlErrorKind::Constraint | SqlErrorKind::Missing) => Ok(false),
-        Err(error) => Err(error),
-    }
+    let inserted = sql.execute(&insertion(table, &names), &params);
+    Ok(refused(sql, inserted)?.is_none())
+}
+
+/// What was taken out for a row, and is refused now: the turn runs again without that row.
+pub fn cannot_be_put_back() -> SqlError {
+    let message = "what is in its way cannot be taken out and put back".into();
+    SqlError { kind: SqlErrorKind::Statement, message }
 }
 
 #[cfg(test)]
@@ -84,17 +88,18 @@ mod tests {
     use crate::storage::sqlite_driver::RusqliteSql;
 
     #[test]
-    fn only_a_constraint_is_a_refusal() {
+    fn only_what_is_said_of_the_row_is_a_refusal() {
         let mut sql = RusqliteSql::new(Connection::open_in_memory().unwrap());
-        sql.run("CREATE TABLE t(id INTEGER PRIMARY KEY, v NOT NULL)").unwrap();
+        sql.run("CREATE TABLE t(id INTEGER PRIMARY KEY, v NOT NULL CHECK(abs(v) >= 0)); BEGIN").unwrap();
         let options = SyncOptions::default();
         let choice = Choice::new(&options, std::collections::HashMap::new());
         let catalog = Catalog::read(&mut sql, &choice).unwrap();
         let table = catalog.table("t").unwrap();
-        let mut insert_null = || insert(&mut sql, table, &LocalKey::Number(1), None, &[Value::Null]);
-        assert!(!insert_null().unwrap());
-        // What the database cannot do now, being locked perhaps, is no reason to set a row aside.
-        sql.run("DROP TABLE t").unwrap();
-        insert(&mut sql, table, &LocalKey::Number(1), None, &[Value::Null]).unwrap_err();
+        let mut insert_one = |value| insert(&mut sql, table, &LocalKey::Number(1), None, &[value]);
+        assert!(!insert_one(Value::Null).unwrap());
+        assert!(!insert_one(Value::Integer(i64::MIN)).unwrap());
+        // What the database cannot do is no reason to set a row aside.
+        sql.run("PRAGMA query_only = ON").unwrap();
+        insert(&mut sql, table, &LocalKey::Number(1), None, &[Value::Integer(1)]).unwrap_err();
     }
 }

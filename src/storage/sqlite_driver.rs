@@ -161,21 +161,40 @@ fn read(raw: Raw<'_>) -> Value {
 
 fn convert(error: &rusqlite::Error) -> SqlError {
     let message = error.to_string();
-    let kind = match error.sqlite_error_code() {
-        // The last two are what other connections that write, or change the schema, make of a statement again and again.
-        Some(
-            ErrorCode::DatabaseBusy
-            | ErrorCode::DatabaseLocked
-            | ErrorCode::FileLockingProtocolFailed
-            | ErrorCode::SchemaChanged,
-        ) => SqlErrorKind::Busy,
-        Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch) => SqlErrorKind::Constraint,
-        _ if message.contains("cannot start a transaction within a transaction") => {
-            SqlErrorKind::InTransaction
+    let kind = match error {
+        rusqlite::Error::SqliteFailure(error, _) | rusqlite::Error::SqlInputError { error, .. } => {
+            SqlErrorKind::of(family(error.code), &message)
         }
-        _ => SqlErrorKind::by_message(&message),
+        // The statement was used in a way that SQLite has never heard of: a fault of ours.
+        _ => SqlErrorKind::Other,
     };
     SqlError { kind, message }
+}
+
+/// SQLite's name of a result code, as far as anything depends on it.
+fn family(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::InternalMalfunction => "SQLITE_INTERNAL",
+        ErrorCode::PermissionDenied => "SQLITE_PERM",
+        ErrorCode::OperationAborted => "SQLITE_ABORT",
+        ErrorCode::DatabaseBusy => "SQLITE_BUSY",
+        ErrorCode::DatabaseLocked => "SQLITE_LOCKED",
+        ErrorCode::OutOfMemory => "SQLITE_NOMEM",
+        ErrorCode::ReadOnly => "SQLITE_READONLY",
+        ErrorCode::OperationInterrupted => "SQLITE_INTERRUPT",
+        ErrorCode::SystemIoFailure => "SQLITE_IOERR",
+        ErrorCode::DatabaseCorrupt => "SQLITE_CORRUPT",
+        ErrorCode::DiskFull => "SQLITE_FULL",
+        ErrorCode::CannotOpen => "SQLITE_CANTOPEN",
+        ErrorCode::FileLockingProtocolFailed => "SQLITE_PROTOCOL",
+        ErrorCode::SchemaChanged => "SQLITE_SCHEMA",
+        ErrorCode::ConstraintViolation => "SQLITE_CONSTRAINT",
+        ErrorCode::TypeMismatch => "SQLITE_MISMATCH",
+        ErrorCode::ApiMisuse => "SQLITE_MISUSE",
+        ErrorCode::NoLargeFileSupport => "SQLITE_NOLFS",
+        ErrorCode::NotADatabase => "SQLITE_NOTADB",
+        _ => "SQLITE_ERROR",
+    }
 }
 
 /// Whether a descriptor of this process refers to the file, by inode: a look that opens nothing, because

@@ -25,7 +25,7 @@ use super::numbers::{exhausts, is_autoincrement};
 use super::obstacles::obstacles;
 use super::parked::Parked;
 use super::quarantine::{ask_again, find_kept};
-use super::row_io::{delete, insert, whole_row};
+use super::row_io::{cannot_be_put_back, delete, insert, whole_row};
 use super::row_meta::RowMeta;
 use super::rows::Entry;
 use crate::model::{RowId, Value};
@@ -85,6 +85,7 @@ impl Applier<'_> {
                 self.retrial.chain.pop();
                 continue;
             };
+            self.barred.item = Some(at);
             if !std::mem::take(&mut is_refused) {
                 match self.try_member(sql, table, at, ahead, &mut run)? {
                     Outcome::Applied | Outcome::Unchanged => {
@@ -137,6 +138,9 @@ impl Applier<'_> {
         run: &mut Run,
     ) -> Result<Outcome, SqlError> {
         let Some(row) = ahead.get(at) else { return Ok(Outcome::Unchanged) };
+        if let Some(why) = self.barred.why(&row.0, row.1.id) {
+            return Ok(Outcome::Refused(why.to_owned()));
+        }
         let is_bound = !table.parents.is_empty() || !table.children.is_empty();
         let is_noted = row.1.united.is_none() && (is_bound || !run.taken_out.is_empty());
         let before = match (is_noted, ahead.parked(at)) {
@@ -192,6 +196,7 @@ impl Applier<'_> {
                 continue;
             }
             if self.retrial.is_blocked(table.number, other.id)
+                || self.barred.why(&row.0, other.id).is_some()
                 || self.pending(sql, &row.0.name, other.id, ahead)?.is_none()
             {
                 return Ok(InWay::Blocked);
@@ -229,6 +234,7 @@ impl Applier<'_> {
         if run.taken_out.is_empty() {
             run.noted = (self.journal.count(), self.leaders.len());
         }
+        self.barred.item = Some(at);
         ahead.park(at, Some(Parked::take_out(sql, table, &entry)?));
         run.taken_out.push(at);
         Ok(())
@@ -261,6 +267,7 @@ impl Applier<'_> {
         run: &Run,
     ) -> Result<(), SqlError> {
         for (at, before, is_applied) in &run.done {
+            self.barred.item = Some(*at);
             ahead.undone(*at);
             self.applied = self.applied.saturating_sub(u64::from(*is_applied));
             let Some(row) = ahead.get(*at) else { continue };
@@ -276,23 +283,25 @@ impl Applier<'_> {
                 None => now.forget(sql, table)?,
             }
         }
-        for (_, before, _) in &run.done {
+        for (at, before, _) in &run.done {
+            self.barred.item = Some(*at);
             let Some((entry, row)) = before else { continue };
             let Some((rowid, cells)) = row else {
                 entry.update(sql, table, &LocalKey::dead(entry.id))?;
                 continue;
             };
             if !insert(sql, table, &entry.key, *rowid, cells)? {
-                return Err(SqlError::corrupt("a row that was here cannot be put back"));
+                return Err(cannot_be_put_back());
             }
             entry.update(sql, table, &LocalKey::dead(entry.id))?;
         }
         for &at in &run.taken_out {
+            self.barred.item = Some(at);
             let Some(row) = ahead.get(at) else { continue };
             if let Some(parked) = ahead.parked(at)
                 && !parked.put_back(sql, table, row.1.id)?
             {
-                return Err(SqlError::corrupt("a row that was here cannot be put back"));
+                return Err(cannot_be_put_back());
             }
             ahead.park(at, None);
         }

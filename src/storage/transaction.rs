@@ -44,6 +44,16 @@ pub fn without_waiting<T>(
     with_pragma(sql, "busy_timeout", work)
 }
 
+/// Whether the transaction is still open: some failures end it.
+pub fn is_in_transaction(sql: &mut dyn Sql) -> bool {
+    if let Err(error) = sql.run("BEGIN") {
+        return error.kind == SqlErrorKind::InTransaction;
+    }
+    // Nothing can be done if that fails: the caller has an error to report as it is.
+    let _ = sql.run("ROLLBACK");
+    false
+}
+
 /// Sets a pragma to 0 around `work`.
 fn with_pragma<T>(
     sql: &mut dyn Sql,

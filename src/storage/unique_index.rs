@@ -96,6 +96,14 @@ impl UniqueKey {
         })
     }
 
+    /// An expression that is NULL, and not evaluated, for rows that the index leaves out: it may fail over these.
+    pub fn only_inside(&self, expression: &str) -> String {
+        match &self.filter {
+            Some(filter) => format!("CASE WHEN ({filter}) THEN {expression} END"),
+            None => expression.to_owned(),
+        }
+    }
+
     /// Whether a REPLACE may take away another row by it than the one whose PRIMARY KEY has the same bytes.
     pub fn can_take_others(&self) -> bool {
         self.origin != KeyOrigin::PrimaryKey || self.parts.iter().any(|part| part.collation != "BINARY")

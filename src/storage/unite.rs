@@ -8,7 +8,7 @@ use super::foreign_keys::{cell, read_with_shadows};
 use super::local_key::LocalKey;
 use super::referrers::Referrers;
 use super::repoint::{Repoint, run_all};
-use super::row_io::{delete, insert, whole_row};
+use super::row_io::{cannot_be_put_back, delete, insert, whole_row};
 use super::row_meta::{CellMeta, Pending, RowMeta};
 use super::rows::{Entry, Sending};
 use crate::model::{RowId, Seq, Value};
@@ -101,7 +101,7 @@ impl Applier<'_> {
             if let Some((rowid, row)) = &gone
                 && !insert(sql, table, &lost.key, *rowid, row)?
             {
-                return Err(SqlError::corrupt("a row that was here cannot be put back"));
+                return Err(cannot_be_put_back());
             }
             return Ok(Outcome::Refused(reason));
         }

@@ -68,7 +68,7 @@ impl VirtualTable {
         let found = sql.query_row("SELECT 1 FROM pragma_table_xinfo(?, 'main')", &[name.as_str().into()]);
         let fault = match found {
             Ok(_) => None,
-            Err(error) if matches!(error.kind, SqlErrorKind::Other | SqlErrorKind::Missing) => {
+            Err(error) if matches!(error.kind, SqlErrorKind::Other | SqlErrorKind::Statement) => {
                 Some(error.message)
             }
             Err(error) => return Err(error),

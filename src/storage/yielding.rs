@@ -2,6 +2,7 @@
 
 use super::catalog::quote;
 use super::driver::{EachRow, Sql, SqlError, SqlErrorKind, ValueRef};
+use super::transaction::is_in_transaction;
 use super::trigger_effects::Trigger;
 
 /// How often the indexes of a table may refuse a row within one turn; then its triggers sleep until the turn's end.
@@ -14,6 +15,8 @@ pub struct Awake {
     place: String,
     triggers: Vec<Trigger>,
     refusals: usize,
+    /// How often the table refused a row by itself, as it turned out.
+    in_vain: usize,
     is_asleep: bool,
 }
 
@@ -21,7 +24,7 @@ impl Awake {
     /// Triggers that fire for what is applied to a table.
     pub fn new(table: &str, triggers: Vec<Trigger>) -> Self {
         let place = format!("main.{}", quote(table));
-        Self { table: table.to_owned(), place, triggers, refusals: 0, is_asleep: false }
+        Self { table: table.to_owned(), place, triggers, refusals: 0, in_vain: 0, is_asleep: false }
     }
 
     /// Whether a statement is about the table.
@@ -40,6 +43,11 @@ impl Awake {
                 || said("constraint failed: index ")
                 || said("datatype mismatch")
                 || said("cannot store "))
+    }
+
+    /// Whether the row may go in without the indexes. Where several did not, an expression of the table's own fails.
+    fn may_give_way(&self, error: &SqlError) -> bool {
+        !self.is_to_blame(error) && self.in_vain < MAX_REFUSALS
     }
 
     fn sleep(&mut self, sql: &mut dyn Sql) -> Result<(), SqlError> {
@@ -89,19 +97,22 @@ impl<'a> Yielding<'a> {
         error: SqlError,
     ) -> Result<u64, SqlError> {
         let may_be_index =
-            matches!(error.kind, SqlErrorKind::Constraint | SqlErrorKind::Missing | SqlErrorKind::Other);
+            matches!(error.kind, SqlErrorKind::Constraint | SqlErrorKind::Statement | SqlErrorKind::Other);
         let awake = self.awake.iter_mut().filter(|awake| may_be_index && !awake.is_asleep);
         let Some(awake) =
-            awake.into_iter().find(|awake| awake.is_in(statement) && !awake.is_to_blame(&error))
+            awake.into_iter().find(|awake| awake.is_in(statement) && awake.may_give_way(&error))
         else {
             return Err(error);
         };
+        // What is done to triggers must not outlive the transaction.
         if !is_in_transaction(self.sql) {
             return Err(error);
         }
         awake.sleep(self.sql)?;
         let outcome = self.sql.execute(statement, params);
-        if outcome.is_ok() {
+        if outcome.is_err() {
+            awake.in_vain += 1;
+        } else {
             awake.refusals += 1;
             if self.refused.iter().all(|(table, _)| *table != awake.table) {
                 self.refused.push((awake.table.clone(), error.message));
@@ -112,16 +123,6 @@ impl<'a> Yielding<'a> {
         }
         outcome
     }
-}
-
-/// Whether the transaction is still open: some failures end it, and what is done to triggers must not outlive it.
-fn is_in_transaction(sql: &mut dyn Sql) -> bool {
-    if let Err(error) = sql.run("BEGIN") {
-        return error.kind == SqlErrorKind::InTransaction;
-    }
-    // Nothing can be done if that fails: the caller has an error to report as it is.
-    let _ = sql.run("ROLLBACK");
-    false
 }
 
 impl Sql for Yielding<'_> {
@@ -154,7 +155,7 @@ pub fn despite_indexes<T>(
             if indexes.are_kept
                 && matches!(
                     error.kind,
-                    SqlErrorKind::Constraint | SqlErrorKind::Missing | SqlErrorKind::Other
+                    SqlErrorKind::Constraint | SqlErrorKind::Statement | SqlErrorKind::Other
                 ) =>
         {
             turn(sql, &mut Indexes { failure: Some(error.message), are_kept: false })

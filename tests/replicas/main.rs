@@ -16,6 +16,7 @@ mod convergence;
 mod database;
 mod definitions;
 mod doubts;
+mod failing_rows;
 mod generated_keys;
 mod generated_parents;
 mod generic_references;

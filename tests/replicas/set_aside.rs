@@ -43,14 +43,19 @@ fn updates_that_are_set_aside_together_keep_the_names_of_all_their_columns_and_t
     assert_eq!(update_of(2, 1, None).merge(update_of(2, 0, Some(6))).update.number, Some(6));
 }
 
-/// Breaks if any failure of a statement counts as a constraint's: rows would be set aside for a disk that is full.
+/// Breaks if any failure counts as the row's: rows would be set aside for a disk that is full.
 #[test]
-fn a_row_is_set_aside_for_what_a_constraint_says_and_for_no_other_failure() {
+fn a_row_is_set_aside_for_what_its_own_statement_says_and_for_no_failure_of_the_database() {
+    let mut agent = Agent::new("acme", "a", 1);
     let failure = |kind| Err::<(), _>(SqlError { kind, message: "no".into() });
-    assert_eq!(refused(Ok(())), Ok(None));
-    assert_eq!(refused(failure(SqlErrorKind::Constraint)), Ok(Some("no".into())));
+    assert_eq!(refused(&mut agent.sql, failure(SqlErrorKind::Constraint)), Ok(Some("no".into())));
+    // Whatever has ended the transaction was no failure of a row.
+    assert!(refused(&mut agent.sql, failure(SqlErrorKind::Statement)).is_err());
+    agent.run("BEGIN");
+    assert_eq!(refused(&mut agent.sql, Ok(())), Ok(None));
+    assert_eq!(refused(&mut agent.sql, failure(SqlErrorKind::Statement)), Ok(Some("no".into())));
     for kind in [SqlErrorKind::Busy, SqlErrorKind::Closed, SqlErrorKind::Other] {
-        assert_eq!(refused(failure(kind)).unwrap_err().kind, kind);
+        assert_eq!(refused(&mut agent.sql, failure(kind)).unwrap_err().kind, kind);
     }
 }
 

@@ -193,7 +193,7 @@ fn failed(sync: &mut Sync, error: &SqlError, now_ms: i64) -> Flow {
         }
         SqlErrorKind::Closed => Flow::Died,
         SqlErrorKind::Detached | SqlErrorKind::Unsettled => Flow::Failed(Remedy::Attach),
-        SqlErrorKind::Constraint | SqlErrorKind::Missing | SqlErrorKind::Other => {
+        SqlErrorKind::Constraint | SqlErrorKind::Statement | SqlErrorKind::Other => {
             Flow::Broken(format!("a turn failed: {error}"))
         }
     }

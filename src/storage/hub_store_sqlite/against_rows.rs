@@ -14,10 +14,11 @@ use super::key::{KeyDigest, KeyOf, number_of};
 use super::rules::{LinkRule, TableRules, TenantRules};
 use crate::model::{CellValue, ColumnIndex, RowId, RowState, Seq, TableSchema, Value};
 use crate::storage::catalog::quote;
-use crate::storage::driver::{Sql, SqlErrorKind, ValueRef};
+use crate::storage::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
 use crate::storage::hub_store::StoreError;
 use crate::storage::row_codec;
 use crate::storage::scratch::Scratch;
+use crate::storage::sql_text::{Token, tokens};
 
 /// Rows that are looked at, at most.
 const MAX_ROWS: i64 = 100_000;
@@ -77,6 +78,8 @@ struct Judge<'a> {
     /// References that are not.
     links: Vec<usize>,
     values: Option<ValueJudge>,
+    /// An index over which rows may fail.
+    index: Option<ValueJudge>,
 }
 
 impl<'a> Judge<'a> {
@@ -102,11 +105,13 @@ impl<'a> Judge<'a> {
             |count: usize, is_new: &dyn Fn(usize) -> bool| (0..count).filter(|at| is_new(*at)).collect();
         let keys: Vec<usize> = numbers(rules.unique.len(), &|at| !is_known_key(&rules.unique[at].signature));
         let links: Vec<usize> = numbers(rules.links.len(), &|at| !is_known_link(&rules.links[at]));
-        if keys.is_empty() && links.is_empty() && !values {
+        let index = candidate.indexes.last().filter(|index| !values && can_fail(index));
+        if keys.is_empty() && links.is_empty() && index.is_none() && !values {
             return Ok(None);
         }
+        let index = index.map(|index| ValueJudge::of_index(&candidate.ddl, index)).transpose()?;
         let values = if values { Some(ValueJudge::new(&candidate.ddl)?) } else { None };
-        Ok(Some(Self { conn, tenant, table, rules, keys, links, values }))
+        Ok(Some(Self { conn, tenant, table, rules, keys, links, values, index }))
     }
 
     fn run(mut self, trial: &mut TenantRules) -> Result<Verdict, StoreError> {
@@ -135,6 +140,9 @@ impl<'a> Judge<'a> {
                 if !self.is_met(trial, &self.rules.links[*at], &state)? {
                     return Ok(Verdict::Contradicted(None));
                 }
+            }
+            if self.index.as_mut().is_some_and(|judge| judge.fails(&self.rules, &state)) {
+                return Ok(Verdict::Contradicted(Some([this, this])));
             }
             if self.values.as_mut().is_some_and(|judge| judge.refuses(&self.rules, &state)) {
                 return Ok(Verdict::Contradicted(None));
@@ -178,6 +186,17 @@ pub fn is_as_it_was(conn: &Connection, tenant: i64, witness: &Witness) -> Result
     Ok(true)
 }
 
+/// Whether there may be rows over which an index of SQLite's own functions fails.
+pub fn can_fail(index: &str) -> bool {
+    let Some(tokens) = tokens(index) else { return false };
+    let is_failing = |name: &str| name.starts_with("json") || name == "abs";
+    let arrow = |pair: &[Token<'_>]| pair[0].is("-") && pair[1].is(">") && pair[0].end() == pair[1].start;
+    let call = |pair: &[Token<'_>]| {
+        pair[1].is("(") && pair[0].name().is_some_and(|name| is_failing(&name.to_lowercase()))
+    };
+    tokens.windows(2).any(|pair| arrow(pair) || call(pair))
+}
+
 /// A table in which rows are tried one by one.
 pub struct ValueJudge(Scratch);
 
@@ -193,8 +212,31 @@ impl ValueJudge {
         Ok(Self(scratch))
     }
 
+    /// One with this index, which fits on it, and without CHECK.
+    fn of_index(ddl: &str, index: &str) -> Result<Self, StoreError> {
+        let failed = |error: String| StoreError::Failed(format!("an index's definition: {error}"));
+        let mut judge = Self::new(ddl)?;
+        judge.0.define(index).map_err(failed)?;
+        let unchecked = judge.0.sql.run("PRAGMA ignore_check_constraints = ON");
+        unchecked.map_err(|error| failed(error.message))?;
+        Ok(judge)
+    }
+
     /// Whether the table refuses a row for what it is by itself. What cannot be evaluated here refuses nothing.
     pub fn refuses(&mut self, table: &TableRules, state: &RowState) -> bool {
+        match self.refusal(table, state) {
+            Some(refusal) => refusal.kind == SqlErrorKind::Constraint || is_failure(&refusal),
+            None => false,
+        }
+    }
+
+    /// Whether an expression fails over a row.
+    fn fails(&mut self, table: &TableRules, state: &RowState) -> bool {
+        self.refusal(table, state).is_some_and(|refusal| is_failure(&refusal))
+    }
+
+    /// What SQLite says as it refuses a row; none if it takes it, or cannot be asked here.
+    fn refusal(&mut self, table: &TableRules, state: &RowState) -> Option<SqlError> {
         let (mut names, mut values) = (Vec::new(), Vec::new());
         if let (Some(name), Some(number)) = (&table.number, state.number) {
             names.push(quote(name));
@@ -216,6 +258,11 @@ impl ValueJudge {
             let _ = sql.execute(&format!("DELETE FROM {name}"), &[]);
             outcome
         });
-        matches!(outcome, Some(Err(error)) if error.kind == SqlErrorKind::Constraint)
+        outcome?.err()
     }
+}
+
+/// Whether an expression has failed, as it would at an agent. That a value is too long here says nothing: the limit is ours.
+fn is_failure(refusal: &SqlError) -> bool {
+    refusal.kind == SqlErrorKind::Statement && !refusal.message.contains("too big")
 }

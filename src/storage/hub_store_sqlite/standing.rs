@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, params};
 
-use super::against_rows::{self, ValueJudge, Verdict, is_as_it_was};
+use super::against_rows::{self, ValueJudge, Verdict, can_fail, is_as_it_was};
 use super::definitions::{self, Definition};
 use super::derive::Deriver;
 use super::rules::TenantRules;
@@ -186,7 +186,7 @@ impl<'a> Settling<'a> {
             return Ok(Outcome::Refused(why, None));
         }
         let is_unique = index.get(..13).is_some_and(|start| start.eq_ignore_ascii_case("CREATE UNIQUE"));
-        if has_stood || !is_unique {
+        if has_stood || !(is_unique || can_fail(index)) {
             return Ok(Outcome::Stands);
         }
         let witness = own.and_then(|own| own.witness);
@@ -205,6 +205,8 @@ impl<'a> Settling<'a> {
                     .into(),
                 witness,
             ),
+            // Nobody is kept from a row by an index that is not unique, unless it fails over the row.
+            Verdict::TooMany if !is_unique => return Ok(Outcome::Stands),
             Verdict::TooMany => Outcome::Refused(
                 "there are too many rows to look at. It stays that agent's own, and rows that it refuses are set aside \
                  there"
