@@ -47,6 +47,11 @@ fn indexes_that_come_later_hold_where_nothing_contradicts_them() {
 }
 
 #[test]
+fn what_was_set_aside_while_an_expression_failed_is_decided_as_if_it_had_not() {
+    assert_audited(SLICE, &[Feature::FailingRows], &[]);
+}
+
+#[test]
 fn foreign_keys_keep_delete_and_replace_what_they_say() {
     let allowed = [Feature::InheritedKeys, Feature::Cycles];
     assert_audited(SLICE, &[Feature::References, Feature::Actions], &allowed);

@@ -131,6 +131,16 @@ impl Case {
         for (agent, had) in agents.iter_mut().zip(&mut had) {
             had.note(agent, &self.schema);
         }
+        if self.features.has(Feature::FailingRows) {
+            // In the end nothing fails, so that all replicas can have all rows.
+            for agent in &mut agents {
+                let drops =
+                    self.schema.tables.iter().filter_map(|table| draw_steps::failing_index(table, None));
+                drops.for_each(|drop| {
+                    agent.run(&drop);
+                });
+            }
+        }
         let originals: Vec<Vec<String>> = agents.iter_mut().map(checks::definitions).collect();
         settle(&mut agents, &mut hub)?;
         if let Some(auditor) = &mut auditor {

@@ -58,6 +58,12 @@ pub fn steps(dice: &mut Dice, features: &Features, schema: &Schema, agents: usiz
                 steps.push(Step::Write(agent, statements));
             }
         }
+        if features.has(Feature::FailingRows) && writer.dice.chance(20) {
+            let table = writer.dice.pick(&schema.tables);
+            let (is_made, what) = (writer.dice.chance(70), writer.dice.below(FAILING.len()));
+            steps
+                .extend(failing_index(table, is_made.then_some(what)).map(|it| Step::Write(agent, vec![it])));
+        }
         if features.has(Feature::LateColumns) && writer.dice.chance(8) {
             let (table, column) = (writer.dice.pick(&schema.tables), agent % 2);
             let (on, name) = (quote(&table.name), quote(&format!("late{column}")));
@@ -357,6 +363,27 @@ fn late_index(table: &Table, is_made: bool) -> Option<Vec<String>> {
     } else {
         format!("DROP INDEX {name}")
     }])
+}
+
+/// Indexes over a column, whose expressions fail over one of its values in the pool.
+const FAILING: [&str; 6] = [
+    "({c} ->> iif({c} = 'b', '$[', '$'))",
+    "(json_extract(iif({c} IN ('long', -1), '{', '[1]'), '$[0]'))",
+    "(abs(iif({c} IN ('A', 2), -9223372036854775808, 1)))",
+    "({c}) WHERE json_extract(iif({c} IN ('ab', 0), 'no', '{}'), '$.x') IS NULL",
+    "({c}, abs(CASE {c} WHEN 'a' THEN -9223372036854775808 WHEN 1 THEN -9223372036854775808 END))",
+    "(json_array_length(iif({c} IN ('B', 3), ']', '[]')))",
+];
+
+/// Makes an index whose expression fails over some rows, or drops the one that a table has.
+pub fn failing_index(table: &Table, what: Option<usize>) -> Option<String> {
+    let is_plain = |column: &&Column| matches!(column.pool, Pool::Text | Pool::Integer);
+    let column = quote(&table.columns.iter().find(is_plain)?.name);
+    let (name, on) = (quote(&format!("fails {}", table.name)), quote(&table.name));
+    Some(match what {
+        Some(what) => format!("CREATE INDEX {name} ON {on}{}", FAILING[what].replace("{c}", &column)),
+        None => format!("DROP INDEX IF EXISTS {name}"),
+    })
 }
 
 /// Adds one of two columns, and an index of it.

@@ -61,6 +61,8 @@ pub enum Feature {
     Apart,
     /// Numbers that are deleted and inserted again, and families that are deleted child by child.
     Anew,
+    /// Indexes that some agents make later, and drop again, and whose expressions fail over some rows.
+    FailingRows,
 }
 
 /// All but the later ones, which would make another case of every seed that was kept.

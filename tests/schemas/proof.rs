@@ -30,6 +30,9 @@ const LONG_SLICE: u64 = 60;
 /// How many of those whose applications hand out numbers.
 const APART_SLICE: u64 = 60;
 
+/// How many of those with indexes that fail over some rows.
+const FAILING_SLICE: u64 = 50;
+
 /// How many of those with full-text indexes.
 const SEARCH_SLICE: u64 = 50;
 
@@ -143,6 +146,24 @@ fn with_applications_that_hand_out_numbers_all_replicas_end_alike() {
     assert_all_pass(APART_SLICE, kind);
     let sure = [Feature::Apart, Feature::Anew, Feature::References, Feature::Actions, Feature::Deletes];
     assert_all_pass(APART_SLICE, Kind { sure: &sure, allowed: &features(&ALL), ..Kind::default() });
+}
+
+/// Breaks if a row over which an expression fails at one agent stops that agent, or is lost to it.
+#[test]
+fn with_rows_over_which_expressions_fail_all_replicas_end_alike() {
+    let kind = Kind { sure: &[Feature::FailingRows], allowed: &features(&ALL), ..Kind::default() };
+    assert_all_pass(FAILING_SLICE, kind);
+    let sure = [
+        Feature::FailingRows,
+        Feature::Dense,
+        Feature::Unique,
+        Feature::UniqueIndexes,
+        Feature::References,
+        Feature::Actions,
+        Feature::KeyEdits,
+        Feature::Deletes,
+    ];
+    assert_all_pass(FAILING_SLICE, Kind { sure: &sure, ..Kind::default() });
 }
 
 /// Every replica's indexes have the words of its rows, whatever brought these.
