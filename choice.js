@@ -6,6 +6,8 @@
 const { Mistake, REFERENCE, TABLE_LISTS, TABLE_OPTIONS, closest, described, refuseUnknown } = require('./options.js');
 
 const RULES = ['lww', 'counter', 'max', 'min', 'set'];
+// Which of the tenant's tables are made, and what native code calls it.
+const MAKING = new Map([['auto', 'auto'], [true, 'always'], [false, 'never']]);
 
 function fail(key, wanted, value) {
   throw new Mistake(`config.${key} must be ${wanted}, not ${described(value)}`);
@@ -113,8 +115,8 @@ function choiceOf(config) {
   if (references !== undefined) choice.references = referencesOf(references);
   if (existingRows !== undefined) oneOf(existingRows, ['old', 'new'], 'existingRows');
   choice.existingRowsAreOld = existingRows !== 'new';
-  if (createSchema !== undefined && typeof createSchema !== 'boolean') fail('createSchema', 'a boolean', createSchema);
-  choice.createSchema = createSchema ?? true;
+  choice.createSchema = MAKING.get(createSchema === undefined ? 'auto' : createSchema);
+  if (choice.createSchema === undefined) fail('createSchema', "a boolean or 'auto'", createSchema);
   return { choice: JSON.stringify(choice), resolver: { resolve: asking(resolvers) } };
 }
 

@@ -50,7 +50,7 @@ describe('what makes no sense is refused by name', () => {
     [{ references: [{ table: 'a', column: 'b', by: 'c', to: 'd' }] }, 'config.references[0].to must be an object'],
     [{ references: [{ table: 'a', column: 'b', to: 'c', on: 1 }] }, 'config.references[0].on is no option'],
     [{ existingRows: 'all' }, "config.existingRows must be one of 'old', 'new', not 'all'"],
-    [{ createSchema: 1 }, 'config.createSchema must be a boolean, not of type number'],
+    [{ createSchema: 1 }, `config.createSchema must be a boolean or 'auto', not of type number`],
   ])('%j', async (wrong, message) => {
     const server = await startHub()
     const config = { ...server.agentConfig({ agentId: 'ada', tenantId: 'acme' }), ...wrong }
@@ -289,7 +289,7 @@ test('with createSchema: false rows wait for the table that the application make
   const db = openDatabase()
   const report = await ben.sync(db)
   expect(report).toMatchObject({ pulled: 0, quarantined: 0 })
-  expect(report.notices).toEqual([expect.stringContaining('table notes of this tenant is not made here')])
+  expect(report.notices).toEqual([expect.stringContaining('tables of this tenant are not made here: notes')])
   expect(rows(db, `SELECT name FROM sqlite_master WHERE name = 'notes'`)).toEqual([])
   db.exec(`CREATE TABLE IF NOT EXISTS notes (id TEXT PRIMARY KEY, mood TEXT DEFAULT 'fine')`)
   expect(await ben.sync(db)).toMatchObject({ pulled: 1, notices: [] })

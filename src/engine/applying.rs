@@ -97,7 +97,7 @@ impl SyncJob<'_> {
         (incoming.acked, incoming.refused) = (acked, refused);
         let mut extras = ApplyExtras {
             told: std::mem::take(&mut arrived.extras.told),
-            tables: std::mem::take(&mut arrived.extras.tables),
+            missing: std::mem::take(&mut arrived.extras.missing),
             schema_digest: arrived.extras.schema_digest,
             refreshed: arrived.extras.refreshed.clone(),
         };

@@ -23,14 +23,13 @@ use crate::storage::bookkeeping::SentBatch;
 use crate::storage::choice::SyncOptions;
 use crate::storage::collect::TurnLimits;
 use crate::storage::driver::SqlDriver;
-use crate::storage::fitting::fitting;
 use crate::storage::held_back;
 use crate::storage::lease::{Claim, Holder};
 use crate::storage::look::Slice;
+use crate::storage::missing_tables::Missing;
 use crate::storage::refused_rows::{Places, RefusedRow};
 use crate::storage::replica::{ApplyExtras, CachedCatalog, CollectTurn, Mint, Setting, collect_turn};
 use crate::storage::search::{Search, compare};
-use crate::storage::tenant_tables::unwanted;
 use crate::transport::{FrameReceiver, FrameSender};
 
 /// Random bytes for new identities, shared with the turns.
@@ -249,28 +248,10 @@ impl SyncJob<'_> {
     /// Keeps definitions: what the tenant has agreed on, and those of tables that are missing here, once they are
     /// proved harmless.
     fn take_tables(&self, tables: Vec<TableSchema>, arrived: &mut Arrived, report: &mut SyncReport) {
-        let known = self.database.catalog.as_ref();
-        let missing = |name: &str| known.is_none_or(|it| it.catalog.table(name).is_none());
-        let unwanted = unwanted(&tables, &self.options);
-        for table in &tables {
-            let is_unwanted = unwanted.contains(&table.name.as_str());
-            if is_unwanted || !missing(&table.name) || !self.options.includes(&table.name) {
-                continue;
-            }
-            if !self.options.create_schema {
-                report.note_held_back(&table.name);
-                continue;
-            }
-            match fitting(table) {
-                Ok((table, left_out)) => {
-                    arrived.extras.tables.push(table);
-                    report.note_all(left_out);
-                }
-                Err(why) => {
-                    report.note(format!("table {:?} is not made here: {why}", table.name));
-                }
-            }
-        }
+        let known = self.database.catalog.as_ref().map(|it| &*it.catalog);
+        let mut missing = Missing::of(&tables, known, &self.options);
+        report.note_all(missing.notices.drain(..));
+        arrived.extras.missing.add(missing);
         arrived.extras.told.extend(tables);
     }
 

@@ -47,14 +47,6 @@ impl SyncReport {
         notices.into_iter().for_each(|notice| self.note(notice));
     }
 
-    /// Tells of a table whose rows wait until the application has made it.
-    pub(super) fn note_held_back(&mut self, table: &str) {
-        self.note(format!(
-            "table {table} of this tenant is not made here (createSchema: false): its rows are held back until the \
-             application has made it"
-        ));
-    }
-
     /// Tells of tables that the hub does not take: one notice for each reason, in place of one for each of their rows.
     pub(super) fn tell_refused(&mut self, refused: &[(String, String)]) {
         let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();

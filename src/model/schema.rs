@@ -1,5 +1,7 @@
 //! What a table is, as far as replicas must agree on it.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::{CellValue, Hlc, Rule};
@@ -45,6 +47,41 @@ pub struct Agreement {
     /// Columns whose names have come to stand for what other columns held.
     #[serde(default)]
     pub origins: Vec<Origin>,
+    /// Why the table's application has to make it, if nobody else can. The first declaration that says so stands.
+    #[serde(default)]
+    pub needs_application: Option<NeedsApplication>,
+}
+
+/// Why nobody but its application can make a table: the database of whoever declared it has what tables and indexes do not
+/// tell of, and the application would take it for made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NeedsApplication {
+    /// The journal of a migration tool, of this name.
+    Journal(String),
+    /// A `PRAGMA user_version` other than 0.
+    UserVersion,
+    /// A virtual table of this name that triggers fill, and that would lack the rows which come before it is made.
+    VirtualTable(String),
+}
+
+impl NeedsApplication {
+    /// The name in it, if there is one.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Journal(name) | Self::VirtualTable(name) => Some(name),
+            Self::UserVersion => None,
+        }
+    }
+}
+
+impl fmt::Display for NeedsApplication {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Journal(name) => write!(formatter, "a migration journal, {name}"),
+            Self::UserVersion => write!(formatter, "a PRAGMA user_version"),
+            Self::VirtualTable(name) => write!(formatter, "a virtual table that triggers fill, {name}"),
+        }
+    }
 }
 
 /// Since when a column's name stands for what another column held before.
@@ -90,7 +127,11 @@ impl Agreement {
 
     /// Whether there is nothing in it but what the definition's text says as well.
     pub fn says_nothing(&self) -> bool {
-        !self.is_global && self.rules.is_empty() && self.references.is_empty() && self.origins.is_empty()
+        !self.is_global
+            && self.rules.is_empty()
+            && self.references.is_empty()
+            && self.origins.is_empty()
+            && self.needs_application.is_none()
     }
 }
 

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::error::CodedError;
 use crate::model::{Rule, Value};
-use crate::storage::choice::{SyncOptions, TableOptions};
+use crate::storage::choice::{CreateSchema, SyncOptions, TableOptions};
 use crate::storage::references::{DeclaredParent, DeclaredReference};
 
 #[derive(Deserialize)]
@@ -17,7 +17,16 @@ struct Choice {
     #[serde(default)]
     references: Vec<Reference>,
     existing_rows_are_old: bool,
-    create_schema: bool,
+    create_schema: Making,
+}
+
+/// As [`CreateSchema`], in words.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Making {
+    Auto,
+    Always,
+    Never,
 }
 
 #[derive(Deserialize)]
@@ -53,7 +62,11 @@ pub fn sync_options(json: &[u8]) -> Result<SyncOptions, CodedError> {
         tables: choice.tables.into_iter().map(table).collect::<Result<_, _>>()?,
         references: choice.references.into_iter().map(reference).collect::<Result<_, _>>()?,
         existing_rows_are_old: choice.existing_rows_are_old,
-        create_schema: choice.create_schema,
+        create_schema: match choice.create_schema {
+            Making::Auto => CreateSchema::Auto,
+            Making::Always => CreateSchema::Always,
+            Making::Never => CreateSchema::Never,
+        },
     })
 }
 

@@ -65,10 +65,13 @@ pub struct FederationHubConfig<'a> {
     /// count as written now, and rows with integer keys are new rows.
     #[napi(ts_type = "'old' | 'new'")]
     pub existing_rows: Option<String>,
-    /// Whether tables of the tenant that are missing here are made. True unless given. Say false where the
-    /// application makes its tables itself with `CREATE TABLE IF NOT EXISTS`, and a newer release of it could meet
-    /// the older tables of its tenant: the rows then come once it has made its own.
-    pub create_schema: Option<bool>,
+    /// Whether tables of the tenant that are missing here are made. `'auto'` unless given: those of which tables and indexes
+    /// are the whole story. Where the application that declared them has a migration journal, a `PRAGMA user_version`, or
+    /// virtual tables that triggers fill, an application that finds the tables here would not make the rest: their rows
+    /// come once it has made its own, and a notice says so. `true`: all of them. `false`: none, as where a newer release of
+    /// the application could meet the older tables of its tenant.
+    #[napi(ts_type = "boolean | 'auto'")]
+    pub create_schema: Option<Unknown<'a>>,
     /// Receives what happens: `console`, pino, winston, or anything with their four methods. Silent unless
     /// given.
     #[napi(ts_type = "FederationLogger")]

@@ -13,8 +13,8 @@ use super::message::{
     Standing, SyncBegin, ToAgent, ToHub, Welcome,
 };
 use crate::model::{
-    Adjustment, AgreedReference, Agreement, CellValue, Digest, Hlc, KeyKind, Number, Op, Origin, ReplicaId,
-    RowChange, RowId, RowUpdate, Rule, Stamp, TableHeader, TableSchema, Value, Write,
+    Adjustment, AgreedReference, Agreement, CellValue, Digest, Hlc, KeyKind, NeedsApplication, Number, Op,
+    Origin, ReplicaId, RowChange, RowId, RowUpdate, Rule, Stamp, TableHeader, TableSchema, Value, Write,
 };
 
 fn check<M: Serialize + DeserializeOwned + PartialEq + Debug>(message: &M, golden: &str) {
@@ -53,6 +53,7 @@ fn schema() -> TableSchema {
                 content: "body".into(),
                 since: Hlc::from_ms(1_700_000_000_000),
             }],
+            needs_application: Some(NeedsApplication::UserVersion),
             ..Agreement::default()
         },
     }
@@ -79,8 +80,9 @@ fn what_an_agent_says() {
         &ToHub::Sync(sync),
         "81a453796e6397c4100101010101010101010101010101010102cd012ccd012c059196a56e6f746573a64e75 \
          6d62657291a4626f6479d930435245415445205441424c45206e6f74657328696420494e5445474552205052 \
-         494d415259204b45592c20626f647929909590c29192a4626f6479a7436f756e7465729193a4626f6479a46b \
-         696e649192a47461736ba57461736b739194a4626f647901a4626f6479cf018bcfe56800000091a56e6f746573",
+         494d415259204b45592c20626f647929909690c29192a4626f6479a7436f756e7465729193a4626f6479a46b \
+         696e649192a47461736ba57461736b739194a4626f647901a4626f6479cf018bcfe568000000ab5573657256 \
+         657273696f6e91a56e6f746573",
     );
     check(
         &ToHub::Batch(Batch { n: 1, previous: Digest::ZERO, body: vec![1, 2, 3] }),

@@ -15,6 +15,7 @@ use super::change_log::{key_columns, make_room};
 use super::choice::{Choice, SyncOptions};
 use super::driver::{Sql, SqlError};
 use super::fields::{Fields, integer};
+use super::missing_tables::Remembered;
 use super::registered::{self, TakenIn};
 use super::renamed_tables;
 use super::scan::look_for_deleted;
@@ -54,7 +55,9 @@ pub fn refresh(
 ) -> Result<Catalog, SqlError> {
     let agreed = tenant_tables::read(sql)?;
     let ranks = surplus::ranks(sql)?;
-    let mut catalog = Catalog::read(sql, &Choice::new(options, agreed.clone()).ranked(ranks))?;
+    let missing = Remembered::read(sql)?;
+    let choice = Choice::new(options, agreed.clone()).ranked(ranks).with_made(missing.made.clone());
+    let mut catalog = Catalog::read(sql, &choice)?;
     make_room(sql, &catalog)?;
     let mut known = registered::read(sql)?;
     let mut triggers = installed_triggers(sql)?;
@@ -80,7 +83,12 @@ pub fn refresh(
                     look_for_deleted(sql, table.number)?;
                 }
             }
-            TakenIn::Unknown => registered::register(sql, table, agreed, discovery, wants_past)?,
+            TakenIn::Unknown => {
+                // What an application makes its tables with is old also where the file was synced before.
+                let waited = discovery == Discovery::New && missing.waits_for(&table.name);
+                let discovery = if waited { Discovery::of_existing(options) } else { discovery };
+                registered::register(sql, table, agreed, discovery, wants_past)?;
+            }
             // It was there all the time, and is attached now.
             TakenIn::Attached => {
                 registered::register(sql, table, agreed, Discovery::of_existing(options), wants_past)?;
@@ -98,6 +106,7 @@ pub fn refresh(
     for name in triggers.keys() {
         sql.run(&format!("DROP TRIGGER main.{}", quote(name)))?;
     }
+    missing.forget(sql)?;
     vacuum::follow(sql, &catalog)?;
     registered::mark_unseen(sql, &mut catalog)?;
     catalog.dropped.extend(known.into_keys());

@@ -2,6 +2,9 @@
 //!
 //! Read when SQLite's schema version changes, and cached until it does (I7).
 
+use std::collections::{HashMap, HashSet};
+
+use super::application_needs::Made;
 use super::bookkeeping::PREFIX;
 use super::choice::{Choice, SyncOptions};
 use super::driver::{Sql, SqlError};
@@ -18,7 +21,7 @@ use super::table_info::{Affinity, ForeignKey, RawColumn, read_columns, read_fore
 use super::trigger_effects::KnownEffects;
 use super::unique_index::{KeyOrigin, KeyPart, KeyTerm, UniqueKey, read_unique_keys};
 use super::virtual_tables::{SearchIndexes, VirtualTable};
-use crate::model::{Agreement, Hlc, KeyKind, Origin, Rule, TableSchema, Value};
+use crate::model::{Agreement, Hlc, KeyKind, NeedsApplication, Origin, Rule, TableSchema, Value};
 use crate::protocol::limits::{MAX_COLUMNS, MAX_KEY_COLUMNS};
 
 /// All that is known of a database's schema.
@@ -39,6 +42,10 @@ pub struct Catalog {
     pub journals: Vec<(String, &'static str)>,
     /// What is said of tables and columns that are not here, in words.
     pub notices: Vec<String>,
+    /// Why its application has to make the tables that it declares, if nobody else can.
+    pub needs_application: Option<NeedsApplication>,
+    /// Tables of the tenant that their applications have to make, in lower case.
+    pub for_applications: HashSet<String>,
     /// Virtual tables that cannot be used here; the notices name the triggers that write them.
     pub unusable: Vec<String>,
     /// What the application has chosen.
@@ -285,6 +292,7 @@ impl Catalog {
                 catalog.excluded.push(table.name.clone());
             }
         }
+        catalog.needs_application = objects.needs_application(sql, &columns, choice.options())?;
         for (name, ddl) in std::mem::take(&mut objects.tables) {
             let own = columns.get(&name).map_or(&[][..], Vec::as_slice);
             let unique_keys = unique_keys.remove(&name).unwrap_or_default();
@@ -414,6 +422,23 @@ impl Objects {
             },
         )?;
         Ok(objects)
+    }
+
+    /// Why the application has to make its tables itself, if it has to.
+    fn needs_application(
+        &self,
+        sql: &mut dyn Sql,
+        columns: &HashMap<String, Vec<RawColumn>>,
+        options: &SyncOptions,
+    ) -> Result<Option<NeedsApplication>, SqlError> {
+        let names = |name: &String| {
+            columns.get(name).into_iter().flatten().map(|column| column.name.as_str()).collect()
+        };
+        let tables: Vec<_> = self.tables.iter().map(|(name, _)| (name.as_str(), names(name))).collect();
+        let virtual_tables: Vec<_> = self.search.virtual_tables.iter().map(|it| it.name.as_str()).collect();
+        let triggers: Vec<_> = self.triggers.iter().map(|(.., text)| text.as_str()).collect();
+        Made { tables: &tables, virtual_tables: &virtual_tables, triggers: &triggers }
+            .needs_application(sql, options)
     }
 
     /// A table that can be synced, or why it cannot.

@@ -3,7 +3,7 @@
 //! A choice is what this application says ([`SyncOptions`]), and where it says nothing, what the tenant has
 //! agreed on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::catalog::{Catalog, Key, Table};
 use super::references::{DeclaredParent, DeclaredReference};
@@ -25,7 +25,20 @@ pub struct SyncOptions {
     /// they are writes of now.
     pub existing_rows_are_old: bool,
     /// Whether tables of the tenant that are missing here are made.
-    pub create_schema: bool,
+    pub create_schema: CreateSchema,
+}
+
+/// Whether tables of the tenant that are missing in a database are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CreateSchema {
+    /// Those of which tables and indexes are the whole story. Of the others an application would believe that it has
+    /// made all.
+    #[default]
+    Auto,
+    /// All of them.
+    Always,
+    /// None: the application makes them.
+    Never,
 }
 
 impl Default for SyncOptions {
@@ -36,7 +49,7 @@ impl Default for SyncOptions {
             tables: Vec::new(),
             references: Vec::new(),
             existing_rows_are_old: true,
-            create_schema: true,
+            create_schema: CreateSchema::Auto,
         }
     }
 }
@@ -111,12 +124,14 @@ pub struct Choice<'a> {
     tenant: HashMap<String, Agreement>,
     /// Which tables come first where there is no room for all; see [`Self::ranked`].
     ranks: HashMap<String, u8>,
+    /// Tables that were made here from the tenant's definitions, by such names.
+    made: HashSet<String>,
 }
 
 impl<'a> Choice<'a> {
     /// What the application says, and what the tenant has agreed on of each table.
     pub fn new(options: &'a SyncOptions, tenant: HashMap<String, Agreement>) -> Self {
-        Self { options, tenant, ranks: HashMap::new() }
+        Self { options, tenant, ranks: HashMap::new(), made: HashSet::new() }
     }
 
     /// Where there is no room for all tables, those of a lower rank come first; by their names in lower case.
@@ -128,6 +143,13 @@ impl<'a> Choice<'a> {
     /// The rank of a table among those that are shared if there is room.
     pub fn rank(&self, table: &str) -> u8 {
         self.ranks.get(&table.to_ascii_lowercase()).copied().unwrap_or(surplus::UNKNOWN)
+    }
+
+    /// The same where some tables, by their names in lower case, were made from the tenant's definitions: what else the
+    /// database has says nothing of them.
+    #[must_use]
+    pub fn with_made(self, made: HashSet<String>) -> Self {
+        Self { made, ..self }
     }
 
     /// What the application says.
@@ -152,6 +174,8 @@ impl<'a> Choice<'a> {
 
     /// Gives tables their rules, and columns what they reference; notes what is said of things that are not here.
     pub fn complete(&self, catalog: &mut Catalog) {
+        let needing = self.tenant.iter().filter(|(_, agreed)| agreed.needs_application.is_some());
+        catalog.for_applications = needing.map(|(name, _)| name.clone()).collect();
         for table in &mut catalog.tables {
             if self.options.table(&table.name).is_some_and(|it| it.is_global) && !table.is_global {
                 catalog.notices.push(format!(
@@ -180,7 +204,13 @@ impl<'a> Choice<'a> {
                 table.columns.iter().any(|own| own.name.eq_ignore_ascii_case(column))
             };
             let rules = said.iter().chain(unsaid.filter(is_here)).cloned().collect();
-            table.declared = Agreement { rules, ..Agreement::default() };
+            let agreed = self.agreed(&table.name).and_then(|it| it.needs_application.as_ref());
+            let own = catalog
+                .needs_application
+                .as_ref()
+                .filter(|_| !self.made.contains(&table.name.to_lowercase()));
+            let needs_application = own.or(agreed).cloned();
+            table.declared = Agreement { rules, needs_application, ..Agreement::default() };
         }
         let mut astray = Vec::new();
         for table in &catalog.tables {
@@ -260,9 +290,18 @@ impl Catalog {
     /// Whether rows of a table that is not here are passed over. Nothing is lost by that: when the application
     /// has made the table, or shares it, its past is asked for.
     pub fn passes_over(&self, table: &str) -> bool {
+        let is_left = match self.options.create_schema {
+            CreateSchema::Auto => self.for_applications.contains(&table.to_lowercase()),
+            CreateSchema::Always => false,
+            CreateSchema::Never => true,
+        };
+        is_left || self.is_unwanted(table)
+    }
+
+    /// Whether a table is none that is to be here, or none of the tenant's.
+    pub fn is_unwanted(&self, table: &str) -> bool {
         let is_it = |name: &String| name.eq_ignore_ascii_case(table);
-        !self.options.create_schema
-            || !self.options.includes(table)
+        !self.options.includes(table)
             || self.dropped.iter().chain(&self.excluded).chain(&self.indexes).any(is_it)
     }
 }

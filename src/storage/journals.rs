@@ -106,6 +106,9 @@ const WHAT: [&str; 4] = ["version", "checksum", "migration", "schema_version"];
 const WHEN: [&str; 7] =
     ["applied_at", "applied_on", "installed_on", "executed_at", "migrated_at", "run_on", "migration_time"];
 
+/// Columns that name what was done.
+const MIGRATION: [&str; 4] = ["name", "filename", "file", "hash"];
+
 /// The tool whose journal a table of this name and these columns is.
 pub fn tool(name: &str, columns: &[&str]) -> Option<&'static str> {
     let has_exactly =
@@ -140,6 +143,24 @@ pub fn is_likely(name: &str, columns: &[&str]) -> bool {
         || PAIRS.iter().any(|pair| columns.len() == 2 && columns.iter().all(|own| is_any(own, pair)));
     let is_meta = || matches(&META_NAMES) && (has_one_of(&WHAT) || holds_pairs());
     matches(&LIKELY_NAMES) || is_meta() || has_one_of(&WHAT) && has_one_of(&WHEN)
+}
+
+/// Whether a table of nobody's tool says, by its name and its columns, how far its database has been migrated.
+pub fn says_version(name: &str, columns: &[&str]) -> bool {
+    let has_one_of = |wanted: &[&str]| columns.iter().any(|own| is_any(own, wanted));
+    let is_named = LIKELY_NAMES.iter().any(|pattern| is_match(pattern, name));
+    // Birds migrate as well.
+    let is_of_birds = is_match(LIKELY_NAMES[0], name)
+        && !(columns.len() == 1 || has_one_of(&WHAT) || has_one_of(&WHEN) || has_one_of(&MIGRATION));
+    is_named && !is_of_birds || has_one_of(&WHAT) && has_one_of(&WHEN)
+}
+
+/// The column of keys of a table that holds pairs and may keep, among other things, which version its schema has.
+pub fn pairs_key<'c>(name: &str, columns: &[&'c str]) -> Option<&'c str> {
+    let is_pair = |pair: &[&str; 2]| columns.len() == 2 && columns.iter().all(|own| is_any(own, pair));
+    let is_meta = META_NAMES.iter().any(|pattern| is_match(pattern, name));
+    let pair = PAIRS.iter().find(|pair| is_meta && is_pair(pair))?;
+    columns.iter().find(|own| own.eq_ignore_ascii_case(pair[0])).copied()
 }
 
 /// What is said of journals that stay at home, each with its tool.
@@ -220,6 +241,29 @@ mod tests {
         assert_eq!(tool_of(&table("journal_lock", KeyKind::Number, &["is_locked"])), Some("knex"));
         assert_eq!(tool_of(&table("alembic_version", KeyKind::Natural, &["version_num"])), Some("Alembic"));
         assert_eq!(tool_of(&table("lines", KeyKind::Number, &["line"])), None);
+    }
+
+    #[test]
+    fn a_table_that_says_how_far_its_database_is_has_more_than_a_name() {
+        for (name, columns) in [
+            ("schema_version", &["version"][..]),
+            ("_migrations", &["id", "name"]),
+            ("migrations", &["n"]),
+            ("app_migrations", &["id", "applied_at"]),
+            ("done", &["name", "checksum", "applied_at"]),
+        ] {
+            assert!(says_version(name, columns), "{name}");
+        }
+        for (name, columns) in [
+            ("bird_migration", &["id", "place"][..]),
+            ("meta", &["key", "value"]),
+            ("documents", &["id", "version", "body"]),
+        ] {
+            assert!(!says_version(name, columns), "{name}");
+        }
+        assert_eq!(pairs_key("app_meta", &["value", "Key"]), Some("Key"));
+        assert_eq!(pairs_key("kv", &["key", "value"]), None);
+        assert_eq!(pairs_key("meta", &["key", "value", "at"]), None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod acknowledged;
 pub mod ahead;
+mod application_needs;
 pub mod applier;
 pub mod apply;
 mod apply_row;
@@ -46,6 +47,7 @@ pub mod local_key;
 pub mod look;
 mod meta_codec;
 pub mod migrate;
+pub mod missing_tables;
 pub mod numbers;
 mod obstacles;
 pub mod outgoing;

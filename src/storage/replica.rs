@@ -21,6 +21,7 @@ use super::context::Context;
 use super::driver::{Sql, SqlError, SqlErrorKind};
 use super::lease::Claim;
 use super::look::{Slice, waiting_tables};
+use super::missing_tables::{self, Missing};
 use super::quarantine::examples;
 use super::registered::{self, note_refused, tell_suspects};
 use super::retrial::Retrial;
@@ -145,13 +146,10 @@ fn collect_in(
         });
     }
     let fresh = cached.filter(|cached| cached.schema_version == probe.schema_version);
-    let (mut catalog, is_fresh) = match fresh {
-        Some(cached) => (cached, true),
-        None => (without_waiting(sql, |sql| read_catalog(sql, setting, &state))?, false),
-    };
+    let (is_fresh, mut notices) = (fresh.is_some(), Vec::new());
+    let read = |sql: &mut dyn Sql| read_anew(sql, setting, &state, &mut notices);
+    let catalog = fresh.map_or_else(|| without_waiting(sql, read), Ok)?;
     let walk = walk.get_or_insert_with(|| Walk::starting_at(mint()));
-    let notices =
-        if is_fresh { Vec::new() } else { without_waiting(sql, |sql| tell_news(sql, &mut catalog))? };
     let is_known = state.schema_digest == Some(catalog.digest);
     if !is_known && state.schema_digest.take().is_some() {
         // The answer to what is declared now may get lost, and the hub has taken it in all the same.
@@ -193,15 +191,23 @@ fn collect_in(
     Ok(turn)
 }
 
-/// What people should know of a catalog that was just read, once for each database.
-fn tell_news(sql: &mut dyn Sql, cached: &mut CachedCatalog) -> Result<Vec<String>, SqlError> {
-    let mut notices = tell_suspects(sql, &cached.catalog)?;
+/// Reads the catalog at the beginning of a connection, or where somebody has changed the schema, and tells, once for each
+/// database, what people should know of it.
+fn read_anew(
+    sql: &mut dyn Sql,
+    setting: Setting<'_>,
+    state: &ReplicaState,
+    notices: &mut Vec<String>,
+) -> Result<CachedCatalog, SqlError> {
+    missing_tables::make_held(sql, setting.options, notices)?;
+    let mut cached = read_catalog(sql, setting, state)?;
+    notices.extend(tell_suspects(sql, &cached.catalog)?);
     if !cached.catalog.tables.is_empty() {
         notices.extend(tell_unkept(sql)?);
     }
     // What was told is remembered, in a table that may have been made for it.
     cached.schema_version = schema_version(sql)?;
-    Ok(notices)
+    Ok(cached)
 }
 
 /// Takes in some rows for the self-check, now that the log is settled; more of them if the catalog is not `is_fresh`:
@@ -243,8 +249,8 @@ pub struct ApplyTurn {
 pub struct ApplyExtras {
     /// Definitions that the hub has told: what the tenant has agreed on is remembered.
     pub told: Vec<TableSchema>,
-    /// Definitions that were proved harmless: those of tables that are missing here are made.
-    pub tables: Vec<TableSchema>,
+    /// Which of these are missing here, and what becomes of them.
+    pub missing: Missing,
     /// With the end of the sync: the digest of the schema that the hub knows now.
     pub schema_digest: Option<Digest>,
     /// With the end of the sync: tables whose past has been delivered.
@@ -254,8 +260,8 @@ pub struct ApplyExtras {
 impl ApplyExtras {
     /// Whether it brings nothing.
     pub fn is_empty(&self) -> bool {
-        let Self { told, tables, schema_digest, refreshed } = self;
-        told.is_empty() && tables.is_empty() && schema_digest.is_none() && refreshed.is_empty()
+        let Self { told, missing: _, schema_digest, refreshed } = self;
+        told.is_empty() && schema_digest.is_none() && refreshed.is_empty()
     }
 }
 
@@ -312,7 +318,8 @@ fn apply_once(
         if tenant_tables::decline(sql, &catalog.catalog, &extras.told)? {
             catalog = read_catalog(sql, setting, &state)?;
         }
-        let created = tenant_tables::make(sql, &catalog.catalog, &extras.tables, &mut notices);
+        let created = missing_tables::make(sql, &catalog.catalog, &extras.missing.make, &mut notices)?;
+        missing_tables::hold(sql, &catalog.catalog, &extras.missing.hold, &mut notices)?;
         if created {
             refresh(sql, setting.options, Discovery::Made, state.resume, Some(setting.clock.reading()))?;
         }

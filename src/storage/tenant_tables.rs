@@ -1,6 +1,5 @@
 //! What the tenant has agreed on of each table, as far as no definition's text says it: remembered here, so that
-//! an application that says nothing of a table goes by it, also if it makes that table much later. And the tables
-//! themselves, where they are missing here.
+//! an application that says nothing of a table goes by it, also if it makes that table much later.
 
 use std::collections::HashMap;
 
@@ -11,7 +10,6 @@ use super::fields::Fields;
 use super::index_parts;
 use super::journals;
 use super::registered;
-use super::sql_text::in_main;
 use crate::model::{Agreement, TableSchema, Value};
 
 /// The bookkeeping table.
@@ -80,29 +78,4 @@ pub fn decline(sql: &mut dyn Sql, catalog: &Catalog, told: &[TableSchema]) -> Re
         }
     }
     Ok(news)
-}
-
-/// Makes the tables that are missing here; says whether any was made. An index that cannot be made here is
-/// left out, with a notice: the rows matter more.
-pub fn make(sql: &mut dyn Sql, catalog: &Catalog, tables: &[TableSchema], notices: &mut Vec<String>) -> bool {
-    let mut made = false;
-    for table in tables {
-        let exists = catalog.table(&table.name).is_some()
-            || catalog.left_alone.iter().any(|(name, _)| name.eq_ignore_ascii_case(&table.name))
-            || catalog.passes_over(&table.name);
-        if exists {
-            continue;
-        }
-        if let Err(error) = sql.run(&in_main(&table.ddl)) {
-            notices.push(format!("table {} of this tenant cannot be made here: {error}", table.name));
-            continue;
-        }
-        made = true;
-        for index in &table.indexes {
-            if let Err(error) = sql.run(&in_main(index)) {
-                notices.push(format!("an index of table {} cannot be made here: {error}", table.name));
-            }
-        }
-    }
-    made
 }

@@ -6,7 +6,7 @@ use crate::world::{Agent, Hub, pair, settle};
 use federation_hub::model::{Hlc, Rule, Value};
 use federation_hub::protocol::message::Done;
 use federation_hub::storage::apply::Incoming;
-use federation_hub::storage::choice::{SyncOptions, TableOptions};
+use federation_hub::storage::choice::{CreateSchema, SyncOptions, TableOptions};
 use federation_hub::storage::references::{DeclaredParent, DeclaredReference};
 
 const NOTES: &str = "CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT, body)";
@@ -285,7 +285,7 @@ fn a_newer_application_meets_older_tables_in_both_orders() {
         let mut hub = Hub::new();
         let (mut old, mut new) = (Agent::new("acme", "old", 1), Agent::new("acme", "new", 2));
         old.run(NOTES).run("INSERT INTO notes VALUES('x', 'of old', 1)");
-        new.options.create_schema = false;
+        new.options.create_schema = CreateSchema::Never;
         if comes_first {
             new.run(NEWER).run("INSERT INTO notes VALUES('y', 'of new', 2, 'good')");
             new.sync(&mut hub);

@@ -3,7 +3,7 @@
 use crate::world::parts::text;
 use crate::world::{Agent, Hub, pair, settle};
 use federation_hub::model::Value;
-use federation_hub::storage::choice::SyncOptions;
+use federation_hub::storage::choice::{CreateSchema, SyncOptions};
 use federation_hub::storage::migrate;
 
 /// Journals as their tools make them, each with a row of one that has migrated.
@@ -183,6 +183,7 @@ fn a_journal_stays_with_the_database_that_it_is_about_and_that_is_told_once() {
         assert_eq!((count(&mut a, name), count(&mut b, name)), (1, 0), "{definition}");
         assert_eq!(triggers_on(&mut a, name), 0, "{definition}");
         let mut c = Agent::new("acme", "c", 3);
+        c.options.create_schema = CreateSchema::Always;
         c.sync(&mut hub);
         assert!(!has(&mut c, name) && count(&mut c, "notes") == 1, "{definition}");
         // With a connection for each sync, as by a path.
@@ -294,7 +295,8 @@ fn what_is_named_stays_shared_through_a_migration_and_a_new_journal_stays_at_hom
     let told: Vec<&String> = a.notices.iter().filter(|notice| notice.contains(name)).collect();
     assert_eq!(told, Vec::<&String>::new());
     let mut b = Agent::new("acme", "b", 2);
-    choose(&mut b, including(&["*", name])).sync(&mut hub);
+    let options = SyncOptions { create_schema: CreateSchema::Always, ..including(&["*", name]) };
+    choose(&mut b, options).sync(&mut hub);
     assert_eq!((count(&mut b, name), has(&mut b, "kysely_migration")), (1, false));
 }
 

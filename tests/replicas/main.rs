@@ -11,6 +11,7 @@ mod cleared;
 mod clock;
 mod composite_parents;
 mod convergence;
+mod create_schema;
 #[expect(dead_code, reason = "shared with other tests, which need more of it")]
 #[path = "../support/database.rs"]
 mod database;

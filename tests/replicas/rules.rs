@@ -4,7 +4,7 @@ use crate::retirement::{collect, retire_all};
 use crate::world::parts::text;
 use crate::world::{Agent, Fate, Hub, pair, settle};
 use federation_hub::model::{Rule, Value};
-use federation_hub::storage::choice::{SyncOptions, TableOptions};
+use federation_hub::storage::choice::{CreateSchema, SyncOptions, TableOptions};
 
 const SKILLS: &str = "CREATE TABLE skills(name TEXT PRIMARY KEY, uses, best, worst, tags TEXT)";
 const USES: &str = "SELECT name, uses FROM skills ORDER BY name";
@@ -324,7 +324,7 @@ fn a_table_that_appears_later_shows_what_rules_made_of_it() {
     b.run("UPDATE skills SET uses = uses + 2, best = 7");
     settle(&mut hub, &mut a, &mut b, USES);
     let mut late = Agent::new("acme", "late", 9);
-    late.options = SyncOptions { create_schema: false, ..options() };
+    late.options = SyncOptions { create_schema: CreateSchema::Never, ..options() };
     late.sync(&mut hub);
     late.run(SKILLS);
     late.sync(&mut hub);

@@ -1,5 +1,6 @@
 //! A case: a schema, agents, and what happens to them, all of it from one seed.
 
+use federation_hub::storage::choice::CreateSchema;
 use federation_hub::storage::collect::TurnLimits;
 use federation_hub::storage::driver::Sql;
 
@@ -147,6 +148,8 @@ impl Case {
             auditor.check(&mut hub)?;
         }
         let mut newcomer = Agent::timed("acme", "newcomer", 1_000, clock.clone());
+        // It has no application that would make what triggers fill.
+        newcomer.options.create_schema = CreateSchema::Always;
         newcomer.sync(&mut hub);
         for agent in &mut agents {
             agent.sql.ablation = None;

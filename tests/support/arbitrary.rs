@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use federation_hub::model::{
     Addition, Adjustment, AgreedReference, Agreement, Cell, CellValue, ColumnIndex, Digest, Hlc, KeyKind,
-    Made, Number, Op, Origin, ReplicaId, RowChange, RowId, RowState, RowUpdate, Rule, Seq, Stamp,
-    TableHeader, TableSchema, Value, VectorClock, Write,
+    Made, NeedsApplication, Number, Op, Origin, ReplicaId, RowChange, RowId, RowState, RowUpdate, Rule, Seq,
+    Stamp, TableHeader, TableSchema, Value, VectorClock, Write,
 };
 use federation_hub::protocol::check::{Check, Fingerprint, Print, Range};
 use federation_hub::protocol::message::{
@@ -222,24 +222,25 @@ fn table_schema() -> impl Strategy<Value = TableSchema> {
             content,
             since: Hlc(since),
         });
+    let needs = prop_oneof![
+        name().prop_map(NeedsApplication::Journal),
+        Just(NeedsApplication::UserVersion),
+        name().prop_map(NeedsApplication::VirtualTable),
+    ];
     let agreed = (
         vec(name(), 0..3),
         any::<bool>(),
         vec((name(), rule()), 0..3),
         vec(reference, 0..2),
         vec(origin, 0..2),
+        proptest::option::of(needs),
     );
     let key = prop_oneof![Just(KeyKind::Number), Just(KeyKind::Natural)];
     (name(), key, vec(name(), 0..4), text(), vec(text(), 0..2), agreed).prop_map(
-        |(name, key, columns, ddl, indexes, (key_columns, is_global, rules, references, origins))| {
-            TableSchema {
-                name,
-                key,
-                columns,
-                ddl,
-                indexes,
-                agreed: Agreement { key_columns, is_global, rules, references, origins },
-            }
+        |(name, key, columns, ddl, indexes, agreed)| {
+            let (key_columns, is_global, rules, references, origins, needs_application) = agreed;
+            let agreed = Agreement { key_columns, is_global, rules, references, origins, needs_application };
+            TableSchema { name, key, columns, ddl, indexes, agreed }
         },
     )
 }

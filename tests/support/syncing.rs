@@ -6,12 +6,12 @@ use federation_hub::storage::apply::{Applied, Incoming};
 use federation_hub::storage::bookkeeping::SentBatch;
 use federation_hub::storage::held_back::NOTHING;
 use federation_hub::storage::hub_store::StoreError;
+use federation_hub::storage::missing_tables::Missing;
 use federation_hub::storage::refused_rows::RefusedRow;
 use federation_hub::storage::replica::{
     ApplyExtras, CachedCatalog, CollectTurn, Setting, apply_turn, collect_turn,
 };
 use federation_hub::storage::retrial::Retrial;
-use federation_hub::storage::scratch::prove_harmless;
 
 use super::checking::Asker;
 use super::parts::{cut, is_usual, until_free};
@@ -72,12 +72,8 @@ impl Agent {
         }
         let mut told = snapshot.tables;
         let known = catalog.as_ref().map(|it| it.catalog.clone());
-        let mut tables = told.clone();
-        tables.retain(|table| known.as_ref().is_none_or(|it| it.table(&table.name).is_none()));
-        tables.retain(|table| self.options.create_schema && self.options.includes(&table.name));
-        for table in &tables {
-            prove_harmless(table).unwrap_or_else(|why| panic!("{table:?}: {why}"));
-        }
+        let mut missing = Missing::of(&told, known.as_deref(), &self.options);
+        assert_eq!(missing.notices, Vec::<String>::new());
         let slices = cut(chunks, self.slice);
         let last = slices.len() - 1;
         for (at, rows) in slices.into_iter().enumerate() {
@@ -87,7 +83,7 @@ impl Agent {
             }
             let mut extras = ApplyExtras {
                 told: std::mem::take(&mut told),
-                tables: std::mem::take(&mut tables),
+                missing: std::mem::take(&mut missing),
                 schema_digest: first.schema.as_ref().map(|(_, digest)| *digest),
                 refreshed: first.refresh.clone(),
             };
@@ -110,7 +106,8 @@ impl Agent {
                 }
                 self.longest_retrial = self.longest_retrial.max(turns + 1);
                 incoming = incoming.rest();
-                (extras.refreshed, extras.told, extras.tables) = (Vec::new(), Vec::new(), Vec::new());
+                (extras.refreshed, extras.told) = (Vec::new(), Vec::new());
+                extras.missing = Missing::default();
             }
         }
         asker.cursor = snapshot.done.cursor;

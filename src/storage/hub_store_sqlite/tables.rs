@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::damaged;
 use super::tenant::Tenant;
-use crate::model::{Agreement, ColumnIndex, KeyKind, Rule, Seq, TableHeader, TableSchema};
+use crate::model::{Agreement, ColumnIndex, KeyKind, NeedsApplication, Rule, Seq, TableHeader, TableSchema};
 use crate::protocol::limits::{MAX_COLUMNS, MAX_KEY_COLUMNS, MAX_NAME_BYTES, MAX_SCHEMA_BYTES, MAX_TABLES};
 use crate::storage::hub_store::StoreError;
 
@@ -168,6 +168,14 @@ impl Table {
                 changed = true;
             }
         }
+        let needed = declared.agreed.needs_application.as_ref();
+        let is_sound = |it: &&NeedsApplication| it.name().is_none_or(|name| name.len() <= MAX_NAME_BYTES);
+        if self.schema.agreed.needs_application.is_none()
+            && let Some(needed) = needed.filter(is_sound)
+        {
+            self.schema.agreed.needs_application = Some(needed.clone());
+            changed = true;
+        }
         Ok(changed)
     }
 
@@ -184,6 +192,7 @@ impl Table {
             && self.schema.agreed.rules.iter().all(|(column, _)| declared.agreed.rule(column).is_some())
             && self.schema.agreed.references.iter().all(|it| declared.agreed.reference(&it.column).is_some())
             && self.schema.agreed.origins.iter().all(|it| declared.agreed.origins.contains(it))
+            && (self.schema.agreed.needs_application.is_none() || declared.agreed.needs_application.is_some())
     }
 
     fn bytes(&self) -> usize {
@@ -195,7 +204,8 @@ impl Table {
         let names =
             names.chain(references).chain(agreed.origins.iter().flat_map(|it| [&it.column, &it.content]));
         let texts = self.schema.columns.iter().chain(&self.schema.indexes).chain(names);
-        self.schema.ddl.len() + texts.map(|text| text.len() + 5).sum::<usize>()
+        let needed = agreed.needs_application.as_ref().and_then(NeedsApplication::name).map_or(0, str::len);
+        needed + self.schema.ddl.len() + texts.map(|text| text.len() + 5).sum::<usize>()
     }
 
     /// Writes the table down at a new position, so that every replica but `writer` is told of it. One above `since`, which
@@ -324,6 +334,7 @@ fn new_table(
             rules: Vec::new(),
             references: Vec::new(),
             origins: Vec::new(),
+            needs_application: None,
             ..declared.agreed.clone()
         },
         ..declared.clone()

@@ -8,9 +8,9 @@ use federation_hub::protocol::message::{Attach, Attached, Hello, SyncBegin, ToAg
 use federation_hub::storage::attach::{Next, Reconciled, TurnError, open, reconcile};
 use federation_hub::storage::bookkeeping::ReplicaState;
 use federation_hub::storage::held_back::NOTHING;
+use federation_hub::storage::missing_tables::Missing;
 use federation_hub::storage::replica::{Setting, apply_turn, collect_turn};
 use federation_hub::storage::retrial::Retrial;
-use federation_hub::storage::scratch::prove_harmless;
 use federation_hub::storage::search::{Search, compare};
 
 use crate::network::{ConnectionId, Network, Packet};
@@ -232,14 +232,12 @@ impl Process {
             }
             Ok(Step::Tables(tables)) => {
                 let known = self.attached.as_ref().and_then(|(_, catalog)| catalog.as_ref());
-                for table in &tables {
-                    if known.is_none_or(|it| it.catalog.table(&table.name).is_none()) {
-                        if let Err(why) = prove_harmless(table) {
-                            return Flow::Broken(format!("{} is not harmless: {why}", table.name));
-                        }
-                        sync.arrived.extras.tables.push(table.clone());
-                    }
+                let known = known.map(|it| &*it.catalog);
+                let missing = Missing::of(&tables, known, &self.birth.options);
+                if let Some(why) = missing.notices.first() {
+                    return Flow::Broken(format!("a definition is not harmless: {why}"));
                 }
+                sync.arrived.extras.missing.add(missing);
                 sync.arrived.extras.told.extend(tables);
             }
             Ok(Step::Rows(rows)) => {
@@ -295,7 +293,8 @@ impl Process {
         sync.stage = Stage::Applying;
         match turn {
             Ok(turn) => {
-                (sync.arrived.extras.told, sync.arrived.extras.tables) = (Vec::new(), Vec::new());
+                sync.arrived.extras.told = Vec::new();
+                sync.arrived.extras.missing = Missing::default();
                 self.attached = Some((epoch, Some(turn.catalog)));
                 sync.moved.pulled += turn.applied.rows;
                 sync.moved.quarantined = turn.applied.quarantined;
