@@ -82,7 +82,7 @@ describe.each(ALL)('$name', (kind) => {
       CREATE TRIGGER ad AFTER DELETE ON notes BEGIN DELETE FROM found WHERE rowid = old.rowid; END;
       CREATE TRIGGER au AFTER UPDATE ON notes BEGIN UPDATE found SET value = new.value WHERE rowid = old.rowid; END;
       CREATE TRIGGER logs AFTER INSERT ON notes BEGIN INSERT INTO logged VALUES (new.id); END`)
-    two.exec(`INSERT INTO notes VALUES ('a', 'apples'), ('b', 'pears')`)
+    two.exec(`CREATE TABLE logged (what); INSERT INTO notes VALUES ('a', 'apples'), ('b', 'pears')`)
     await sync()
     const find = (word: string): unknown[] =>
       one.rows(`SELECT id FROM notes WHERE rowid IN (SELECT rowid FROM found WHERE found MATCH '${word}')`).flat()

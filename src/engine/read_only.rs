@@ -30,7 +30,7 @@ impl SyncJob<'_> {
     ) -> (Option<Vec<TableSchema>>, Option<Digest>) {
         match schema {
             Some((schema, digest)) if self.may_write() => (Some(schema.clone()), Some(*digest)),
-            Some((schema, _)) if self.database.noted.0.is_none() => (Some(schema.clone()), None),
+            Some((schema, _)) if self.database.noted.is_none() => (Some(schema.clone()), None),
             _ => (None, None),
         }
     }

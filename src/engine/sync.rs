@@ -1,6 +1,5 @@
 //! One attempt to sync: collect, send, receive, apply. The loop around the agent's state machine.
 
-use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +24,7 @@ use crate::storage::collect::TurnLimits;
 use crate::storage::driver::SqlDriver;
 use crate::storage::held_back;
 use crate::storage::lease::{Claim, Holder};
+use crate::storage::left_alone::tell_catalog;
 use crate::storage::look::Slice;
 use crate::storage::missing_tables::Missing;
 use crate::storage::refused_rows::{Places, RefusedRow};
@@ -42,8 +42,8 @@ pub struct AttachedDatabase {
     pub epoch: u64,
     /// What is known of its schema.
     pub catalog: Option<CachedCatalog>,
-    /// The version of the schema of which people have been told which tables are not shared, and what they were told.
-    pub noted: (Option<i64>, HashSet<String>),
+    /// The version of the schema of which people have been told which tables are not shared.
+    pub noted: Option<i64>,
     /// Whether it sends nothing before it has been told of everything ([`crate::storage::attach::Next::Sync`]).
     pub pulls_first: bool,
     /// Whether attaching has taken the lease, and no turn has given it back.
@@ -192,7 +192,7 @@ async fn exchange_all(job: &mut SyncJob<'_>, report: &mut SyncReport) -> Result<
                     turn(job.driver, job.patience, move |sql| release(sql, claim())).await?;
                 }
                 job.database.is_leased = false;
-                job.note_left_alone(&refused, report);
+                job.tell_catalog(&refused, report).await?;
                 break clock;
             }
         }
@@ -231,18 +231,23 @@ async fn refusal(receiver: &mut FrameReceiver, patience: Duration) -> Option<Age
 }
 
 impl SyncJob<'_> {
-    /// Says once for each connection which tables are not shared: what is left out in silence is missed
-    /// only when it is needed.
-    fn note_left_alone(&mut self, refused: &[(String, String)], report: &mut SyncReport) {
-        let (version, told) = &mut self.database.noted;
-        let Some(cached) = self.database.catalog.as_ref() else { return };
-        if version.replace(cached.schema_version) == Some(cached.schema_version) {
-            return;
-        }
-        let mut found = SyncReport::default();
-        found.tell_left_alone(&cached.catalog.left_alone, refused);
-        found.note_all(cached.catalog.notices.iter().cloned());
-        report.note_all(found.notices.into_iter().filter(|notice| told.insert(notice.clone())));
+    /// Says which tables are not shared, and what else there is to say of the schema, wherever it is another than at the
+    /// last sync.
+    async fn tell_catalog(
+        &mut self,
+        refused: &[(String, String)],
+        report: &mut SyncReport,
+    ) -> Result<(), AgentError> {
+        let noted = self.database.noted;
+        let is_new = |cached: &CachedCatalog| noted != Some(cached.schema_version);
+        let Some(cached) = self.database.catalog.clone().filter(is_new) else { return Ok(()) };
+        let told = turn(self.driver, self.patience, move |sql| tell_catalog(sql, cached.clone()));
+        let (cached, news) = told.await?;
+        report.tell_left_alone(&news.left_alone, refused);
+        report.note_all(news.notices);
+        self.database.noted = Some(cached.schema_version);
+        self.database.catalog = Some(cached);
+        Ok(())
     }
 
     /// Keeps definitions: what the tenant has agreed on, and those of tables that are missing here, once they are

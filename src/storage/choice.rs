@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::catalog::{Catalog, Key, Table};
+use super::one_row;
 use super::references::{DeclaredParent, DeclaredReference};
 use super::surplus;
 use crate::model::{Agreement, Rule};
@@ -188,6 +189,7 @@ impl<'a> Choice<'a> {
                 table.numbers_apart = matches!(table.key, Key::Number(_));
                 catalog.notices.extend(why_none_apart(table));
             }
+            catalog.notices.extend(one_row::advice(table));
             let said = self.options.table(&table.name).map(|it| it.rules.as_slice()).unwrap_or_default();
             let agreed = self.agreed(&table.name).map(|it| it.rules.as_slice()).unwrap_or_default();
             for (column, rule) in agreed.iter().chain(said) {

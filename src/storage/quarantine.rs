@@ -4,10 +4,11 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::catalog::Table;
+use super::catalog::{Catalog, Table};
 use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
 use super::fields::{Fields, integer};
 use super::local_key::LocalKey;
+use super::one_row;
 use super::parked::Parked;
 use super::row_meta::RowMeta;
 use super::rows::{Entry, Sending};
@@ -137,15 +138,19 @@ pub fn tables(sql: &mut dyn Sql) -> Result<Vec<String>, SqlError> {
     Ok(tables)
 }
 
-/// Why rows are set aside: a few examples.
-pub fn examples(sql: &mut dyn Sql, limit: u64) -> Result<Vec<(String, String)>, SqlError> {
+/// Why rows are set aside, in words: a few examples.
+pub fn examples(sql: &mut dyn Sql, catalog: &Catalog, limit: u64) -> Result<Vec<String>, SqlError> {
     let mut examples = Vec::new();
     sql.query(
         "SELECT tbl, reason FROM main._federation_quarantine GROUP BY tbl, reason LIMIT ?",
         &[integer(limit)?],
         &mut |row| {
             let mut fields = Fields::of(row);
-            examples.push((fields.text()?, fields.text()?));
+            let (table, reason) = (fields.text()?, fields.text()?);
+            let advice =
+                catalog.table(&table).filter(|_| reason.starts_with("CHECK")).and_then(one_row::advice);
+            let advice = advice.map_or_else(String::new, |advice| format!(": {advice}"));
+            examples.push(format!("rows of {table} are set aside: {reason}{advice}"));
             Ok(())
         },
     )?;

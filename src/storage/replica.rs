@@ -357,9 +357,7 @@ fn apply_once(
             }
         }
         if applied.quarantined > 0 && incoming.done.is_some() && !applied.is_unfinished {
-            for (table, reason) in examples(sql, EXAMPLES)? {
-                notices.push(format!("rows of {table} are set aside: {reason}"));
-            }
+            notices.extend(examples(sql, &shared, EXAMPLES)?);
         }
         // Triggers that were suspended and are back have changed the version, but not the catalog.
         catalog.schema_version = schema_version(sql)?;

@@ -91,7 +91,7 @@ fn a_definition_that_costs_out_of_all_proportion_stays_its_declarers_own() {
     for hostile in [
         format!("CREATE TABLE r(id TEXT PRIMARY KEY, slug TEXT, v TEXT, CHECK({endless} = 0))"),
         format!("CREATE TABLE r(id TEXT PRIMARY KEY, slug TEXT, v TEXT, g AS ({endless}) STORED)"),
-        format!("CREATE TABLE r(id TEXT PRIMARY KEY, slug TEXT DEFAULT (hex(randomblob(4e8))), v TEXT)"),
+        "CREATE TABLE r(id TEXT PRIMARY KEY, slug TEXT DEFAULT (hex(randomblob(4e8))), v TEXT)".to_owned(),
         format!(
             "CREATE TABLE r(id TEXT PRIMARY KEY, slug TEXT, v TEXT); CREATE INDEX i ON r(v) WHERE {endless}"
         ),

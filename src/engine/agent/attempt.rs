@@ -190,7 +190,7 @@ impl Agent {
                     return Ok(AttachedDatabase {
                         epoch,
                         catalog: None,
-                        noted: (None, std::collections::HashSet::new()),
+                        noted: None,
                         pulls_first,
                         is_leased: true,
                         delivered,
