@@ -78,7 +78,7 @@ pub fn refresh(
                 registered::adopt(sql, table, registered, (agreed, hub_now), is_rebuilt, wants_past)?;
                 if is_rebuilt {
                     forget_touched(sql, table)?;
-                    rescan(sql, table.number, resume > 0)?;
+                    rescan(sql, table.number)?;
                 } else if discovery != Discovery::Made && has_new_key(table, &triggers) {
                     look_for_deleted(sql, table.number)?;
                 }
@@ -175,12 +175,13 @@ fn has_new_key(table: &Table, installed: &HashMap<String, InstalledTrigger>) -> 
     wanted.any(|(_, text)| program(&text).is_some_and(|program| !known.contains(&program)))
 }
 
-/// Has every row of a table compared with what was synced of it, and the hub asked for those that are gone.
-fn rescan(sql: &mut dyn Sql, table: i64, wants_past: bool) -> Result<(), SqlError> {
+/// Has every row of a table compared with what was synced of it, and the hub asked for those that are gone; also by a replica
+/// that the hub has told of nothing yet, which would not be told of its own rows.
+fn rescan(sql: &mut dyn Sql, table: i64) -> Result<(), SqlError> {
     sql.execute(
         "UPDATE main._federation_table SET scan = CASE WHEN scan LIKE 'changed%' THEN 'changed' ELSE 'again' END, \
-         scanned = NULL, refresh = max(refresh, ?) WHERE tbl = ?",
-        &[i64::from(wants_past).into(), table.into()],
+         scanned = NULL, refresh = max(refresh, 1) WHERE tbl = ?",
+        &[table.into()],
     )?;
     Ok(())
 }

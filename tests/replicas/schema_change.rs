@@ -1,7 +1,7 @@
 //! What an application does to its schema between two syncs.
 
 use crate::world::parts::text;
-use crate::world::{Agent, Counts, pair, settle};
+use crate::world::{Agent, Counts, Fate, pair, settle};
 use federation_hub::model::Value;
 use federation_hub::storage::migrate;
 
@@ -245,4 +245,31 @@ fn what_changes_no_row_pushes_none() {
         assert_eq!(a.sync(&mut hub).pushed, 1, "{change}");
     }
     settle(&mut hub, &mut a, &mut b, "SELECT * FROM notes");
+}
+
+/// Breaks if a row that was under way to the hub as its table was made anew, and is gone from that, is neither asked for nor
+/// deleted.
+#[test]
+fn a_row_that_was_under_way_as_its_table_was_made_anew_and_is_gone_is_asked_for() {
+    for (key, has_synced) in [
+        ("id INTEGER PRIMARY KEY", true),
+        ("id TEXT PRIMARY KEY", true),
+        ("id INTEGER PRIMARY KEY", false),
+        ("id TEXT PRIMARY KEY", false),
+    ] {
+        let schema = format!("CREATE TABLE t({key}, body TEXT)");
+        let (mut hub, mut a, mut b) = pair(&schema);
+        if has_synced {
+            a.sync(&mut hub);
+        }
+        b.sync(&mut hub);
+        a.run("INSERT INTO t VALUES(1, 'one'), (2, 'two')");
+        a.sync_with(&mut hub, Fate::LosesAnswer, &mut |_| {});
+        a.run(&format!(
+            "CREATE TABLE n({key}, body TEXT); INSERT INTO n SELECT * FROM t; DROP TABLE t; ALTER TABLE n RENAME TO t"
+        ));
+        a.run("DELETE FROM t WHERE id = 1").sync(&mut hub);
+        a.sync(&mut hub);
+        settle(&mut hub, &mut a, &mut b, "SELECT body FROM t ORDER BY body");
+    }
 }
