@@ -35,6 +35,7 @@ mod numbers;
 mod numbers_apart;
 mod old_rows;
 mod own_functions;
+mod packages_at_random;
 mod permutations;
 mod reborn;
 mod recovery;
