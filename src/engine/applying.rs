@@ -22,8 +22,8 @@ use crate::storage::retrial::Retrial;
 pub(super) struct Pace(usize);
 
 impl Pace {
-    /// Rows of the first turn.
-    const FIRST: usize = 100;
+    /// Rows of the first turn: it may be that each is in another's way.
+    const FIRST: usize = 50;
     /// Rows of any turn, however fast.
     const MOST: usize = 250;
     /// Rows of any turn, however slow.
@@ -35,8 +35,23 @@ impl Pace {
     /// A turn that takes less is followed by a larger one.
     const SHORT: Duration = Duration::from_millis(3);
 
+    /// For trying again what is set aside: a row takes far longer than one that nothing is in the way of.
+    fn of_retrial() -> Self {
+        Self(Self::FIRST / 2)
+    }
+
+    /// For collecting, which nearly always is one turn.
+    pub(super) fn of_collecting() -> Self {
+        Self(Self::MOST)
+    }
+
+    /// How many rows the next turn takes on.
+    pub(super) fn rows(self) -> usize {
+        self.0
+    }
+
     /// Takes note of what a turn of so many rows as it may have has taken.
-    fn note(&mut self, took: Duration) {
+    pub(super) fn note(&mut self, took: Duration) {
         if took > Self::LONG {
             let rows = u128::try_from(self.0).unwrap_or(u128::MAX) * Self::AIM.as_micros();
             let rows = rows / took.as_micros().max(1);
@@ -70,7 +85,7 @@ impl SyncJob<'_> {
         }
         let mut rows = rows.into_iter().peekable();
         loop {
-            let slice: Vec<_> = rows.by_ref().take(arrived.pace.0).collect();
+            let slice: Vec<_> = rows.by_ref().take(arrived.pace.rows()).collect();
             let is_last = rows.peek().is_none();
             let incoming = Incoming {
                 rows: Rows { tables: tables.clone(), rows: slice },
@@ -101,11 +116,11 @@ impl SyncJob<'_> {
             schema_digest: arrived.extras.schema_digest,
             refreshed: arrived.extras.refreshed.clone(),
         };
-        let (retrial, mut pace) = (Arc::new(Mutex::new(Retrial::default())), Pace::default());
+        let (retrial, mut pace) = (Arc::new(Mutex::new(Retrial::default())), Pace::of_retrial());
         loop {
             let rest = incoming.rest();
             let is_plain = !incoming.rows.rows.is_empty();
-            retrial.lock().unwrap_or_else(PoisonError::into_inner).set_pace(pace.0);
+            retrial.lock().unwrap_or_else(PoisonError::into_inner).set_pace(pace.rows());
             let next = ApplyExtras { schema_digest: extras.schema_digest, ..ApplyExtras::default() };
             let (applied, took) = self.apply_turn(extras, incoming, &retrial, report).await?;
             report.pushed += std::mem::take(&mut pushed);
@@ -158,8 +173,8 @@ mod tests {
     fn turns_that_take_long_get_smaller_and_those_that_do_not_get_larger() {
         let mut pace = Pace::default();
         pace.note(Duration::from_millis(1));
-        assert_eq!(pace.0, 200);
-        pace.note(Duration::from_millis(1));
+        assert_eq!(pace.0, 2 * Pace::FIRST);
+        (0..2).for_each(|_| pace.note(Duration::from_millis(1)));
         assert_eq!(pace.0, Pace::MOST);
         pace.note(Duration::from_millis(5));
         assert_eq!(pace.0, Pace::MOST, "that is what is aimed at");
