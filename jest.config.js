@@ -15,6 +15,7 @@ module.exports = {
   },
   transformIgnorePatterns: ['/node_modules/(?!(agentdb|kysely)/)'],
   testEnvironment: 'node',
-  // Most tests wait for real processes; those that need longer say so.
+  // All cores: most tests wait for real processes; those that need longer say so.
+  maxWorkers: '100%',
   testTimeout: 30_000,
 };

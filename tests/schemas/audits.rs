@@ -4,10 +4,10 @@ use crate::features::Feature;
 use crate::proof::{Kind, assert_all_pass};
 
 /// How many cases of each kind run where nobody asks for more.
-const SLICE: u64 = 60;
+const SLICE: u64 = 40;
 
 /// How many of those that write rows anew.
-const ANEW_SLICE: u64 = 40;
+const ANEW_SLICE: u64 = 30;
 
 /// What spans no rows.
 const ROWS_ALONE: [Feature; 6] = [

@@ -13,28 +13,28 @@ use crate::features::{ALL, Feature};
 use crate::shrink::shrink;
 
 /// How many cases run where nobody asks for more.
-const SLICE: u64 = 150;
+const SLICE: u64 = 100;
 
 /// How many of those that have every difficulty at once.
-const CROWDED_SLICE: u64 = 50;
+const CROWDED_SLICE: u64 = 35;
 
 /// How many of those with generated columns that are unique.
-const GENERATED_SLICE: u64 = 50;
+const GENERATED_SLICE: u64 = 35;
 
 /// How many of those with definitions that come later.
-const LATE_SLICE: u64 = 60;
+const LATE_SLICE: u64 = 40;
 
 /// How many of those with long keys.
-const LONG_SLICE: u64 = 60;
+const LONG_SLICE: u64 = 40;
 
 /// How many of those whose applications hand out numbers.
-const APART_SLICE: u64 = 60;
+const APART_SLICE: u64 = 40;
 
 /// How many of those with indexes that fail over some rows.
-const FAILING_SLICE: u64 = 50;
+const FAILING_SLICE: u64 = 35;
 
 /// How many of those with full-text indexes.
-const SEARCH_SLICE: u64 = 50;
+const SEARCH_SLICE: u64 = 35;
 
 /// A number from the environment.
 fn asked_for(variable: &str) -> Option<u64> {

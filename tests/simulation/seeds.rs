@@ -9,7 +9,7 @@ use crate::run::{run, trace};
 use crate::simulation::Tally;
 
 /// How many seeds run where nobody asks for more.
-const SLICE: u64 = 20;
+const SLICE: u64 = 14;
 
 /// How many fresh ones.
 const FRESH: u64 = 4;
