@@ -18,9 +18,17 @@ struct Extent {
     values: usize,
 }
 
-/// Refuses a message that claims more values than [`MAX_VALUES`], or more of anything than there are bytes.
-/// Whatever comes behind the message is not looked at.
-pub fn check(payload: &[u8]) -> Result<(), FrameError> {
+/// What a value may take in memory besides its own bytes: the place in a list that has just grown.
+pub const BYTES_PER_VALUE: usize = 64;
+
+/// What a message of so many bytes and values takes in memory once it is decoded, at most, in bytes.
+pub fn decoded_bytes(payload_bytes: usize, values: usize) -> usize {
+    payload_bytes + BYTES_PER_VALUE * values
+}
+
+/// Counts the values of a message. Refuses one that claims more than [`MAX_VALUES`], or more of anything than there
+/// are bytes. Whatever comes behind the message is not looked at.
+pub fn measure(payload: &[u8]) -> Result<usize, FrameError> {
     let mut rest = payload;
     let (mut awaited, mut counted) = (1, 0);
     while awaited > 0 {
@@ -38,7 +46,7 @@ pub fn check(payload: &[u8]) -> Result<(), FrameError> {
             return Err(FrameError::Truncated);
         }
     }
-    Ok(())
+    Ok(counted)
 }
 
 /// What follows a marker, and the bytes behind its length; nothing if they are not there.
@@ -133,11 +141,11 @@ mod tests {
     #[test]
     fn a_value_has_the_bytes_that_it_says_and_not_one_less() {
         for sample in samples() {
-            assert!(check(&sample).is_ok(), "{:02x?}", &sample[..1]);
+            assert!(measure(&sample).is_ok(), "{:02x?}", &sample[..1]);
             let (_, shorter) = sample.split_last().unwrap();
-            assert!(matches!(check(shorter), Err(FrameError::Truncated)), "{:02x?}", &sample[..1]);
+            assert!(matches!(measure(shorter), Err(FrameError::Truncated)), "{:02x?}", &sample[..1]);
             let longer = [&sample[..], &[0xdd]].concat();
-            assert!(check(&longer).is_ok(), "what comes behind is not looked at");
+            assert!(measure(&longer).is_ok(), "what comes behind is not looked at");
         }
     }
 
@@ -146,10 +154,10 @@ mod tests {
         let list = |length: usize| {
             [&[0xdd][..], &u32::try_from(length).unwrap().to_be_bytes(), &vec![0xc0; length]].concat()
         };
-        assert!(check(&list(MAX_VALUES - 1)).is_ok());
-        assert!(matches!(check(&list(MAX_VALUES)), Err(FrameError::TooManyValues)));
+        assert_eq!(measure(&list(MAX_VALUES - 1)).unwrap(), MAX_VALUES);
+        assert!(matches!(measure(&list(MAX_VALUES)), Err(FrameError::TooManyValues)));
         let nested = [&[0x92][..], &list(MAX_VALUES / 2), &list(MAX_VALUES / 2)].concat();
-        assert!(matches!(check(&nested), Err(FrameError::TooManyValues)));
+        assert!(matches!(measure(&nested), Err(FrameError::TooManyValues)));
     }
 
     proptest! {
@@ -160,8 +168,8 @@ mod tests {
             cut in any::<prop::sample::Index>(),
         ) {
             let bytes = rmp_serde::to_vec(&value).unwrap();
-            prop_assert!(check(&bytes).is_ok());
-            prop_assert!(check(&bytes[..cut.index(bytes.len())]).is_err());
+            prop_assert!(measure(&bytes).is_ok());
+            prop_assert!(measure(&bytes[..cut.index(bytes.len())]).is_err());
         }
     }
 }

@@ -6,6 +6,8 @@
 //!            1: payload is decompressed size:u32 (big endian), then that MessagePack under zstd
 //! ```
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -112,29 +114,40 @@ pub fn decode<M: DeserializeOwned>(frame: &[u8]) -> Result<M, FrameError> {
 /// As [`decode`], but refuses a payload of more than `max_bytes`, decompressed: a few hundred bytes
 /// can become [`MAX_FRAME_BYTES`], which a stranger's first message must not.
 pub fn decode_within<M: DeserializeOwned>(frame: &[u8], max_bytes: usize) -> Result<M, FrameError> {
-    match frame.split_first().ok_or(FrameError::Truncated)? {
-        (&PLAIN, payload) if payload.len() > max_bytes => Err(FrameError::TooLarge(payload.len())),
-        (&PLAIN, payload) => decode_payload(payload),
+    decode_payload(&payload(frame, max_bytes)?)
+}
+
+/// The bytes of a frame's payload, decompressed, as the frame says; not more than `max_bytes`. Takes no memory.
+pub fn payload_bytes(frame: &[u8], max_bytes: usize) -> Result<usize, FrameError> {
+    let size = match frame.split_first().ok_or(FrameError::Truncated)? {
+        (&PLAIN, payload) => payload.len(),
         (&ZSTD, rest) => {
-            let (size, packed) = rest.split_first_chunk::<SIZE_BYTES>().ok_or(FrameError::Truncated)?;
-            let size = u32::from_be_bytes(*size) as usize;
-            if size > max_bytes.min(MAX_FRAME_BYTES) {
-                return Err(FrameError::TooLarge(size));
-            }
-            let payload = zstd::bulk::decompress(packed, size).map_err(FrameError::Decompress)?;
-            if payload.len() != size {
-                return Err(FrameError::Truncated);
-            }
-            decode_payload(&payload)
+            let (size, _) = rest.split_first_chunk::<SIZE_BYTES>().ok_or(FrameError::Truncated)?;
+            u32::from_be_bytes(*size) as usize
         }
-        (&encoding, _) => Err(FrameError::UnknownEncoding(encoding)),
+        (&encoding, _) => return Err(FrameError::UnknownEncoding(encoding)),
+    };
+    if size > max_bytes.min(MAX_FRAME_BYTES) { Err(FrameError::TooLarge(size)) } else { Ok(size) }
+}
+
+/// A frame's payload, decompressed, of exactly [`payload_bytes`].
+pub fn payload(frame: &[u8], max_bytes: usize) -> Result<Cow<'_, [u8]>, FrameError> {
+    let size = payload_bytes(frame, max_bytes)?;
+    match frame {
+        [ZSTD, rest @ ..] => {
+            let packed = rest.get(SIZE_BYTES..).ok_or(FrameError::Truncated)?;
+            let payload = zstd::bulk::decompress(packed, size).map_err(FrameError::Decompress)?;
+            if payload.len() == size { Ok(payload.into()) } else { Err(FrameError::Truncated) }
+        }
+        [_, payload @ ..] => Ok(payload.into()),
+        [] => Err(FrameError::Truncated),
     }
 }
 
 /// Decodes MessagePack. Bytes behind the message are ignored: room for later versions. Within a message there
 /// is none, since a struct is an array of exactly its fields; another field takes another ALPN name.
 pub fn decode_payload<M: DeserializeOwned>(payload: &[u8]) -> Result<M, FrameError> {
-    extent::check(payload)?;
+    extent::measure(payload)?;
     Ok(rmp_serde::from_slice(payload)?)
 }
 
@@ -236,6 +249,24 @@ mod tests {
         let plain = encode(&batch(vec![0; 1000])).unwrap();
         assert!(decode_within::<ToHub>(&plain[LENGTH_BYTES..], 4096).is_ok());
         assert!(decode_within::<ToHub>(&plain[LENGTH_BYTES..], 1000).is_err());
+    }
+
+    #[test]
+    fn a_frame_says_how_large_its_payload_is_before_it_is_decompressed() {
+        let payload = vec![7; 9_000];
+        let (plain, packed) = ([&[PLAIN][..], &payload].concat(), compressed(9_000, &payload));
+        for frame in [&plain, &packed] {
+            assert_eq!(payload_bytes(frame, 9_000).unwrap(), 9_000);
+            assert_eq!(super::payload(frame, 9_000).unwrap(), payload);
+            assert!(matches!(payload_bytes(frame, 8_999), Err(FrameError::TooLarge(9_000))));
+        }
+        assert!(matches!(
+            payload_bytes(&compressed(MAX_FRAME_BYTES + 1, &[]), usize::MAX),
+            Err(FrameError::TooLarge(_))
+        ));
+        assert!(matches!(payload_bytes(&[ZSTD, 0, 0, 1], 9), Err(FrameError::Truncated)));
+        assert!(matches!(payload_bytes(&[], 9), Err(FrameError::Truncated)));
+        assert!(matches!(payload_bytes(&[9, 0], 9), Err(FrameError::UnknownEncoding(9))));
     }
 
     #[test]

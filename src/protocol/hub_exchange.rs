@@ -13,14 +13,12 @@
 use std::collections::VecDeque;
 
 use super::check::{CheckRequest, Prints, Range};
-use super::frame;
 use super::hub_request::{AttachRequest, PullRequest, PushRequest, RegisterRequest, StoreRequest};
 use super::limits::{
     MAX_BATCHES_IN_FLIGHT, MAX_BYTES_IN_FLIGHT, MAX_CHECK_RANGES, MAX_CHECK_ROWS, MAX_COLUMNS, MAX_TABLES,
 };
-use super::message::{
-    Ack, Attach, Attached, Batch, BatchBody, Done, Refusal, Refused, Rows, SyncBegin, ToAgent, ToHub,
-};
+use super::message::{Ack, Attach, Attached, Done, Refusal, Refused, Rows, SyncBegin, ToAgent, ToHub};
+use super::opened_batch::OpenedBatch;
 use crate::model::{ReplicaId, TableSchema};
 
 /// What happened to a [`HubExchange`].
@@ -28,6 +26,10 @@ use crate::model::{ReplicaId, TableSchema};
 pub enum Input {
     /// The agent said something.
     Message(ToHub),
+    /// The agent sent a batch, which was opened for [`HubExchange::pushes`], or cannot be.
+    Batch(Result<OpenedBatch, Refused>),
+    /// The agent said something for which there is no room now.
+    NoRoom(Refused),
     /// The agent will say no more on this stream.
     Finished,
     /// The store's answer to [`StoreRequest::Attach`].
@@ -55,13 +57,6 @@ pub enum Output {
     Send(ToAgent),
     /// The stream is done with, once everything is sent.
     Finish,
-}
-
-/// The replica that a sync is about.
-#[derive(Clone, Copy)]
-struct Origin {
-    replica: ReplicaId,
-    epoch: u64,
 }
 
 enum State {
@@ -125,6 +120,14 @@ impl HubExchange {
         }
     }
 
+    /// Whose batches may come now; nobody's if one would be refused whatever it holds.
+    pub fn pushes(&self) -> Option<ReplicaId> {
+        match &self.state {
+            State::Pushing(pull) if self.may_write => Some(pull.replica),
+            _ => None,
+        }
+    }
+
     /// The agent's own clock entry, as the sync named it; 0 if it has not.
     pub fn counter(&self) -> u64 {
         self.counter
@@ -137,6 +140,8 @@ impl HubExchange {
         }
         let outcome = match input {
             Input::Message(message) => self.message(message),
+            Input::Batch(batch) => batch.and_then(|batch| self.batch(batch)),
+            Input::NoRoom(refused) => Err(refused),
             // An agent that gives up says no goodbye; what it had sent whole is accepted.
             Input::Finished => {
                 if matches!(self.state, State::Start | State::Pushing(_)) {
@@ -214,8 +219,11 @@ impl HubExchange {
             }
             (State::Start, ToHub::Sync(begin)) => self.begin(begin),
             (State::Pushing(pull), ToHub::Batch(batch)) => {
-                let origin = Origin { replica: pull.replica, epoch: pull.epoch };
-                self.batch(origin, &batch)
+                if !self.may_write {
+                    return Err(Refused::new(Refusal::Forbidden, "the token permits no writing"));
+                }
+                let batch = OpenedBatch::open(&batch, pull.replica)?;
+                self.batch(batch)
             }
             (State::Pushing(pull), ToHub::Check(check)) => {
                 let request =
@@ -228,10 +236,7 @@ impl HubExchange {
                 }
                 Ok(())
             }
-            _ => Err(Refused::new(
-                Refusal::Protocol,
-                "out of order: a stream is one Attach, or a Sync, its batches, and End",
-            )),
+            _ => Err(out_of_order()),
         }
     }
 
@@ -266,34 +271,20 @@ impl HubExchange {
         Ok(())
     }
 
-    fn batch(&mut self, origin: Origin, batch: &Batch) -> Result<(), Refused> {
-        if !self.may_write {
-            return Err(Refused::new(Refusal::Forbidden, "the token permits no writing"));
-        }
-        let body: BatchBody = frame::decode_payload(&batch.body)
-            .map_err(|error| Refused::new(Refusal::Protocol, format!("batch {}: {error}", batch.n)))?;
-        if batch.n == 0 || i64::try_from(batch.n).is_err() || !body.is_consistent() {
-            return Err(Refused::new(
-                Refusal::Protocol,
-                format!(
-                    "batch {} names a table or a column that its headers do not, or too many collisions",
-                    batch.n
-                ),
-            ));
-        }
-        self.in_flight.push_back(batch.body.len());
-        let push = PushRequest {
-            replica: origin.replica,
-            epoch: origin.epoch,
-            counter: self.counter,
-            n: batch.n,
-            previous: batch.previous,
-            digest: batch.digest(origin.replica),
-            body,
+    fn batch(&mut self, batch: OpenedBatch) -> Result<(), Refused> {
+        let State::Pushing(PullRequest { replica, epoch, .. }) = self.state else {
+            return Err(out_of_order());
         };
-        self.ask(StoreRequest::Push(push));
+        let OpenedBatch { n, previous, digest, body, bytes } = batch;
+        self.in_flight.push_back(bytes);
+        let counter = self.counter;
+        self.ask(StoreRequest::Push(PushRequest { replica, epoch, counter, n, previous, digest, body }));
         Ok(())
     }
+}
+
+fn out_of_order() -> Refused {
+    Refused::new(Refusal::Protocol, "out of order: a stream is one Attach, or a Sync, its batches, and End")
 }
 
 #[cfg(test)]

@@ -15,3 +15,4 @@ pub mod hub_request;
 pub mod hub_session;
 pub mod limits;
 pub mod message;
+pub mod opened_batch;

@@ -5,7 +5,7 @@ use crate::model::{
 };
 use crate::protocol::check::Check;
 use crate::protocol::limits::MAX_COLLISIONS;
-use crate::protocol::message::{Collision, Hello, Standing};
+use crate::protocol::message::{Batch, BatchBody, Collision, Hello, Standing};
 
 fn table() -> TableSchema {
     TableSchema {
@@ -294,4 +294,40 @@ fn whoever_may_not_write_declares_without_effect_and_has_no_batch_taken() {
             assert_eq!(refusal(&mut exchange), Refusal::Forbidden);
         }
     }
+}
+
+#[test]
+fn a_batch_that_was_opened_elsewhere_is_pushed_as_one_that_was_not() {
+    let push = |exchange: &mut HubExchange| match exchange.poll() {
+        Some(Output::Store(StoreRequest::Push(push))) => push,
+        other => panic!("{other:?}"),
+    };
+    let mut exchange = after([ToHub::Sync(begin())]);
+    assert_eq!(exchange.pushes(), Some(REPLICA));
+    let ToHub::Batch(whole) = batch(1, &BatchBody::default()) else { panic!("a batch") };
+    exchange.handle(Input::Batch(OpenedBatch::open(&whole, REPLICA)));
+    let mut other = after([ToHub::Sync(begin()), ToHub::Batch(whole)]);
+    assert_eq!(push(&mut exchange), push(&mut other));
+    assert_eq!(exchange.in_flight, other.in_flight);
+    assert_eq!(HubExchange::default().pushes(), None);
+    exchange.handle(Input::Batch(Err(Refused::new(Refusal::Protocol, "no batch"))));
+    assert_eq!(refusal(&mut exchange), Refusal::Protocol);
+
+    let mut reader = HubExchange::new(false);
+    reader.handle(Input::Message(ToHub::Sync(begin())));
+    assert_eq!(reader.pushes(), None, "it pushes nothing, whatever it is");
+    assert_eq!(after([]).pushes(), None);
+    let mut early = HubExchange::default();
+    early.handle(Input::Batch(OpenedBatch::open(
+        &Batch { n: 1, previous: Digest::ZERO, body: rmp_serde::to_vec(&BatchBody::default()).unwrap() },
+        REPLICA,
+    )));
+    assert_eq!(refusal(&mut early), Refusal::Protocol);
+}
+
+#[test]
+fn what_there_is_no_room_for_is_refused() {
+    let mut exchange = after([ToHub::Sync(begin())]);
+    exchange.handle(Input::NoRoom(Refused::new(Refusal::Quota, "later").for_ms(7)));
+    assert_eq!(refusal(&mut exchange), Refusal::Quota);
 }
