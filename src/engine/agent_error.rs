@@ -219,7 +219,11 @@ impl From<ReceiveError> for AgentError {
                     "the hub sent something that is no message: {error}. Bring hub and agent to one release"
                 ),
             ),
-            ReceiveError::Reset(_) | ReceiveError::TooSlow | ReceiveError::Stopped => {
+            // Only a hub runs out of memory for frames.
+            ReceiveError::Reset(_)
+            | ReceiveError::TooSlow
+            | ReceiveError::NoMemory
+            | ReceiveError::Stopped => {
                 Self::reconnect(ErrorCode::Protocol, format!("the hub broke off the sync: {error}"))
             }
         }

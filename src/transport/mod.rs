@@ -38,5 +38,5 @@ pub use endpoint_address::{DEFAULT_PORT, EndpointAddress, EndpointAddressError};
 pub use hub_endpoint::{BindError, EndpointLimits, Handshake, HandshakeError, HubEndpoint, OnRefused};
 pub use pem::{PemError, PemRole, PemSource, without_mark};
 pub use places::TooMany;
-pub use stream::{FrameReceiver, FrameSender, ReceiveError, SendError};
+pub use stream::{FrameMemory, FrameReceiver, FrameSender, ReceiveError, SendError};
 pub use tls::{AgentTls, HubTls, TlsConfigError};

@@ -16,6 +16,26 @@ use crate::protocol::frame::{self, FrameError, LENGTH_BYTES, MAX_FRAME_BYTES};
 /// byte would hold its stream for ever.
 const MIN_BYTES_PER_SECOND: usize = 16 << 10;
 
+/// The room that a frame gets before any of it is here, in bytes; doubled as it fills, so that a claim costs nothing.
+const FIRST_ROOM_BYTES: usize = 4 << 10;
+
+/// A frame of which this much is here, in bytes, gets room for the rest at once. So of frames that wait for room, none
+/// holds much, and none that has its room waits.
+const WHOLE_ROOM_FROM_BYTES: usize = 64 << 10;
+
+/// Where the memory for frames that are incomplete comes from.
+pub trait FrameMemory: Send {
+    /// Waits until a frame may take `bytes` bytes in all; `false` if it may not.
+    fn reserve(&mut self, bytes: usize) -> impl Future<Output = bool> + Send;
+}
+
+/// As much as there is: for whoever chose the other side itself, and for frames that are small in any case.
+impl FrameMemory for () {
+    async fn reserve(&mut self, _bytes: usize) -> bool {
+        true
+    }
+}
+
 /// The sending half of a stream. Dropped, it ends the stream as [`Self::finish`] does.
 #[derive(Debug)]
 pub struct FrameSender {
@@ -109,6 +129,8 @@ struct Partial {
     prefix_bytes: usize,
     /// Grows with what arrives, not with what the prefix claims: a claim costs its sender nothing.
     body: Vec<u8>,
+    /// The bytes that `body` may have.
+    room: usize,
 }
 
 /// A frame that did not arrive.
@@ -126,6 +148,9 @@ pub enum ReceiveError {
     /// The other side stays silent, or sends slower than is acceptable.
     #[error("the other side sent too little for too long")]
     TooSlow,
+    /// There is no memory for the frame, as its [`FrameMemory`] says.
+    #[error("there is no memory for the frame")]
+    NoMemory,
     /// This half was stopped before; a fault of the caller.
     #[error("the stream is already stopped")]
     Stopped,
@@ -146,7 +171,8 @@ impl FrameReceiver {
     ///
     /// Cancel-safe: what has arrived of a frame is kept for the next call.
     pub async fn next<M: DeserializeOwned>(&mut self) -> Result<Option<M>, ReceiveError> {
-        self.receive(None).await
+        let frame = self.receive(None, &mut ()).await?;
+        self.decode(frame)
     }
 
     /// As [`Self::next`], but fails with [`ReceiveError::TooSlow`] when nothing arrives for `patience`, or
@@ -155,7 +181,37 @@ impl FrameReceiver {
         &mut self,
         patience: Duration,
     ) -> Result<Option<M>, ReceiveError> {
-        self.receive(Some(patience)).await
+        let frame = self.receive(Some(patience), &mut ()).await?;
+        self.decode(frame)
+    }
+
+    /// Waits for the next frame to begin; `false` at the end of the stream. Fails with [`ReceiveError::TooSlow`] when its
+    /// length is not here after `patience`.
+    ///
+    /// Cancel-safe.
+    pub async fn begun_within(&mut self, patience: Duration) -> Result<bool, ReceiveError> {
+        self.begin(Some(patience)).await
+    }
+
+    /// What follows the length of the next frame, not decoded; otherwise as [`Self::next_within`]. Each byte of it is
+    /// reserved before it is read; while that waits nothing is read, and the sender is not blamed for it.
+    ///
+    /// Not cancel-safe, unless `memory` keeps what was reserved.
+    pub async fn next_frame_within(
+        &mut self,
+        patience: Duration,
+        memory: &mut impl FrameMemory,
+    ) -> Result<Option<Vec<u8>>, ReceiveError> {
+        self.receive(Some(patience), memory).await
+    }
+
+    fn decode<M: DeserializeOwned>(&self, frame: Option<Vec<u8>>) -> Result<Option<M>, ReceiveError> {
+        Ok(frame.map(|frame| frame::decode_within(&frame, self.limit)).transpose()?)
+    }
+
+    /// The largest frame that is read, compressed or not, in bytes; see [`Self::limit_frames`].
+    pub fn frame_limit(&self) -> usize {
+        self.limit
     }
 
     /// Reads no more: the other side's sender fails with [`SendError::Stopped`] and this code.
@@ -175,56 +231,68 @@ impl FrameReceiver {
         self.partial.body.capacity()
     }
 
-    async fn receive<M: DeserializeOwned>(
+    async fn receive(
         &mut self,
         patience: Option<Duration>,
-    ) -> Result<Option<M>, ReceiveError> {
-        let started = Instant::now();
-        loop {
-            let wanted = self.wanted()?;
-            if wanted == 0 {
-                let partial = std::mem::take(&mut self.partial);
-                return Ok(Some(frame::decode_within(&partial.body, self.limit)?));
-            }
-            let chunk = match patience {
-                None => self.read(wanted).await?,
-                Some(patience) => {
-                    let pace = Duration::from_secs((self.claimed() / MIN_BYTES_PER_SECOND) as u64);
-                    let deadline = (Instant::now() + patience).min(started + patience + pace);
-                    timeout_at(deadline, self.read(wanted)).await.map_err(|_| ReceiveError::TooSlow)??
+        memory: &mut impl FrameMemory,
+    ) -> Result<Option<Vec<u8>>, ReceiveError> {
+        let mut started = Instant::now();
+        if !self.begin(patience).await? {
+            return Ok(None);
+        }
+        let length = self.claimed()?;
+        let pace = Duration::from_secs((length / MIN_BYTES_PER_SECOND) as u64);
+        while self.partial.body.len() < length {
+            if self.partial.body.len() == self.partial.room {
+                let room = self.partial.next_room(length);
+                let asked = Instant::now();
+                if !memory.reserve(room).await {
+                    return Err(ReceiveError::NoMemory);
                 }
-            };
-            match chunk {
-                Some(chunk) => self.partial.push(&chunk),
-                None if self.partial.prefix_bytes == 0 => return Ok(None),
-                None => return Err(FrameError::Truncated.into()),
+                started += asked.elapsed();
+                self.partial.room = room;
             }
+            let wanted = self.partial.room - self.partial.body.len();
+            let deadline =
+                patience.map(|patience| (Instant::now() + patience).min(started + patience + pace));
+            let chunk = self.read(wanted, deadline).await?.ok_or(FrameError::Truncated)?;
+            self.partial.push(&chunk);
         }
+        Ok(Some(std::mem::take(&mut self.partial).body))
     }
 
-    /// How many bytes are missing: of the prefix first, then of the frame. Checks what the prefix claims.
-    fn wanted(&self) -> Result<usize, ReceiveError> {
-        if self.partial.prefix_bytes < LENGTH_BYTES {
-            return Ok(LENGTH_BYTES - self.partial.prefix_bytes);
+    /// Reads the length of the next frame; `false` at the end of the stream. Cancel-safe.
+    async fn begin(&mut self, patience: Option<Duration>) -> Result<bool, ReceiveError> {
+        let deadline = patience.map(|patience| Instant::now() + patience);
+        while self.partial.prefix_bytes < LENGTH_BYTES {
+            let have = self.partial.prefix_bytes;
+            let Some(chunk) = self.read(LENGTH_BYTES - have, deadline).await? else {
+                return if have == 0 { Ok(false) } else { Err(FrameError::Truncated.into()) };
+            };
+            self.partial.prefix_bytes += chunk.len();
+            self.partial.prefix[have..self.partial.prefix_bytes].copy_from_slice(&chunk);
         }
+        Ok(true)
+    }
+
+    /// The length that the frame under way claims, if a frame may have it.
+    fn claimed(&self) -> Result<usize, ReceiveError> {
         let length = frame::decode_length(self.partial.prefix)?;
-        if length > self.limit {
-            return Err(FrameError::TooLarge(length).into());
-        }
-        Ok(length - self.partial.body.len())
-    }
-
-    /// The length that the next frame claims; 0 before its prefix is here.
-    fn claimed(&self) -> usize {
-        if self.partial.prefix_bytes < LENGTH_BYTES {
-            return 0;
-        }
-        frame::decode_length(self.partial.prefix).unwrap_or(0)
+        if length > self.limit { Err(FrameError::TooLarge(length).into()) } else { Ok(length) }
     }
 
     /// Some bytes, at most `wanted`; `None` at the end of the stream. Cancel-safe.
-    async fn read(&mut self, wanted: usize) -> Result<Option<Bytes>, ReceiveError> {
-        let chunk = self.stream.read_chunk(wanted, true).await.map_err(|error| match error {
+    async fn read(
+        &mut self,
+        wanted: usize,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Bytes>, ReceiveError> {
+        let chunk = self.stream.read_chunk(wanted, true);
+        let chunk = match deadline {
+            None => chunk.await,
+            Some(deadline) => timeout_at(deadline, chunk).await.map_err(|_| ReceiveError::TooSlow)?,
+        };
+        let chunk = chunk.map_err(|error| match error {
             ReadError::ConnectionLost(error) => ReceiveError::Lost(error.into()),
             ReadError::Reset(code) => ReceiveError::Reset(code.into_inner()),
             ReadError::ClosedStream | ReadError::IllegalOrderedRead | ReadError::ZeroRttRejected => {
@@ -239,14 +307,22 @@ impl FrameReceiver {
 }
 
 impl Partial {
-    /// Takes bytes, at most as many as [`FrameReceiver::wanted`] said.
-    fn push(&mut self, chunk: &[u8]) {
-        if self.prefix_bytes < LENGTH_BYTES {
-            let end = self.prefix_bytes + chunk.len();
-            self.prefix[self.prefix_bytes..end].copy_from_slice(chunk);
-            self.prefix_bytes = end;
+    /// The room that the body is to have next, of what the frame claims.
+    fn next_room(&self, claimed: usize) -> usize {
+        if self.room >= WHOLE_ROOM_FROM_BYTES {
+            claimed
         } else {
-            self.body.extend_from_slice(chunk);
+            claimed.min(FIRST_ROOM_BYTES.max(2 * self.room))
         }
+    }
+
+    /// Takes bytes of the body, at most as many as there is room for.
+    fn push(&mut self, chunk: &[u8]) {
+        // Doubled, as a vector does by itself, but never beyond the room.
+        let length = self.body.len();
+        if self.body.capacity() < length + chunk.len() {
+            self.body.reserve_exact((2 * length).max(length + chunk.len()).min(self.room) - length);
+        }
+        self.body.extend_from_slice(chunk);
     }
 }

@@ -93,6 +93,50 @@ async fn a_claim_costs_no_memory_and_a_trickle_ends() {
     assert!(receiver.buffered_bytes() < 1024, "{}", receiver.buffered_bytes());
 }
 
+/// Memory that says how much was asked for, and has no more than so much.
+struct Scarce {
+    asked: Vec<usize>,
+    most: usize,
+}
+
+impl FrameMemory for Scarce {
+    async fn reserve(&mut self, bytes: usize) -> bool {
+        self.asked.push(bytes);
+        bytes <= self.most
+    }
+}
+
+#[tokio::test]
+async fn room_is_taken_as_a_frame_grows_and_all_of_it_once_much_is_here() {
+    let (_agent, _hub, mut sender, mut receiver) = pipe().await;
+    let (large, small) = (vec![7; 300_000], vec![7; 10_000]);
+    for body in [&large, &small] {
+        let claim = u32::try_from(body.len()).unwrap().to_be_bytes();
+        sender.send_encoded([&claim[..], body].concat()).await.unwrap();
+    }
+    let mut memory = Scarce { asked: Vec::new(), most: usize::MAX };
+    let frame = receiver.next_frame_within(PATIENCE, &mut memory).await.unwrap().unwrap();
+    assert_eq!(frame, large);
+    assert!(frame.capacity() <= 300_000, "{}", frame.capacity());
+    assert_eq!(memory.asked, [4_096, 8_192, 16_384, 32_768, 65_536, 300_000]);
+    memory.asked.clear();
+    let frame = receiver.next_frame_within(PATIENCE, &mut memory).await.unwrap().unwrap();
+    assert_eq!(frame, small);
+    assert_eq!(memory.asked, [4_096, 8_192, 10_000]);
+}
+
+#[tokio::test]
+async fn a_frame_for_which_there_is_no_memory_is_not_read_and_nobody_is_blamed() {
+    let (_agent, _hub, mut sender, mut receiver) = pipe().await;
+    let claim = u32::try_from(MAX_FRAME_BYTES).unwrap().to_be_bytes();
+    sender.send_encoded([&claim[..], &vec![0; 100_000]].concat()).await.unwrap();
+    let mut memory = Scarce { asked: Vec::new(), most: 65_536 };
+    let before = receiver.bytes_received();
+    let error = receiver.next_frame_within(PATIENCE, &mut memory).await.unwrap_err();
+    assert!(matches!(error, ReceiveError::NoMemory), "{error:?}");
+    assert_eq!(receiver.bytes_received() - before, 65_536 + 4);
+}
+
 #[tokio::test]
 async fn a_receiver_can_limit_frames_before_it_trusts() {
     let (_agent, _hub, mut sender, mut receiver) = pipe().await;
