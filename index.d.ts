@@ -479,8 +479,18 @@ export interface FederationHubLimits {
    * Faster ones are held back for up to 5 s, and then refused.
    */
   maxRowsPerSecond?: number | undefined
-  /** Bytes that they may push and pull per second, likewise, as they travel. 134,217,728 (128 MiB) unless given. */
+  /**
+   * Bytes that they may push and pull per second, likewise: what they pull as it travels, what they push decompressed,
+   * with 16 for each value. 134,217,728 (128 MiB) unless given.
+   */
   maxBytesPerSecond?: number | undefined
+  /**
+   * Bytes of memory for what agents send: of each message from its first byte until the hub has answered it, with what
+   * it takes decoded. 339,738,624 (324 MiB) or more, and 536,870,912 (512 MiB) unless given. A tenant's agents may take
+   * as much as stays free for others, which is half of it where nobody else takes any. Others wait for up to 5 s, and
+   * then are refused.
+   */
+  maxMemoryBytes?: number | undefined
   /**
    * How long a connection may be silent before it is dead, in ms: 6,000 to 30,000, and 30,000 unless given. Agents
    * show every 5 s that they live.

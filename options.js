@@ -43,6 +43,7 @@ const LIMITS = {
   maxBatchBytes: 'number?',
   maxRowsPerSecond: 'number?',
   maxBytesPerSecond: 'number?',
+  maxMemoryBytes: 'number?',
   maxStoredBytesPerTenant: 'number?',
   idleTimeoutMs: 'number?',
   handshakeTimeoutMs: 'number?',

@@ -52,6 +52,7 @@ test.each([
   ['maxBatchBytes', 1 << 30],
   ['maxRowsPerSecond', NaN],
   ['maxBytesPerSecond', 0],
+  ['maxMemoryBytes', 1 << 20],
   ['maxStoredBytesPerTenant', Infinity],
   ['idleTimeoutMs', 1000],
   ['handshakeTimeoutMs', 0],

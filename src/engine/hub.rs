@@ -20,8 +20,10 @@ use super::hub_connection::{self, Farewell};
 use super::hub_counts::{Counts, HubStats};
 use super::hub_limits::HubLimits;
 use super::identity::IdentityPolicy;
+use super::intake::Decoders;
 use super::listen::resolve;
 use super::log::{LogError, LogOptions};
+use super::memory_budget::MemoryBudget;
 use super::metrics::HubMetrics;
 use super::metrics_server;
 use super::reload::{Reloader, reload};
@@ -151,6 +153,8 @@ pub(super) struct Shared {
     pub(super) metrics: HubMetrics,
     pub(super) limits: HubLimits,
     pub(super) tenants: Arc<Tenants>,
+    pub(super) memory: Arc<MemoryBudget>,
+    pub(super) decoders: Decoders,
     /// The replicas of those that are connected.
     pub(super) attached: Arc<AttachedReplicas>,
     pub(super) revocations: Revocations,
@@ -317,7 +321,8 @@ async fn open(options: &HubOptions) -> Result<Opened, HubStartError> {
     let store = SqliteHubStore::open(&options.data_path, ReplicaId(incarnation))?.within(limits.store());
     let (writer, thread) = Writer::start(Box::new(store))?;
     let revocations = Revocations::new(writer.revocations().await.map_err(HubStartError::Read)?);
-    let (counts, attached) = (Arc::default(), Arc::default());
+    let memory = MemoryBudget::new(limits.max_memory_bytes);
+    let (counts, attached) = (Arc::new(Counts::new(Arc::clone(&memory))), Arc::default());
     let identity = options.identity.clone();
     let tenants = Tenants::new(limits);
     let hub_metrics = HubMetrics::new(&writer.counts().commits);
@@ -329,6 +334,8 @@ async fn open(options: &HubOptions) -> Result<Opened, HubStartError> {
         metrics: hub_metrics,
         limits,
         tenants,
+        memory,
+        decoders: Decoders::default(),
         attached,
         revocations,
         runtime: Handle::current(),

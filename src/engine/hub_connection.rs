@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -17,6 +17,7 @@ use super::audit;
 use super::clock::wall_now_ms;
 use super::hub::Shared;
 use super::hub_stream::{Stream, serve_stream};
+use super::memory_budget::ConnectionMemory;
 use super::retirement::OwnReplicas;
 use super::tenants::Seat;
 use super::token::Claims;
@@ -78,12 +79,14 @@ pub(super) async fn serve(
     };
     let _connected = shared.counts.enter();
     let session = Arc::new(AgentSession {
+        memory: shared.memory.connection(&caller.tenant),
         replicas: OwnReplicas::new(Arc::clone(&shared.attached), &caller),
         caller,
         address: connection.remote_address(),
         seat,
         claims,
         highest_counter: AtomicU64::new(0),
+        protocol_refusals: AtomicU32::new(0),
     });
     let mut streams = JoinSet::new();
     let expiry = wall_clock_reaches(session.claims.expires_at_ms);
@@ -157,5 +160,8 @@ pub(super) struct AgentSession {
     /// What the agent's token said.
     pub(super) claims: Claims,
     pub(super) highest_counter: AtomicU64,
+    /// How often it was refused for what makes no sense.
+    pub(super) protocol_refusals: AtomicU32,
+    pub(super) memory: Arc<ConnectionMemory>,
     pub(super) replicas: OwnReplicas,
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use super::memory_budget::MemoryBudget;
 use crate::storage::hub_store::StoreStats;
 
 /// How a hub is doing.
@@ -23,6 +24,10 @@ pub struct HubStats {
     pub bytes_sent: u64,
     /// Bytes of frames received from them.
     pub bytes_received: u64,
+    /// Bytes of memory that is taken for what agents send.
+    pub memory_bytes: u64,
+    /// The most that was ever taken.
+    pub memory_peak_bytes: u64,
 }
 
 /// What is counted while agents come and go.
@@ -33,16 +38,16 @@ pub(super) struct Counts {
     syncs: AtomicU64,
     sent: AtomicU64,
     received: AtomicU64,
-}
-
-impl Default for Counts {
-    fn default() -> Self {
-        let (connected, syncs, sent, received) = Default::default();
-        Self { started: Instant::now(), connected, syncs, sent, received }
-    }
+    memory: Arc<MemoryBudget>,
 }
 
 impl Counts {
+    /// Nothing counted yet; memory is taken from this budget.
+    pub(super) fn new(memory: Arc<MemoryBudget>) -> Self {
+        let (connected, syncs, sent, received) = Default::default();
+        Self { started: Instant::now(), connected, syncs, sent, received, memory }
+    }
+
     /// How a hub is doing whose store holds so much.
     pub(super) fn stats(&self, store: StoreStats) -> HubStats {
         HubStats {
@@ -53,6 +58,8 @@ impl Counts {
             syncs: self.syncs.load(Ordering::Relaxed),
             bytes_sent: self.sent.load(Ordering::Relaxed),
             bytes_received: self.received.load(Ordering::Relaxed),
+            memory_bytes: self.memory.held(),
+            memory_peak_bytes: self.memory.peak(),
         }
     }
 

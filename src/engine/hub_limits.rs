@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+pub use super::memory_budget::LEAST_MEMORY_BYTES;
 use crate::protocol::frame::MAX_FRAME_BYTES;
 use crate::protocol::limits::MAX_ROW_BYTES;
 use crate::storage::hub_store_sqlite::StoreLimits;
@@ -31,8 +32,14 @@ pub struct HubLimits {
     /// Rows that a tenant's agents may push and pull per second, twice as many at once after a rest. Faster ones are
     /// held back for up to 5 s, then refused.
     pub max_rows_per_second: u64,
-    /// Bytes that they may, likewise, as they travel.
+    /// Bytes that they may, likewise: those of messages to agents as they travel, those from agents decompressed, with 16 for
+    /// each value of a batch.
     pub max_bytes_per_second: u64,
+    /// Bytes of memory for what agents send, from the first byte of a message until the store has answered it, with what it
+    /// takes once it is decoded. A tenant may take as much as stays free for the others: half of it, if it is alone; a
+    /// connection three quarters of that. Whoever finds none is held back for up to 5 s, then refused. Never below
+    /// [`LEAST_MEMORY_BYTES`].
+    pub max_memory_bytes: u64,
     /// How long a connection may be silent, in ms. Never longer than an agent's own 30 s; agents show every 5 s
     /// that they live.
     pub idle_timeout_ms: u64,
@@ -54,6 +61,7 @@ impl Default for HubLimits {
             max_batch_bytes: MAX_FRAME_BYTES as u64,
             max_rows_per_second: 200_000,
             max_bytes_per_second: 128 << 20,
+            max_memory_bytes: 512 << 20,
             idle_timeout_ms: 30_000,
             handshake_timeout_ms: 5_000,
             frame_timeout_ms: 30_000,

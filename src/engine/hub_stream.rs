@@ -12,13 +12,16 @@ use tokio::time::{Instant, sleep, timeout};
 use super::audit;
 use super::hub::Shared;
 use super::hub_connection::AgentSession;
+use super::intake::{Heard, Hearing, Intake, What, begun, heard};
+use super::memory_budget::Permit;
 use super::tenants::LONGEST_WAIT;
 use super::writer::job::Reply;
+use crate::model::ReplicaId;
 use crate::protocol::close_code::CLOSED;
 use crate::protocol::frame;
 use crate::protocol::hub_exchange::{HubExchange, Input, Output};
 use crate::protocol::hub_request::{PullRequest, StoreRequest};
-use crate::protocol::message::{Refusal, Refused, Standing, ToAgent};
+use crate::protocol::message::{Refusal, Refused, Standing, ToAgent, ToHub};
 use crate::storage::hub_store::{Checked, RowSource, Snapshot, StoreError};
 use crate::transport::{Connection, FrameReceiver, FrameSender, ReceiveError, SendError};
 
@@ -31,6 +34,12 @@ const MIN_BYTES_PER_SECOND: usize = 16 << 10;
 
 /// How long one pull may take: it keeps the store from recycling its log. The agent goes on where it was.
 const PULL_LIMIT: Duration = Duration::from_secs(600);
+
+/// A connection on which so many messages were refused because they make no sense ends.
+const MAX_PROTOCOL_REFUSALS: u32 = 8;
+
+/// How long its last refusal may take to arrive.
+const LAST_WORD_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long a large pull waits for others to end.
 const BUSY_LIMIT: Duration = Duration::from_secs(20);
@@ -78,25 +87,44 @@ pub(super) struct Stream {
     shared: Arc<Shared>,
     session: Arc<AgentSession>,
     sender: FrameSender,
-    receiver: FrameReceiver,
-    /// Bytes received that count for the tenant's rate already.
-    charged: u64,
+    /// Nothing while a message is heard.
+    intake: Option<Intake>,
+    /// What is to be pulled, once the store has answered.
+    pull: Option<PullRequest>,
+    /// The replica that the store is attaching.
+    attaching: Option<ReplicaId>,
+    /// The memory of the message that was heard last.
+    permit: Option<Permit>,
+    /// How long the tenant's rate has its request wait.
+    due: Result<Duration, Refused>,
+    /// The memory of what the exchange remembers.
+    remembered: Option<Permit>,
 }
+
+/// An answer of the store that is awaited, and the memory that the request takes until then.
+type Awaited = (oneshot::Receiver<Reply>, Option<Permit>);
 
 /// Serves a stream; closes the connection if the agent misbehaves on it.
 pub(super) async fn serve_stream(mut stream: Stream, connection: &Connection) {
     let mut exchange = HubExchange::new(stream.session.claims.may_write);
     let outcome = stream.run(&mut exchange).await;
     stream.session.highest_counter.fetch_max(exchange.counter(), Ordering::Relaxed);
-    stream.shared.counts.add_received(stream.receiver.bytes_received());
-    if let Err(error) = outcome {
-        let caller = &stream.session.caller;
-        tracing::debug!(tenant = caller.tenant, agent = caller.agent, %error, "stream failed");
-        if error.costs_the_connection() {
-            connection.close(Refusal::Protocol.close_code(), &error.to_string());
-        } else {
-            stream.sender.reset(CLOSED);
+    match outcome {
+        Err(error) => {
+            let caller = &stream.session.caller;
+            tracing::debug!(tenant = caller.tenant, agent = caller.agent, %error, "stream failed");
+            if error.costs_the_connection() {
+                connection.close(Refusal::Protocol.close_code(), &error.to_string());
+            } else {
+                stream.sender.reset(CLOSED);
+            }
         }
+        Ok(()) if stream.session.protocol_refusals.load(Ordering::Relaxed) >= MAX_PROTOCOL_REFUSALS => {
+            // Closing drops what is still under way.
+            let _ = timeout(LAST_WORD_LIMIT, stream.sender.delivered()).await;
+            connection.close(Refusal::Protocol.close_code(), "too many messages that make no sense");
+        }
+        Ok(()) => {}
     }
 }
 
@@ -108,36 +136,22 @@ impl Stream {
         sender: FrameSender,
         receiver: FrameReceiver,
     ) -> Self {
-        Self { shared, session, sender, receiver, charged: 0 }
+        let intake = Some(Intake::new(Arc::clone(&shared), Arc::clone(&session), receiver));
+        let (permit, due, remembered) = (None, Ok(Duration::ZERO), None);
+        Self { shared, session, sender, intake, pull: None, attaching: None, permit, due, remembered }
     }
 
     /// Drives an exchange to its end.
     async fn run(&mut self, exchange: &mut HubExchange) -> Result<(), StreamError> {
-        let mut answers = VecDeque::new();
-        let (mut pull, mut attaching) = (None, None);
+        let mut answers = VecDeque::<Awaited>::new();
+        let mut hearing = None::<Hearing>;
         loop {
             while let Some(output) = exchange.poll() {
                 match output {
-                    Output::Store(mut request) => {
-                        match &mut request {
-                            StoreRequest::Pull(request) => pull = Some(request.clone()),
-                            StoreRequest::Attach(request) => {
-                                request.token_until_ms =
-                                    self.session.claims.expires_at_ms.saturating_add(COMEBACK_MS);
-                                attaching = Some(request.replica);
-                            }
-                            StoreRequest::Push(request) => {
-                                let rows = request.body.rows.len();
-                                self.shared.metrics.pushed(&self.session.caller.tenant, rows);
-                            }
-                            StoreRequest::Register(_) | StoreRequest::Check(_) => {}
-                        }
-                        if let Err(refused) = self.keep_rate(&request).await {
-                            exchange.handle(Input::Pushed(Err(refused)));
-                            continue;
-                        }
-                        answers.push_back(self.shared.writer.ask(&self.session.caller, request).await);
-                    }
+                    Output::Store(request) => match self.ask(request).await {
+                        Ok(answer) => answers.push_back(answer),
+                        Err(refused) => exchange.handle(Input::Pushed(Err(refused))),
+                    },
                     Output::Send(message) => self.tell(&message).await?,
                     Output::Finish => {
                         // Fails only if the agent no longer listens.
@@ -148,49 +162,107 @@ impl Stream {
             }
             tokio::select! {
                 biased;
-                reply = next_answer(&mut answers) => match reply {
-                    Ok(Reply::Attached(answer)) => {
-                        if let (Ok(attached), Some(replica)) = (&answer, attaching.take())
-                            && attached.standing != Standing::Retired
-                        {
-                            self.session.replicas.add(replica, attached.epoch);
-                        }
-                        exchange.handle(Input::Attached(answer.map_err(not_attached)));
+                reply = next_answer(&mut answers) => self.answered(exchange, reply).await?,
+                (intake, heard) = heard(&mut hearing) => {
+                    self.intake = Some(intake);
+                    self.heard(exchange, heard?);
+                }
+                begun = begun(&mut self.intake), if exchange.wants_message() => {
+                    if begun? {
+                        let intake = self.intake.take();
+                        hearing = intake.map(|it| Box::pin(it.next(exchange.pushes())) as Hearing);
+                    } else {
+                        exchange.handle(Input::Finished);
                     }
-                    Ok(Reply::Registered(answer)) => {
-                        exchange.handle(Input::Registered(answer.map_err(Refused::from)));
-                    }
-                    Ok(Reply::Pushed(answer)) => {
-                        if let Err(StoreError::Refused(Refusal::Full, reason)) = &answer {
-                            audit::over_quota(self.session.address, &self.session.caller, reason);
-                        }
-                        exchange.handle(Input::Pushed(answer.map_err(Refused::from)));
-                    }
-                    Ok(Reply::Checked(answer)) => {
-                        let answer = answer.map(|Checked { rows, prints }| (rows, prints));
-                        exchange.handle(Input::Checked(answer.map_err(Refused::from)));
-                    }
-                    Ok(Reply::Pulled(answer)) => self.pulled(exchange, pull.take(), answer).await?,
-                    Err(_) => exchange.handle(Input::Pulled(Err(stopping()))),
-                },
-                message = self.receiver.next_within(self.shared.limits.frame()), if exchange.wants_message() => {
-                    exchange.handle(message?.map_or(Input::Finished, Input::Message));
                 }
             }
         }
     }
 
-    /// Waits until the tenant's rate allows another request, and counts it. Only batches are refused: an agent hears
+    /// Asks the store, as soon as the tenant's rate allows it.
+    async fn ask(&mut self, mut request: StoreRequest) -> Result<Awaited, Refused> {
+        match &mut request {
+            StoreRequest::Pull(request) => self.pull = Some(request.clone()),
+            StoreRequest::Attach(request) => {
+                request.token_until_ms = self.session.claims.expires_at_ms.saturating_add(COMEBACK_MS);
+                self.attaching = Some(request.replica);
+            }
+            StoreRequest::Push(request) => {
+                let rows = request.body.rows.len();
+                self.shared.metrics.pushed(&self.session.caller.tenant, rows);
+            }
+            StoreRequest::Register(_) | StoreRequest::Check(_) => {}
+        }
+        self.keep_rate(&request).await?;
+        let permit = self.permit.take();
+        Ok((self.shared.writer.ask(&self.session.caller, request).await, permit))
+    }
+
+    /// Hands over what the store has answered.
+    async fn answered(
+        &mut self,
+        exchange: &mut HubExchange,
+        reply: Result<Reply, oneshot::error::RecvError>,
+    ) -> Result<(), StreamError> {
+        match reply {
+            Ok(Reply::Attached(answer)) => {
+                if let (Ok(attached), Some(replica)) = (&answer, self.attaching.take())
+                    && attached.standing != Standing::Retired
+                {
+                    self.session.replicas.add(replica, attached.epoch);
+                }
+                exchange.handle(Input::Attached(answer.map_err(not_attached)));
+            }
+            Ok(Reply::Registered(answer)) => {
+                exchange.handle(Input::Registered(answer.map_err(Refused::from)));
+            }
+            Ok(Reply::Pushed(answer)) => {
+                if let Err(StoreError::Refused(Refusal::Full, reason)) = &answer {
+                    audit::over_quota(self.session.address, &self.session.caller, reason);
+                }
+                exchange.handle(Input::Pushed(answer.map_err(Refused::from)));
+            }
+            Ok(Reply::Checked(answer)) => {
+                let answer = answer.map(|Checked { rows, prints }| (rows, prints));
+                exchange.handle(Input::Checked(answer.map_err(Refused::from)));
+            }
+            Ok(Reply::Pulled(answer)) => self.pulled(exchange, answer).await?,
+            Err(_) => exchange.handle(Input::Pulled(Err(stopping()))),
+        }
+        Ok(())
+    }
+
+    /// Hands over what an agent said.
+    fn heard(&mut self, exchange: &mut HubExchange, heard: Heard) {
+        let Heard { what, permit, due } = heard;
+        let mut permit = Some(permit);
+        let input = match what {
+            What::Message(message) => {
+                if matches!(message, ToHub::Sync(_)) {
+                    self.remembered = permit.take();
+                }
+                Input::Message(message)
+            }
+            What::Batch(batch) => Input::Batch(batch),
+            What::NoRoom(refused) => Input::NoRoom(refused),
+        };
+        (self.permit, self.due) = (permit, due);
+        exchange.handle(input);
+    }
+
+    /// Waits until the tenant's rate allows another request, and counts its rows. Only batches are refused: an agent hears
     /// what became of those before, and large pulls wait for themselves.
     async fn keep_rate(&mut self, request: &StoreRequest) -> Result<(), Refused> {
+        let due = std::mem::replace(&mut self.due, Ok(Duration::ZERO));
         let (wait, rows) = match request {
-            StoreRequest::Push(push) => (self.due()?, push.body.rows.len() as u64),
-            _ => (self.session.seat.due().unwrap_or(LONGEST_WAIT), 0),
+            StoreRequest::Push(push) => {
+                let wait = due.inspect_err(|refused| self.over_quota(refused))?;
+                (wait, push.body.rows.len() as u64)
+            }
+            _ => (due.unwrap_or(LONGEST_WAIT), 0),
         };
-        let received = self.receiver.bytes_received();
-        let bytes = received - std::mem::replace(&mut self.charged, received);
         // No exchange is for nothing.
-        self.session.seat.charge(rows.max(1), bytes);
+        self.session.seat.charge(rows.max(1), 0);
         // A timer sleeps for a millisecond or more even if it is asked for none.
         if !wait.is_zero() {
             sleep(wait).await;
@@ -198,15 +270,17 @@ impl Stream {
         Ok(())
     }
 
-    /// How long to wait for the tenant's rate; a refusal is written down.
-    fn due(&self) -> Result<Duration, Refused> {
-        let AgentSession { address, caller, seat, .. } = &*self.session;
-        seat.due().inspect_err(|refused| audit::over_quota(*address, caller, &refused.message))
+    /// Writes a refusal down.
+    fn over_quota(&self, refused: &Refused) {
+        audit::over_quota(self.session.address, &self.session.caller, &refused.message);
     }
 
     /// Sends a message, and counts what it tells.
     async fn tell(&mut self, message: &ToAgent) -> Result<(), StreamError> {
         self.shared.metrics.told(&self.session.caller.tenant, message);
+        if matches!(message, ToAgent::Refused(Refused { reason: Refusal::Protocol, .. })) {
+            self.session.protocol_refusals.fetch_add(1, Ordering::Relaxed);
+        }
         let before = self.sender.bytes_sent();
         send(&self.shared, &mut self.sender, message).await?;
         let rows = if let ToAgent::Rows(rows) = message { rows.rows.len() as u64 } else { 0 };
@@ -218,9 +292,9 @@ impl Stream {
     async fn pulled(
         &mut self,
         exchange: &mut HubExchange,
-        request: Option<PullRequest>,
         answer: Result<Box<Snapshot>, StoreError>,
     ) -> Result<(), StreamError> {
+        let request = self.pull.take();
         let Snapshot { tables, first, rest, done } = match self.when_ready(request, answer).await {
             Ok(snapshot) => *snapshot,
             Err(refused) => {
@@ -280,7 +354,7 @@ impl Stream {
                     self.tell(&message).await?;
                 }
             }
-            match self.due() {
+            match self.session.seat.due().inspect_err(|refused| self.over_quota(refused)) {
                 Ok(wait) => sleep(wait).await,
                 Err(refused) => return Ok(Err(refused)),
             }
@@ -302,12 +376,10 @@ impl Stream {
     }
 }
 
-/// The oldest answer that is due; never, if none is.
-async fn next_answer(
-    answers: &mut VecDeque<oneshot::Receiver<Reply>>,
-) -> Result<Reply, oneshot::error::RecvError> {
+/// The oldest answer that is due, whose request takes no more memory then; never, if none is.
+async fn next_answer(answers: &mut VecDeque<Awaited>) -> Result<Reply, oneshot::error::RecvError> {
     match answers.front_mut() {
-        Some(answer) => {
+        Some((answer, _)) => {
             let reply = answer.await;
             answers.pop_front();
             reply

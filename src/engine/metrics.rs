@@ -42,6 +42,7 @@ pub(super) struct HubMetrics {
     tenants: Gauge,
     rows: Gauge,
     queued: Gauge,
+    memory: Gauge,
     syncs: Counter,
     sent: Counter,
     received: Counter,
@@ -63,6 +64,7 @@ impl HubMetrics {
             tenants: Gauge::default(),
             rows: Gauge::default(),
             queued: Gauge::default(),
+            memory: Gauge::default(),
             syncs: Counter::default(),
             sent: Counter::default(),
             received: Counter::default(),
@@ -85,6 +87,7 @@ impl HubMetrics {
         to.register("tenants", "Tenants that the store holds", self.tenants.clone());
         to.register("rows", "Live rows of all tenants", self.rows.clone());
         to.register("store_queue", "Jobs that wait for the store's thread", self.queued.clone());
+        to.register("message_memory_bytes", "Memory taken for what agents send", self.memory.clone());
         to.register("syncs", "Syncs answered", self.syncs.clone());
         to.register("sent_bytes", "Bytes of frames sent to agents", self.sent.clone());
         to.register("received_bytes", "Bytes of frames received from agents", self.received.clone());
@@ -145,6 +148,7 @@ impl HubMetrics {
         self.tenants.set(stats.tenants.cast_signed());
         self.rows.set(stats.rows.cast_signed());
         self.queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
+        self.memory.set(stats.memory_bytes.cast_signed());
         let totals = [
             (&self.syncs, stats.syncs),
             (&self.sent, stats.bytes_sent),

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use super::hub_limits::HubLimits;
 use super::rate::Rate;
 use crate::protocol::message::{Refusal, Refused};
@@ -40,6 +42,8 @@ struct Seats {
 struct Load {
     agents: u64,
     rate: Rate,
+    /// One of its messages at a time is decoded elsewhere than where it arrived.
+    decoding: Arc<Semaphore>,
 }
 
 /// A connected agent's seat. Dropped, it is free.
@@ -47,6 +51,7 @@ struct Load {
 pub(super) struct Seat {
     tenants: Arc<Tenants>,
     tenant: String,
+    decoding: Arc<Semaphore>,
 }
 
 impl Tenants {
@@ -79,13 +84,17 @@ impl Tenants {
         }
         seats.taken += 1;
         let HubLimits { max_rows_per_second, max_bytes_per_second, .. } = self.limits;
-        let new = || Load { agents: 0, rate: Rate::new(max_rows_per_second, max_bytes_per_second) };
+        let new = || {
+            let rate = Rate::new(max_rows_per_second, max_bytes_per_second);
+            Load { agents: 0, rate, decoding: Arc::new(Semaphore::new(1)) }
+        };
         let known = seats.by_tenant.len();
         let load = seats.by_tenant.entry(tenant.to_owned()).or_insert_with(new);
         load.agents += 1;
+        let decoding = Arc::clone(&load.decoding);
         let is_back = load.agents == 1 && seats.by_tenant.len() == known;
         seats.gone -= usize::from(is_back);
-        Ok(Seat { tenants: Arc::clone(self), tenant: tenant.to_owned() })
+        Ok(Seat { tenants: Arc::clone(self), tenant: tenant.to_owned(), decoding })
     }
 }
 
@@ -115,6 +124,11 @@ impl Seat {
              raise the limit"
         );
         Err(Refused::new(Refusal::Quota, message).for_ms(u32::try_from(wait.as_millis()).unwrap_or(u32::MAX)))
+    }
+
+    /// Waits for the tenant's turn to have a message decoded elsewhere than where it arrived.
+    pub(super) async fn decoding_turn(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.decoding).acquire_owned().await.ok()
     }
 
     /// Takes note of rows and bytes that the tenant exchanges.

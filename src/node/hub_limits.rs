@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use napi_derive::napi;
 
 use super::error::CodedError;
-use crate::engine::hub_limits::HubLimits;
+use crate::engine::hub_limits::{HubLimits, LEAST_MEMORY_BYTES};
 use crate::protocol::frame::MAX_FRAME_BYTES;
 use crate::protocol::limits::MAX_ROW_BYTES;
 
@@ -33,8 +33,14 @@ pub struct FederationHubLimits {
     /// Rows that a tenant's agents may push and pull per second, twice as many at once after a rest. 200,000 unless given.
     /// Faster ones are held back for up to 5 s, and then refused.
     pub max_rows_per_second: Option<f64>,
-    /// Bytes that they may push and pull per second, likewise, as they travel. 134,217,728 (128 MiB) unless given.
+    /// Bytes that they may push and pull per second, likewise: what they pull as it travels, what they push decompressed,
+    /// with 16 for each value. 134,217,728 (128 MiB) unless given.
     pub max_bytes_per_second: Option<f64>,
+    /// Bytes of memory for what agents send: of each message from its first byte until the hub has answered it, with what
+    /// it takes decoded. 339,738,624 (324 MiB) or more, and 536,870,912 (512 MiB) unless given. A tenant's agents may take
+    /// as much as stays free for others, which is half of it where nobody else takes any. Others wait for up to 5 s, and
+    /// then are refused.
+    pub max_memory_bytes: Option<f64>,
     /// How long a connection may be silent before it is dead, in ms: 6,000 to 30,000, and 30,000 unless given. Agents
     /// show every 5 s that they live.
     pub idle_timeout_ms: Option<f64>,
@@ -83,6 +89,12 @@ pub fn hub_limits(given: Option<FederationHubLimits>) -> Result<HubLimits, Coded
         ),
         ("maxRowsPerSecond", given.max_rows_per_second, &mut limits.max_rows_per_second, &(1..=MAX_BYTES)),
         ("maxBytesPerSecond", given.max_bytes_per_second, &mut limits.max_bytes_per_second, &(1..=MAX_BYTES)),
+        (
+            "maxMemoryBytes",
+            given.max_memory_bytes,
+            &mut limits.max_memory_bytes,
+            &(LEAST_MEMORY_BYTES..=MAX_BYTES),
+        ),
         ("idleTimeoutMs", given.idle_timeout_ms, &mut limits.idle_timeout_ms, &(6_000..=30_000)),
         ("handshakeTimeoutMs", given.handshake_timeout_ms, &mut limits.handshake_timeout_ms, &deadline),
         ("frameTimeoutMs", given.frame_timeout_ms, &mut limits.frame_timeout_ms, &deadline),
@@ -130,6 +142,9 @@ mod tests {
             let error = hub_limits(Some(limits)).unwrap_err();
             assert!(error.message.contains("limits.maxAgents is"), "{}", error.message);
         }
+        let limits =
+            FederationHubLimits { max_memory_bytes: Some(339_738_623.0), ..FederationHubLimits::default() };
+        assert!(hub_limits(Some(limits)).unwrap_err().message.contains("339738624"));
         let limits = FederationHubLimits { idle_timeout_ms: Some(5_000.0), ..FederationHubLimits::default() };
         assert!(hub_limits(Some(limits)).unwrap_err().message.contains("6000"));
     }

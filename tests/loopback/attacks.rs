@@ -3,6 +3,7 @@
 mod certificates;
 mod flood;
 mod lengths;
+mod memory;
 mod messages;
 pub mod raw;
 mod slowloris;
