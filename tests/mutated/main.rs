@@ -11,6 +11,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod attacker;
+mod bombs;
 mod damage;
 mod datagrams;
 mod hub_process;
@@ -38,6 +39,10 @@ const DATAGRAMS: u64 = 10_000;
 /// What the hub's process may take at most, in MiB, whatever is sent to it: the store's cache, 64; the largest frame of each
 /// attacker at once, 17 times 6; and as much as it has taken when nobody has sent anything yet.
 const MEMORY_MIB: u64 = 192;
+
+/// What its messages may take besides, in MiB, when batches are sent that are much larger in memory than on the wire: half of
+/// `maxMemoryBytes`.
+const MESSAGES_MIB: u64 = 256;
 
 /// The value of an argument.
 fn argument(name: &str) -> Option<String> {
@@ -72,9 +77,21 @@ fn main() {
     hub.check();
     println!("the hub's memory: {}", hub.memory());
 
+    keeps_within(&hub, MEMORY_MIB);
+
+    let told = runtime.block_on(bombs::send(&place, seed));
+    println!("batches that are large in memory: {told}");
+    hub.check();
+    println!("the hub's memory: {}", hub.memory());
+
     println!("{}", users.finish());
     hub.check();
-    if let Some(most) = hub.memory().most_mib {
-        assert!(most <= MEMORY_MIB, "the hub took {most} MiB of memory, and may take {MEMORY_MIB}");
+    keeps_within(&hub, MEMORY_MIB + MESSAGES_MIB);
+}
+
+/// Panics if the hub has taken more memory than it may, in MiB.
+fn keeps_within(hub: &HubProcess, most_mib: u64) {
+    if let Some(taken) = hub.memory().most_mib {
+        assert!(taken <= most_mib, "the hub took {taken} MiB of memory, and may take {most_mib}");
     }
 }

@@ -14,7 +14,7 @@ use crate::damage::damage;
 use crate::place::Place;
 
 /// Attackers at once.
-const ATTACKERS: u8 = 6;
+pub const ATTACKERS: u8 = 6;
 
 /// One message in so many is no message at all: that costs its sender the connection, and another handshake.
 const NONSENSE: u8 = 16;
@@ -36,6 +36,26 @@ pub struct Fates {
     put_off: u64,
     /// Those that cost their sender the connection.
     cut_off: u64,
+}
+
+impl Fates {
+    /// One was sent; nothing is known yet.
+    pub fn of_one() -> Self {
+        Self { sent: 1, ..Self::default() }
+    }
+
+    /// Those of both.
+    pub fn add(self, other: Self) -> Self {
+        Self {
+            sent: self.sent + other.sent,
+            of_strangers: self.of_strangers + other.of_strangers,
+            answered: self.answered + other.answered,
+            taken: self.taken + other.taken,
+            refused: self.refused + other.refused,
+            put_off: self.put_off + other.put_off,
+            cut_off: self.cut_off + other.cut_off,
+        }
+    }
 }
 
 impl fmt::Display for Fates {
@@ -60,18 +80,7 @@ pub async fn send(place: &Place, messages: u64, seed: u64) -> Fates {
         let dice = fastrand::Rng::with_seed(seed << 8 | u64::from(number));
         attackers.spawn(attack(attacker, share, dice));
     }
-    let mut all = Fates::default();
-    while let Some(fates) = attackers.join_next().await {
-        let fates = fates.unwrap();
-        all.sent += fates.sent;
-        all.of_strangers += fates.of_strangers;
-        all.answered += fates.answered;
-        all.taken += fates.taken;
-        all.refused += fates.refused;
-        all.put_off += fates.put_off;
-        all.cut_off += fates.cut_off;
-    }
-    all
+    attackers.join_all().await.into_iter().fold(Fates::default(), Fates::add)
 }
 
 async fn attack(mut attacker: Attacker, messages: u64, mut dice: fastrand::Rng) -> Fates {
