@@ -673,8 +673,8 @@ export interface RevocationTarget {
   /** Whoever has the token whose `jti` this is, instead of a tenant. */
   tokenId?: string | undefined
   /**
-   * When the revocation need not be remembered any more, in milliseconds since the epoch, since the token has
-   * expired by then. Never, unless given.
+   * When the revocation need not be remembered any more, since the token has expired by then: a time to come, in
+   * milliseconds since the epoch, or in seconds like a token's `exp`. Never, unless given.
    */
   expiresAt?: number | undefined
 }

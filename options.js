@@ -120,7 +120,7 @@ function agentConfig(config) {
 
 /** A hub's options: a plain copy, what is within them included. */
 function hubOptions(options) {
-  const copy = checked(options, SERVER_OPTIONS, 'options');
+  const copy = checked(withoutNull(options, 'options'), SERVER_OPTIONS, 'options');
   if (copy.limits) copy.limits = checked(copy.limits, LIMITS, 'options.limits');
   if (copy.credentials) copy.credentials = checked(copy.credentials, CREDENTIALS, 'options.credentials');
   return copy;
@@ -128,12 +128,20 @@ function hubOptions(options) {
 
 /** Whom `agentConfig()` is asked for. */
 function agentConfigOptions(options) {
-  return checked(options, AGENT_CONFIG_OPTIONS, 'options');
+  return checked(withoutNull(options, 'options'), AGENT_CONFIG_OPTIONS, 'options');
 }
 
 /** Whom `revoke()` and `reinstate()` are about. */
 function revocationTarget(target) {
-  return checked(target, REVOCATION_TARGET, 'target');
+  return checked(withoutNull(target, 'target'), REVOCATION_TARGET, 'target');
+}
+
+/** The options, none of which is null: it would be taken for "no limit", and may be a mistake of whoever computed it. */
+function withoutNull(options, at) {
+  for (const [key, value] of Object.entries(options ?? {})) {
+    if (value === null) throw new Mistake(`${at}.${key} must not be null: leave it out if you mean all`);
+  }
+  return options;
 }
 
 /** A plain copy of the options, or a `Mistake` that names the first that is unknown, missing or wrong. */

@@ -294,9 +294,40 @@ describe('revocation', () => {
     expect(server.revocations()).toEqual([{ tokenId: 'stolen', revokedAt: expect.any(Number), expiresAt }])
     expect((await rejection(connect(stolen))).code).toBe('ERR_FEDERATION_UNAUTHENTICATED')
     await connect(other)
-    await server.revoke({ tokenId: 'stolen', expiresAt: Date.now() - 1 })
-    expect(server.revocations()).toEqual([])
+    await server.revoke({ tokenId: 'stolen', expiresAt: Date.now() + 500 })
+    while (server.revocations().length > 0) await new Promise((resolve) => setTimeout(resolve, 50))
     await connect(stolen)
+  })
+
+  test('may be said to end in seconds, and in nothing that revokes nobody', async () => {
+    const server = await startHub()
+    const expiresAt = Math.floor(Date.now() / 1000) + 3_600
+    await server.revoke({ tokenId: 'stolen', expiresAt })
+    expect(server.revocations()).toMatchObject([{ expiresAt: expiresAt * 1000 }])
+    for (const wrong of [Date.now() - 1, 1, 0, -1, NaN, Infinity, Date.now() * 1000]) {
+      expect(await rejection(server.revoke({ tokenId: 'other', expiresAt: wrong }))).toMatchObject({
+        code: 'ERR_FEDERATION_CONFIG',
+        message: expect.stringContaining('target.expiresAt must be a time to come'),
+      })
+    }
+    // Whoever takes one back need not know that its time is over.
+    expect(await server.reinstate({ tokenId: 'stolen', expiresAt: 1 })).toBe(true)
+  })
+
+  test('and tokens and hubs are not wider because something is null', async () => {
+    const server = await startHub()
+    const target = { tenantId: 'acme', agentId: null as unknown as string }
+    for (const refused of [server.revoke(target), server.reinstate(target)]) {
+      expect(await rejection(refused)).toMatchObject({
+        code: 'ERR_FEDERATION_CONFIG',
+        message: 'target.agentId must not be null: leave it out if you mean all',
+      })
+    }
+    expect(server.revocations()).toEqual([])
+    const whom = { agentId: 'ada', tenantId: 'acme', permissions: null as unknown as [] }
+    expect(() => server.agentConfig(whom)).toThrow('options.permissions must not be null')
+    const options = { listen: '127.0.0.1:0', dataPath: ':memory:', clientCaPath: null as unknown as string }
+    expect(() => new FederationHubServer(options)).toThrow('options.clientCaPath must not be null')
   })
 
   test.each([{}, { agentId: 'a' }, { tenantId: 't', tokenId: 'x' }, { agentId: 'a', tokenId: 'x' }])(

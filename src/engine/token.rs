@@ -310,9 +310,13 @@ fn explain(kind: &ErrorKind) -> TokenError {
     }
 }
 
-/// A point in time, in ms: given in seconds or milliseconds, whole or not; none if it is in anything else.
 fn time_ms(claim: Option<&Value>) -> Option<i64> {
-    let time = claim?.as_f64().filter(|time| *time <= NO_TIME_ABOVE)?;
+    in_ms(claim?.as_f64()?)
+}
+
+/// A point in time, in ms: given in seconds or milliseconds, whole or not; none if it is in anything else.
+pub fn in_ms(time: f64) -> Option<i64> {
+    let time = Some(time).filter(|time| *time <= NO_TIME_ABOVE)?;
     let ms = if time > MILLISECONDS_ABOVE { time } else { time * 1000.0 };
     #[expect(clippy::cast_possible_truncation, reason = "saturates, and rounds down to the safe side")]
     let ms = ms.floor() as i64;

@@ -152,7 +152,7 @@ impl FederationHubServer {
     ) -> napi::Result<PromiseRaw<'env, ()>> {
         let hub = current(&self.running);
         js_thread::promise(env, &[], |_| async move {
-            let (whom, until_ms) = revoked(target)?;
+            let (whom, until_ms) = revoked(target, wall_now_ms())?;
             Ok(hub.ok_or(RevokeError::NotRunning)?.revoke(whom, until_ms).await?)
         })
     }
@@ -166,7 +166,8 @@ impl FederationHubServer {
     ) -> napi::Result<PromiseRaw<'env, bool>> {
         let hub = current(&self.running);
         js_thread::promise(env, &[], |_| async move {
-            let (whom, _) = revoked(target)?;
+            let whom = RevocationTarget { expires_at: None, ..target };
+            let (whom, _) = revoked(whom, wall_now_ms())?;
             Ok(hub.ok_or(RevokeError::NotRunning)?.reinstate(whom).await?)
         })
     }

@@ -3,6 +3,7 @@
 use napi_derive::napi;
 
 use super::error::CodedError;
+use crate::engine::token::in_ms;
 use crate::storage::revocation::{Revocation, Revoked};
 
 /// Whom a revocation is about: a tenant, one of its agents, or whoever has a token.
@@ -14,8 +15,8 @@ pub struct RevocationTarget {
     pub agent_id: Option<String>,
     /// Whoever has the token whose `jti` this is, instead of a tenant.
     pub token_id: Option<String>,
-    /// When the revocation need not be remembered any more, in milliseconds since the epoch, since the token has
-    /// expired by then. Never, unless given.
+    /// When the revocation need not be remembered any more, since the token has expired by then: a time to come, in
+    /// milliseconds since the epoch, or in seconds like a token's `exp`. Never, unless given.
     pub expires_at: Option<f64>,
 }
 
@@ -34,8 +35,8 @@ pub struct HubRevocation {
     pub expires_at: Option<f64>,
 }
 
-/// Whom a revocation is about, and when it ends, in ms since the epoch.
-pub fn revoked(target: RevocationTarget) -> Result<(Revoked, Option<i64>), CodedError> {
+/// Whom a revocation is about, and when it ends, in ms since the epoch. It is `now_ms`.
+pub fn revoked(target: RevocationTarget, now_ms: i64) -> Result<(Revoked, Option<i64>), CodedError> {
     let RevocationTarget { tenant_id, agent_id, token_id, expires_at } = target;
     let whom = match (tenant_id, agent_id, token_id) {
         (Some(tenant), None, None) => Revoked::Tenant(tenant),
@@ -47,9 +48,14 @@ pub fn revoked(target: RevocationTarget) -> Result<(Revoked, Option<i64>), Coded
             ));
         }
     };
-    #[expect(clippy::cast_possible_truncation, reason = "a cast saturates: too far away is far away")]
-    let until_ms = expires_at.map(|at| at as i64);
-    Ok((whom, until_ms))
+    let Some(at) = expires_at else { return Ok((whom, None)) };
+    match in_ms(at).filter(|until_ms| *until_ms > now_ms) {
+        Some(until_ms) => Ok((whom, Some(until_ms))),
+        None => Err(CodedError::config(format!(
+            "target.expiresAt must be a time to come, in milliseconds since the epoch (seconds are understood), not {at}: \
+             after it the revocation is forgotten"
+        ))),
+    }
 }
 
 impl From<Revocation> for HubRevocation {
