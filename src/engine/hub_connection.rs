@@ -46,6 +46,8 @@ enum Ending {
     Stopping,
     /// The agent's token has expired.
     Expired,
+    /// Its certificate has.
+    CertificateExpired,
     /// The operator has revoked the agent.
     Revoked,
 }
@@ -58,6 +60,7 @@ impl Ending {
             Self::Lost(_) => "lost",
             Self::Stopping => "the hub stops",
             Self::Expired => "the token has expired",
+            Self::CertificateExpired => "the certificate has expired",
             Self::Revoked => "revoked",
         }
     }
@@ -90,7 +93,8 @@ pub(super) async fn serve(
     });
     let mut streams = JoinSet::new();
     let expiry = wall_clock_reaches(session.claims.expires_at_ms);
-    tokio::pin!(expiry);
+    let certificate_expiry = wall_clock_reaches(connection.certificate_ends_at_ms().unwrap_or(i64::MAX));
+    tokio::pin!(expiry, certificate_expiry);
     let ending = loop {
         tokio::select! {
             stream = connection.accept() => match stream {
@@ -105,6 +109,7 @@ pub(super) async fn serve(
             Some(_) = streams.join_next() => {}
             _ = stopping.wait_for(|stop| *stop) => break Ending::Stopping,
             () = &mut expiry => break Ending::Expired,
+            () = &mut certificate_expiry => break Ending::CertificateExpired,
             // Fails only together with the hub.
             _ = revocations.changed() => if shared.revocations.hold(&session.claims, wall_now_ms()) {
                 break Ending::Revoked;
@@ -126,6 +131,7 @@ pub(super) async fn serve(
             connection.close_heard(Refusal::Stopping.close_code(), "the hub is stopping").await;
         }
         Ending::Expired => connection.close(EXPIRED, "the token has expired"),
+        Ending::CertificateExpired => connection.close(EXPIRED, "the agent's certificate has expired"),
         Ending::Revoked => {
             connection.close(REVOKED, "the hub's operator has revoked the agent, or its token");
         }

@@ -135,6 +135,14 @@ impl Connection {
         }
     }
 
+    /// When the certificate ends that the other side proved to hold the key of, in ms since the epoch; none without one.
+    pub fn certificate_ends_at_ms(&self) -> Option<i64> {
+        let certificate = self.peer_certificate()?;
+        let (_, certificate) = x509_parser::parse_x509_certificate(&certificate).ok()?;
+        // It is good until the end of its last second (RFC 5280, section 4.1.2.5).
+        Some(certificate.validity().not_after.timestamp().saturating_add(1).saturating_mul(1_000))
+    }
+
     /// The certificate (DER) that the other side proved to hold the key of.
     pub fn peer_certificate(&self) -> Option<Vec<u8>> {
         let identity = self.quic.peer_identity()?;

@@ -1,5 +1,7 @@
 //! A throwaway hub's CA, in the hands of whoever issues other certificates than the hub does.
 
+use std::time::Duration;
+
 use federation_hub::transport::{Credentials, PemSource};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
@@ -50,6 +52,16 @@ impl Authority {
 
     /// A certificate for agents, with these URIs among its names, and its key; both PEM.
     pub fn certificate(&self, serial: u64, uris: &[&str]) -> (String, String) {
+        self.changed_certificate(serial, uris, |_| {})
+    }
+
+    /// The same, with something changed.
+    fn changed_certificate(
+        &self,
+        serial: u64,
+        uris: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> (String, String) {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, "an agent");
@@ -58,6 +70,7 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.serial_number = Some(SerialNumber::from(serial));
         params.subject_alt_names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
+        change(&mut params);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         (certificate.pem(), key.serialize_pem())
@@ -86,6 +99,14 @@ impl Authority {
 /// A certificate of a throwaway hub's CA for agents, with these URIs among its names.
 pub fn certificate(credentials: &Credentials, serial: u64, uris: &[&str]) -> Pair {
     let (certificate, key) = Authority::of(credentials).certificate(serial, uris);
+    (PemSource::Text(certificate), PemSource::Text(key))
+}
+
+/// One that names nobody, whose last second is this one, in seconds since the epoch.
+pub fn short_lived(credentials: &Credentials, last_second: u64) -> Pair {
+    let (certificate, key) = Authority::of(credentials).changed_certificate(1, &[], |params| {
+        params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(last_second);
+    });
     (PemSource::Text(certificate), PemSource::Text(key))
 }
 

@@ -13,6 +13,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
+use crate::ca::short_lived;
 use crate::mint::Issuer;
 use crate::site::{Member, Site, memory};
 
@@ -106,6 +107,21 @@ async fn an_agent_with_a_fixed_token_is_told_that_it_has_expired() {
     let error = member.try_sync().await.unwrap_err();
     assert_eq!(error.code, ErrorCode::Unauthenticated, "{error}");
     assert!(error.message.contains("expired"), "{error}");
+}
+
+/// Breaks if a certificate counts only when its agent connects.
+#[tokio::test]
+async fn a_session_ends_with_its_certificate() {
+    let site = Site::start(":memory:").await;
+    let last_second = u64::try_from(wall_now_ms()).unwrap() / 1000 + 2;
+    let (cert, key) = short_lived(&site.credentials, last_second);
+    let options = AgentOptions { cert: Some(cert), key: Some(key), ..site.options("acme", "a") };
+    let member = Member::connect(options).await;
+    member.sync().await;
+    until(|| site.hub.stats().connected_agents == 0).await;
+    assert!(wall_now_ms() >= i64::try_from(last_second).unwrap() * 1000, "not before its time");
+    let error = member.try_sync().await.unwrap_err();
+    assert!(error.message.contains("certificate") && error.message.contains("expired"), "{error}");
 }
 
 #[tokio::test]
