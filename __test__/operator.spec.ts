@@ -146,6 +146,14 @@ describe('the log', () => {
     }
   })
 
+  test('holds nobody up where nobody reads it', async () => {
+    const child = spawn(process.execPath, [path.join(__dirname, 'fixtures', 'life', 'unread.js')])
+    let out = ''
+    for await (const chunk of child.stdout) out += String(chunk)
+    child.stderr.destroy()
+    expect(JSON.parse(out)).toEqual({ isServed: true, counts: true })
+  }, 60_000)
+
   test('is off unless it is asked for, and knows its words', async () => {
     expect((await run('off')).lines).toEqual([])
     for (const options of [{ log: 'loud' as 'json' }, { log: 'json' as const, logLevel: 'all' as 'info' }]) {

@@ -22,7 +22,7 @@ use super::hub_limits::HubLimits;
 use super::identity::IdentityPolicy;
 use super::intake::Decoders;
 use super::listen::resolve;
-use super::log::{LogError, LogOptions};
+use super::log::{self, LogError, LogOptions};
 use super::memory_budget::MemoryBudget;
 use super::metrics::HubMetrics;
 use super::metrics_server;
@@ -235,6 +235,8 @@ impl Hub {
         self.stopping.send_replace(true);
         // Fails only if the thread is gone, which is what is waited for.
         let _ = self.ended.clone().wait_for(|ended| *ended).await;
+        // The process may end now. Fails only if the runtime ends.
+        let _ = tokio::task::spawn_blocking(log::flush).await;
     }
 }
 

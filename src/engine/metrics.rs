@@ -15,6 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::hub_counts::HubStats;
+use super::log;
 use super::writer::CommitMetrics;
 use crate::protocol::message::{Refusal, ToAgent};
 
@@ -43,6 +44,7 @@ pub(super) struct HubMetrics {
     rows: Gauge,
     queued: Gauge,
     memory: Gauge,
+    dropped_lines: Gauge,
     syncs: Counter,
     sent: Counter,
     received: Counter,
@@ -65,6 +67,7 @@ impl HubMetrics {
             rows: Gauge::default(),
             queued: Gauge::default(),
             memory: Gauge::default(),
+            dropped_lines: Gauge::default(),
             syncs: Counter::default(),
             sent: Counter::default(),
             received: Counter::default(),
@@ -88,6 +91,7 @@ impl HubMetrics {
         to.register("rows", "Live rows of all tenants", self.rows.clone());
         to.register("store_queue", "Jobs that wait for the store's thread", self.queued.clone());
         to.register("message_memory_bytes", "Memory taken for what agents send", self.memory.clone());
+        to.register("log_lines_dropped", "Lines of the log that nobody read", self.dropped_lines.clone());
         to.register("syncs", "Syncs answered", self.syncs.clone());
         to.register("sent_bytes", "Bytes of frames sent to agents", self.sent.clone());
         to.register("received_bytes", "Bytes of frames received from agents", self.received.clone());
@@ -149,6 +153,7 @@ impl HubMetrics {
         self.rows.set(stats.rows.cast_signed());
         self.queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
         self.memory.set(stats.memory_bytes.cast_signed());
+        self.dropped_lines.set(log::dropped_lines().cast_signed());
         let totals = [
             (&self.syncs, stats.syncs),
             (&self.sent, stats.bytes_sent),
