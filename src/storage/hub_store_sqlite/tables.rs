@@ -3,6 +3,8 @@
 //! A column's number is its position in the table's list, to which columns are only ever appended. Names are
 //! compared as SQLite compares them, without regard to ASCII case.
 
+use std::collections::{HashMap, HashSet};
+
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::damaged;
@@ -84,36 +86,36 @@ impl Table {
             }
             self.save(conn, (tenant, Seq::MAX), NOBODY)?;
         }
+        let mut places = Places::of(&self.schema.columns);
         let numbered = header.columns.iter().enumerate();
-        Ok(Ok(numbered.filter_map(|(hint, name)| self.position(name, hint)).collect()))
+        Ok(Ok(numbered.filter_map(|(hint, name)| places.find(name, hint)).collect()))
     }
 
-    /// A column's number. Most replicas have the columns where the hub has them, so that is tried first.
-    fn position(&self, column: &str, hint: usize) -> Option<ColumnIndex> {
-        let columns = &self.schema.columns;
-        let position = match columns.get(hint) {
-            Some(known) if known == column => hint,
-            _ => columns.iter().position(|known| known.eq_ignore_ascii_case(column))?,
-        };
-        ColumnIndex::try_from(position).ok()
+    /// A column's number.
+    fn position(&self, column: &str) -> Option<ColumnIndex> {
+        let at = self.schema.columns.iter().position(|known| known.eq_ignore_ascii_case(column))?;
+        ColumnIndex::try_from(at).ok()
     }
 
     /// Appends columns that are not there yet; says whether there were any.
     fn add_columns(&mut self, columns: &[String]) -> Result<bool, String> {
-        let before = self.schema.columns.len();
+        let mut places = Places::of(&self.schema.columns);
+        let (mut added, mut names) = (Vec::new(), HashSet::new());
         for (hint, column) in columns.iter().enumerate() {
-            if self.position(column, hint).is_some() {
+            if places.find(column, hint).is_some() || !names.insert(column.to_ascii_lowercase()) {
                 continue;
             }
             if column.is_empty() || column.len() > MAX_NAME_BYTES {
                 return Err(format!("a column name must have 1 to {MAX_NAME_BYTES} bytes"));
             }
-            if self.schema.columns.len() >= MAX_COLUMNS {
+            if self.schema.columns.len() + added.len() >= MAX_COLUMNS {
                 return Err(format!("table {} would have more than {MAX_COLUMNS} columns", self.schema.name));
             }
-            self.schema.columns.push(column.clone());
+            added.push(column.clone());
         }
-        Ok(self.schema.columns.len() > before)
+        let is_any = !added.is_empty();
+        self.schema.columns.append(&mut added);
+        Ok(is_any)
     }
 
     /// Why a declaration cannot stand beside the tenant's: it says something else, or says it of a column that is in use.
@@ -144,7 +146,7 @@ impl Table {
         let known = self.schema.columns.len();
         let mut changed = self.add_columns(&declared.columns)?;
         for (column, rule) in &declared.agreed.rules {
-            if self.schema.agreed.rule(column).is_none() && self.position(column, 0).is_some() {
+            if self.schema.agreed.rule(column).is_none() && self.position(column).is_some() {
                 self.schema.agreed.rules.push((column.clone(), *rule));
                 changed = true;
             }
@@ -161,7 +163,7 @@ impl Table {
             // The first meaning of a name is that of whoever brought the column.
             let first = if origin.generation == 0 { known } else { 0 };
             let is_sound = (is_of_table
-                || self.position(&origin.column, 0).is_some_and(|at| usize::from(at) >= first))
+                || self.position(&origin.column).is_some_and(|at| usize::from(at) >= first))
                 && origin.content.len() <= MAX_NAME_BYTES;
             if is_new && is_sound {
                 self.schema.agreed.origins.push(origin.clone());
@@ -181,8 +183,8 @@ impl Table {
 
     /// Whether a declaration has all of the table's columns.
     fn is_covered_by(&self, declared: &TableSchema) -> bool {
-        let has = |column: &String| declared.columns.iter().any(|other| other.eq_ignore_ascii_case(column));
-        self.schema.columns.iter().all(has)
+        let mut places = Places::of(&declared.columns);
+        self.schema.columns.iter().enumerate().all(|(hint, column)| places.find(column, hint).is_some())
     }
 
     /// Whether the replica that declared this lacks nothing of the table.
@@ -241,6 +243,31 @@ impl Table {
             self.writer.cast_signed(),
         ])?;
         Ok(())
+    }
+}
+
+/// Where columns are, by their names. A table has up to [`MAX_COLUMNS`] of them, and a message names as many.
+struct Places<'a> {
+    columns: &'a [String],
+    /// By the names in lower case; only once a column is not where it is looked for.
+    by_name: Option<HashMap<String, usize>>,
+}
+
+impl<'a> Places<'a> {
+    fn of(columns: &'a [String]) -> Self {
+        Self { columns, by_name: None }
+    }
+
+    /// A column's number. Most replicas have the columns where the hub has them, so that is tried first.
+    fn find(&mut self, column: &str, hint: usize) -> Option<ColumnIndex> {
+        let at = if self.columns.get(hint).is_some_and(|known| known == column) {
+            hint
+        } else {
+            let columns = self.columns.iter().enumerate().rev();
+            let by_name = || columns.map(|(at, name)| (name.to_ascii_lowercase(), at)).collect();
+            *self.by_name.get_or_insert_with(by_name).get(&column.to_ascii_lowercase())?
+        };
+        ColumnIndex::try_from(at).ok()
     }
 }
 
