@@ -16,6 +16,7 @@ mod create_schema;
 #[path = "../support/database.rs"]
 mod database;
 mod definitions;
+mod dice;
 mod doubts;
 mod failing_rows;
 mod generated_keys;

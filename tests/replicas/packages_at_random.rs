@@ -11,21 +11,8 @@ use std::fmt::Write;
 use federation_hub::model::Value;
 
 use crate::clock::Clock;
+use crate::dice::{Dice, asked_for};
 use crate::world::{Agent, Fate, Hub};
-
-/// A linear congruential generator, after Knuth's MMIX.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from((self.0 >> 33) % end as u64).unwrap()
-    }
-
-    fn chance(&mut self, percent: usize) -> bool {
-        self.below(100) < percent
-    }
-}
 
 /// How an application knows which of its releases a database has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -482,9 +469,8 @@ fn content(agent: &mut Agent, table: &Table) -> BTreeMap<String, BTreeMap<String
 
 #[test]
 fn whoever_installs_which_release_when_all_end_with_the_same_rows() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|it| it.parse::<u64>().ok());
-    let first = number("FEDERATION_SEED").unwrap_or(1);
-    let count = number("FEDERATION_SEEDS").unwrap_or(if first > 1 { 1 } else { 40 });
+    let first = asked_for("FEDERATION_SEED").unwrap_or(1);
+    let count = asked_for("FEDERATION_SEEDS").unwrap_or(if first > 1 { 1 } else { 40 });
     for seed in first..first + count {
         let mut run = Run::new(seed);
         for at in 0..60 {

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::clock::Clock;
+use crate::dice::{Dice, asked_for};
 use crate::world::{Agent, Fate, Hub};
 use federation_hub::model::Value;
 
@@ -21,25 +22,6 @@ const TABLES: [&str; 8] = [
     "CREATE TABLE t(id TEXT PRIMARY KEY DEFAULT (hex(randomblob(8))), name TEXT, pos INTEGER UNIQUE, note);
      CREATE TABLE marks(id INTEGER PRIMARY KEY, pos INTEGER REFERENCES t(pos) ON UPDATE CASCADE, label TEXT)",
 ];
-
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(self.0 >> 33).unwrap() % end
-    }
-
-    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len())]
-    }
-
-    fn shuffle<T>(&mut self, of: &mut [T]) {
-        for at in (1..of.len()).rev() {
-            of.swap(at, self.below(at + 1));
-        }
-    }
-}
 
 /// Gives rows of a table each other's values, or those of rows that are gone, in a transaction.
 fn permute(dice: &mut Dice, agent: &mut Agent, step: usize, may_delete: bool) {
@@ -175,9 +157,8 @@ fn play(seed: u64) {
 /// `FEDERATION_SEEDS=500` plays that many; one that fails is played again by `FEDERATION_SEED=7`.
 #[test]
 fn many_values_that_change_hands_at_random_arrive_everywhere() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
-    let first: u64 = number("FEDERATION_SEED").unwrap_or(0);
-    let count = number("FEDERATION_SEEDS").unwrap_or(if first > 0 { 1 } else { 16 });
+    let first = asked_for("FEDERATION_SEED").unwrap_or(0);
+    let count = asked_for("FEDERATION_SEEDS").unwrap_or(if first > 0 { 1 } else { 16 });
     for seed in first..first + count {
         play(seed);
     }

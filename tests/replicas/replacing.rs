@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::dice::asked_for;
 use crate::identity::{NO_ROWS, agree, settle};
 use crate::retirement::{collect, upkeep};
 use crate::world::parts::text;
@@ -225,9 +226,8 @@ fn play(steps: &[Step]) {
 
 /// The same cases each time, unless the environment names another beginning or number.
 fn config() -> ProptestConfig {
-    let named = |name: &str| std::env::var(name).ok().and_then(|it| it.parse().ok());
-    let rng_seed = proptest::test_runner::RngSeed::Fixed(named("FEDERATION_SEED").unwrap_or(1));
-    let cases = named("PROPTEST_CASES").and_then(|it| u32::try_from(it).ok()).unwrap_or(40);
+    let rng_seed = proptest::test_runner::RngSeed::Fixed(asked_for("FEDERATION_SEED").unwrap_or(1));
+    let cases = asked_for("PROPTEST_CASES").and_then(|it| u32::try_from(it).ok()).unwrap_or(40);
     ProptestConfig { cases, rng_seed, failure_persistence: None, ..ProptestConfig::default() }
 }
 
@@ -262,7 +262,7 @@ fn a_row_is_as_old_as_its_making_whatever_was_deleted_later() {
 #[test]
 fn five_agents_that_store_the_same_things_again_and_again_have_each_once() {
     const KEYS: usize = 40;
-    let writes = std::env::var("FEDERATION_WRITES").ok().and_then(|it| it.parse().ok()).unwrap_or(800);
+    let writes = asked_for("FEDERATION_WRITES").map_or(800, u64::cast_signed);
     let (mut hub, mut all, clock) = agents(MEMORY, AGENTS);
     let mut stored = BTreeMap::new();
     let mut drawn: u64 = 7;

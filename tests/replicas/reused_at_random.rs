@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::clock::Clock;
+use crate::dice::{Dice, asked_for};
 use crate::world::{Agent, Fate, Hub};
 use federation_hub::model::Value;
 
@@ -27,15 +28,6 @@ const RELEASES: [(&str, &[(&str, &str)]); 6] = [
     ),
     ("ALTER TABLE docs DROP COLUMN a; ALTER TABLE docs RENAME COLUMN c TO a", &[("a", "c")]),
 ];
-
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: u64) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from((self.0 >> 33) % end).unwrap()
-    }
-}
 
 struct Run {
     dice: Dice,
@@ -107,7 +99,7 @@ impl Run {
                 if writable.is_empty() {
                     return;
                 }
-                let (name, content) = writable[self.dice.below(writable.len() as u64)];
+                let (name, content) = writable[self.dice.below(writable.len())];
                 let row = self.dice.below(6);
                 let value = format!("{content}-{row} of step {at}");
                 let statement = format!("UPDATE docs SET {name} = '{value}' WHERE id = '{row}'");
@@ -174,7 +166,7 @@ impl Run {
 
 #[test]
 fn whoever_goes_through_the_releases_when_has_the_last_writes_of_what_is_left() {
-    let seeds = std::env::var("FEDERATION_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(20);
+    let seeds = asked_for("FEDERATION_SEEDS").unwrap_or(20);
     for seed in 1..=seeds {
         let mut run = Run::new(seed);
         for at in 0..40 {
