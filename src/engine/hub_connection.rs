@@ -23,7 +23,7 @@ use super::tenants::Seat;
 use super::token::Claims;
 use crate::protocol::close_code::{EXPIRED, GOODBYE, REVOKED};
 use crate::protocol::hub_request::Caller;
-use crate::protocol::message::Refusal;
+use crate::protocol::message::{Refusal, Refused};
 use crate::transport::{ConnectionLost, Handshake};
 
 /// The longest time without a look at the wall clock.
@@ -92,9 +92,10 @@ pub(super) async fn serve(
         protocol_refusals: AtomicU32::new(0),
     });
     let mut streams = JoinSet::new();
-    let expiry = wall_clock_reaches(session.claims.expires_at_ms);
-    let certificate_expiry = wall_clock_reaches(connection.certificate_ends_at_ms().unwrap_or(i64::MAX));
-    tokio::pin!(expiry, certificate_expiry);
+    let token_ends_at_ms = session.claims.expires_at_ms;
+    let certificate_ends_at_ms = connection.certificate_ends_at_ms().unwrap_or(i64::MAX);
+    let expiry = wall_clock_reaches(token_ends_at_ms.min(certificate_ends_at_ms));
+    tokio::pin!(expiry);
     let ending = loop {
         tokio::select! {
             stream = connection.accept() => match stream {
@@ -108,8 +109,11 @@ pub(super) async fn serve(
             },
             Some(_) = streams.join_next() => {}
             _ = stopping.wait_for(|stop| *stop) => break Ending::Stopping,
-            () = &mut expiry => break Ending::Expired,
-            () = &mut certificate_expiry => break Ending::CertificateExpired,
+            () = &mut expiry => break if certificate_ends_at_ms < token_ends_at_ms {
+                Ending::CertificateExpired
+            } else {
+                Ending::Expired
+            },
             // Fails only together with the hub.
             _ = revocations.changed() => if shared.revocations.hold(&session.claims, wall_now_ms()) {
                 break Ending::Revoked;
@@ -170,4 +174,11 @@ pub(super) struct AgentSession {
     pub(super) protocol_refusals: AtomicU32,
     pub(super) memory: Arc<ConnectionMemory>,
     pub(super) replicas: OwnReplicas,
+}
+
+impl AgentSession {
+    /// Writes down that it was refused for its tenant's quota.
+    pub(super) fn over_quota(&self, refused: &Refused) {
+        audit::over_quota(self.address, &self.caller, &refused.message);
+    }
 }

@@ -256,7 +256,7 @@ impl Stream {
         let due = std::mem::replace(&mut self.due, Ok(Duration::ZERO));
         let (wait, rows) = match request {
             StoreRequest::Push(push) => {
-                let wait = due.inspect_err(|refused| self.over_quota(refused))?;
+                let wait = due.inspect_err(|refused| self.session.over_quota(refused))?;
                 (wait, push.body.rows.len() as u64)
             }
             _ => (due.unwrap_or(LONGEST_WAIT), 0),
@@ -268,11 +268,6 @@ impl Stream {
             sleep(wait).await;
         }
         Ok(())
-    }
-
-    /// Writes a refusal down.
-    fn over_quota(&self, refused: &Refused) {
-        audit::over_quota(self.session.address, &self.session.caller, &refused.message);
     }
 
     /// Sends a message, and counts what it tells.
@@ -354,7 +349,7 @@ impl Stream {
                     self.tell(&message).await?;
                 }
             }
-            match self.session.seat.due().inspect_err(|refused| self.over_quota(refused)) {
+            match self.session.seat.due().inspect_err(|refused| self.session.over_quota(refused)) {
                 Ok(wait) => sleep(wait).await,
                 Err(refused) => return Ok(Err(refused)),
             }

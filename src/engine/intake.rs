@@ -16,7 +16,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
-use super::audit;
 use super::hub::Shared;
 use super::hub_connection::AgentSession;
 use super::hub_stream::StreamError;
@@ -173,7 +172,7 @@ impl Intake {
         } else {
             let turn = self.turn().await?;
             if size > INLINE_BYTES {
-                let wait = seat.due().inspect_err(|refused| self.note(refused))?;
+                let wait = seat.due().inspect_err(|refused| self.session.over_quota(refused))?;
                 // A timer sleeps for a millisecond or more even if it is asked for none.
                 if !wait.is_zero() {
                     sleep(wait).await;
@@ -256,14 +255,9 @@ impl Intake {
         turn.ok().flatten().ok_or_else(|| {
             let message = "this tenant's agents send more than the hub can read: sync less at once";
             let refused = Refused::new(Refusal::Quota, message).for_ms(RETRY_DECODING_MS);
-            self.note(&refused);
+            self.session.over_quota(&refused);
             refused
         })
-    }
-
-    /// Writes a refusal down.
-    fn note(&self, refused: &Refused) {
-        audit::over_quota(self.session.address, &self.session.caller, &refused.message);
     }
 }
 
