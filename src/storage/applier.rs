@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::ahead::{Ahead, Update};
 use super::apply_row::Outcome;
-use super::barred::{Barred, Watched};
+use super::barred::Barred;
 use super::catalog::Catalog;
 use super::collisions;
 use super::driver::{Sql, SqlError};
@@ -40,7 +40,7 @@ pub struct Applier<'a> {
     /// only until the replica has been told of everything once.
     pub taken_for_the_same: Option<BTreeSet<String>>,
     /// Rows that are left out.
-    pub barred: Barred,
+    pub barred: &'a mut Barred,
     /// How far trying again what is set aside has come.
     pub retrial: &'a mut Retrial,
     /// Whether rows go in behind their parents, and out before them.
@@ -51,7 +51,12 @@ pub struct Applier<'a> {
 impl<'a> Applier<'a> {
     /// One that has no row yet. The hub has acknowledged the batches up to the mark `acked`; `check_quarantine` says that
     /// rows may be set aside.
-    pub fn new(catalog: &'a Catalog, acked: u64, check_quarantine: bool, retrial: &'a mut Retrial) -> Self {
+    pub fn new(
+        catalog: &'a Catalog,
+        acked: u64,
+        check_quarantine: bool,
+        (retrial, barred): (&'a mut Retrial, &'a mut Barred),
+    ) -> Self {
         let (resolver, journal) = (Resolver::new(catalog), Journal::default());
         let (leaders, followed) = (Vec::new(), Followed::new());
         let (passed_over, taken_for_the_same) = (BTreeSet::new(), None);
@@ -67,7 +72,7 @@ impl<'a> Applier<'a> {
             followed,
             passed_over,
             taken_for_the_same,
-            barred: Barred::default(),
+            barred,
             retrial,
             parents_first,
             check_quarantine,
@@ -292,7 +297,7 @@ impl<'a> Applier<'a> {
                 refused.push((at, Refusal::Held(why.to_owned())));
                 continue;
             }
-            match self.try_row(sql, at, ahead, attempt == Attempt::LeavingChildren)? {
+            match self.apply_ahead(sql, at, ahead, attempt == Attempt::LeavingChildren)? {
                 Outcome::Applied => {
                     self.applied += 1;
                     ahead.done(at);
@@ -309,25 +314,6 @@ impl<'a> Applier<'a> {
         }
         refused.retain(|(at, _)| ahead.get(*at).is_some());
         Ok(refused)
-    }
-
-    /// Tries a row. What fails before anything was done for it refuses it.
-    fn try_row(
-        &mut self,
-        sql: &mut dyn Sql,
-        at: usize,
-        ahead: &mut Ahead<'_>,
-        leave_children: bool,
-    ) -> Result<Outcome, SqlError> {
-        self.barred.item = Some(at);
-        let mut watched = Watched::new(sql);
-        match self.apply_ahead(&mut watched, at, ahead, leave_children) {
-            Err(error) if !watched.has_written => {
-                let reason = quarantine::refused(sql, Err::<(), _>(error))?;
-                Ok(reason.map_or(Outcome::Unchanged, Outcome::Refused))
-            }
-            outcome => outcome,
-        }
     }
 }
 

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::applier::Applier;
+use super::barred::Barred;
 use super::bookkeeping::{ReplicaState, SentBatch, acknowledge};
 use super::burial::bury;
 use super::collisions;
@@ -65,7 +66,7 @@ pub struct Applied {
 
 /// Applies one turn's work, within the transaction that is open. The log must be settled. `set_aside_before`
 /// rows were in quarantine when the transaction began; at the end of the sync every row of the tables `refreshed`
-/// has been told. `retrial` says how far trying again has come.
+/// has been told. `retrial` says how far trying again has come, `barred` which rows are left out.
 pub fn apply(
     sql: &mut dyn Sql,
     context: &mut Context<'_>,
@@ -73,19 +74,16 @@ pub fn apply(
     incoming: &Incoming,
     refreshed: &[String],
     set_aside_before: u64,
-    retrial: &mut Retrial,
+    (retrial, barred): (&mut Retrial, &mut Barred),
 ) -> Result<Applied, SqlError> {
     if let Some(last) = incoming.acked.last() {
         acknowledge(sql, state, *last)?;
         refuse(sql, &incoming.refused)?;
     }
-    let mut applier = Applier::new(context.catalog, state.acked, set_aside_before > 0, retrial);
+    let mut applier = Applier::new(context.catalog, state.acked, set_aside_before > 0, (retrial, barred));
     // A replica that begins anew has covered something.
     applier.taken_for_the_same = ((state.cursor, state.covered) == (0, 0)).then(BTreeSet::new);
-    std::mem::swap(&mut applier.barred, &mut context.barred);
-    let is_finished = apply_rows(sql, context, &mut applier, incoming, refreshed);
-    std::mem::swap(&mut applier.barred, &mut context.barred);
-    let is_finished = is_finished?;
+    let is_finished = apply_rows(sql, context, &mut applier, incoming, refreshed)?;
     let applied = applier.applied;
     if set_aside_before > 0 && is_finished {
         collisions::forget_settled(sql)?;

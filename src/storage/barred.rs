@@ -5,7 +5,9 @@
 
 use std::collections::HashMap;
 
+use super::apply_row::Outcome;
 use super::driver::{EachRow, Sql, SqlError, SqlErrorKind, ValueRef};
+use super::quarantine::refused;
 use super::yielding::{Indexes, despite_indexes};
 use crate::model::{RowId, TableHeader};
 
@@ -62,18 +64,28 @@ fn despite_rows<T>(mut turn: impl FnMut(&mut Barred) -> Result<T, SqlError>) -> 
     }
 }
 
-/// The database, while something is done for one row.
-pub struct Watched<'a> {
-    sql: &'a mut dyn Sql,
-    /// Whether anything was written.
-    pub has_written: bool,
+/// Does something for one row. What fails before anything was written refuses the row.
+///
+/// # Errors
+/// Those of the database, and what fails later.
+pub fn refusing_first_failure(
+    sql: &mut dyn Sql,
+    work: impl FnOnce(&mut dyn Sql) -> Result<Outcome, SqlError>,
+) -> Result<Outcome, SqlError> {
+    let mut watched = Watched { sql, has_written: false };
+    match work(&mut watched) {
+        Err(error) if !watched.has_written => {
+            let reason = refused(sql, Err::<(), _>(error))?;
+            Ok(reason.map_or(Outcome::Unchanged, Outcome::Refused))
+        }
+        outcome => outcome,
+    }
 }
 
-impl<'a> Watched<'a> {
-    /// Nothing was written yet.
-    pub fn new(sql: &'a mut dyn Sql) -> Self {
-        Self { sql, has_written: false }
-    }
+/// The database, while something is done for one row.
+struct Watched<'a> {
+    sql: &'a mut dyn Sql,
+    has_written: bool,
 }
 
 impl Sql for Watched<'_> {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::barred::Barred;
 use super::catalog::{Catalog, Table};
 use super::driver::{Sql, SqlError};
 use super::yielding::Indexes;
@@ -30,8 +29,6 @@ pub struct Context<'a> {
     is_set_aside: Option<bool>,
     /// How the turn does with indexes that triggers keep.
     pub indexes: Indexes,
-    /// Rows that the turn leaves out.
-    pub barred: Barred,
 }
 
 impl<'a> Context<'a> {
@@ -55,7 +52,6 @@ impl<'a> Context<'a> {
             notices,
             is_set_aside: None,
             indexes,
-            barred: Barred::default(),
         }
     }
 }

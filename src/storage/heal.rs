@@ -110,16 +110,14 @@ fn heal(
         }
         let mut context = context(&cached.catalog, &state, setting.clock, mint);
         context.indexes.clone_from(indexes);
-        std::mem::swap(&mut context.barred, barred);
         settle_all(sql, &mut context)?;
         let mut patient = Patient::examine(sql, &cached.catalog, table, fetched)?;
         let (differing, offered) = patient.prepare(sql)?;
         let tables = fetched.rows.tables.clone();
         let incoming = Incoming { rows: Rows { tables, rows: differing.clone() }, ..Incoming::default() };
-        let before = probe.quarantined;
-        let applied = apply(sql, &mut context, &mut state, &incoming, &[], before, &mut Retrial::default());
+        let (before, trials) = (probe.quarantined, (&mut Retrial::default(), barred));
+        let applied = apply(sql, &mut context, &mut state, &incoming, &[], before, trials);
         indexes.clone_from(&context.indexes);
-        std::mem::swap(&mut context.barred, barred);
         let applied = applied?;
         let after = Patient::examine(sql, &cached.catalog, table, fetched)?;
         let mut healed =

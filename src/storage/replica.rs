@@ -329,7 +329,6 @@ fn apply_once(
         let shared = catalog.catalog.clone();
         let mut context = context(&shared, &state, setting.clock, mint);
         context.indexes.clone_from(indexes);
-        std::mem::swap(&mut context.barred, barred);
         settle_all(sql, &mut context)?;
         if incoming.done.is_some() {
             if let Some(digest) = extras.schema_digest {
@@ -342,10 +341,9 @@ fn apply_once(
                 )?;
             }
         }
-        let before = probe.quarantined;
-        let applied = apply(sql, &mut context, &mut state, incoming, &extras.refreshed, before, retrial);
+        let (before, trials) = (probe.quarantined, (retrial, barred));
+        let applied = apply(sql, &mut context, &mut state, incoming, &extras.refreshed, before, trials);
         indexes.clone_from(&context.indexes);
-        std::mem::swap(&mut context.barred, barred);
         let applied = applied?;
         notices.append(&mut context.notices);
         if let Some(done) = incoming.done.as_ref().filter(|_| !applied.is_unfinished) {

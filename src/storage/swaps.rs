@@ -15,6 +15,7 @@ use std::rc::Rc;
 use super::ahead::{Ahead, Update};
 use super::applier::Applier;
 use super::apply_row::Outcome;
+use super::barred::refusing_first_failure;
 use super::catalog::{Key, Table, as_number, quote};
 use super::driver::{Sql, SqlError};
 use super::follow::Leader;
@@ -308,7 +309,7 @@ impl Applier<'_> {
         Ok(())
     }
 
-    /// Applies a row, which may be out of its table.
+    /// Applies a row, which may be out of its table. What fails before anything was done for it refuses it.
     pub fn apply_ahead(
         &mut self,
         sql: &mut dyn Sql,
@@ -317,16 +318,19 @@ impl Applier<'_> {
         leave_children: bool,
     ) -> Result<Outcome, SqlError> {
         let Some(row) = ahead.get(at) else { return Ok(Outcome::Unchanged) };
-        if let Some(parked) = ahead.parked(at).cloned()
-            && let Some(table) = self.catalog.table(&row.0.name)
-        {
-            if let Some(outcome) = self.come_back(sql, at, table, &row, &parked)? {
-                return Ok(outcome);
+        self.barred.item = Some(at);
+        refusing_first_failure(sql, |sql| {
+            if let Some(parked) = ahead.parked(at).cloned()
+                && let Some(table) = self.catalog.table(&row.0.name)
+            {
+                if let Some(outcome) = self.come_back(sql, at, table, &row, &parked)? {
+                    return Ok(outcome);
+                }
+                // The application has made a row in its place.
+                ahead.park(at, None);
             }
-            // The application has made a row in its place.
-            ahead.park(at, None);
-        }
-        self.apply_row(sql, at, &row, leave_children)
+            self.apply_row(sql, at, &row, leave_children)
+        })
     }
 
     /// Puts a row that is out of its table back, as it is to be. None if that is another row now.
