@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::storage::told::some_of;
+
 /// How many names one notice lists.
 const MAX_NAMES: usize = 20;
 
@@ -49,15 +51,13 @@ impl SyncReport {
 
     /// Tells of tables that the hub does not take: one notice for each reason, in place of one for each of their rows.
     pub(super) fn tell_refused(&mut self, refused: &[(String, String)]) {
-        let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for (table, reason) in refused {
+        for (_, reason) in refused {
             self.notices.retain(|notice| !notice.ends_with(reason.as_str()));
-            by_reason.entry(reason).or_default().push(table);
         }
-        for (reason, tables) in by_reason {
+        for (reason, tables) in by_reason(refused) {
             self.note(match tables[..] {
                 [table] => format!("table {table} is not shared: {reason}"),
-                _ => format!("tables {} are not shared: {reason}", some_of(&tables)),
+                _ => format!("tables {} are not shared: {reason}", some_of(&tables, MAX_NAMES, "others")),
             });
         }
     }
@@ -65,23 +65,19 @@ impl SyncReport {
     /// Tells of tables that this agent does not share, and why; but for those of which the hub has said why just now.
     pub(super) fn tell_left_alone(&mut self, left_alone: &[(String, String)], refused: &[(String, String)]) {
         let is_told = |table: &str| refused.iter().any(|(name, _)| name.eq_ignore_ascii_case(table));
-        let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for (table, why) in left_alone.iter().filter(|(table, _)| !is_told(table)) {
-            by_reason.entry(why).or_default().push(table);
-        }
-        for (why, tables) in by_reason {
-            self.note(format!("not shared: {} ({why})", some_of(&tables)));
+        for (why, tables) in by_reason(left_alone.iter().filter(|(table, _)| !is_told(table))) {
+            self.note(format!("not shared: {} ({why})", some_of(&tables, MAX_NAMES, "others")));
         }
     }
 }
 
-/// Names for a notice: all of them, or the first and how many others there are.
-fn some_of(names: &[&str]) -> String {
-    let listed = names[..names.len().min(MAX_NAMES)].join(", ");
-    match names.len().saturating_sub(MAX_NAMES) {
-        0 => listed,
-        others => format!("{listed} and {others} others"),
+/// Tables, each with the reason for something, by these reasons.
+fn by_reason<'a>(tables: impl IntoIterator<Item = &'a (String, String)>) -> BTreeMap<&'a str, Vec<&'a str>> {
+    let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (table, reason) in tables {
+        by_reason.entry(reason).or_default().push(table);
     }
+    by_reason
 }
 
 #[cfg(test)]

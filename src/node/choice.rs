@@ -17,16 +17,7 @@ struct Choice {
     #[serde(default)]
     references: Vec<Reference>,
     existing_rows_are_old: bool,
-    create_schema: Making,
-}
-
-/// As [`CreateSchema`], in words.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-enum Making {
-    Auto,
-    Always,
-    Never,
+    create_schema: CreateSchema,
 }
 
 #[derive(Deserialize)]
@@ -62,11 +53,7 @@ pub fn sync_options(json: &[u8]) -> Result<SyncOptions, CodedError> {
         tables: choice.tables.into_iter().map(table).collect::<Result<_, _>>()?,
         references: choice.references.into_iter().map(reference).collect::<Result<_, _>>()?,
         existing_rows_are_old: choice.existing_rows_are_old,
-        create_schema: match choice.create_schema {
-            Making::Auto => CreateSchema::Auto,
-            Making::Always => CreateSchema::Always,
-            Making::Never => CreateSchema::Never,
-        },
+        create_schema: choice.create_schema,
     })
 }
 

@@ -141,6 +141,12 @@ pub fn install(sql: &mut dyn Sql, replica: ReplicaId) -> Result<(), SqlError> {
     ReplicaState::new(replica).insert(sql)
 }
 
+/// Whether anything of this name, which is not the application's, is there.
+pub fn exists(sql: &mut dyn Sql, name: &str) -> Result<bool, SqlError> {
+    let query = "SELECT 1 FROM main.sqlite_master WHERE name = ?";
+    Ok(sql.query_row(query, &[name.into()])?.is_some())
+}
+
 /// Whether the bookkeeping tables are there.
 pub fn is_installed(sql: &mut dyn Sql) -> Result<bool, SqlError> {
     let found = sql.query_row(

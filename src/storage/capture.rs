@@ -180,8 +180,8 @@ fn has_new_key(table: &Table, installed: &HashMap<String, InstalledTrigger>) -> 
 fn rescan(sql: &mut dyn Sql, table: i64) -> Result<(), SqlError> {
     sql.execute(
         "UPDATE main._federation_table SET scan = CASE WHEN scan LIKE 'changed%' THEN 'changed' ELSE 'again' END, \
-         scanned = NULL, refresh = max(refresh, 1) WHERE tbl = ?",
-        &[table.into()],
+         scanned = NULL, refresh = max(refresh, ?) WHERE tbl = ?",
+        &[registered::AGAIN.into(), table.into()],
     )?;
     Ok(())
 }

@@ -5,6 +5,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use serde::Deserialize;
+
 use super::catalog::{Catalog, Key, Table};
 use super::one_row;
 use super::references::{DeclaredParent, DeclaredReference};
@@ -30,7 +32,8 @@ pub struct SyncOptions {
 }
 
 /// Whether tables of the tenant that are missing in a database are made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum CreateSchema {
     /// Those of which tables and indexes are the whole story. Of the others an application would believe that it has
     /// made all.

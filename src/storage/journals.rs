@@ -135,32 +135,47 @@ fn is_any(name: &str, wanted: &[&str]) -> bool {
     wanted.iter().any(|it| it.eq_ignore_ascii_case(name))
 }
 
+/// Whether a table's name is like one of these.
+fn is_like_any(name: &str, patterns: &[&str]) -> bool {
+    patterns.iter().any(|pattern| is_match(pattern, name))
+}
+
+/// Whether one of a table's columns is one of these.
+fn has_one_of(columns: &[&str], wanted: &[&str]) -> bool {
+    columns.iter().any(|own| is_any(own, wanted))
+}
+
+/// Whether a table's columns say what was done, and when.
+fn tells_history(columns: &[&str]) -> bool {
+    has_one_of(columns, &WHAT) && has_one_of(columns, &WHEN)
+}
+
+/// The names of the two columns of a table that holds pairs.
+fn pair(columns: &[&str]) -> Option<&'static [&'static str; 2]> {
+    let is_it = |pair: &&[&str; 2]| columns.len() == 2 && columns.iter().all(|own| is_any(own, &pair[..]));
+    PAIRS.iter().find(is_it)
+}
+
 /// Whether a table is likely the journal of a tool that nobody here knows, or says which version the schema has.
 pub fn is_likely(name: &str, columns: &[&str]) -> bool {
-    let matches = |patterns: &[&str]| patterns.iter().any(|pattern| is_match(pattern, name));
-    let has_one_of = |wanted: &[&str]| columns.iter().any(|own| is_any(own, wanted));
-    let holds_pairs =
-        || PAIRS.iter().any(|pair| columns.len() == 2 && columns.iter().all(|own| is_any(own, pair)));
-    let is_meta = || matches(&META_NAMES) && (has_one_of(&WHAT) || holds_pairs());
-    matches(&LIKELY_NAMES) || is_meta() || has_one_of(&WHAT) && has_one_of(&WHEN)
+    let is_meta =
+        || is_like_any(name, &META_NAMES) && (has_one_of(columns, &WHAT) || pair(columns).is_some());
+    is_like_any(name, &LIKELY_NAMES) || is_meta() || tells_history(columns)
 }
 
 /// Whether a table of nobody's tool says, by its name and its columns, how far its database has been migrated.
 pub fn says_version(name: &str, columns: &[&str]) -> bool {
-    let has_one_of = |wanted: &[&str]| columns.iter().any(|own| is_any(own, wanted));
-    let is_named = LIKELY_NAMES.iter().any(|pattern| is_match(pattern, name));
     // Birds migrate as well.
-    let is_of_birds = is_match(LIKELY_NAMES[0], name)
-        && !(columns.len() == 1 || has_one_of(&WHAT) || has_one_of(&WHEN) || has_one_of(&MIGRATION));
-    is_named && !is_of_birds || has_one_of(&WHAT) && has_one_of(&WHEN)
+    let tells_of_schemas =
+        columns.len() == 1 || [&WHAT[..], &WHEN, &MIGRATION].iter().any(|wanted| has_one_of(columns, wanted));
+    let is_of_birds = is_match(LIKELY_NAMES[0], name) && !tells_of_schemas;
+    is_like_any(name, &LIKELY_NAMES) && !is_of_birds || tells_history(columns)
 }
 
 /// The column of keys of a table that holds pairs and may keep, among other things, which version its schema has.
 pub fn pairs_key<'c>(name: &str, columns: &[&'c str]) -> Option<&'c str> {
-    let is_pair = |pair: &[&str; 2]| columns.len() == 2 && columns.iter().all(|own| is_any(own, pair));
-    let is_meta = META_NAMES.iter().any(|pattern| is_match(pattern, name));
-    let pair = PAIRS.iter().find(|pair| is_meta && is_pair(pair))?;
-    columns.iter().find(|own| own.eq_ignore_ascii_case(pair[0])).copied()
+    let [key, _] = pair(columns).filter(|_| is_like_any(name, &META_NAMES))?;
+    columns.iter().find(|own| own.eq_ignore_ascii_case(key)).copied()
 }
 
 /// What is said of journals that stay at home, each with its tool.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::bookkeeping::exists;
 use super::catalog::Catalog;
 use super::choice::{CreateSchema, SyncOptions};
 use super::driver::{Sql, SqlError, ValueRef};
@@ -9,6 +10,7 @@ use super::fields::Fields;
 use super::fitting::fitting;
 use super::sql_text::in_main;
 use super::tenant_tables::unwanted;
+use super::told::some_of;
 use crate::model::{TableSchema, Value};
 
 /// What the bookkeeping knows of tables that were missing when the hub told of them, by their names in lower case: made once
@@ -90,7 +92,7 @@ impl Remembered {
     /// Reads it.
     pub fn read(sql: &mut dyn Sql) -> Result<Self, SqlError> {
         let mut remembered = Self::default();
-        if !is_there(sql)? {
+        if !exists(sql, "_federation_missing")? {
             return Ok(remembered);
         }
         sql.query("SELECT name, held FROM main._federation_missing", &[], &mut |row| {
@@ -128,11 +130,6 @@ impl Remembered {
         )?;
         Ok(())
     }
-}
-
-fn is_there(sql: &mut dyn Sql) -> Result<bool, SqlError> {
-    let exists = "SELECT 1 FROM main.sqlite_master WHERE name = '_federation_missing'";
-    Ok(sql.query_row(exists, &[])?.is_some())
 }
 
 /// Remembers tables that wait, and tells of those of which it has not told.
@@ -179,12 +176,7 @@ fn why(table: &TableSchema, create_schema: CreateSchema) -> String {
 }
 
 fn waiting_notice(names: &[&str], why: &str) -> String {
-    let more = match names.len().saturating_sub(MAX_NAMES) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    let named = names.iter().take(MAX_NAMES).copied().collect::<Vec<_>>().join(", ");
-    format!("tables of this tenant are not made here: {named}{more}. {why}")
+    format!("tables of this tenant are not made here: {}. {why}", some_of(names, MAX_NAMES, "more"))
 }
 
 fn is_here(catalog: &Catalog, name: &str) -> bool {

@@ -85,7 +85,7 @@ pub mod swaps;
 pub mod table_info;
 mod takers;
 pub mod tenant_tables;
-mod told;
+pub mod told;
 pub mod transaction;
 pub mod trigger_effects;
 pub mod triggers;

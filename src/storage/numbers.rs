@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::bookkeeping::exists;
 use super::catalog::{Catalog, Key, Table, as_number, quote};
 use super::driver::{Sql, SqlError};
 use super::local_key::LocalKey;
@@ -263,8 +264,7 @@ fn lowest_number(sql: &mut dyn Sql, table: &Table) -> Result<i64, SqlError> {
 /// The highest number that `AUTOINCREMENT` has given, 0 if none yet; nothing for other tables.
 fn sequence(sql: &mut dyn Sql, table: &Table) -> Result<Option<i64>, SqlError> {
     // SQLite makes `sqlite_sequence` with the first such table; the word alone may be a comment.
-    let exists = "SELECT 1 FROM main.sqlite_master WHERE name = 'sqlite_sequence'";
-    if !table.ddl.to_ascii_uppercase().contains("AUTOINCREMENT") || sql.query_row(exists, &[])?.is_none() {
+    if !table.ddl.to_ascii_uppercase().contains("AUTOINCREMENT") || !exists(sql, "sqlite_sequence")? {
         return Ok(None);
     }
     let given = sql.query_row(

@@ -17,7 +17,7 @@ use crate::model::{Agreement, Hlc, Rule, TableHeader, Value};
 use crate::protocol::limits::MAX_TABLES;
 
 /// `_federation_table.refresh`: every row is asked for again.
-const AGAIN: i64 = 1;
+pub const AGAIN: i64 = 1;
 /// `_federation_table.refresh`: what was written before has never been here.
 const UNSEEN: i64 = 2;
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::bookkeeping::exists;
 use super::driver::{Sql, SqlError};
 use super::fields::Fields;
 
@@ -15,8 +16,16 @@ pub fn is_news(sql: &mut dyn Sql, notice: &str) -> Result<bool, SqlError> {
 }
 
 fn is_there(sql: &mut dyn Sql) -> Result<bool, SqlError> {
-    let exists = "SELECT 1 FROM main.sqlite_master WHERE name = '_federation_told'";
-    Ok(sql.query_row(exists, &[])?.is_some())
+    exists(sql, "_federation_told")
+}
+
+/// Names for a notice: all of them, or the first `limit` and how many more or `others` there are.
+pub fn some_of(names: &[&str], limit: usize, others: &str) -> String {
+    let listed = names[..names.len().min(limit)].join(", ");
+    match names.len().saturating_sub(limit) {
+        0 => listed,
+        count => format!("{listed} and {count} {others}"),
+    }
 }
 
 /// Remembers exactly these of the notices that begin with `kind`, and gives those that were remembered before. Writes only
