@@ -1,11 +1,9 @@
 // What an application may choose: which tables are shared, and how.
 
-import fs from 'node:fs'
-import os from 'node:os'
 import path from 'node:path'
 
 import { FederationHub, type FederationHubConfig, type FederationResolver, type FederationTables } from '..'
-import { cleanup, connectAgent, openDatabase, rejection, startHub, type Handle } from './support'
+import { connectAgent, folder, openDatabase, rejection, startHub, type Handle } from './support'
 
 const SKILLS = 'CREATE TABLE skills (name TEXT PRIMARY KEY, uses, tags TEXT, notes TEXT)'
 
@@ -223,8 +221,7 @@ describe('a resolver', () => {
     }
     const server = await startHub()
     const ada = await connectAgent(server, 'ada', { tables: { values: { merge: { v: resolver } } } })
-    const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'choice-'))
-    cleanup(() => fs.rmSync(directory, { recursive: true }))
+    const directory = folder()
     const schema = 'CREATE TABLE "values" (id INTEGER PRIMARY KEY, v)'
     const file = path.join(directory, 'ada.db')
     const change = (sql: string) => {

@@ -1,11 +1,9 @@
 // FederationHubServer: starting, stopping, and what it issues.
 
-import fs from 'node:fs'
-import os from 'node:os'
 import path from 'node:path'
 
 import { FederationHub, FederationHubServer, type FederationHubServerOptions } from '..'
-import { cleanup, connectAgent, openDatabase, rejection, startHub } from './support'
+import { connectAgent, folder, openDatabase, rejection, startHub } from './support'
 
 test('an ephemeral hub listens on a free loopback port', async () => {
   const [one, two] = [await startHub(), await startHub()]
@@ -43,9 +41,8 @@ test('what it issues can be sent to another process', async () => {
 })
 
 test('a hub that is started again with its file and credentials has kept its rows', async () => {
-  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'federation-hub-'))
-  cleanup(() => fs.rmSync(folder, { recursive: true, force: true }))
-  const dataPath = path.join(folder, 'hub.db')
+  const directory = folder()
+  const dataPath = path.join(directory, 'hub.db')
   const first = await startHub({ dataPath })
   const writer = await connectAgent(first, 'writer')
   await writer.sync(openDatabase(':memory:', "CREATE TABLE notes (id TEXT PRIMARY KEY); INSERT INTO notes VALUES ('a')"))

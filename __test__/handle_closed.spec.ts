@@ -1,13 +1,11 @@
 // Handles that are closed, or permit no writing: what is told, and when.
 
-import fs from 'node:fs'
-import os from 'node:os'
 import path from 'node:path'
 
 import Database from 'better-sqlite3'
 
 import { FederationHub } from '..'
-import { cleanup, connectAgent, openDatabase, rejection, startHub } from './support'
+import { cleanup, connectAgent, folder, openDatabase, rejection, startHub } from './support'
 
 const NOTES = 'CREATE TABLE notes (id TEXT PRIMARY KEY, value)'
 
@@ -52,9 +50,8 @@ test.each(['never synced', 'synced before'])('one that was closed before, and wa
 })
 
 test.each(['never synced', 'synced before'])('a read-only handle of a database that was %s is told so', async (state) => {
-  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'federation-hub-'))
-  cleanup(() => fs.rmSync(folder, { recursive: true, force: true }))
-  const file = path.join(folder, 'agent.db')
+  const directory = folder()
+  const file = path.join(directory, 'agent.db')
   const server = await startHub()
   const hub = await connectAgent(server, 'agent')
   const writable = new Database(file)

@@ -1,8 +1,5 @@
 // Every kind of handle that sync() takes, behind one surface for the suite.
 
-import fs from 'node:fs'
-import os from 'node:os'
-import path from 'node:path'
 
 import Database from 'better-sqlite3'
 import Libsql from 'libsql'
@@ -10,7 +7,7 @@ import initSqlJs, { type Database as SqlJsDatabase } from 'sql.js'
 
 import type { BunSqliteHandle, SyncableDatabase } from '..'
 import { createDatabase } from './agentdb_support'
-import { cleanup } from './support'
+import { cleanup, temporaryFile } from './support'
 
 /** A database that a test has open. */
 export interface Opened {
@@ -54,12 +51,6 @@ const hasBetterSqlite3 = ((): boolean => {
     return false
   }
 })()
-
-function temporaryFile(): string {
-  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'federation-hub-'))
-  cleanup(() => fs.rmSync(folder, { recursive: true, force: true }))
-  return path.join(folder, 'agent.db')
-}
 
 /** What better-sqlite3 and libsql have in common. */
 interface Better {

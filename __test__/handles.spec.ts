@@ -1,12 +1,11 @@
 // Databases as applications hold them: values, transactions, iterators, files.
 
 import fs from 'node:fs'
-import os from 'node:os'
 import path from 'node:path'
 
 import Database from 'better-sqlite3'
 
-import { cleanup, connectAgent, openDatabase, rejection, startHub, type Handle } from './support'
+import { cleanup, connectAgent, openDatabase, rejection, startHub, temporaryFile, type Handle } from './support'
 
 const NOTES = 'CREATE TABLE notes (id TEXT PRIMARY KEY, value)'
 
@@ -16,12 +15,6 @@ function add(db: Handle, id: string, value: unknown = null): void {
 
 function ids(db: Handle): unknown[] {
   return db.prepare('SELECT id FROM notes ORDER BY id').pluck().all()
-}
-
-function temporaryFile(): string {
-  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'federation-hub-'))
-  cleanup(() => fs.rmSync(folder, { recursive: true, force: true }))
-  return path.join(folder, 'agent.db')
 }
 
 const VALUES: Array<[string, string]> = [

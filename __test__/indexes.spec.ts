@@ -1,24 +1,15 @@
 // Indexes that extensions and other builds of SQLite keep in ordinary tables: sqlite-vec's, and libsql's own.
 
-import fs from 'node:fs'
-import os from 'node:os'
-import path from 'node:path'
 
 import Database from 'better-sqlite3'
 import Libsql from 'libsql'
 import * as sqliteVec from 'sqlite-vec'
 
-import { cleanup, connectAgent, openDatabase, startHub, type Handle } from './support'
+import { cleanup, connectAgent, openDatabase, startHub, temporaryFile, type Handle } from './support'
 
 const NOTES = 'CREATE TABLE notes (id TEXT PRIMARY KEY, body TEXT)'
 const VECTORS = `CREATE VIRTUAL TABLE vectors USING vec0(
   embedding float[3], year integer, title text, +remark text, topic integer partition key)`
-
-function temporaryFile(): string {
-  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'federation-hub-'))
-  cleanup(() => fs.rmSync(folder, { recursive: true, force: true }))
-  return path.join(folder, 'agent.db')
-}
 
 function withVectors(file: string, vector: number[]): Handle {
   const db = new Database(file)

@@ -2,11 +2,8 @@
 
 import knex from 'knex'
 import { Kysely, Migrator, SqliteDialect, type Migration } from 'kysely'
-import fs from 'node:fs'
-import os from 'node:os'
-import path from 'node:path'
 
-import { cleanup, connectAgent, openDatabase, startHub, type Handle } from './support'
+import { connectAgent, openDatabase, startHub, temporaryFile, type Handle } from './support'
 
 const NAMES = ['one', 'two']
 
@@ -46,12 +43,6 @@ async function migrateByKnex(filename: string, count: number): Promise<unknown[]
   } finally {
     await db.destroy()
   }
-}
-
-function temporaryFile(): string {
-  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'federation-hub-'))
-  cleanup(() => fs.rmSync(folder, { recursive: true, force: true }))
-  return path.join(folder, 'agent.db')
 }
 
 function ids(db: Handle): unknown[] {

@@ -1,15 +1,13 @@
 // LangGraph's checkpoints in SQLite, as the package comes: a graph that one agent has interrupted, another one resumes.
 
-import fs from 'node:fs'
-import os from 'node:os'
 import path from 'node:path'
 
 import { install, run } from './runtimes'
-import { cleanup, startHub } from './support'
+import { folder, startHub } from './support'
 
-const folder = path.join(__dirname, 'langgraph')
+const packages = path.join(__dirname, 'langgraph')
 
-beforeAll(() => install(folder, path.join(folder, 'node_modules', '@langchain', 'langgraph')), 300_000)
+beforeAll(() => install(packages, path.join(packages, 'node_modules', '@langchain', 'langgraph')), 300_000)
 
 interface Outcome {
   readonly payments: number
@@ -21,12 +19,11 @@ interface Outcome {
 
 test('the step that was paid for before an interrupt is not run again by the agent that resumes', async () => {
   const server = await startHub()
-  const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'langgraph-'))
-  cleanup(() => fs.rmSync(directory, { recursive: true }))
+  const directory = folder()
   const agent = (agentId: string, answer?: string): Outcome => {
     const config = server.agentConfig({ agentId, tenantId: 'acme' })
     const orders = JSON.stringify({ config, file: path.join(directory, `${agentId}.db`), answer })
-    return JSON.parse(run(process.execPath, [path.join(folder, 'graph.mjs')], folder, orders)) as Outcome
+    return JSON.parse(run(process.execPath, [path.join(packages, 'graph.mjs')], packages, orders)) as Outcome
   }
   expect(agent('ada')).toMatchObject({ payments: 1, next: ['ask'], notices: [] })
   const resumed = agent('ben', 'yes')

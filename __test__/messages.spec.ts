@@ -2,11 +2,10 @@
 
 import { spawnSync } from 'node:child_process'
 import fs from 'node:fs'
-import os from 'node:os'
 import path from 'node:path'
 
 import { FederationHub, FederationHubServer } from '..'
-import { cleanup, connectAgent, openDatabase, rejection, startHub } from './support'
+import { connectAgent, folder, openDatabase, rejection, startHub } from './support'
 
 const NOTES = 'CREATE TABLE notes (id TEXT PRIMARY KEY, body TEXT)'
 
@@ -52,12 +51,6 @@ test('a token that no hub reads is named before it is sent', async () => {
 })
 
 describe('certificates', () => {
-  function folder(): string {
-    const made = fs.mkdtempSync(path.join(os.tmpdir(), 'messages-'))
-    cleanup(() => fs.rmSync(made, { recursive: true, force: true }))
-    return made
-  }
-
   test('that Windows has put a mark before are read, on both sides, as texts and as files', async () => {
     const marked = (pem: string) => `\ufeff${pem.replaceAll('\n', '\r\n')}`
     const credentials = await FederationHubServer.generateCredentials()

@@ -1,20 +1,12 @@
 // What an operator does and sees: backups, metrics, the log.
 
 import { spawn } from 'node:child_process'
-import fs from 'node:fs'
-import os from 'node:os'
 import path from 'node:path'
 
 import { FederationHubServer } from '..'
-import { cleanup, connectAgent, openDatabase, rejection, startHub } from './support'
+import { connectAgent, folder, openDatabase, rejection, startHub } from './support'
 
 const NOTES = 'CREATE TABLE notes (id TEXT PRIMARY KEY, body TEXT)'
-
-function folder(): string {
-  const made = fs.mkdtempSync(path.join(os.tmpdir(), 'federation-hub-'))
-  cleanup(() => fs.rmSync(made, { recursive: true, force: true }))
-  return made
-}
 
 describe('backup', () => {
   test('a hub that is started on one is the former as it was, and agents bring it up to date', async () => {

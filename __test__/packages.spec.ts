@@ -4,12 +4,11 @@
 import Database from 'better-sqlite3'
 import { Kysely, Migrator, SqliteDialect, sql, type Migration } from 'kysely'
 import fs from 'node:fs'
-import os from 'node:os'
 import path from 'node:path'
 
 import type { FederationHub } from '..'
 import { pythonWithPackages } from './python'
-import { cleanup, connectAgent, startHub, type Handle } from './support'
+import { connectAgent, folder, startHub, type Handle } from './support'
 
 // The types of drizzle are not sound by themselves.
 const { drizzle } = jest.requireActual<{ drizzle(client: Database.Database): object }>('drizzle-orm/better-sqlite3')
@@ -19,12 +18,6 @@ const { migrate } = jest.requireActual<{ migrate(db: object, config: { migration
 
 const python = pythonWithPackages()
 const testWithPython = python ? test : test.skip
-
-function folder(): string {
-  const place = fs.mkdtempSync(path.join(os.tmpdir(), 'federation-hub-'))
-  cleanup(() => fs.rmSync(place, { recursive: true, force: true }))
-  return place
-}
 
 interface Pair {
   hubs: [FederationHub, FederationHub]

@@ -2,12 +2,10 @@
 
 import { fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import path from 'node:path'
 
 import type { FederationHubConfig, SyncReport } from '..'
-import { cleanup } from './support'
+import { cleanup, folder } from './support'
 
 interface Reply<T> {
   value?: T
@@ -53,8 +51,7 @@ const NOTES = 'CREATE TABLE IF NOT EXISTS notes(id TEXT PRIMARY KEY, title TEXT)
 const ALL = 'SELECT * FROM notes ORDER BY id'
 
 test('rows travel between processes, and a hub that is killed has lost nothing of what it acknowledged', async () => {
-  const directory = mkdtempSync(path.join(tmpdir(), 'federation-hub-'))
-  cleanup(() => rmSync(directory, { recursive: true }))
+  const directory = folder()
   const options = { dataPath: path.join(directory, 'hub.db') }
   let hub = start('hub.js')
   const first = await ask<Reach>(hub, { options, agents: ['ada', 'ben', 'cleo'] })
@@ -85,8 +82,7 @@ test('rows travel between processes, and a hub that is killed has lost nothing o
 }, 60_000)
 
 test('an agent whose hub is gone keeps its memory, says so, and sends it once the hub is back', async () => {
-  const directory = mkdtempSync(path.join(tmpdir(), 'federation-hub-'))
-  cleanup(() => rmSync(directory, { recursive: true }))
+  const directory = folder()
   const options = { dataPath: path.join(directory, 'hub.db') }
   let hub = start('hub.js')
   const { endpoint, credentials, configs } = await ask<Reach>(hub, { options, agents: ['ada', 'ben'] })
@@ -108,8 +104,7 @@ test('an agent whose hub is gone keeps its memory, says so, and sends it once th
 }, 60_000)
 
 test('agents that work ride through a restart by SIGTERM: no sync fails, and nothing is lost', async () => {
-  const directory = mkdtempSync(path.join(tmpdir(), 'federation-hub-'))
-  cleanup(() => rmSync(directory, { recursive: true }))
+  const directory = folder()
   const options = { dataPath: path.join(directory, 'hub.db') }
   let hub = start('hub.js')
   const names = ['ada', 'ben', 'cleo']
@@ -146,8 +141,7 @@ test('agents that work ride through a restart by SIGTERM: no sync fails, and not
 
 // Breaks if an attach ends the sessions of others while they work, or if whoever lost its session attaches once only.
 test.each(['handle', 'path'])('processes that sync one file at once, by its %s, wait for each other', async (by) => {
-  const directory = mkdtempSync(path.join(tmpdir(), 'federation-hub-'))
-  cleanup(() => rmSync(directory, { recursive: true }))
+  const directory = folder()
   const file = path.join(directory, 'shared.db')
   const names = ['one', 'two', 'three']
   const { configs } = await ask<Reach>(start('hub.js'), { options: {}, agents: [...names, 'reader'] })

@@ -1,23 +1,15 @@
 // What applications do to their schema, and how a database is set free.
 
 import fs from 'node:fs'
-import os from 'node:os'
-import path from 'node:path'
 
 import { FederationHub } from '..'
-import { cleanup, connectAgent, openDatabase, rejection, startHub, type Handle } from './support'
+import { cleanup, connectAgent, openDatabase, rejection, startHub, temporaryFile, type Handle } from './support'
 
 const NOTES = `
   CREATE TABLE notes (id TEXT PRIMARY KEY, title TEXT, kind TEXT, touched INTEGER DEFAULT 0);
   CREATE UNIQUE INDEX notes_by_title ON notes (kind, lower(title)) WHERE kind IS NOT NULL;
   CREATE TABLE tasks (id INTEGER PRIMARY KEY AUTOINCREMENT, title TEXT);
   CREATE TRIGGER touch AFTER UPDATE OF title ON notes BEGIN UPDATE notes SET touched = 1 WHERE id = NEW.id; END`
-
-function temporaryFile(): string {
-  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'federation-hub-'))
-  cleanup(() => fs.rmSync(folder, { recursive: true, force: true }))
-  return path.join(folder, 'agent.db')
-}
 
 /** All that a database holds: its schema, and how far AUTOINCREMENT has come. */
 function schema(db: Handle): unknown[] {

@@ -1,6 +1,9 @@
 // What the suites share: throwaway hubs, agents and databases that are closed after each test.
 
 import Database from 'better-sqlite3'
+import fs from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
 
 import { FederationHub, FederationHubServer, type FederationHubConfig } from '..'
 
@@ -16,6 +19,18 @@ export function cleanup(work: () => unknown): void {
 afterEach(async () => {
   for (const work of cleanups.splice(0).reverse()) await work()
 })
+
+/** A folder of the test's own. */
+export function folder(): string {
+  const made = fs.mkdtempSync(path.join(os.tmpdir(), 'federation-hub-'))
+  cleanup(() => fs.rmSync(made, { recursive: true, force: true }))
+  return made
+}
+
+/** Where a test may have a database. */
+export function temporaryFile(): string {
+  return path.join(folder(), 'agent.db')
+}
 
 export async function startHub(
   options?: Parameters<typeof FederationHubServer.ephemeral>[0],

@@ -1,11 +1,9 @@
 // What people are told of a database, they are told once: also where each sync opens the file anew.
 
 import Database from 'better-sqlite3'
-import fs from 'node:fs'
-import os from 'node:os'
 import path from 'node:path'
 
-import { cleanup, connectAgent, openDatabase, startHub } from './support'
+import { connectAgent, folder, openDatabase, startHub } from './support'
 
 const SCHEMA = `CREATE TABLE notes (id TEXT PRIMARY KEY, body TEXT);
   CREATE VIEW bodies AS SELECT body FROM notes;
@@ -16,9 +14,8 @@ const SCHEMA = `CREATE TABLE notes (id TEXT PRIMARY KEY, body TEXT);
   CREATE TABLE logged (body TEXT)`
 
 function file(schema: string): { name: string; run: (statements: string) => void } {
-  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'federation-hub-'))
-  cleanup(() => fs.rmSync(folder, { recursive: true, force: true }))
-  const name = path.join(folder, 'agent.db')
+  const directory = folder()
+  const name = path.join(directory, 'agent.db')
   const run = (statements: string) => {
     const db = new Database(name)
     db.exec(statements)

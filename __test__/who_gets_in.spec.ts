@@ -1,21 +1,14 @@
 // Tokens, certificates and revocation, as operators and agents meet them in JavaScript.
 
 import fs from 'node:fs'
-import os from 'node:os'
 import path from 'node:path'
 
 import { FederationHub, FederationHubServer, type FederationHubConfig } from '..'
-import { cleanup, connectAgent, openDatabase, rejection, startHub, type Handle } from './support'
+import { cleanup, connectAgent, folder, openDatabase, rejection, startHub, type Handle } from './support'
 import { Issuer, signedBySecret } from './tokens'
 
 const SECRET = 'shared by the hub and whoever issues tokens'
 const NOTES = 'CREATE TABLE notes (id TEXT PRIMARY KEY, body TEXT)'
-
-function folder(): string {
-  const made = fs.mkdtempSync(path.join(os.tmpdir(), 'federation-hub-'))
-  cleanup(() => fs.rmSync(made, { recursive: true, force: true }))
-  return made
-}
 
 /** The configuration of the agent `agent` of `acme`. */
 function configOf(server: FederationHubServer, extra: Partial<FederationHubConfig> = {}): FederationHubConfig {
