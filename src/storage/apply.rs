@@ -103,8 +103,9 @@ pub fn apply(
         bury(sql, context.catalog, state, done.horizon)?;
     }
     // What a pull that is interrupted has brought is seen as well, deletes of unknown rows included.
+    context.record(state, true);
     let stamps = incoming.rows.rows.iter().flat_map(|row| &row.writes).map(|write| write.stamp.hlc);
-    state.highest = stamps.fold(state.highest.max(context.highest), Hlc::max);
+    state.highest = stamps.fold(state.highest, Hlc::max);
     state.save(sql)?;
     // Only where rows were tried can their number be another.
     let quarantined = if incoming.touches_tables() { quarantine::count(sql)? } else { set_aside_before };

@@ -2,6 +2,10 @@
 //!
 //! Every name begins with `_federation_`; dropping them returns the database to what it was (I4).
 
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
 use super::collisions;
 use super::doubt;
 use super::driver::{Sql, SqlError, SqlErrorKind, ValueRef};
@@ -18,7 +22,7 @@ use crate::protocol::message::Incarnation;
 pub const PREFIX: &str = "_federation_";
 
 /// The version of the bookkeeping's layout, for later versions of this library.
-const LAYOUT: i64 = 4;
+const LAYOUT: i64 = 5;
 
 /// The bookkeeping tables.
 ///
@@ -38,7 +42,8 @@ const TABLES: &[&str] = &[
        layout INTEGER NOT NULL, replica BLOB NOT NULL, tenant TEXT, incarnation BLOB,
        cursor INTEGER NOT NULL, resume INTEGER NOT NULL, highest INTEGER NOT NULL,
        acked INTEGER NOT NULL, acked_digest BLOB NOT NULL, mark_offset INTEGER NOT NULL, schema_digest BLOB,
-       lease_holder BLOB, lease_until INTEGER, buried INTEGER NOT NULL, covered INTEGER NOT NULL)",
+       lease_holder BLOB, lease_until INTEGER, buried INTEGER NOT NULL, covered INTEGER NOT NULL,
+       half_settled BLOB)",
     "CREATE TABLE main._federation_table(
        tbl INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, columns TEXT NOT NULL,
        scan TEXT, scanned BLOB, refresh INTEGER NOT NULL DEFAULT 0,
@@ -74,17 +79,20 @@ const LOG_REPLACING: &str =
 const FIRST_LAYOUT: i64 = 3;
 
 /// What leads from each layout, beginning with the first, to the next one.
-const STEPS: &[&[&str]] = &[&[
-    "ALTER TABLE main._federation_log ADD COLUMN effect_of INTEGER",
-    "DROP INDEX main._federation_log_move",
-    LOG_KEYS,
-    LOG_REPLACING,
-]];
+const STEPS: &[&[&str]] = &[
+    &[
+        "ALTER TABLE main._federation_log ADD COLUMN effect_of INTEGER",
+        "DROP INDEX main._federation_log_move",
+        LOG_KEYS,
+        LOG_REPLACING,
+    ],
+    &["ALTER TABLE main._federation_replica ADD COLUMN half_settled BLOB"],
+];
 
 /// The columns of `_federation_replica`, in the order in which [`ReplicaState`] is read.
 const STATE_COLUMNS: &str = "layout, replica, tenant, incarnation, cursor, resume, highest, acked, \
                              acked_digest, mark_offset, schema_digest, lease_holder, lease_until, buried, \
-                             covered";
+                             covered, half_settled";
 
 /// The replica's one row of state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +124,20 @@ pub struct ReplicaState {
     pub buried: Seq,
     /// The mark of the last batch that is known to lie at or below `cursor`.
     pub covered: u64,
+    /// What has been settled of a log of which more is to be settled.
+    pub half_settled: Option<HalfSettled>,
+}
+
+/// What turns that have settled a part of the log leave to those that go on with it. All of it was written before any of
+/// it was settled: what the first of them have stamped is nothing that whoever wrote the rest has seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HalfSettled {
+    /// The highest reading of the stamps that they have made.
+    pub highest: Hlc,
+    /// That of a delete.
+    pub last_delete: Hlc,
+    /// The highest ones of the deletes up to some entries of the log.
+    pub deaths: BTreeMap<i64, Hlc>,
 }
 
 /// What one statement tells of a database: enough to see that there is nothing to do.
@@ -214,7 +236,7 @@ fn look(sql: &mut dyn Sql) -> Result<Probe, SqlError> {
 }
 
 /// How many columns a probe has.
-pub const PROBE_COLUMNS: usize = 19;
+pub const PROBE_COLUMNS: usize = 20;
 
 /// The statement of a probe, with further columns behind its own. Its first column is never negative.
 pub fn probe_sql(further: &str) -> String {
@@ -259,6 +281,7 @@ impl ReplicaState {
             lease: None,
             buried: 0,
             covered: 0,
+            half_settled: None,
         }
     }
 
@@ -309,6 +332,13 @@ impl ReplicaState {
             lease: read_lease(fields),
             buried: fields.unsigned()?,
             covered: fields.unsigned()?,
+            half_settled: match fields.value() {
+                Value::Blob(bytes) => Some(
+                    rmp_serde::from_slice(&bytes)
+                        .map_err(|_| SqlError::corrupt("_federation_replica holds no half-settled log"))?,
+                ),
+                _ => None,
+            },
         })
     }
 
@@ -316,7 +346,7 @@ impl ReplicaState {
         self.write(
             sql,
             &format!(
-                "INSERT INTO main._federation_replica({STATE_COLUMNS}) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                "INSERT INTO main._federation_replica({STATE_COLUMNS}) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             ),
         )
     }
@@ -326,7 +356,7 @@ impl ReplicaState {
         self.write(
             sql,
             &format!(
-                "UPDATE main._federation_replica SET ({STATE_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                "UPDATE main._federation_replica SET ({STATE_COLUMNS}) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             ),
         )
     }
@@ -335,6 +365,8 @@ impl ReplicaState {
         let blob = |bytes: &Option<ReplicaId>| bytes.map(|id| id.0);
         let incarnation = blob(&self.incarnation);
         let schema = self.schema_digest.map(|digest| digest.0);
+        let half_settled = self.half_settled.as_ref().map(rmp_serde::to_vec).transpose();
+        let half_settled = half_settled.map_err(|error| SqlError::corrupt(error.to_string()))?;
         let [holder, until] = Lease::as_params(self.lease.as_ref());
         sql.execute(
             statement,
@@ -354,6 +386,7 @@ impl ReplicaState {
                 until,
                 integer(self.buried)?,
                 integer(self.covered)?,
+                half_settled.as_deref().map_or(ValueRef::Null, ValueRef::Blob),
             ],
         )?;
         Ok(())

@@ -94,6 +94,7 @@ pub fn collect(
     };
     let taken_up = if is_behind { 0 } else { mark };
     let mut drained = settle_log(sql, context, limits.rows, taken_up, &mut compose)?;
+    let is_settled = drained;
     drained = drained && composer.bytes < limits.bytes;
     if drained && is_behind {
         drained = catch_up(sql, context, &mut composer, limits, settled)?;
@@ -119,8 +120,7 @@ pub fn collect(
         remember_batch(sql, sent)?;
         collected.batch = Some((sent, batch));
     }
-    if context.highest > state.highest {
-        state.highest = context.highest;
+    if context.record(state, is_settled) {
         state.save(sql)?;
     }
     Ok(collected)

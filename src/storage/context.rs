@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::bookkeeping::{HalfSettled, ReplicaState};
 use super::catalog::{Catalog, Table};
 use super::driver::{Sql, SqlError};
 use super::yielding::Indexes;
@@ -57,6 +58,25 @@ impl<'a> Context<'a> {
 }
 
 impl Context<'_> {
+    /// Goes on with a log of which earlier turns have settled a part.
+    pub fn go_on(&mut self, half_settled: Option<&HalfSettled>) {
+        let Some(HalfSettled { highest, last_delete, deaths }) = half_settled else { return };
+        (self.highest, self.last_delete) = (self.highest.max(*highest), *last_delete);
+        self.deaths.clone_from(deaths);
+    }
+
+    /// Takes down how far the log is settled: what was stamped counts as seen once `is_whole`. Returns whether that is news.
+    pub fn record(&self, state: &mut ReplicaState, is_whole: bool) -> bool {
+        let before = (state.highest, state.half_settled.take());
+        if is_whole {
+            state.highest = state.highest.max(self.highest);
+        } else {
+            let (highest, last_delete, deaths) = (self.highest, self.last_delete, self.deaths.clone());
+            state.half_settled = Some(HalfSettled { highest, last_delete, deaths });
+        }
+        before != (state.highest, state.half_settled.clone())
+    }
+
     /// Tells of rows that stay here, once for each table and turn.
     pub fn note_without_key(&mut self, table: &Table) {
         self.note(format!(
@@ -80,8 +100,9 @@ impl Context<'_> {
 
     /// Notes a delete that is at this place of the log.
     pub fn note_death(&mut self, seq: i64, at: Hlc) {
-        let before = self.death_before(seq);
-        self.deaths.insert(seq, at.max(before));
+        if at > self.death_before(seq) {
+            self.deaths.insert(seq, at);
+        }
     }
 
     /// The highest one of the deletes before a place of the log, of those that were noted.

@@ -35,8 +35,7 @@ pub fn held_back_turn(
         let mut context = context(&cached.catalog, &state, setting.clock, mint);
         settle_all(sql, &mut context)?;
         look_at_old_rows(sql, &mut context, TurnLimits::default())?;
-        if context.highest > state.highest {
-            state.highest = context.highest;
+        if context.record(&mut state, true) {
             state.save(sql)?;
         }
         let unsent = Entry::unsent_tables(sql, &cached.catalog)?;

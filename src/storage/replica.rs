@@ -383,7 +383,9 @@ pub(super) fn context<'a>(
         hub_now_ms: clock.now_ms,
         highest: state.highest,
     };
-    Context::new(catalog, state.cursor, stamps, mint)
+    let mut context = Context::new(catalog, state.cursor, stamps, mint);
+    context.go_on(state.half_settled.as_ref());
+    context
 }
 
 /// Brings capture up to the schema, and reads the version that it has then.

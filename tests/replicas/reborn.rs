@@ -168,6 +168,7 @@ fn a_database_of_an_earlier_layout_goes_on() {
     a.run(
         "UPDATE _federation_replica SET layout = 3; DROP INDEX _federation_log_keys; DROP INDEX _federation_log_replacing;
          ALTER TABLE _federation_log DROP COLUMN effect_of;
+         ALTER TABLE _federation_replica DROP COLUMN half_settled;
          CREATE INDEX _federation_log_move ON _federation_log(seq) WHERE op IN (1, 2)",
     );
     a.reconnect();
