@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::agent_error::AgentError;
-use super::clock::wall_now_ms;
+use super::clock::{turn_time, wall_now_ms};
 use super::sync::{Arrived, SyncJob};
 use super::sync_report::SyncReport;
 use super::turn::turn;
 use crate::protocol::message::{Done, Rows};
 use crate::storage::acknowledged::Booking;
-use crate::storage::apply::{Applied, Incoming};
+use crate::storage::apply::Incoming;
 use crate::storage::driver::SqlError;
 use crate::storage::lease::Claim;
 use crate::storage::replica::{ApplyExtras, Setting, apply_turn};
@@ -40,18 +40,13 @@ impl Pace {
         Self(Self::FIRST / 2)
     }
 
-    /// For collecting, which nearly always is one turn.
-    pub(super) fn of_collecting() -> Self {
-        Self(Self::MOST)
-    }
-
     /// How many rows the next turn takes on.
-    pub(super) fn rows(self) -> usize {
+    fn rows(self) -> usize {
         self.0
     }
 
     /// Takes note of what a turn of so many rows as it may have has taken.
-    pub(super) fn note(&mut self, took: Duration) {
+    fn note(&mut self, took: Duration) {
         if took > Self::LONG {
             let rows = u128::try_from(self.0).unwrap_or(u128::MAX) * Self::AIM.as_micros();
             let rows = rows / took.as_micros().max(1);
@@ -86,7 +81,8 @@ impl SyncJob<'_> {
         let mut rows = rows.into_iter().peekable();
         loop {
             let slice: Vec<_> = rows.by_ref().take(arrived.pace.rows()).collect();
-            let is_last = rows.peek().is_none();
+            // What is gone by not having been told of is looked for once all that was told is here.
+            let is_last = rows.peek().is_none() && (slice.is_empty() || arrived.extras.refreshed.is_empty());
             let incoming = Incoming {
                 rows: Rows { tables: tables.clone(), rows: slice },
                 done: done.clone().filter(|_| is_last),
@@ -94,7 +90,7 @@ impl SyncJob<'_> {
                 ..Incoming::default()
             };
             self.apply(arrived, incoming, report).await?;
-            if is_last {
+            if is_last || rows.peek().is_none() && done.is_none() {
                 return Ok(());
             }
         }
@@ -116,34 +112,31 @@ impl SyncJob<'_> {
             schema_digest: arrived.extras.schema_digest,
             refreshed: arrived.extras.refreshed.clone(),
         };
-        let (retrial, mut pace) = (Arc::new(Mutex::new(Retrial::default())), Pace::of_retrial());
+        let (retrial, mut pace) = (Arc::new(Mutex::new(Retrial::within(turn_time()))), Pace::of_retrial());
         loop {
-            let rest = incoming.rest();
             let is_plain = !incoming.rows.rows.is_empty();
             retrial.lock().unwrap_or_else(PoisonError::into_inner).set_pace(pace.rows());
             let next = ApplyExtras { schema_digest: extras.schema_digest, ..ApplyExtras::default() };
-            let (applied, took) = self.apply_turn(extras, incoming, &retrial, report).await?;
+            let (rest, took) = self.apply_turn(extras, incoming, &retrial, report).await?;
             report.pushed += std::mem::take(&mut pushed);
             if is_plain {
                 arrived.pace.note(took);
             } else {
                 pace.note(took);
             }
-            if !applied.is_unfinished {
-                return Ok(());
-            }
+            let Some(rest) = rest else { return Ok(()) };
             (extras, incoming) = (next, rest);
         }
     }
 
-    /// One turn. Returns how long it has held the thread.
+    /// One turn. Returns what the next one brings, unless it is finished, and how long it has held the thread.
     async fn apply_turn(
         &mut self,
         extras: ApplyExtras,
         incoming: Incoming,
         retrial: &Arc<Mutex<Retrial>>,
         report: &mut SyncReport,
-    ) -> Result<(Applied, Duration), AgentError> {
+    ) -> Result<(Option<Incoming>, Duration), AgentError> {
         let cached = self.database.catalog.clone();
         let (clock, mint, holder) = (self.session.clock(), self.mint.clone(), self.holder);
         let (options, retrial) = (Arc::clone(&self.options), Arc::clone(retrial));
@@ -154,14 +147,15 @@ impl SyncJob<'_> {
             let claim = Claim { holder, now_ms: wall_now_ms() };
             let setting = Setting { clock, claim, options: &options };
             let turn = apply_turn(sql, cached.clone(), setting, &mut mint, &extras, &incoming, &mut retrial)?;
-            Ok::<_, SqlError>((turn, begun.elapsed()))
+            let rest = turn.applied.is_unfinished.then(|| incoming.rest(&turn.applied));
+            Ok::<_, SqlError>((turn, rest, begun.elapsed()))
         });
-        let (turn, took) = turn.await?;
+        let (turn, rest, took) = turn.await?;
         self.database.catalog = Some(turn.catalog);
         report.pulled += turn.applied.rows;
         report.quarantined = turn.applied.quarantined;
         report.note_all(turn.notices);
-        Ok((turn.applied, took))
+        Ok((rest, took))
     }
 }
 

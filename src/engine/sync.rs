@@ -1,13 +1,13 @@
 //! One attempt to sync: collect, send, receive, apply. The loop around the agent's state machine.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::time::timeout;
 
 use super::agent_error::{AgentError, ErrorCode};
 use super::applying::Pace;
-use super::clock::{reading, wall_now_ms};
+use super::clock::{reading, turn_time, wall_now_ms};
 use super::hub_offset::Reading;
 use super::link::{Session, millis};
 use super::resolve::ConflictResolver;
@@ -21,7 +21,7 @@ use crate::storage::attach::release;
 use crate::storage::bookkeeping::SentBatch;
 use crate::storage::choice::SyncOptions;
 use crate::storage::collect::TurnLimits;
-use crate::storage::driver::{SqlDriver, SqlError};
+use crate::storage::driver::SqlDriver;
 use crate::storage::held_back;
 use crate::storage::lease::{Claim, Holder};
 use crate::storage::left_alone::tell_catalog;
@@ -78,8 +78,6 @@ pub struct SyncJob<'a> {
     pub agent_id: String,
     /// The hub has no room for more rows at present.
     pub is_hub_full: bool,
-    /// How many rows a turn collects.
-    pub(super) pace: Pace,
 }
 
 /// A batch under way.
@@ -321,20 +319,17 @@ impl SyncJob<'_> {
         let options = Arc::clone(&self.options);
         let limits = if self.may_push() {
             let limits = TurnLimits::for_frames_of(self.session.welcome.max_frame_bytes);
-            TurnLimits { rows: limits.rows.min(self.pace.rows()), ..limits }
+            TurnLimits { time: turn_time(), ..limits }
         } else {
             held_back::NOTHING
         };
         let found = turn(self.driver, self.patience, move |sql| {
-            let begun = Instant::now();
             let mut mint = mint.lock().unwrap_or_else(PoisonError::into_inner);
             let claim = Claim { holder, now_ms: wall_now_ms() };
             let setting = Setting { clock, claim, options: &options };
-            let found = collect_turn(sql, cached.clone(), setting, limits, &mut mint)?;
-            Ok::<_, SqlError>((found, begun.elapsed()))
+            collect_turn(sql, cached.clone(), setting, limits, &mut mint)
         });
-        let (mut found, took) = found.await?;
-        self.pace.note(took);
+        let mut found = found.await?;
         report.note_all(found.notices.drain(..));
         report.healed += found.strays;
         self.database.catalog = Some(found.catalog.clone());

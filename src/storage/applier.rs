@@ -43,6 +43,8 @@ pub struct Applier<'a> {
     pub barred: &'a mut Barred,
     /// How far trying again what is set aside has come.
     pub retrial: &'a mut Retrial,
+    /// Places of rows, among those that have come, for which the turn had no time.
+    pub left: Vec<usize>,
     /// Whether rows go in behind their parents, and out before them.
     pub parents_first: bool,
     check_quarantine: bool,
@@ -58,7 +60,7 @@ impl<'a> Applier<'a> {
         (retrial, barred): (&'a mut Retrial, &'a mut Barred),
     ) -> Self {
         let (resolver, journal) = (Resolver::new(catalog), Journal::default());
-        let (leaders, followed) = (Vec::new(), Followed::new());
+        let (leaders, left, followed) = (Vec::new(), Vec::new(), Followed::new());
         let (passed_over, taken_for_the_same) = (BTreeSet::new(), None);
         let (applied, is_final, parents_first) = (0, false, false);
         Self {
@@ -74,12 +76,13 @@ impl<'a> Applier<'a> {
             taken_for_the_same,
             barred,
             retrial,
+            left,
             parents_first,
             check_quarantine,
         }
     }
 
-    /// Applies rows, each together with what is set aside of it.
+    /// Applies rows, each together with what is set aside of it, as long as the turn has time.
     pub fn apply_all(&mut self, sql: &mut dyn Sql, rows: &Rows) -> Result<(), SqlError> {
         let check = self.check_quarantine;
         let ahead = Ahead::of(rows, self.acked, |header, id| {
@@ -143,7 +146,8 @@ impl<'a> Applier<'a> {
         let mut refused = self.attempt(sql, ahead, order, Attempt::First)?;
         loop {
             let before = refused.len();
-            if self.retrial.chain.is_empty() {
+            // Whoever has no time for it leaves it to the end of the pull.
+            if self.retrial.chain.is_empty() && (self.is_final || !self.retrial.is_out_of_time()) {
                 refused = self.attempt_again(sql, ahead, refused)?;
             }
             let undone = self.settle(sql, ahead)?;
@@ -157,6 +161,10 @@ impl<'a> Applier<'a> {
             let reason = match (refusal, ahead.place_in_quarantine(at)) {
                 (Refusal::NotTried, Some(place)) => {
                     self.retrial.not_tried(place);
+                    continue;
+                }
+                (Refusal::NotTried, None) if ahead.is_as_it_came(at) => {
+                    self.left.push(at);
                     continue;
                 }
                 (Refusal::NotTried, None) => "it waits for others".to_owned(),
@@ -286,14 +294,14 @@ impl<'a> Applier<'a> {
             self.retrial.unblock();
         }
         for at in order {
-            if ahead.get(at).is_none() {
-                continue;
-            }
+            let Some(row) = ahead.get(at) else { continue };
             if !self.retrial.chain.is_empty() || attempt == Attempt::First && !self.retrial.spend() {
-                refused.push((at, Refusal::NotTried));
+                let is_blocked = !self.is_final && self.is_blocked(&row);
+                let reason = || Refusal::Held("it waits for a unique value that others hold".into());
+                refused.push((at, if is_blocked { reason() } else { Refusal::NotTried }));
                 continue;
             }
-            if let Some(why) = ahead.get(at).and_then(|row| self.barred.why(&row.0, row.1.id)) {
+            if let Some(why) = self.barred.why(&row.0, row.1.id) {
                 refused.push((at, Refusal::Held(why.to_owned())));
                 continue;
             }
@@ -314,6 +322,12 @@ impl<'a> Applier<'a> {
         }
         refused.retain(|(at, _)| ahead.get(*at).is_some());
         Ok(refused)
+    }
+
+    /// Whether something stays in a row's way.
+    fn is_blocked(&self, row: &Update<'_>) -> bool {
+        let table = self.catalog.table(&row.0.name);
+        table.is_some_and(|table| self.retrial.is_blocked(table.number, row.1.id))
     }
 }
 

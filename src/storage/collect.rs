@@ -17,6 +17,7 @@ use super::refused_rows::{Places, refuse};
 use super::rows::{Entry, Sending, read_row};
 use super::scan::{Scan, has_null_key};
 use super::settle::{Changed, settle_log, settle_row};
+use super::turn_time::TurnTime;
 use crate::model::Value;
 use crate::protocol::frame::MAX_FRAME_BYTES;
 use crate::protocol::message::Batch;
@@ -30,11 +31,13 @@ pub struct TurnLimits {
     pub bytes: usize,
     /// The largest row that is sent, in bytes of its values.
     pub row_bytes: usize,
+    /// How long it works on rows.
+    pub time: TurnTime,
 }
 
 impl Default for TurnLimits {
     fn default() -> Self {
-        Self { rows: 250, bytes: 1 << 20, row_bytes: MAX_ROW_BYTES }
+        Self { rows: 250, bytes: 1 << 20, row_bytes: MAX_ROW_BYTES, time: TurnTime::ENDLESS }
     }
 }
 
@@ -80,7 +83,7 @@ pub fn collect(
 ) -> Result<Collected, SqlError> {
     let sent = sent_batches(sql)?.last().copied();
     let mark = sent.map_or(state.acked, |batch| batch.mark).max(state.acked) + 1;
-    let mut composer = Composer::new(mark, state.acked, limits.row_bytes);
+    let mut composer = Composer::new(mark, state.acked, limits);
     // What changed now may reference what waits to be sent, and goes after it: whoever vanishes between two batches
     // leaves no row that waits for one which nobody else has.
     let is_behind = is_scanning(sql)? || !Entry::unsent_tables(sql, context.catalog)?.is_empty();
@@ -90,17 +93,17 @@ pub fn collect(
         if !is_behind {
             composer.add(sql, context, table, &changed.entry, changed.row)?;
         }
-        Ok(composer.bytes < limits.bytes)
+        Ok(composer.bytes < limits.bytes && !composer.limits.time.is_over())
     };
     let taken_up = if is_behind { 0 } else { mark };
     let mut drained = settle_log(sql, context, limits.rows, taken_up, &mut compose)?;
     let is_settled = drained;
     drained = drained && composer.bytes < limits.bytes;
     if drained && is_behind {
-        drained = catch_up(sql, context, &mut composer, limits, settled)?;
+        drained = catch_up(sql, context, &mut composer, settled)?;
     }
     if !drained {
-        add_prerequisites(sql, context, &mut composer, limits)?;
+        add_prerequisites(sql, context, &mut composer)?;
     }
     if drained && state.cursor == state.resume {
         composer.add_collisions(sql, context.catalog, state.cursor)?;
@@ -135,9 +138,9 @@ pub fn look_at_old_rows(
     if !is_scanning(sql)? {
         return Ok(());
     }
-    let (mut look, mut composer) = (Look::default(), Composer::new(0, 0, limits.row_bytes));
+    let (mut look, mut composer) = (Look::default(), Composer::new(0, 0, limits));
     for table in &context.catalog.tables {
-        if !look.go_on(sql, context, &mut composer, table, limits)? {
+        if !look.go_on(sql, context, &mut composer, table)? {
             break;
         }
     }
@@ -155,7 +158,6 @@ fn catch_up(
     sql: &mut dyn Sql,
     context: &mut Context<'_>,
     composer: &mut Composer,
-    limits: TurnLimits,
     looked_at: usize,
 ) -> Result<bool, SqlError> {
     let catalog = context.catalog;
@@ -163,10 +165,10 @@ fn catch_up(
     let mut look = Look { looked_at, is_logged: false };
     let is_scanning = is_scanning(sql)?;
     for table in &catalog.tables {
-        if unsent.contains(&table.number) && !add_unsent(sql, context, composer, table, limits)? {
+        if unsent.contains(&table.number) && !add_unsent(sql, context, composer, table)? {
             return Ok(false);
         }
-        if is_scanning && !look.go_on(sql, context, composer, table, limits)? {
+        if is_scanning && !look.go_on(sql, context, composer, table)? {
             return Ok(false);
         }
     }
@@ -190,13 +192,12 @@ impl Look {
         context: &mut Context<'_>,
         composer: &mut Composer,
         table: &Table,
-        limits: TurnLimits,
     ) -> Result<bool, SqlError> {
         while let Some(scan) = Scan::of(sql, table)? {
-            if self.looked_at >= limits.rows || composer.is_full(limits) {
+            let limit = composer.limits.rows.saturating_sub(self.looked_at);
+            if limit == 0 || composer.is_full() {
                 return Ok(false);
             }
-            let limit = limits.rows - self.looked_at;
             if scan.is_for_missing {
                 let (looked_at, is_logged) = scan.go_on_for_missing(sql, context.catalog, table, limit)?;
                 self.looked_at += looked_at;
@@ -204,19 +205,23 @@ impl Look {
                 continue;
             }
             let page = scan.page(sql, table, limit)?;
-            self.looked_at += page.len();
-            let last = page.last().map(|(key, _)| key.clone());
-            if last.is_none() && composer.mark == 0 {
+            if page.is_empty() && composer.mark == 0 {
                 // The turn that composes ends the look, and tells of what it found.
                 break;
             }
+            let mut last = None;
             for (key, row) in page {
+                if last.is_some() && composer.limits.time.is_over() {
+                    break;
+                }
+                self.looked_at += 1;
                 let local = LocalKey::of(table, &key)?;
                 let cause = scan.origin.into();
                 let found = settle_row(sql, context, table, local, Some(row), &cause, composer.mark)?;
                 if let Some(changed) = found {
                     composer.add(sql, context, table, &changed.entry, changed.row)?;
                 }
+                last = Some(key);
             }
             match last {
                 Some(last) => Scan::advance(sql, table, &last)?,
@@ -248,13 +253,12 @@ fn add_unsent(
     context: &mut Context<'_>,
     composer: &mut Composer,
     table: &Table,
-    limits: TurnLimits,
 ) -> Result<bool, SqlError> {
-    let room = limits.rows.saturating_sub(composer.body.rows.len());
+    let room = composer.limits.rows.saturating_sub(composer.body.rows.len());
     let entries = Entry::unsent(sql, table, i64::try_from(room).unwrap_or(i64::MAX))?;
     let drained = entries.len() < room;
     for entry in entries {
-        if composer.is_full(limits) {
+        if composer.is_full() {
             return Ok(false);
         }
         add_entry(sql, context, composer, table, entry)?;

@@ -20,7 +20,8 @@ pub struct Composer {
     pub mark: u64,
     /// The mark of the last acknowledged batch.
     pub acked: u64,
-    max_row_bytes: usize,
+    /// How much the turn does.
+    pub limits: TurnLimits,
     /// The batch.
     pub body: BatchBody,
     /// The bytes of its values.
@@ -36,11 +37,11 @@ pub struct Composer {
 
 impl Composer {
     /// Begins a batch after the one with the mark `acked`.
-    pub fn new(mark: u64, acked: u64, max_row_bytes: usize) -> Self {
+    pub fn new(mark: u64, acked: u64, limits: TurnLimits) -> Self {
         Self {
             mark,
             acked,
-            max_row_bytes,
+            limits,
             body: BatchBody::default(),
             places: HashMap::new(),
             bytes: 0,
@@ -79,12 +80,12 @@ impl Composer {
             self.add_cells(sql, context, table, entry, &row, &mut change.writes)?;
             self.add_adjustments(table, entry, &mut change.writes);
         }
-        let bytes = change.heap_bytes();
-        if bytes > self.max_row_bytes {
+        let (bytes, most) = (change.heap_bytes(), self.limits.row_bytes);
+        if bytes > most {
             self.refused.push(RefusedRow { mark: self.mark, table: table.number, id: entry.id });
             self.rejected.push(format!(
-                "a row of {} is not shared: its {bytes} bytes exceed the limit of {}",
-                table.name, self.max_row_bytes
+                "a row of {} is not shared: its {bytes} bytes exceed the limit of {most}",
+                table.name
             ));
         } else if !change.writes.is_empty() {
             self.bytes += bytes;
@@ -169,8 +170,9 @@ impl Composer {
         Ok(())
     }
 
-    /// Whether no other row fits.
-    pub fn is_full(&self, limits: TurnLimits) -> bool {
-        self.body.rows.len() >= limits.rows || self.bytes >= limits.bytes
+    /// Whether the turn takes no other row: none fits into the batch, or its time is over.
+    pub fn is_full(&mut self) -> bool {
+        let limits = &mut self.limits;
+        self.body.rows.len() >= limits.rows || self.bytes >= limits.bytes || limits.time.is_over()
     }
 }

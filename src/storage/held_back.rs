@@ -7,13 +7,15 @@ use super::replica::{CachedCatalog, Mint, Setting, context, settle_all};
 use super::row_meta::RowMeta;
 use super::rows::Entry;
 use super::transaction::{Purpose, transaction};
+use super::turn_time::TurnTime;
 use crate::model::Hlc;
 
 /// Unsent rows of a table that are looked at, beginning with those to be offered again.
 const MAX_ROWS: i64 = 1_000;
 
 /// Composes nothing.
-pub const NOTHING: TurnLimits = TurnLimits { rows: 0, bytes: 0, row_bytes: MAX_ROW_BYTES };
+pub const NOTHING: TurnLimits =
+    TurnLimits { rows: 0, bytes: 0, row_bytes: MAX_ROW_BYTES, time: TurnTime::ENDLESS };
 
 /// Whether something was written here that is not sent. Rows that were there before the first sync do not count:
 /// nobody wrote them for others, unless `counts_old` says that they would be sent.

@@ -89,6 +89,7 @@ pub mod told;
 pub mod transaction;
 pub mod trigger_effects;
 pub mod triggers;
+pub mod turn_time;
 pub mod unique_index;
 mod unite;
 pub mod vacuum;

@@ -4,7 +4,7 @@
 //! batches would leave rows that wait at everyone for a row that nobody else has.
 
 use super::catalog::{Table, as_number};
-use super::collect::{TurnLimits, add_entry};
+use super::collect::add_entry;
 use super::composer::Composer;
 use super::context::Context;
 use super::driver::{Sql, SqlError};
@@ -22,13 +22,12 @@ pub fn add_prerequisites(
     sql: &mut dyn Sql,
     context: &mut Context<'_>,
     composer: &mut Composer,
-    limits: TurnLimits,
 ) -> Result<(), SqlError> {
     let most = composer.body.rows.len() + MAX_ADDED;
     let mut at = 0;
     while at < composer.body.rows.len() {
         for (table, id) in referenced(context, composer, at) {
-            if composer.body.rows.len() >= most || composer.bytes >= limits.bytes {
+            if composer.body.rows.len() >= most || composer.bytes >= composer.limits.bytes {
                 return Ok(());
             }
             add(sql, context, composer, &table, id)?;

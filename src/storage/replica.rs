@@ -281,6 +281,7 @@ pub fn apply_turn(
     incoming: &Incoming,
     retrial: &mut Retrial,
 ) -> Result<ApplyTurn, SqlError> {
+    retrial.restart_time();
     despite_failures(sql, |sql, indexes, barred| {
         retrial.begin_turn();
         let turn =

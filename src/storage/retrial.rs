@@ -11,6 +11,7 @@ use super::follow::Leader;
 use super::journal::Step;
 use super::quarantine::{self, SetAside};
 use super::takers::ReferencedKey;
+use super::turn_time::TurnTime;
 use crate::model::RowId;
 
 /// How many rows are tried together at last: they may need each other.
@@ -34,6 +35,10 @@ pub struct Retrial {
     limit: usize,
     /// How many of them are left; none: as many as there are.
     left: Option<usize>,
+    /// How long the turn tries rows.
+    time: TurnTime,
+    /// Whether it has tried none yet.
+    is_at_first: bool,
     before: Option<(Vec<Carried>, Option<Pass>)>,
 }
 
@@ -47,6 +52,8 @@ impl Default for Retrial {
             pass: None,
             limit: ROWS_PER_TURN,
             left: None,
+            time: TurnTime::ENDLESS,
+            is_at_first: true,
             before: None,
         }
     }
@@ -101,9 +108,25 @@ enum Kind {
 }
 
 impl Retrial {
+    /// Has turns try rows for so long.
+    #[must_use]
+    pub fn within(time: TurnTime) -> Self {
+        Self { time, ..Self::default() }
+    }
+
+    /// Begins to count the time of a turn, which may have to begin more than once.
+    pub fn restart_time(&mut self) {
+        self.time.restart();
+    }
+
+    /// Has turns try rows for so long from now on. Returns how long it was.
+    pub fn replace_time(&mut self, time: TurnTime) -> TurnTime {
+        std::mem::replace(&mut self.time, time)
+    }
+
     /// Begins a turn.
     pub fn begin_turn(&mut self) {
-        self.left = None;
+        (self.left, self.is_at_first) = (None, true);
         self.before = Some((self.carried.clone(), self.pass));
     }
 
@@ -198,8 +221,14 @@ impl Retrial {
         self.takers.get(key).copied()
     }
 
-    /// Counts a row that is tried. Returns whether the turn has time for it.
+    /// Counts a row that is tried. Returns whether the turn has time for it: always for the first.
     pub fn spend(&mut self) -> bool {
+        let is_over = self.time.is_over() && !self.is_at_first && !self.is_wide();
+        self.is_at_first = false;
+        if is_over {
+            self.left = Some(0);
+            return false;
+        }
         match &mut self.left {
             Some(0) => self.is_wide(),
             Some(left) => {
@@ -208,6 +237,11 @@ impl Retrial {
             }
             None => true,
         }
+    }
+
+    /// Whether the turn has no time for another row.
+    pub fn is_out_of_time(&mut self) -> bool {
+        self.time.is_over()
     }
 
     fn is_wide(&self) -> bool {

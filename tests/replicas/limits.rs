@@ -4,11 +4,16 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::rc::Rc;
 
+use crate::clock::Clock;
 use crate::hub::Heard;
-use crate::world::{Agent, Fate, Hub, pair};
-use federation_hub::model::{RowChange, Value};
+use crate::world::{Agent, Fate, Hub, pair, settle, turn_time};
+use federation_hub::model::{ReplicaId, RowChange, Value};
 use federation_hub::protocol::frame::MAX_FRAME_BYTES;
+use federation_hub::protocol::hub_request::{AttachRequest, Caller, PullRequest};
+use federation_hub::protocol::message::Rows;
+use federation_hub::storage::apply::Incoming;
 use federation_hub::storage::collect::TurnLimits;
+use federation_hub::storage::hub_store::HubStore;
 
 const NOTES: &str = "CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT)";
 const TASKS: &str = "CREATE TABLE tasks(id INTEGER PRIMARY KEY, title TEXT)";
@@ -77,6 +82,79 @@ fn a_turn_stops_after_so_many_rows_of_a_table_that_was_made_again_whether_or_not
     assert_eq!(a.rows(is_under_way), [[Value::Integer(1)]]);
     assert_eq!(a.sync(&mut hub).pushed, 0);
     assert_eq!(a.rows(is_under_way), [[Value::Integer(0)]]);
+}
+
+/// Breaks if a turn goes on with rows of the log, of a first look at a table, or of those that wait, once its time is over.
+#[test]
+fn a_turn_takes_no_other_row_once_its_time_is_over() {
+    let (mut hub, mut a, mut b) = pair(NOTES);
+    (a.time, b.time) = (turn_time(2), turn_time(2));
+    a.run(&insert("notes", "n, 'old'", 20));
+    let short = |sizes: Vec<usize>| sizes.len() >= 5 && sizes.iter().all(|size| *size <= 4);
+    let sizes = sizes_of_batches(&mut hub, &mut a, 20);
+    assert!(short(sizes.clone()), "of a first look: {sizes:?}");
+    a.run("UPDATE notes SET title = 'new'");
+    let sizes = sizes_of_batches(&mut hub, &mut a, 20);
+    assert!(short(sizes.clone()), "of the log: {sizes:?}");
+    a.run("UPDATE notes SET title = 'newest'");
+    a.sync_with(&mut hub, Fate::LosesBatch, &mut |_| {});
+    let sizes = sizes_of_batches(&mut hub, &mut a, 20);
+    assert!(short(sizes.clone()), "of what waits: {sizes:?}");
+    b.sync(&mut hub);
+    assert_eq!(b.rows("SELECT count(*) FROM notes WHERE title = 'newest'"), [[Value::Integer(20)]]);
+}
+
+/// The rows that a hub has, as it tells them to a replica that has heard nothing.
+fn everything(hub: &mut Hub, agent: &mut Agent) -> Rows {
+    let Value::Blob(replica) = &agent.rows("SELECT replica FROM _federation_replica")[0][0] else { panic!() };
+    let replica = ReplicaId::from_slice(replica).unwrap();
+    let caller = Caller { tenant: "acme".into(), agent: "b".into() };
+    let attach = AttachRequest { replica, cursor: 0, is_new: false, token_until_ms: i64::MAX };
+    let epoch = hub.store.attach(&caller, &attach, hub.clock.now_ms()).unwrap().epoch;
+    hub.store.commit().unwrap();
+    let request = PullRequest { replica, epoch, cursor: 0, resume: 0, refresh: vec![] };
+    hub.store.snapshot(&caller, &request, hub.clock.now_ms()).unwrap().first
+}
+
+/// Breaks if a turn that is given many rows applies them all, however long that takes, or if one that leaves some moves
+/// its position past them.
+#[test]
+fn a_turn_leaves_rows_that_it_has_no_time_for_to_the_next_one() {
+    let (mut hub, mut a, mut b) = pair(NOTES);
+    b.sync(&mut hub);
+    a.run(&insert("notes", "n, 'note'", 20)).sync(&mut hub);
+    b.time = turn_time(2);
+    let rows = everything(&mut hub, &mut b);
+    assert_eq!(rows.rows.len(), 20);
+    let turns = b.apply(Incoming { rows, ..Incoming::default() });
+    assert!(turns >= 5, "{turns} turns");
+    let count = "SELECT count(*), (SELECT count(*) FROM _federation_quarantine) FROM notes";
+    assert_eq!(b.rows(count), [[Value::Integer(20), Value::Integer(0)]]);
+    let mut c = Agent::new("acme", "c", 2);
+    c.run(NOTES).sync_with(&mut hub, Fate::InterruptedRetrial(1), &mut |_| {});
+    assert_ne!(c.rows(count), [[Value::Integer(20), Value::Integer(0)]]);
+    c.sync(&mut hub);
+    assert_eq!(c.rows(count), [[Value::Integer(20), Value::Integer(0)]]);
+}
+
+/// Breaks if what the first turns of a sync have stamped makes what the later ones settle newer than it is.
+#[test]
+fn of_many_writes_each_is_as_old_as_it_is_also_where_several_turns_settle_them() {
+    let (mut hub, clock) = (Hub::new(), Clock::standing_at(1_800_000_000_000));
+    hub.clock = clock.clone();
+    let [mut a, mut b] = ["a", "b"].map(|name| Agent::timed("acme", name, name.len() as u64, clock.clone()));
+    (a.run(NOTES).limits.bytes, b.run(NOTES).limits.bytes) = (1, 1);
+    a.run("INSERT INTO notes VALUES('first', 'a'), ('contested', 'a')");
+    settle(&mut hub, &mut a, &mut b, "SELECT * FROM notes");
+    clock.pass(10);
+    a.run("UPDATE notes SET title = 'early' WHERE id = 'first'");
+    a.run("UPDATE notes SET title = 'earlier' WHERE id = 'contested'");
+    clock.pass(10);
+    b.run("UPDATE notes SET title = 'later' WHERE id = 'contested'");
+    clock.pass(10);
+    a.run("UPDATE notes SET title = 'latest' WHERE id = 'first'");
+    let title = "SELECT title FROM notes WHERE id = 'contested'";
+    assert_eq!(settle(&mut hub, &mut a, &mut b, title), [[Value::Text("later".into())]]);
 }
 
 /// Breaks if what is left of one table ends a batch that has room for that of another.

@@ -123,7 +123,7 @@ fn play(seed: u64) {
         };
         let reached = agents[other].sync_with(&mut hub, fate, &mut meanwhile);
         if reached.is_none() && dice.below(2) == 0 {
-            write(&mut dice, &mut agents[other], step, other);
+            write(&mut dice, &mut agents[other], 100 + step, other);
         }
     }
     for _ in 0..3 {

@@ -4,6 +4,7 @@ use federation_hub::protocol::hub_request::{PullRequest, RegisterRequest};
 use federation_hub::protocol::message::{Ack, Refusal};
 use federation_hub::storage::apply::{Applied, Incoming};
 use federation_hub::storage::bookkeeping::SentBatch;
+use federation_hub::storage::collect::TurnLimits;
 use federation_hub::storage::held_back::NOTHING;
 use federation_hub::storage::hub_store::StoreError;
 use federation_hub::storage::missing_tables::Missing;
@@ -45,6 +46,7 @@ impl Agent {
         meanwhile: &mut dyn FnMut(&mut Self),
     ) -> Result<Option<Counts>, StoreError> {
         self.syncs += 1;
+        self.told_before = self.notices.len();
         let (epoch, mut catalog) = self.attach(hub);
         let mut counts = Counts { pushed: std::mem::take(&mut self.delivered), ..Counts::default() };
         let pushed = self.push_all(hub, fate, epoch, &mut catalog, &mut counts)?;
@@ -91,7 +93,7 @@ impl Agent {
             let retry = done.is_some() && (first.quarantined > 0 || counts.quarantined > 0);
             let (acked, refused) = (std::mem::take(&mut acked), std::mem::take(&mut refused));
             let mut incoming = Incoming { acked, refused, rows, done, retry };
-            let mut retrial = Retrial::default();
+            let mut retrial = Retrial::within(self.time);
             retrial.set_pace(self.slice);
             for turns in 0.. {
                 if fate == Fate::InterruptedRetrial(turns) && turns > 0 {
@@ -104,8 +106,7 @@ impl Agent {
                 if !turn.is_unfinished {
                     break;
                 }
-                self.longest_retrial = self.longest_retrial.max(turns + 1);
-                incoming = incoming.rest();
+                incoming = incoming.rest(&turn);
                 (extras.refreshed, extras.told) = (Vec::new(), Vec::new());
                 extras.missing = Missing::default();
             }
@@ -122,6 +123,15 @@ impl Agent {
         Ok(Some(counts))
     }
 
+    /// What a report of a sync has once.
+    fn tell(&mut self, notices: Vec<String>) {
+        for notice in notices {
+            if !self.notices[self.told_before..].contains(&notice) {
+                self.notices.push(notice);
+            }
+        }
+    }
+
     /// One applying turn.
     fn apply_turn(
         &mut self,
@@ -135,7 +145,7 @@ impl Agent {
             let setting = Setting { clock, claim, options: &self.options };
             apply_turn(&mut self.sql, catalog.clone(), setting, &mut self.mint, extras, incoming, retrial)
         });
-        self.notices.extend(turn.notices.iter().cloned());
+        self.tell(turn.notices.clone());
         let is_borne = |notice: &str| self.bears_damage && notice.contains(" index ");
         let is_unexpected = |notice: &&String| !is_usual(notice) && !is_borne(notice);
         let unexpected: Vec<&String> = turn.notices.iter().filter(is_unexpected).collect();
@@ -161,6 +171,7 @@ impl Agent {
             let turn = until_free(|| {
                 let setting = Setting { clock, claim, options: &self.options };
                 let limits = if self.pulls_first { NOTHING } else { self.limits };
+                let limits = TurnLimits { time: self.time, ..limits };
                 collect_turn(&mut self.sql, catalog.clone(), setting, limits, &mut self.mint)
             });
             let look = turn.look.clone();
@@ -209,7 +220,7 @@ impl Agent {
             assert_eq!(ack.rejected, vec![]);
         }
         self.contests.extend(ack.contests);
-        self.notices.extend(ack.notices);
+        self.tell(ack.notices);
     }
 
     /// Syncs, and is told of everything before it sends anything.

@@ -2,9 +2,11 @@
 
 pub mod checking;
 pub mod parts;
+mod short_turns;
 mod syncing;
 
 pub use parts::{Counts, Fate};
+pub use short_turns::turn_time;
 
 use federation_hub::model::{ReplicaId, Value};
 use federation_hub::protocol::hub_request::{AttachRequest, Caller};
@@ -21,6 +23,7 @@ use federation_hub::storage::replica::{
     ApplyExtras, CachedCatalog, HubClock, Mint, Setting, apply_turn, collect_turn,
 };
 use federation_hub::storage::retrial::Retrial;
+use federation_hub::storage::turn_time::TurnTime;
 use rusqlite::Connection;
 use tempfile::TempPath;
 
@@ -50,12 +53,12 @@ pub struct Agent {
     pub lead_ms: i64,
     /// How much one collecting turn does.
     pub limits: TurnLimits,
+    /// How long a turn works on rows.
+    pub time: TurnTime,
     /// Turns of attaching in which some of what the hub had accepted was booked, and not all.
     pub bookings: usize,
     /// How many rows one applying turn gets.
     pub slice: usize,
-    /// The most turns that a sync has needed to try again what was set aside, the last one not counted.
-    pub longest_retrial: usize,
     /// What people were told of rows that were looked at.
     pub told: Vec<String>,
     /// Where the database lies, if not in memory.
@@ -64,6 +67,8 @@ pub struct Agent {
     pub options: SyncOptions,
     /// What its syncs have told people.
     pub notices: Vec<String>,
+    /// How many of them were told before the last sync.
+    told_before: usize,
     /// Whether the hub may reject its rows.
     pub bears_rejection: bool,
     /// The contests that its pushes were told of.
@@ -109,13 +114,14 @@ impl Agent {
             skew_ms: 0,
             lead_ms: 0,
             limits: TurnLimits::default(),
+            time: turn_time(seed),
             bookings: 0,
             slice: 500,
-            longest_retrial: 0,
             told: Vec::new(),
             file: None,
             options: SyncOptions::default(),
             notices: Vec::new(),
+            told_before: 0,
             bears_rejection: false,
             contests: Vec::new(),
             delivered: 0,
@@ -247,7 +253,8 @@ impl Agent {
         let (_, catalog) = self.attached.clone().unwrap();
         let (clock, claim) = (self.hub_clock(), self.claim());
         let setting = Setting { clock, claim, options: &self.options };
-        collect_turn(&mut self.sql, catalog, setting, self.limits, &mut self.mint).map(|_| ())
+        let limits = TurnLimits { time: self.time, ..self.limits };
+        collect_turn(&mut self.sql, catalog, setting, limits, &mut self.mint).map(|_| ())
     }
 
     /// Whether it has written what it would not be let through with, were it to read only.
@@ -271,13 +278,19 @@ impl Agent {
         Self { sql: Faulty::new(connection, &self.clock), ..other }
     }
 
-    /// One applying turn, of something that a hub might send.
-    pub fn apply(&mut self, incoming: &Incoming) {
+    /// Applies something that a hub might send. Returns how many turns it took.
+    pub fn apply(&mut self, incoming: Incoming) -> usize {
         let (clock, claim) = (self.hub_clock(), self.claim());
-        let extras = ApplyExtras::default();
-        let setting = Setting { clock, claim, options: &self.options };
-        let mut retrial = Retrial::default();
-        apply_turn(&mut self.sql, None, setting, &mut self.mint, &extras, incoming, &mut retrial).unwrap();
+        let (extras, mut retrial) = (ApplyExtras::default(), Retrial::within(self.time));
+        let (mut rest, mut turns) = (Some(incoming), 0);
+        while let Some(incoming) = rest {
+            let setting = Setting { clock, claim, options: &self.options };
+            let (sql, mint) = (&mut self.sql, &mut self.mint);
+            let turn = apply_turn(sql, None, setting, mint, &extras, &incoming, &mut retrial).unwrap();
+            rest = turn.applied.is_unfinished.then(|| incoming.rest(&turn.applied));
+            turns += 1;
+        }
+        turns
     }
 
     /// A copy of the database as it is now.

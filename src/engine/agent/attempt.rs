@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use super::{Agent, AgentOptions, Link, MAX_DATABASES, SyncTicket, random};
 use crate::engine::agent_error::{AgentError, ErrorCode, Remedy};
-use crate::engine::applying::Pace;
 use crate::engine::clock::wall_now_ms;
 use crate::engine::comeback::Comeback;
 use crate::engine::link::{Door, Session};
@@ -133,7 +132,6 @@ impl Agent {
             resolver: ticket.resolver.clone(),
             agent_id: self.0.options.agent_id.clone(),
             is_hub_full: link.full.is_some(),
-            pace: Pace::of_collecting(),
         };
         let outcome = run(job, &mut attempts.report).await;
         if outcome.is_err() {

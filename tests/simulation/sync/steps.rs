@@ -7,6 +7,7 @@ use federation_hub::protocol::agent_session::{AgentExchange, ExchangeError, Step
 use federation_hub::protocol::message::{Attach, Attached, Hello, SyncBegin, ToAgent, ToHub, Welcome};
 use federation_hub::storage::attach::{Next, Reconciled, TurnError, open, reconcile};
 use federation_hub::storage::bookkeeping::ReplicaState;
+use federation_hub::storage::collect::TurnLimits;
 use federation_hub::storage::held_back::NOTHING;
 use federation_hub::storage::missing_tables::Missing;
 use federation_hub::storage::replica::{Setting, apply_turn, collect_turn};
@@ -154,6 +155,7 @@ impl Process {
         let clock = self.hub_clock(network.queue.now_ms());
         let setting = Setting { clock, claim: self.claim(), options: &self.birth.options };
         let limits = if sync.pulls_first { NOTHING } else { self.agent.limits };
+        let limits = TurnLimits { time: self.agent.time, ..limits };
         let turn = collect_turn(&mut self.agent.sql, catalog, setting, limits, &mut self.mint);
         let turn = match turn {
             Ok(turn) => turn,
@@ -288,6 +290,7 @@ impl Process {
         let extras = &sync.arrived.extras;
         let retrial = &mut sync.retrial;
         retrial.set_pace(self.agent.slice);
+        retrial.replace_time(self.agent.time);
         let turn =
             apply_turn(&mut self.agent.sql, catalog, setting, &mut self.mint, extras, &incoming, retrial);
         sync.stage = Stage::Applying;
@@ -299,8 +302,10 @@ impl Process {
                 sync.moved.pulled += turn.applied.rows;
                 sync.moved.quarantined = turn.applied.quarantined;
                 if turn.applied.is_unfinished {
-                    sync.arrived.extras.refreshed = Vec::new();
-                    sync.slices.push_front(incoming.rest());
+                    if incoming.done.is_some() {
+                        sync.arrived.extras.refreshed = Vec::new();
+                    }
+                    sync.slices.push_front(incoming.rest(&turn.applied));
                 } else {
                     sync.retrial = Retrial::default();
                 }
