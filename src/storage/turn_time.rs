@@ -34,13 +34,8 @@ impl TurnTime {
     /// Whether the turn has no time for the row that comes next. The first call of a turn begins its time.
     pub fn is_over(&mut self) -> bool {
         let Some((now, lasts)) = self.clock else { return false };
-        match self.ends {
-            Some(ends) => now() >= ends,
-            None => {
-                self.ends = Some(now() + lasts);
-                false
-            }
-        }
+        let now = now();
+        now >= *self.ends.get_or_insert(now + lasts)
     }
 }
 
