@@ -88,9 +88,14 @@ impl Revocations {
 
 impl Hub {
     /// Lets somebody in no more, and ends the sessions that are open. It holds when this returns, and survives
-    /// restarts, until it is taken back.
+    /// restarts, until it is taken back, or until `until_ms` (ms since the epoch), which of a token is its `exp`.
     pub async fn revoke(&self, whom: Revoked, until_ms: Option<i64>) -> Result<(), RevokeError> {
         let shared = self.shared().ok_or(RevokeError::NotRunning)?;
+        // A token is taken for a while after its end: so long the revocation has to hold.
+        let until_ms = match whom {
+            Revoked::Token(_) => until_ms.map(|exp_ms| shared.tokens.taken_until_ms(exp_ms)),
+            Revoked::Tenant(_) | Revoked::Agent { .. } => until_ms,
+        };
         let revocation = Revocation { whom, at_ms: wall_now_ms(), until_ms };
         audit::revoked(&revocation.whom);
         // First of all it holds: what keeps it from being stored must not keep anybody in.

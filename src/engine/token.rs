@@ -184,12 +184,16 @@ impl TokenVerifier {
         self.check(claims, now_ms)
     }
 
+    /// Until when a token is taken whose `exp` this is, in ms since the epoch: the leeway is added.
+    pub fn taken_until_ms(&self, exp_ms: i64) -> i64 {
+        exp_ms.saturating_add(self.options.leeway_ms.unwrap_or(0))
+    }
+
     /// What the claims of a token say whose signature is good.
     fn check(&self, claims: RawClaims, now_ms: i64) -> Result<Claims, TokenError> {
         let before_ms = self.options.leeway_ms.unwrap_or(DEFAULT_LEEWAY_MS);
-        let after_ms = self.options.leeway_ms.unwrap_or(0);
         let exp_ms = time_ms(claims.exp.as_ref()).ok_or(TokenError::Claim("exp"))?;
-        let expires_at_ms = exp_ms.saturating_add(after_ms);
+        let expires_at_ms = self.taken_until_ms(exp_ms);
         if expires_at_ms <= now_ms {
             return Err(TokenError::Expired);
         }

@@ -124,6 +124,17 @@ async fn a_revocation_survives_restarts_until_it_is_taken_back_or_ends() {
     assert!(site.hub.revocations().is_empty());
 }
 
+/// Breaks if the revocation of a token is forgotten at the token's `exp`, after which the hub takes it for its leeway.
+#[tokio::test]
+async fn a_revoked_token_is_refused_for_as_long_as_it_would_be_taken() {
+    let site = Site::with(":memory:", |options| options.tokens.leeway_ms = Some(3_600_000)).await;
+    let [_, b, _] = members(&site).await;
+    let expired = wall_now_ms() - 1;
+    site.hub.revoke(Revoked::Token("t1".into()), Some(expired)).await.unwrap();
+    is_out(&b).await;
+    assert_eq!(site.hub.revocations()[0].until_ms, Some(expired + 3_600_000));
+}
+
 /// Gives a token of another name each time.
 struct Fresh(Site, AtomicUsize);
 
