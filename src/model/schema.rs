@@ -32,6 +32,13 @@ pub struct TableSchema {
     pub agreed: Agreement,
 }
 
+impl TableSchema {
+    /// What tells that a table is the tenant's no more: neither text nor columns.
+    pub fn is_removed(&self) -> bool {
+        self.ddl.is_empty() && self.columns.is_empty()
+    }
+}
+
 /// What a definition's text does not say, or what is too important to be read out of it. The first declaration
 /// of each point stands in its tenant; a replica that declares another one is refused that table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

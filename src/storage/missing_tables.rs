@@ -37,7 +37,7 @@ impl Missing {
     pub fn of(told: &[TableSchema], catalog: Option<&Catalog>, options: &SyncOptions) -> Self {
         let mut missing = Self::default();
         let unwanted = unwanted(told, options);
-        for table in told {
+        for table in told.iter().filter(|table| !table.is_removed()) {
             let is_here = catalog.is_some_and(|it| it.table(&table.name).is_some());
             if is_here || unwanted.contains(&table.name.as_str()) || !options.includes(&table.name) {
                 continue;
@@ -158,6 +158,22 @@ pub fn hold(
         news.entry(why(table, catalog.options.create_schema)).or_default().push(&table.name);
     }
     notices.extend(news.iter().map(|(why, names)| waiting_notice(names, why)));
+    Ok(())
+}
+
+/// Forgets tables that wait, and that are the tenant's no more.
+pub fn forget_removed(sql: &mut dyn Sql, told: &[TableSchema]) -> Result<(), SqlError> {
+    let mut removed = told.iter().filter(|table| table.is_removed()).peekable();
+    if removed.peek().is_none() || !exists(sql, "_federation_missing")? {
+        return Ok(());
+    }
+    for table in removed {
+        let name = table.name.to_lowercase();
+        sql.execute(
+            "DELETE FROM main._federation_missing WHERE name = ? AND held IS NOT NULL",
+            &[name.as_str().into()],
+        )?;
+    }
     Ok(())
 }
 

@@ -339,32 +339,45 @@ pub fn tell_suspects(sql: &mut dyn Sql, catalog: &Catalog) -> Result<Vec<String>
     Ok(columns.into_iter().chain(journals.into_iter().flatten()).collect())
 }
 
-/// Notes which tables the hub does not take. Those that it takes again are offered whole, and asked for. Says whether the
-/// catalog is to be read anew.
+/// What the hub's refusals of tables make of the bookkeeping.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NotedRefusals {
+    /// Whether the catalog is to be read anew.
+    pub has_changed: bool,
+    /// Whether there is a reason that was not told before: the tables are declared once more, since the hub refuses a table
+    /// that its operator has removed until it has said so once.
+    pub is_news: bool,
+}
+
+/// Notes which tables the hub does not take. Those that it takes again are offered whole, and asked for.
 pub fn note_refused(
     sql: &mut dyn Sql,
     catalog: &Catalog,
     refused: &[(String, String)],
-) -> Result<bool, SqlError> {
+) -> Result<NotedRefusals, SqlError> {
     let mut before = Vec::new();
-    sql.query("SELECT name FROM main._federation_table WHERE refused IS NOT NULL", &[], &mut |row| {
-        before.push(Fields::of(row).text()?);
+    let statement = "SELECT name, refused FROM main._federation_table WHERE refused IS NOT NULL";
+    sql.query(statement, &[], &mut |row| {
+        let mut fields = Fields::of(row);
+        before.push((fields.text()?, fields.text()?));
         Ok(())
     })?;
-    let mut changed = false;
+    let mut noted = NotedRefusals::default();
     for table in &catalog.tables {
         let is = |name: &String| name.eq_ignore_ascii_case(&table.name);
         let now = refused.iter().find(|(name, _)| is(name)).map(|(_, reason)| reason.as_str());
-        match (before.iter().any(is), now) {
-            (false, Some(reason)) => {
+        let told = before.iter().find(|(name, _)| is(name)).map(|(_, reason)| reason.as_str());
+        match (told, now) {
+            (told, Some(reason)) if told != Some(reason) => {
                 sql.execute(
                     "UPDATE main._federation_table SET refused = ? WHERE tbl = ?",
                     &[reason.into(), table.number.into()],
                 )?;
                 // Others may have its place among those that there is room for.
-                changed = true;
+                noted.has_changed |= told.is_none();
+                noted.is_news = true;
             }
-            (true, None) => {
+            (Some(_), None) => {
                 sql.execute(
                     "UPDATE main._federation_table SET refused = NULL, refresh = ? WHERE tbl = ?",
                     &[UNSEEN.into(), table.number.into()],
@@ -373,12 +386,12 @@ pub fn note_refused(
                     "UPDATE main._federation_row SET batch = -2 WHERE tbl = ?",
                     &[table.number.into()],
                 )?;
-                changed = true;
+                noted.has_changed = true;
             }
             _ => {}
         }
     }
-    Ok(changed)
+    Ok(noted)
 }
 
 fn present(table: &Table) -> Vec<PresentColumn<'_>> {

@@ -23,7 +23,7 @@ use super::lease::Claim;
 use super::look::{Slice, waiting_tables};
 use super::missing_tables::{self, Missing};
 use super::quarantine::examples;
-use super::registered::{self, note_refused, tell_suspects};
+use super::registered::{self, NotedRefusals, note_refused, tell_suspects};
 use super::retrial::Retrial;
 use super::settle::settle_log;
 use super::tenant_tables;
@@ -316,6 +316,7 @@ fn apply_once(
             None => read_catalog(sql, setting, &state)?,
         };
         let is_news = tenant_tables::remember(sql, &extras.told)?;
+        missing_tables::forget_removed(sql, &extras.told)?;
         if tenant_tables::decline(sql, &catalog.catalog, &extras.told)? {
             catalog = read_catalog(sql, setting, &state)?;
         }
@@ -350,8 +351,16 @@ fn apply_once(
         if let Some(done) = incoming.done.as_ref().filter(|_| !applied.is_unfinished) {
             // It is a declaration that makes a difference.
             let is_declared = extras.schema_digest.is_some() || !done.refused.is_empty();
-            let changed = is_declared && note_refused(sql, &catalog.catalog, &done.refused)?;
-            if changed || !extras.refreshed.is_empty() {
+            let noted = if is_declared {
+                note_refused(sql, &catalog.catalog, &done.refused)?
+            } else {
+                NotedRefusals::default()
+            };
+            if noted.is_news {
+                state.schema_digest = None;
+                state.save(sql)?;
+            }
+            if noted.has_changed || !extras.refreshed.is_empty() {
                 catalog = read_catalog(sql, setting, &state)?;
             }
         }
