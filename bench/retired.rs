@@ -80,12 +80,13 @@ fn live_and_die(path: &Path, agents: u64) -> Outcome<()> {
         let mut id = *blake3::hash(&n.to_be_bytes()).as_bytes();
         id[16..].fill(0);
         let replica = ReplicaId::from_slice(&id[..16]).ok_or("an id")?;
-        let attach = AttachRequest { replica, cursor: n, is_new: true, token_until_ms: i64::MAX };
+        let attach =
+            AttachRequest { replica, cursor: n, is_new: true, token_until_ms: i64::MAX, incarnation: None };
         let epoch = store.attach(&caller, &attach, now_ms)?.epoch;
         if n == 0 {
             store.register(
                 &caller,
-                &RegisterRequest { replica, epoch, schema: vec![schema()], may_define: true },
+                &RegisterRequest { replica, epoch, cursor: n, schema: vec![schema()], may_define: true },
             )?;
         }
         let push = push(replica, epoch, n, now_ms);

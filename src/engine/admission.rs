@@ -19,7 +19,7 @@ use crate::protocol::frame::FrameError;
 use crate::protocol::hub_request::Caller;
 use crate::protocol::hub_session::{HubSession, SessionInput, SessionOutput};
 use crate::protocol::limits::MAX_HELLO_BYTES;
-use crate::protocol::message::{Hello, Refusal, Refused, ToAgent, ToHub, Welcome};
+use crate::protocol::message::{Hello, Incarnation, Refusal, Refused, ToAgent, ToHub, Welcome};
 use crate::transport::{Connection, FrameSender, Handshake, ReceiveError};
 
 /// For a last word to arrive before a connection is closed.
@@ -35,6 +35,8 @@ pub(super) struct Admitted {
     pub(super) revocations: Changes,
     /// Its place among its tenant's agents.
     pub(super) seat: Seat,
+    /// Which incarnation it was welcomed with.
+    pub(super) incarnation: Incarnation,
 }
 
 /// Lets an agent in, or closes its connection.
@@ -51,9 +53,9 @@ pub(super) async fn admit(shared: &Shared, handshake: Handshake) -> Option<Admit
     let mut claimed = None;
     let greeting = timeout(shared.limits.handshake(), greet(shared, &connection, &mut claimed)).await;
     let (refusal, reason, sender) = match greeting {
-        Ok(Ok((Ok((caller, claims, seat)), _))) => {
+        Ok(Ok((Ok((caller, claims, seat, incarnation)), _))) => {
             audit::admitted(address, &claims);
-            return Some(Admitted { connection, caller, claims, revocations, seat });
+            return Some(Admitted { connection, caller, claims, revocations, seat, incarnation });
         }
         Ok(Ok((Err(Refused { reason, message, .. }), sender))) => (reason, message, Some(sender)),
         Ok(Err(error)) if !error.costs_the_connection() => return None,
@@ -72,7 +74,7 @@ pub(super) async fn admit(shared: &Shared, handshake: Handshake) -> Option<Admit
 }
 
 /// Whether a stranger is let in, and as whom.
-type Judgement = Result<(Arc<Caller>, Claims, Seat), Refused>;
+type Judgement = Result<(Arc<Caller>, Claims, Seat, Incarnation), Refused>;
 
 /// The first stream: `Hello` and its answer, which is on its way. Notes who the agent claims to be.
 async fn greet(
@@ -90,7 +92,7 @@ async fn greet(
     }
     let mut session = HubSession::default();
     session.handle(SessionInput::Message(hello));
-    let (mut proved, mut seat) = (None, None);
+    let (mut proved, mut seat, mut incarnation) = (None, None, None);
     let mut let_in = Err(Refused::new(Refusal::Protocol, "it said nothing"));
     while let Some(output) = session.poll() {
         match output {
@@ -113,6 +115,7 @@ async fn greet(
                     }
                     Err(refused) => Err(refused),
                 };
+                incarnation = welcomed.as_ref().ok().map(|it| it.incarnation);
                 session.handle(SessionInput::Welcomed(welcomed));
             }
             SessionOutput::Send(message) => {
@@ -123,8 +126,10 @@ async fn greet(
             }
             // The session lets nobody in whose token was not verified.
             SessionOutput::Ready(caller) => {
-                if let (Some(claims), Some(seat)) = (proved.take(), seat.take()) {
-                    let_in = Ok((Arc::new(caller), claims, seat));
+                if let (Some(claims), Some(seat), Some(incarnation)) =
+                    (proved.take(), seat.take(), incarnation)
+                {
+                    let_in = Ok((Arc::new(caller), claims, seat, incarnation));
                 }
             }
             SessionOutput::Close(_) => {}
@@ -157,10 +162,10 @@ fn prove(shared: &Shared, connection: &Connection, token: &str) -> Result<Claims
 }
 
 async fn welcome(shared: &Shared, caller: Caller, may_write: bool) -> Result<Welcome, Refused> {
-    let Greeting { hub_now_ms, counter } = shared.writer.welcome(&Arc::new(caller)).await?;
+    let Greeting { hub_now_ms, counter, incarnation } = shared.writer.welcome(&Arc::new(caller)).await?;
     Ok(Welcome {
         hub_now_ms,
-        incarnation: shared.writer.incarnation(),
+        incarnation: incarnation.unwrap_or(shared.writer.incarnation()),
         counter,
         max_frame_bytes: shared.limits.frame_bytes(),
         may_write,

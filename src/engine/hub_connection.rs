@@ -23,7 +23,7 @@ use super::tenants::Seat;
 use super::token::Claims;
 use crate::protocol::close_code::{EXPIRED, GOODBYE, REVOKED};
 use crate::protocol::hub_request::Caller;
-use crate::protocol::message::{Refusal, Refused};
+use crate::protocol::message::{Incarnation, Refusal, Refused};
 use crate::transport::{ConnectionLost, Handshake};
 
 /// The longest time without a look at the wall clock.
@@ -77,7 +77,7 @@ pub(super) async fn serve(
         admitted = admit(&shared, handshake) => admitted,
         _ = stopping.wait_for(|stop| *stop) => return Farewell::Owed,
     };
-    let Some(Admitted { connection, caller, claims, mut revocations, seat }) = admitted else {
+    let Some(Admitted { connection, caller, claims, mut revocations, seat, incarnation }) = admitted else {
         return Farewell::Done;
     };
     let _connected = shared.counts.enter();
@@ -88,6 +88,7 @@ pub(super) async fn serve(
         address: connection.remote_address(),
         seat,
         claims,
+        incarnation,
         highest_counter: AtomicU64::new(0),
         protocol_refusals: AtomicU32::new(0),
     });
@@ -169,6 +170,8 @@ pub(super) struct AgentSession {
     pub(super) seat: Seat,
     /// What the agent's token said.
     pub(super) claims: Claims,
+    /// Which incarnation the agent was welcomed with.
+    pub(super) incarnation: Incarnation,
     pub(super) highest_counter: AtomicU64,
     /// How often it was refused for what makes no sense.
     pub(super) protocol_refusals: AtomicU32,

@@ -185,6 +185,7 @@ impl Stream {
             StoreRequest::Pull(request) => self.pull = Some(request.clone()),
             StoreRequest::Attach(request) => {
                 request.token_until_ms = self.session.claims.expires_at_ms.saturating_add(COMEBACK_MS);
+                request.incarnation = Some(self.session.incarnation);
                 self.attaching = Some(request.replica);
             }
             StoreRequest::Push(request) => {

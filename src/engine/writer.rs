@@ -165,7 +165,7 @@ impl Writer {
     async fn submit(&self, job: Job) {
         let share = match &job.0 {
             Task::Asked(caller, _) => self.shares.enter(&caller.tenant).await,
-            Task::Revocation(_) | Task::Backup(_) | Task::Upkeep(..) => None,
+            Task::Revocation(_) | Task::Backup(_) | Task::Tenants(_) | Task::Upkeep(..) => None,
         };
         // A thread that is gone drops the job, and with it the reply: the asker learns it there.
         let queued = Queued::enter(&self.counts);

@@ -212,7 +212,7 @@ impl HubExchange {
                 }
                 // Whoever verified the token knows better.
                 let token_until_ms = i64::MAX;
-                let attach = AttachRequest { replica, cursor, is_new, token_until_ms };
+                let attach = AttachRequest { replica, cursor, is_new, token_until_ms, incarnation: None };
                 self.state = State::Attaching;
                 self.ask(StoreRequest::Attach(attach));
                 Ok(())
@@ -253,7 +253,7 @@ impl HubExchange {
         if let Some(schema) = schema {
             self.is_registering = true;
             let may_define = self.may_write;
-            self.ask(StoreRequest::Register(RegisterRequest { replica, epoch, schema, may_define }));
+            self.ask(StoreRequest::Register(RegisterRequest { replica, epoch, cursor, schema, may_define }));
         }
         self.state = State::Pushing(PullRequest { replica, epoch, cursor, resume, refresh });
         Ok(())

@@ -3,7 +3,7 @@
 use crate::model::{Digest, ReplicaId, Seq, TableSchema};
 
 use super::check::CheckRequest;
-use super::message::BatchBody;
+use super::message::{BatchBody, Incarnation};
 
 /// Who is calling, as the token proved it: the only source of a tenant (invariant I16).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +40,8 @@ pub struct AttachRequest {
     pub is_new: bool,
     /// Until when the token that it was proved by keeps it from retiring, in ms since the epoch.
     pub token_until_ms: i64,
+    /// Which incarnation its agent was welcomed with; none if nobody knows. The agent keeps its positions under that one.
+    pub incarnation: Option<Incarnation>,
 }
 
 /// Tables that a replica declares.
@@ -49,6 +51,8 @@ pub struct RegisterRequest {
     pub replica: ReplicaId,
     /// The epoch of its session.
     pub epoch: u64,
+    /// Up to where it has merged everything.
+    pub cursor: Seq,
     /// The tables.
     pub schema: Vec<TableSchema>,
     /// Whether what is new in them becomes the tenant's; if not, only what contradicts it is noted.

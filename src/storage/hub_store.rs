@@ -16,6 +16,7 @@ use std::collections::HashSet;
 use thiserror::Error;
 
 use super::backup::BackupSource;
+use super::hub_operator::OperatorStore;
 use super::revocation::{Revocation, Revoked};
 use crate::model::{Hlc, ReplicaId, TableSchema};
 use crate::protocol::check::{CheckRequest, Prints};
@@ -68,6 +69,8 @@ pub struct Welcomed {
     pub counter: u64,
     /// The highest clock reading among the tenant's stamps.
     pub highest: Hlc,
+    /// Under which name positions of the caller's tenant are given away, where it is not the store's.
+    pub incarnation: Option<Incarnation>,
 }
 
 /// How much a store holds.
@@ -155,6 +158,11 @@ pub trait HubStore: Send {
     /// Does a bounded part of what becomes due with time: retires replicas, and collects the tombstones that
     /// every live one has seen. Says whether there is more to do now.
     fn upkeep(&mut self, upkeep: &Upkeep<'_>) -> Result<bool, StoreError>;
+
+    /// What the hub's operator sees and removes of tenants; nothing if this store has no such side.
+    fn operator(&mut self) -> Option<&mut dyn OperatorStore> {
+        None
+    }
 
     /// Remembers a revocation, in place of an earlier one of the same.
     fn revoke(&mut self, revocation: &Revocation) -> Result<(), StoreError>;

@@ -16,17 +16,21 @@ mod contests;
 mod definitions;
 mod derive;
 mod disk;
+mod dropped;
 mod folding;
 mod incarnations;
 mod key;
 mod merger;
 mod migrations;
 mod open;
+mod operator;
+mod operator_store;
 mod own_file;
 mod presence;
 mod proofs;
 mod push;
 mod refusals;
+mod removal;
 mod revocations;
 mod rows;
 mod rules;
@@ -49,6 +53,7 @@ pub use open::OpenStoreError;
 use self::backup::FileBackup;
 use self::own_file::OwnFile;
 use self::presence::Sightings;
+use self::removal::Totals;
 use self::revocations::Tally;
 use self::rules::TenantRules;
 use self::session::session;
@@ -57,6 +62,7 @@ use self::tenant::Tenant;
 use self::tombstones::Sweep;
 pub use self::weight::StoreLimits;
 use super::backup::BackupSource;
+use super::hub_operator::OperatorStore;
 use super::hub_store::{Checked, HubStore, Snapshot, StoreError, StoreStats, Upkeep, Welcomed};
 use super::revocation::{Revocation, Revoked};
 use crate::model::ReplicaId;
@@ -90,6 +96,10 @@ pub struct SqliteHubStore {
     sweep: Sweep,
     /// How many revocations there are.
     revoked: Tally,
+    /// Under which name positions of tenants are given away since an operator's order made their replicas declare anew.
+    renewed: HashMap<String, Incarnation>,
+    /// What has gone so far of removals that are under way.
+    removed: Totals,
     /// Set when SQLite rolled the whole group back on its own, as it does on a full disk.
     lost: Option<StoreError>,
     limits: StoreLimits,
@@ -122,6 +132,8 @@ impl SqliteHubStore {
             sightings: Sightings::default(),
             sweep: Sweep::default(),
             revoked: Tally::default(),
+            renewed: HashMap::new(),
+            removed: Totals::new(),
             lost: None,
             limits: StoreLimits::default(),
         })
@@ -221,7 +233,7 @@ impl HubStore for SqliteHubStore {
         request: &AttachRequest,
         now_ms: i64,
     ) -> Result<Attached, StoreError> {
-        let incarnation = self.incarnation;
+        let incarnation = self.incarnation_of(&caller.tenant);
         let attached =
             self.write(|conn, stats| presence::attach(conn, stats, caller, request, (incarnation, now_ms)))?;
         // What it reported before may not be true of the database that attaches now.
@@ -269,6 +281,11 @@ impl HubStore for SqliteHubStore {
     fn upkeep(&mut self, upkeep: &Upkeep<'_>) -> Result<bool, StoreError> {
         let (mut sightings, mut sweep) =
             (std::mem::take(&mut self.sightings), std::mem::take(&mut self.sweep));
+        if let Some(removal) = removal::any(&self.conn)? {
+            // The rest goes by what is there of each tenant.
+            (self.sightings, self.sweep) = (sightings, sweep);
+            return self.remove_piece(removal).map(|()| true);
+        }
         let outcome = self.write(|conn, stats| {
             let written = sightings.write(conn, upkeep, UPKEEP)?;
             if written == UPKEEP {
@@ -285,6 +302,10 @@ impl HubStore for SqliteHubStore {
             (self.sightings, self.sweep) = (sightings, sweep);
         }
         outcome
+    }
+
+    fn operator(&mut self) -> Option<&mut dyn OperatorStore> {
+        Some(self)
     }
 
     fn revoke(&mut self, revocation: &Revocation) -> Result<(), StoreError> {
@@ -340,13 +361,16 @@ impl HubStore for SqliteHubStore {
 
     fn welcome(&mut self, caller: &Caller) -> Result<Welcomed, StoreError> {
         self.check_file()?;
-        let Some(tenant) = Tenant::find(&self.conn, &caller.tenant)? else { return Ok(Welcomed::default()) };
+        let incarnation = self.renewed.get(&caller.tenant).copied();
+        let Some(tenant) = Tenant::find(&self.conn, &caller.tenant)? else {
+            return Ok(Welcomed { incarnation, ..Welcomed::default() });
+        };
         let counter = self
             .conn
             .prepare_cached("SELECT counter FROM agent WHERE tenant = ?1 AND name = ?2")?
             .query_row(params![tenant.id, caller.agent], |row| row.get::<_, i64>(0))
             .optional()?;
-        Ok(Welcomed { counter: counter.unwrap_or(0).cast_unsigned(), highest: tenant.highest })
+        Ok(Welcomed { counter: counter.unwrap_or(0).cast_unsigned(), highest: tenant.highest, incarnation })
     }
 
     fn check(&mut self, caller: &Caller, request: &CheckRequest) -> Result<Checked, StoreError> {

@@ -33,6 +33,7 @@ pub mod foreign_keys;
 mod generated;
 pub mod heal;
 pub mod held_back;
+pub mod hub_operator;
 pub mod hub_store;
 pub mod hub_store_sqlite;
 pub mod identity;

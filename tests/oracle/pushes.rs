@@ -132,12 +132,21 @@ impl Replica {
     fn attach(hub: &mut Hub, at: u8, schema: &[TableSchema], statements: &[String]) -> Self {
         let caller = Caller { tenant: "acme".into(), agent: format!("agent {at}") };
         let id = ReplicaId([at; 16]);
-        let request = AttachRequest { replica: id, cursor: 0, is_new: true, token_until_ms: i64::MAX };
+        let request = AttachRequest {
+            replica: id,
+            cursor: 0,
+            is_new: true,
+            token_until_ms: i64::MAX,
+            incarnation: None,
+        };
         let epoch = hub.store.attach(&caller, &request, 0).unwrap().epoch;
         hub.store.commit().unwrap();
         let (request, local) = (schema.to_vec(), Local::new(at, statements, schema));
-        hub.register(&caller, &RegisterRequest { replica: id, epoch, schema: request, may_define: true })
-            .unwrap();
+        hub.register(
+            &caller,
+            &RegisterRequest { replica: id, epoch, cursor: 0, schema: request, may_define: true },
+        )
+        .unwrap();
         let (n, previous, syncs, cursor, hlc, told) = (0, Digest::ZERO, 1, 0, 0, Vec::new());
         Self { caller, id, epoch, n, previous, syncs, cursor, hlc, local, told }
     }

@@ -354,7 +354,8 @@ fn a_late_attach_of_a_replica_that_has_retired_brings_back_no_more_than_its_name
     let Value::Blob(replica) = replica_of(&mut b) else { panic!("no replica") };
     retire_all(&mut hub);
     let replica = ReplicaId::from_slice(&replica).unwrap();
-    let late = AttachRequest { replica, cursor: 0, is_new: true, token_until_ms: i64::MAX };
+    let late =
+        AttachRequest { replica, cursor: 0, is_new: true, token_until_ms: i64::MAX, incarnation: None };
     let caller = Caller { tenant: "acme".into(), agent: "b".into() };
     hub.store.attach(&caller, &late, hub.clock.now_ms()).unwrap();
     hub.store.commit().unwrap();

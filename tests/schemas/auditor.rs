@@ -37,7 +37,13 @@ impl Auditor {
     /// Begins to listen.
     pub fn attend(hub: &mut Hub) -> Self {
         let caller = Caller { tenant: "acme".into(), agent: "auditor".into() };
-        let request = AttachRequest { replica: REPLICA, cursor: 0, is_new: true, token_until_ms: i64::MAX };
+        let request = AttachRequest {
+            replica: REPLICA,
+            cursor: 0,
+            is_new: true,
+            token_until_ms: i64::MAX,
+            incarnation: None,
+        };
         let epoch = hub.store.attach(&caller, &request, hub.clock.now_ms()).unwrap().epoch;
         hub.store.commit().unwrap();
         let notes = Rc::new(RefCell::new(Notes::default()));

@@ -186,8 +186,13 @@ impl Agent {
                 && let Some((schema, _)) = &turn.schema
             {
                 let schema = self.sql.declared(schema.clone());
-                let request =
-                    RegisterRequest { replica: turn.state.replica, epoch, schema, may_define: true };
+                let request = RegisterRequest {
+                    replica: turn.state.replica,
+                    epoch,
+                    cursor: turn.state.cursor,
+                    schema,
+                    may_define: true,
+                };
                 hub.register(&self.caller, &request)?;
             }
             if let Some((sent, batch)) = &turn.collected.batch {

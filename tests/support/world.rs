@@ -211,7 +211,8 @@ impl Agent {
         let mut is_new = state.incarnation.is_none();
         loop {
             let (replica, cursor) = (state.replica, state.cursor);
-            let request = AttachRequest { replica, cursor, is_new, token_until_ms: i64::MAX };
+            let request =
+                AttachRequest { replica, cursor, is_new, token_until_ms: i64::MAX, incarnation: None };
             let now_ms = self.hub_clock().now_ms;
             let attached = hub.store.attach(&self.caller, &request, now_ms).unwrap();
             hub.store.commit().unwrap();

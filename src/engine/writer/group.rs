@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::job::{Answer, Greeting, Job, Read, Reply, Task, UpkeepJob, Work, Write};
+use super::operator::{OperatorJob, Sent};
 use crate::engine::hub_time::KEEP_TIME_MS;
 use crate::protocol::hub_request::Caller;
 use crate::storage::hub_store::{HubStore, StoreStats, Upkeep, Welcomed};
@@ -47,13 +48,14 @@ pub(super) fn run_and_count<S: Source>(
 ) {
     let mut reads = Vec::new();
     let mut lists = Vec::new();
+    let mut looks = Vec::new();
     let mut answers = Vec::new();
     // While no agent is there, nobody goes by it.
     let mut is_time_told = false;
     while let Some((Job(task), bill)) = source.next() {
         is_time_told |= match &task {
             Task::Asked(..) => true,
-            Task::Revocation(_) | Task::Backup(_) => false,
+            Task::Revocation(_) | Task::Backup(_) | Task::Tenants(_) => false,
             Task::Upkeep(job, _) => !job.connected.is_empty(),
         };
         let began = Instant::now();
@@ -67,6 +69,13 @@ pub(super) fn run_and_count<S: Source>(
             // It reads what is committed by then, and so nothing of this group that might be taken back.
             Task::Backup(reply) => {
                 let _ = reply.send(store.backup_source());
+            }
+            Task::Tenants(OperatorJob::Write(work)) => {
+                answers.push(Uncommitted::Tenants(work(store, now_ms)));
+            }
+            Task::Tenants(OperatorJob::Read(work)) => {
+                looks.push((work, bill));
+                continue;
             }
             Task::Revocation(job) => match job.run(store) {
                 Ok(answer) => answers.push(answer),
@@ -90,6 +99,11 @@ pub(super) fn run_and_count<S: Source>(
     for list in lists {
         list.read(store);
     }
+    for (look, bill) in looks {
+        let began = Instant::now();
+        look(store);
+        source.took(bill, began.elapsed());
+    }
     for (caller, read, bill) in reads {
         let began = Instant::now();
         run_read(store, &caller, read, now_ms);
@@ -111,6 +125,7 @@ pub(super) enum Uncommitted {
     Upkeep(oneshot::Sender<bool>, bool),
     Revoked(oneshot::Sender<Answer<()>>, Answer<()>),
     Reinstated(oneshot::Sender<Answer<bool>>, Answer<bool>),
+    Tenants(Sent),
 }
 
 impl Uncommitted {
@@ -138,6 +153,7 @@ impl Uncommitted {
             Self::Reinstated(asker, answer) => {
                 let _ = asker.send(answer.and_then(|was| committed.clone().map(|()| was)));
             }
+            Self::Tenants(send) => send(committed),
             Self::Upkeep(asker, more) => {
                 let _ = asker.send(more && committed.is_ok());
             }
@@ -189,7 +205,11 @@ fn run_upkeep(
 fn run_read(store: &mut dyn HubStore, caller: &Caller, read: Read, now_ms: i64) {
     match read {
         Read::Welcome(reply) => {
-            let greeting = |known: Welcomed| Greeting { hub_now_ms: now_ms, counter: known.counter };
+            let greeting = |known: Welcomed| Greeting {
+                hub_now_ms: now_ms,
+                counter: known.counter,
+                incarnation: known.incarnation,
+            };
             let _ = reply.send(store.welcome(caller).map(greeting));
         }
         Read::Check(request, reply) => {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::operator::RevocationJob;
+use super::operator::{OperatorJob, RevocationJob};
 use crate::model::ReplicaId;
 use crate::protocol::check::CheckRequest;
 use crate::protocol::hub_request::{
     AttachRequest, Caller, PullRequest, PushRequest, RegisterRequest, StoreRequest,
 };
-use crate::protocol::message::{Ack, Attached};
+use crate::protocol::message::{Ack, Attached, Incarnation};
 use crate::storage::backup::BackupSource;
 use crate::storage::hub_store::{Checked, Snapshot, StoreError};
 
@@ -45,6 +45,8 @@ pub struct Greeting {
     pub hub_now_ms: i64,
     /// The count from which the agent's own clock entry goes on; 0 for an agent never seen.
     pub counter: u64,
+    /// The incarnation of the tenant's positions, where it is not the store's.
+    pub incarnation: Option<Incarnation>,
 }
 
 /// What changes the store.
@@ -100,6 +102,8 @@ pub(super) enum Task {
     /// What the operator asks.
     Revocation(RevocationJob),
     Backup(oneshot::Sender<Option<Box<dyn BackupSource>>>),
+    /// What the operator asks of tenants.
+    Tenants(OperatorJob),
     /// What nobody asks; the answer says whether there is more to do now.
     Upkeep(UpkeepJob, oneshot::Sender<bool>),
 }
@@ -110,7 +114,8 @@ impl Job {
         match &self.0 {
             Task::Asked(caller, _) => Lane::Tenant(caller.tenant.clone()),
             Task::Revocation(_) | Task::Backup(_) => Lane::Operator,
-            Task::Upkeep(..) => Lane::Upkeep,
+            // Looking at tenants, and removing what is theirs, takes as long as it takes.
+            Task::Tenants(_) | Task::Upkeep(..) => Lane::Upkeep,
         }
     }
 

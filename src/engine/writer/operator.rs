@@ -1,4 +1,4 @@
-//! What the hub's operator asks of the store: revocations, and what a backup is made from.
+//! What the hub's operator asks of the store: revocations, what a backup is made from, and tenants.
 
 use tokio::sync::oneshot;
 
@@ -8,8 +8,13 @@ use super::{Writer, closed};
 use crate::engine::clock::wall_now_ms;
 use crate::protocol::hub_request::Caller;
 use crate::storage::backup::BackupSource;
-use crate::storage::hub_store::HubStore;
+use crate::storage::hub_operator::OperatorStore;
+use crate::storage::hub_store::{HubStore, StoreError};
 use crate::storage::revocation::{Revocation, Revoked};
+
+fn no_such_side() -> StoreError {
+    StoreError::Failed("it cannot be operated".to_owned())
+}
 
 /// What is done to revocations.
 pub(super) enum RevocationJob {
@@ -24,6 +29,23 @@ pub(super) enum List {
     Revocations(i64, oneshot::Sender<Answer<Vec<Revocation>>>),
     /// Nothing that anybody wants to know, but whether it can be read.
     Nothing(oneshot::Sender<Answer<()>>),
+}
+
+/// Tells whoever asked what came of a write, once it is known whether that is committed.
+pub(super) type Sent = Box<dyn FnOnce(&Answer<()>) + Send>;
+
+/// Changes the store, at this time of the hub's, in ms since the epoch.
+pub(super) type Change = Box<dyn FnOnce(&mut dyn HubStore, i64) -> Sent + Send>;
+
+/// Looks at the store.
+pub(super) type Look = Box<dyn FnOnce(&mut dyn HubStore) + Send>;
+
+/// What is asked of the store's operator's side.
+pub(super) enum OperatorJob {
+    /// It changes something.
+    Write(Change),
+    /// It reads, or does what is none of a transaction.
+    Read(Look),
 }
 
 impl RevocationJob {
@@ -76,6 +98,36 @@ impl Writer {
         let (reply, answer) = oneshot::channel();
         self.submit(Job(Task::Backup(reply))).await;
         answer.await.ok().flatten()
+    }
+
+    /// Has the store's operator's side change something.
+    pub async fn change<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut dyn OperatorStore, i64) -> Answer<T> + Send + 'static,
+    ) -> Answer<T> {
+        let (reply, answer) = oneshot::channel();
+        let job = OperatorJob::Write(Box::new(move |store, now_ms| {
+            let outcome = store.operator().map_or_else(|| Err(no_such_side()), |it| work(it, now_ms));
+            Box::new(move |committed| {
+                // Whoever asked may be gone; it has happened anyway.
+                let _ = reply.send(outcome.and_then(|value| committed.clone().map(|()| value)));
+            })
+        }));
+        self.submit(Job(Task::Tenants(job))).await;
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// Has the store's operator's side look at something.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut dyn OperatorStore) -> Answer<T> + Send + 'static,
+    ) -> Answer<T> {
+        let (reply, answer) = oneshot::channel();
+        let job = OperatorJob::Read(Box::new(move |store| {
+            let _ = reply.send(store.operator().map_or_else(|| Err(no_such_side()), work));
+        }));
+        self.submit(Job(Task::Tenants(job))).await;
+        answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
     async fn ask_operator<T>(

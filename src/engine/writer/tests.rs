@@ -143,7 +143,13 @@ impl HubStore for Notebook {
 }
 
 fn attach() -> AttachRequest {
-    AttachRequest { replica: ReplicaId([0; 16]), cursor: 0, is_new: true, token_until_ms: i64::MAX }
+    AttachRequest {
+        replica: ReplicaId([0; 16]),
+        cursor: 0,
+        is_new: true,
+        token_until_ms: i64::MAX,
+        incarnation: None,
+    }
 }
 
 fn push(n: u64) -> PushRequest {

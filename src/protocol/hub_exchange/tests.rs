@@ -92,7 +92,13 @@ fn a_sync_asks_the_store_in_order_and_ends_with_done() {
 fn an_attach_is_the_whole_of_its_stream() {
     let attach = || ToHub::Attach(Attach { replica: REPLICA, cursor: 5, is_new: true });
     let mut exchange = after([attach()]);
-    let asked = AttachRequest { replica: REPLICA, cursor: 5, is_new: true, token_until_ms: i64::MAX };
+    let asked = AttachRequest {
+        replica: REPLICA,
+        cursor: 5,
+        is_new: true,
+        token_until_ms: i64::MAX,
+        incarnation: None,
+    };
     assert_eq!(exchange.poll(), Some(Output::Store(StoreRequest::Attach(asked))));
     assert!(!exchange.wants_message());
     exchange.handle(Input::Attached(Ok(Attached {

@@ -218,13 +218,14 @@ pub fn release(conn: &Connection, tenant: i64, declaration: i64) -> Result<BTree
         .execute([tenant, declaration])?;
     let mut changed = BTreeSet::new();
     for id in ids {
-        let (table, declarers): (i64, i64) = conn
+        let left: Option<(i64, i64)> = conn
             .prepare_cached(
                 "UPDATE definition SET declarers = declarers - 1 WHERE tenant = ?1 AND id = ?2
                  RETURNING tbl, declarers",
             )?
-            .query_row([tenant, id], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        if declarers == 0 {
+            .query_row([tenant, id], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        if let Some((table, 0)) = left {
             changed.insert(table);
         }
     }
@@ -251,6 +252,27 @@ pub fn list(conn: &Connection, tenant: i64, declaration: i64) -> Result<BTreeSet
 pub fn forget_undeclared(conn: &Connection, tenant: i64, table: i64) -> Result<(), StoreError> {
     conn.prepare_cached("DELETE FROM definition WHERE tenant = ?1 AND tbl = ?2 AND declarers = 0")?
         .execute([tenant, table])?;
+    Ok(())
+}
+
+/// Forgets all definitions of a table, whoever declares them: their numbers are others' from then on.
+pub fn forget_table(conn: &Connection, tenant: i64, table: i64) -> Result<(), StoreError> {
+    let gone: BTreeSet<i64> = of_table(conn, tenant, table)?.into_iter().map(|it| it.id).collect();
+    let mut statement = conn.prepare_cached("SELECT id FROM declaration WHERE tenant = ?1")?;
+    let declarations: Vec<i64> =
+        statement.query_map([tenant], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    for declaration in declarations {
+        let mut ids = list(conn, tenant, declaration)?;
+        let before = ids.len();
+        ids.retain(|id| !gone.contains(id));
+        if ids.len() == before {
+            continue;
+        }
+        let list = rmp_serde::to_vec(&ids).map_err(|error| StoreError::Failed(error.to_string()))?;
+        conn.prepare_cached("UPDATE declaration SET definitions = ?3 WHERE tenant = ?1 AND id = ?2")?
+            .execute(params![tenant, declaration, list])?;
+    }
+    conn.prepare_cached("DELETE FROM definition WHERE tenant = ?1 AND tbl = ?2")?.execute([tenant, table])?;
     Ok(())
 }
 

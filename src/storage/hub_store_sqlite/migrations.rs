@@ -9,10 +9,10 @@ use rusqlite::{Connection, TransactionBehavior};
 pub const FIRST_LAYOUT: u32 = 5;
 
 /// The layout that this library writes, in `PRAGMA user_version`.
-pub const LAYOUT: u32 = 6;
+pub const LAYOUT: u32 = 7;
 
 /// What leads from each layout, beginning with the first, to the next one.
-const STEPS: [&str; (LAYOUT - FIRST_LAYOUT) as usize] = [TO_6];
+const STEPS: [&str; (LAYOUT - FIRST_LAYOUT) as usize] = [TO_6, TO_7];
 
 /// Since when a row is dead by its own writes; rows that are one with another one wait to be collected. And which
 /// definitions replicas declare. Of those that are known, nobody can tell until they declare theirs again: 0 stands
@@ -54,6 +54,32 @@ const TO_6: &str = "
     ) STRICT, WITHOUT ROWID;
     ALTER TABLE replica ADD COLUMN rejected BLOB;
     ALTER TABLE replica DROP COLUMN push_from;
+";
+
+/// What the hub's operator has removed.
+const TO_7: &str = "
+    CREATE TABLE dropped_table (
+        tenant INTEGER NOT NULL,
+        name TEXT NOT NULL COLLATE NOCASE,
+        tbl INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
+        at_ms INTEGER NOT NULL,
+        texts BLOB,
+        PRIMARY KEY (tenant, name)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE dropped_definition (
+        tenant INTEGER NOT NULL,
+        tbl INTEGER NOT NULL,
+        digest BLOB NOT NULL,
+        name TEXT NOT NULL COLLATE NOCASE,
+        at_ms INTEGER NOT NULL,
+        PRIMARY KEY (tenant, tbl, digest)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE removal (
+        tenant INTEGER NOT NULL,
+        tbl INTEGER NOT NULL,
+        PRIMARY KEY (tenant, tbl)
+    ) STRICT, WITHOUT ROWID;
 ";
 
 /// Leads a store from an earlier layout to the present one, wholly or not at all.

@@ -18,7 +18,7 @@ const APPLICATION_ID: u32 = 0x4645_4448;
 pub const STATEMENT_CACHE: usize = 64;
 
 /// How long a connection waits for a lock that another connection of this hub holds for a moment.
-const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+pub const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// `body` is what was written to a row, `effective` what readers are told instead where rules that span rows
 /// say so; `survivor` is the identity of the row that it was united with. `claim` says which row holds a unique
@@ -36,6 +36,10 @@ const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 /// `table_schema` has what stands; `definition` has each text that a live replica declares, and whether it is `standing`, or
 /// `why` not. A `declaration` is a list of them that some `replicas` declare alike, so that one more of a thousand that are
 /// alike costs one line. A replica's is NULL if it has declared nothing, and 0 if it did so in an earlier layout.
+///
+/// `dropped_table` has names of tables that the operator has removed, at which position, and digests of the `texts` that are
+/// not taken again (NULL once they are); `dropped_definition` has those that do not stand, whoever declares them. A `removal`
+/// is a table whose rows are being deleted, or a tenant whose everything is (`tbl` 0): nobody is told of these rows any more.
 const SCHEMA: &str = "
     CREATE TABLE tenant (
         id INTEGER PRIMARY KEY,
@@ -209,6 +213,28 @@ const SCHEMA: &str = "
         digest BLOB NOT NULL,
         PRIMARY KEY (tenant, tbl)
     ) STRICT, WITHOUT ROWID;
+    CREATE TABLE dropped_table (
+        tenant INTEGER NOT NULL,
+        name TEXT NOT NULL COLLATE NOCASE,
+        tbl INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
+        at_ms INTEGER NOT NULL,
+        texts BLOB,
+        PRIMARY KEY (tenant, name)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE dropped_definition (
+        tenant INTEGER NOT NULL,
+        tbl INTEGER NOT NULL,
+        digest BLOB NOT NULL,
+        name TEXT NOT NULL COLLATE NOCASE,
+        at_ms INTEGER NOT NULL,
+        PRIMARY KEY (tenant, tbl, digest)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE removal (
+        tenant INTEGER NOT NULL,
+        tbl INTEGER NOT NULL,
+        PRIMARY KEY (tenant, tbl)
+    ) STRICT, WITHOUT ROWID;
 ";
 
 /// Why a hub's store could not be opened. The file is as it was.
@@ -361,6 +387,9 @@ pub fn kept_time_ms(conn: &Connection) -> Result<i64, rusqlite::Error> {
 fn configure(conn: &Connection) -> Result<(), rusqlite::Error> {
     conn.pragma_update(None, "synchronous", "FULL")?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
+    // What is deleted from a page is overwritten in it, which costs nothing; a page that is freed is overwritten where an
+    // operator's word frees it.
+    conn.pragma_update_and_check(None, "secure_delete", "FAST", |_| Ok(()))?;
     conn.pragma_update(None, "cache_size", -65_536)?;
     conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
     Ok(())
@@ -421,6 +450,8 @@ fn lock(path: &Path) -> Result<File, OpenStoreError> {
 
 fn create_if_empty(conn: &mut Connection) -> Result<(), rusqlite::Error> {
     let transaction = conn.transaction()?;
+    // It takes effect in a file that has no page yet; another one stays as it is, and cannot be made smaller in pieces.
+    transaction.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     let existing: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if existing == 0 {
         transaction.execute_batch(SCHEMA)?;

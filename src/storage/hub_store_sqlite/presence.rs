@@ -12,11 +12,11 @@ use super::rules::TenantRules;
 use super::session::Replica;
 use super::standing::Settling;
 use super::tenant::Tenant;
-use super::{damaged, definitions, incarnations};
+use super::{damaged, definitions, incarnations, refused};
 use crate::model::{ReplicaId, Seq};
 use crate::protocol::hub_request::{AttachRequest, Caller};
 use crate::protocol::limits::MAX_CLOCK_ENTRIES;
-use crate::protocol::message::{Attached, Incarnation, Standing};
+use crate::protocol::message::{Attached, Incarnation, Refusal, Standing};
 use crate::storage::hub_store::{StoreError, StoreStats, Upkeep};
 
 /// Names of retired agents that a tenant keeps, to have them taken out of others' clocks. Who has not heard of
@@ -54,6 +54,16 @@ impl Sightings {
     /// Forgets a replica, or what was thought of it.
     pub fn remove(&mut self, tenant: i64, replica: ReplicaId) {
         self.0.remove(&(tenant, replica));
+    }
+
+    /// When a replica was heard of since that was last written down, in ms since the epoch.
+    pub fn seen_ms(&self, tenant: i64, replica: ReplicaId) -> Option<i64> {
+        self.0.get(&(tenant, replica)).map(|sighting| sighting.at_ms)
+    }
+
+    /// Forgets all replicas of a tenant.
+    pub fn remove_all(&mut self, tenant: i64) {
+        self.0.retain(|(other, _), _| *other != tenant);
     }
 
     /// Forgets everything: what was thought to be written may not be.
@@ -102,6 +112,10 @@ pub fn attach(
     request: &AttachRequest,
     (incarnation, now_ms): (Incarnation, i64),
 ) -> Result<Attached, StoreError> {
+    if request.incarnation.is_some_and(|welcomed| welcomed != incarnation) {
+        let message = "the hub's operator has removed something of this tenant: connect again";
+        return refused(Refusal::Stopping, message);
+    }
     let (past, rejected) = (Vec::new(), Vec::new());
     let mut retired = Attached { epoch: 0, last: None, past, standing: Standing::Retired, rejected };
     let tenant = match Tenant::find(conn, &caller.tenant)? {

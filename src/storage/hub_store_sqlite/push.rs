@@ -6,6 +6,7 @@ use rusqlite::{Connection, params};
 
 use super::contests::Contests;
 use super::derive::Deriver;
+use super::dropped;
 use super::merger::Merger;
 use super::refused;
 use super::rules::TenantRules;
@@ -168,7 +169,11 @@ fn resolve(
             // What it was refused for when it was declared is one reason for all of its rows.
             let known = replica.refused.iter().find(|refused| refused.name == header.name);
             let why = known.map(|refused| refused.reason.clone());
+            let is_dropped = dropped::is_dropped(conn, tenant.id, &header.name)?;
             return Ok(Err(why.unwrap_or_else(|| {
+                if is_dropped {
+                    return "the hub's operator has removed the table: its rows stay here".to_owned();
+                }
                 format!(
                     "the hub has no table {}: it was not declared, or its declaration exceeds a limit",
                     header.name

@@ -10,7 +10,7 @@ use super::rules::TenantRules;
 use super::session::Replica;
 use super::standing::{Declarer, Settling};
 use super::tenant::Tenant;
-use super::{damaged, definitions, tables};
+use super::{damaged, definitions, dropped, tables};
 use crate::model::ReplicaId;
 use crate::protocol::hub_request::RegisterRequest;
 use crate::storage::hub_store::{StoreError, StoreStats};
@@ -38,6 +38,12 @@ pub fn register(
     let before = tenant.seq;
     let (mut refused, mut taken) = (Vec::new(), Vec::new());
     for schema in &request.schema {
+        let name = schema.name.clone();
+        if let Some(reason) = dropped::objection(conn, tenant, schema, request.cursor)? {
+            let table = tables::id_of(conn, tenant, &name)?.unwrap_or(0);
+            refused.push(RefusedTable { table, name, reason });
+            continue;
+        }
         let declared = if request.may_define {
             tables::declare(conn, tenant, schema, request.replica.tie_break())?
         } else {
@@ -47,7 +53,7 @@ pub fn register(
             Ok(table) => taken.push((table, schema)),
             Err(reason) => {
                 let table = tables::id_of(conn, tenant, &schema.name)?.unwrap_or(0);
-                refused.push(RefusedTable { table, name: schema.name.clone(), reason });
+                refused.push(RefusedTable { table, name, reason });
             }
         }
     }

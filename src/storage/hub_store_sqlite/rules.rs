@@ -220,6 +220,17 @@ impl TenantRules {
         Ok(changed)
     }
 
+    /// The names of the other tables with foreign keys to one.
+    pub fn referencing(&self, parent: i64) -> Vec<String> {
+        let others = self.tables.iter().filter(|(id, _)| **id != parent);
+        let mut names: Vec<String> = others
+            .filter(|(_, rules)| rules.links.iter().any(|link| link.parent == parent))
+            .map(|(_, rules)| rules.name.clone())
+            .collect();
+        names.sort();
+        names
+    }
+
     /// The rules of a table; none if its definition could not be used.
     pub fn table(&self, table: i64) -> Option<Arc<TableRules>> {
         self.tables.get(&table).cloned()

@@ -14,7 +14,7 @@ use rusqlite::{Connection, params};
 use super::session::session;
 use super::tables::{self, Table};
 use super::tenant::Tenant;
-use super::{damaged, definitions, open, presence, refused, run};
+use super::{damaged, definitions, dropped, open, presence, refused, run};
 use crate::model::{RowId, RowUpdate, Seq, TableHeader};
 use crate::protocol::hub_request::{Caller, PullRequest};
 use crate::protocol::limits::{CHUNK_BYTES, CHUNK_ROWS};
@@ -62,10 +62,12 @@ pub fn snapshot(
         return Ok((tenant.id, snapshot));
     }
     snapshot.tables = tables::changed_since(conn, &tenant, request.cursor, request.replica.tie_break())?;
+    snapshot.tables.extend(dropped::told_since(conn, tenant.id, request.cursor)?);
     snapshot.done.notices = definitions::news_since(conn, tenant.id, request.cursor)?;
     (snapshot.done.clock, snapshot.done.retired) = presence::news_since(conn, &tenant, request.cursor)?;
     let mut chunks = Chunks::new(conn, &tenant, request)?;
     chunks.refused = replica.refused.iter().map(|it| it.table).collect();
+    chunks.refused.extend(dropped::under_way(conn, tenant.id)?);
     snapshot.first = chunks.next(conn)?.unwrap_or_default();
     if !chunks.finished {
         snapshot.rest = Some(rest(conn, readers, chunks)?);

@@ -8,13 +8,14 @@
 
 mod text;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use rusqlite::{Connection, params};
 
 use super::against_rows::{self, ValueJudge, Verdict, can_fail, is_as_it_was};
 use super::definitions::{self, Definition};
 use super::derive::Deriver;
+use super::dropped::{self, TextDigest};
 use super::rules::TenantRules;
 use super::session::Replica;
 use super::tables::{self, NOBODY, Table};
@@ -26,6 +27,9 @@ use crate::storage::hub_store::{StoreError, StoreStats};
 
 /// What proofs may cost at once, in rows looked at.
 const BUDGET: i64 = 2_000_000;
+
+/// What is told of a definition that an operator has removed.
+const DROPPED: &str = "the hub's operator has removed it";
 
 /// Settles which definitions of a tenant stand.
 pub struct Settling<'a> {
@@ -40,6 +44,8 @@ pub struct Settling<'a> {
     /// Nobody has been told of a position above this one.
     pub since: Seq,
     budget: i64,
+    /// Texts of the table at hand that an operator has removed.
+    dropped: HashSet<TextDigest>,
     /// The names of the indexes that stand, with their tables; read when they are asked for.
     names: Option<BTreeMap<String, i64>>,
 }
@@ -56,7 +62,16 @@ impl<'a> Settling<'a> {
     /// Begins.
     pub fn new(conn: &'a Connection, tenant: &'a mut Tenant, rules: &'a mut Option<TenantRules>) -> Self {
         let since = tenant.seq;
-        Self { conn, tenant, rules, refuted: BTreeSet::new(), since, budget: BUDGET, names: None }
+        Self {
+            conn,
+            tenant,
+            rules,
+            refuted: BTreeSet::new(),
+            since,
+            budget: BUDGET,
+            dropped: HashSet::new(),
+            names: None,
+        }
     }
 
     /// Settles some tables, of which others declare now than before, and has their rows looked at under what stands then.
@@ -82,6 +97,8 @@ impl<'a> Settling<'a> {
     ) -> Result<bool, StoreError> {
         let mut all = definitions::of_table(self.conn, self.tenant.id, table.id)?;
         let before = all.clone();
+        self.dropped = dropped::definitions(self.conn, self.tenant.id, table.id)?;
+        self.explain_dropped(&table, &mut all);
         let is_declared = all.iter().any(|it| !it.is_index && it.is_declared());
         let forgets = is_declared && !definitions::has_unknown_replicas(self.conn, self.tenant.id)?;
         let stood = (table.schema.ddl.clone(), table.schema.indexes.clone());
@@ -123,6 +140,30 @@ impl<'a> Settling<'a> {
         Ok(true)
     }
 
+    /// Whether an operator has removed a text of the table at hand.
+    fn is_dropped(&self, text: &str) -> bool {
+        !self.dropped.is_empty() && self.dropped.contains(&dropped::digest(text))
+    }
+
+    /// Says of definitions why they do not stand although nothing contradicts them, and no more of those that may stand again.
+    fn explain_dropped(&self, table: &Table, all: &mut [Definition]) {
+        for definition in all {
+            if self.is_dropped(&definition.text) {
+                let what = match index_name(&definition.text).filter(|_| definition.is_index) {
+                    Some(name) => format!("index {name} of table {}", table.schema.name),
+                    None => format!("the definition of table {}", table.schema.name),
+                };
+                let why = format!(
+                    "{what}, as agent {} declares it, is not adopted: {DROPPED}. It stays as it is where it is made so",
+                    definition.agent
+                );
+                (definition.why, definition.witness) = (Some(why), None);
+            } else if definition.why.as_ref().is_some_and(|why| why.contains(DROPPED)) {
+                definition.why = None;
+            }
+        }
+    }
+
     /// The indexes that stand on a text: those that stood come first.
     fn choose_indexes(
         &mut self,
@@ -143,7 +184,7 @@ impl<'a> Settling<'a> {
             let mut own = all.iter_mut().find(|it| it.is_index && it.text == index);
             let is_declared = own.as_ref().is_some_and(|it| it.is_declared());
             let stays = is_declared || has_stood && !forgets;
-            if !stays {
+            if !stays || self.is_dropped(&index) {
                 continue;
             }
             let outcome =

@@ -346,7 +346,11 @@ fn new_table(
         return Ok(Err(format!("the PRIMARY KEY of table {name} has more than {MAX_KEY_COLUMNS} columns")));
     }
     let (count, id): (i64, i64) = conn
-        .prepare_cached("SELECT count(*), coalesce(max(id), 0) + 1 FROM table_schema WHERE tenant = ?1")?
+        .prepare_cached(
+            "SELECT count(*), 1 + max(coalesce(max(id), 0),
+                 (SELECT coalesce(max(tbl), 0) FROM dropped_table WHERE tenant = ?1))
+             FROM table_schema WHERE tenant = ?1",
+        )?
         .query_row([tenant.id], |row| Ok((row.get(0)?, row.get(1)?)))?;
     if usize::try_from(count).unwrap_or(usize::MAX) >= MAX_TABLES {
         return Ok(Err(format!(

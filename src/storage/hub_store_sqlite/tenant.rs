@@ -50,7 +50,12 @@ impl Tenant {
         if let Some(tenant) = Self::find(conn, name)? {
             return Ok(tenant);
         }
-        conn.execute("INSERT INTO tenant (name) VALUES (?1)", [name])?;
+        // What is being erased of a tenant bears its number until nothing is left.
+        conn.execute(
+            "INSERT INTO tenant (id, name) SELECT 1 + max(
+                 (SELECT coalesce(max(id), 0) FROM tenant), (SELECT coalesce(max(tenant), 0) FROM removal)), ?1",
+            [name],
+        )?;
         stats.tenants += 1;
         let id = conn.last_insert_rowid();
         Ok(Self {

@@ -1,6 +1,7 @@
 //! The store, driven by hand.
 
 mod file;
+mod operator;
 mod pull;
 mod push;
 mod retire;
@@ -28,7 +29,7 @@ fn caller(tenant: &str, agent: &str) -> Caller {
 }
 
 fn attach_request(replica: ReplicaId) -> AttachRequest {
-    AttachRequest { replica, cursor: 0, is_new: true, token_until_ms: i64::MAX }
+    AttachRequest { replica, cursor: 0, is_new: true, token_until_ms: i64::MAX, incarnation: None }
 }
 
 /// A table whose key is a number, or else its `title`, or its first column.
@@ -84,7 +85,13 @@ impl Pusher {
     }
 
     fn register(&self, store: &mut SqliteHubStore, schema: Vec<TableSchema>) {
-        let request = RegisterRequest { replica: self.replica, epoch: self.epoch, schema, may_define: true };
+        let request = RegisterRequest {
+            replica: self.replica,
+            epoch: self.epoch,
+            cursor: self.cursor,
+            schema,
+            may_define: true,
+        };
         store.register(&self.caller, &request).unwrap();
         store.commit().unwrap();
     }

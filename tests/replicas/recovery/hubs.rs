@@ -321,7 +321,8 @@ fn a_pull_that_another_process_has_overtaken_covers_nothing_of_what_that_one_pus
     let Value::Blob(replica) = replica(&mut c) else { panic!("no replica") };
     let replica = ReplicaId::from_slice(&replica).unwrap();
     let caller = Caller { tenant: "acme".into(), agent: "agent 3".into() };
-    let attach = AttachRequest { replica, cursor: 0, is_new: true, token_until_ms: i64::MAX };
+    let attach =
+        AttachRequest { replica, cursor: 0, is_new: true, token_until_ms: i64::MAX, incarnation: None };
     let epoch = hub.store.attach(&caller, &attach, hub.clock.now_ms()).unwrap().epoch;
     hub.store.commit().unwrap();
     let request = PullRequest { replica, epoch, cursor: 0, resume: 0, refresh: vec![] };

@@ -35,7 +35,8 @@ fn a_large_pull_is_of_one_point_while_others_push() {
     let caller = Caller { tenant: "acme".into(), agent: "agent 2".into() };
     let Value::Blob(bytes) = super::replica(&mut b) else { panic!("no replica") };
     let replica = ReplicaId::from_slice(&bytes).unwrap();
-    let request = AttachRequest { replica, cursor: 0, is_new: true, token_until_ms: i64::MAX };
+    let request =
+        AttachRequest { replica, cursor: 0, is_new: true, token_until_ms: i64::MAX, incarnation: None };
     let epoch = hub.store.attach(&caller, &request, hub.clock.now_ms()).unwrap().epoch;
     hub.store.commit().unwrap();
     let cursor = 3;

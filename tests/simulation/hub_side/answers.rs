@@ -64,9 +64,9 @@ impl HubSide {
 
     pub(super) fn welcome(&mut self, id: ConnectionId, answer: Answer<Greeting>) {
         let (Some(store), Some(connection)) = (&self.store, self.connections.get_mut(&id)) else { return };
-        let welcome = answer.map(|Greeting { hub_now_ms, counter }| Welcome {
+        let welcome = answer.map(|Greeting { hub_now_ms, counter, incarnation }| Welcome {
             hub_now_ms,
-            incarnation: store.incarnation(),
+            incarnation: incarnation.unwrap_or(store.incarnation()),
             counter,
             max_frame_bytes: u32::try_from(MAX_FRAME_BYTES).unwrap(),
             may_write: true,

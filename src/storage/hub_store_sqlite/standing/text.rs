@@ -18,7 +18,7 @@ impl Settling<'_> {
         let with = |ddl: &str| TableSchema { ddl: ddl.to_owned(), ..table.schema.clone() };
         let mut declared = Vec::new();
         for (at, definition) in all.iter_mut().enumerate() {
-            if definition.is_index || !definition.is_declared() {
+            if definition.is_index || !definition.is_declared() || self.is_dropped(&definition.text) {
                 continue;
             }
             match Fitting::new(&with(&definition.text)) {
@@ -33,7 +33,8 @@ impl Settling<'_> {
         }
         let numbers: Vec<usize> = declared.iter().map(|(at, _)| *at).collect();
         let texts: Vec<Made> = declared.iter().map(|(_, fitting)| fitting.made().clone()).collect();
-        let stands = Fitting::new(&with(&table.schema.ddl)).ok();
+        let is_dropped = self.is_dropped(&table.schema.ddl);
+        let stands = Fitting::new(&with(&table.schema.ddl)).ok().filter(|_| !is_dropped);
         let of_standing = all.iter().position(|it| !it.is_index && it.text == table.schema.ddl);
         let is_declared = of_standing.is_some_and(|at| all[at].is_declared());
         let is_refuted =
@@ -127,7 +128,8 @@ impl Settling<'_> {
             if text.made().has(column) {
                 continue;
             }
-            let mut declared = all.iter().filter(|it| !it.is_index && it.is_declared());
+            let mut declared =
+                all.iter().filter(|it| !it.is_index && it.is_declared() && !self.is_dropped(&it.text));
             let Some(longer) = declared.find_map(|it| text.with_column(column, &it.text).ok()) else {
                 continue;
             };
