@@ -361,6 +361,40 @@ export declare class FederationHubServer {
    * sent to another process. Only a hub that was made with `credentials` can, as `ephemeral()` ones are.
    */
   agentConfig(options: AgentConfigOptions): FederationHubConfig & { token: string }
+  /** The tenants that the hub knows, by name. */
+  tenants(): Promise<HubTenant[]>
+  /**
+   * Everything that the hub knows of a tenant, but its rows: tables, definitions and who declared them, agents, and what
+   * was removed. It counts all rows, while agents go on.
+   */
+  describe(tenantId: string): Promise<HubTenantDescription>
+  /**
+   * Removes a table of a tenant from the hub, with its rows, definitions and rules. Agents keep it, with its rows, and share
+   * it no more; whoever has another table of that name is taken from then on. Revoke first whoever is to blame. See
+   * `readmit()`, and docs/operations.md.
+   */
+  dropTable(tenantId: string, table: string): Promise<DropTableReport>
+  /**
+   * Has definitions of a table stand no more, whoever declares them: the indexes of this name, or the `CREATE TABLE` that
+   * stands if `name` is the table's own; another one that is declared takes the latter's place. Agents keep what they have.
+   * Resolves to the texts. `readmit(tenantId, table, name)` takes it back.
+   */
+  dropDefinition(tenantId: string, table: string, name: string): Promise<string[]>
+  /**
+   * Lets agents share a table again that was removed, also as it was: they offer all rows of it that they have. With
+   * `name`, lets a definition of a table stand again.
+   */
+  readmit(tenantId: string, table: string, name?: string | undefined): Promise<void>
+  /**
+   * Removes everything of a tenant from the hub, in short pieces, and overwrites it. The tenant has to be revoked, because
+   * agents that are let in offer again all that they hold: to the hub they are those of a new tenant. Revocations stay.
+   */
+  eraseTenant(tenantId: string): Promise<EraseTenantReport>
+  /**
+   * Gives free pages of the hub's file back to the file system, in short pieces. Resolves to the bytes by which the file has
+   * become smaller.
+   */
+  compact(): Promise<number>
 }
 
 /** For whom `agentConfig()` issues a certificate and a token. */
@@ -377,6 +411,31 @@ export interface AgentConfigOptions {
   tokenId?: string | undefined
   /** The token, where the hub verifies tokens that somebody else signs. Issued unless given. */
   token?: string | undefined
+}
+
+/** What `dropTable()` has removed. */
+export interface DropTableReport {
+  /** Rows that lived. */
+  rows: number
+  /** Bytes that its rows took of the hub's store. */
+  bytes: number
+  /** Tables with foreign keys to it. Their rows stay, and wait where the table is not. */
+  referencedBy: Array<string>
+}
+
+/** What `eraseTenant()` has removed. */
+export interface EraseTenantReport {
+  /** Rows that lived. */
+  rows: number
+  /** Bytes that its rows took of the hub's store. */
+  bytes: number
+  /** Bytes by which the file has become smaller. */
+  compacted: number
+  /**
+   * Whether the store's log was emptied, which holds what was written before. It is not while somebody reads a large pull for
+   * long, or a backup is made: `compact()` tries again.
+   */
+  isLogEmptied: boolean
 }
 
 /** How an agent reaches its hub, and as whom. */
@@ -615,6 +674,16 @@ export interface FederationHubServerOptions {
   credentials?: HubCredentials | undefined
 }
 
+/** An agent of a tenant. */
+export interface HubAgent {
+  /** Its name. */
+  agentId: string
+  /** Its databases. */
+  replicas: number
+  /** When the last of them has synced or connected, in milliseconds since the epoch. */
+  lastSeen: number
+}
+
 /**
  * All that a throwaway hub proves itself with, and issues certificates and tokens from. Plain texts: store
  * them, and start the hub again with the same ones. Whoever has them can pose as any agent.
@@ -630,6 +699,36 @@ export interface HubCredentials {
   hubKeyPem: string
   /** The secret that tokens are signed with. */
   jwtSecret: string
+}
+
+/** A text that defines a table or an index. */
+export interface HubDefinition {
+  /** The index's name; of a `CREATE TABLE`, the table's. */
+  name: string
+  /** What it makes. */
+  kind: 'table' | 'index'
+  /** The text. */
+  sql: string
+  /** The agent that was the first to declare it; none if nobody declares it any more. */
+  declaredBy?: string
+  /** How many databases declare it. */
+  replicas: number
+  /** Whether it is the tenant's: handed to newcomers, and ruled on. */
+  stands: boolean
+  /** Whether it was removed by `dropDefinition()`. */
+  isDropped: boolean
+  /** Why it does not stand, if there is something to be said. */
+  reason?: string
+}
+
+/** A table that was removed. */
+export interface HubDroppedTable {
+  /** Its name. */
+  name: string
+  /** When, in milliseconds since the epoch. */
+  droppedAt: number
+  /** Whether those who have it as it was may share it again. */
+  isReadmitted: boolean
 }
 
 /** A revocation that holds. */
@@ -662,6 +761,61 @@ export interface HubStats {
   bytesSent: number
   /** Bytes received from agents since `start()`. */
   bytesReceived: number
+}
+
+/** A table of a tenant. */
+export interface HubTable {
+  /** Its name. */
+  name: string
+  /** Its columns, but for an `INTEGER PRIMARY KEY`, which does not travel. */
+  columns: Array<string>
+  /** Its live rows. */
+  rows: number
+  /** What its rows take of the hub's store, in bytes. */
+  bytes: number
+  /** What defines it, and its indexes: all that agents declare, whether it is the tenant's or not. */
+  definitions: Array<HubDefinition>
+}
+
+/** A tenant that a hub knows. */
+export interface HubTenant {
+  /** Its name. */
+  tenantId: string
+  /** Its live rows. */
+  rows: number
+  /** What its rows take of the hub's store, in bytes, deleted ones included that some agent has not heard of. */
+  bytes: number
+  /** Agents that have not retired. */
+  agents: number
+  /** Their databases. */
+  replicas: number
+}
+
+/** Everything that a hub knows of a tenant, but its rows. */
+export interface HubTenantDescription {
+  /** Its name. */
+  tenantId: string
+  /** Its live rows. */
+  rows: number
+  /** What its rows take of the hub's store, in bytes, deleted ones included that some agent has not heard of. */
+  bytes: number
+  /** What these deleted ones take of it. */
+  deletedBytes: number
+  /**
+   * When its latest write was made, in milliseconds since the epoch, by its author's clock as far as the hub believed that;
+   * 0 if there is none.
+   */
+  latestWriteAt: number
+  /** Its tables, in the order of their first declaration. */
+  tables: Array<HubTable>
+  /** Its agents, those that were heard of last first; at most 10,000. */
+  agents: Array<HubAgent>
+  /** How many agents there are. */
+  agentCount: number
+  /** Their databases. */
+  replicas: number
+  /** Tables that were removed by `dropTable()`, the last first. */
+  droppedTables: Array<HubDroppedTable>
 }
 
 /** Whom a revocation is about: a tenant, one of its agents, or whoever has a token. */

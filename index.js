@@ -328,6 +328,49 @@ class FederationHubServer {
     }
   }
 
+  async tenants() {
+    return this.#operate('tenants', callSite());
+  }
+
+  async describe(tenantId) {
+    return this.#operate('describe', callSite(), { tenantId });
+  }
+
+  async dropTable(tenantId, table) {
+    return this.#operate('dropTable', callSite(), { tenantId, table });
+  }
+
+  async dropDefinition(tenantId, table, name) {
+    return this.#operate('dropDefinition', callSite(), { tenantId, table, name });
+  }
+
+  async readmit(tenantId, table, name) {
+    const named = name === undefined ? {} : { name };
+    return this.#operate('readmit', callSite(), { tenantId, table, ...named });
+  }
+
+  async eraseTenant(tenantId) {
+    return this.#operate('eraseTenant', callSite(), { tenantId });
+  }
+
+  async compact() {
+    return this.#operate('compact', callSite());
+  }
+
+  /** Calls a method of the native hub with names, each of which has to be one. */
+  async #operate(method, site, names = {}) {
+    try {
+      for (const [what, name] of Object.entries(names)) {
+        if (typeof name !== 'string' || name === '') {
+          throw new Mistake(`${method}(): ${what} must be a non-empty string, not ${described(name)}`);
+        }
+      }
+      return await this.#hub[method](...Object.values(names));
+    } catch (cause) {
+      throw failure(cause, site);
+    }
+  }
+
   agentConfig(options) {
     const site = callSite();
     try {

@@ -42,6 +42,111 @@ describe('backup', () => {
   })
 })
 
+describe('tenants', () => {
+  async function twoAgents(options: Parameters<typeof startHub>[0] = {}) {
+    const server = await startHub(options)
+    const [ada, adas] = [await connectAgent(server, 'ada'), openDatabase(':memory:', NOTES)]
+    const [ben, bens] = [await connectAgent(server, 'ben'), openDatabase(':memory:')]
+    adas.exec(`CREATE INDEX by_body ON notes(body); INSERT INTO notes VALUES ('a', 'x')`)
+    const before = Date.now()
+    await ada.sync(adas)
+    await ben.sync(bens)
+    return { server, ada, adas, ben, bens, before }
+  }
+
+  test('are listed and described', async () => {
+    const { server, ada, adas, ben, bens, before } = await twoAgents()
+    adas.exec(`INSERT INTO notes VALUES ('b', 'y')`)
+    await ada.sync(adas)
+    await ben.sync(bens)
+    const [tenant] = await server.tenants()
+    expect(tenant).toEqual({ tenantId: 'acme', rows: 2, bytes: expect.any(Number), agents: 2, replicas: 2 })
+    const described = await server.describe('acme')
+    expect(described).toMatchObject({ ...tenant, agents: expect.any(Array), agentCount: 2, deletedBytes: 0, droppedTables: [] })
+    expect(described.agents.map((it) => it.agentId).sort()).toEqual(['ada', 'ben'])
+    expect(Math.abs(described.latestWriteAt - before)).toBeLessThan(60_000)
+    expect(described.agents[0]?.lastSeen).toBeGreaterThan(before - 60_000)
+    const [notes] = described.tables
+    expect(notes).toMatchObject({ name: 'notes', columns: ['id', 'body'], rows: 2, bytes: tenant?.bytes })
+    expect(notes?.definitions).toEqual([
+      { name: 'notes', kind: 'table', sql: NOTES, declaredBy: 'ada', replicas: 2, stands: true, isDropped: false },
+      {
+        ...{ name: 'by_body', kind: 'index', sql: 'CREATE INDEX by_body ON notes(body)', declaredBy: 'ada' },
+        ...{ replicas: 2, stands: true, isDropped: false },
+      },
+    ])
+  })
+
+  test('lose a table, which stays with its agents, and get it back', async () => {
+    const { server, ada, adas, ben, bens } = await twoAgents()
+    const report = await server.dropTable('acme', 'notes')
+    expect(report).toEqual({ rows: 1, bytes: expect.any(Number), referencedBy: [] })
+    adas.exec(`INSERT INTO notes VALUES ('b', 'y')`)
+    for (const [agent, db] of [[ada, adas], [ben, bens], [ada, adas], [ben, bens]] as const) {
+      const { notices } = await agent.sync(db)
+      expect(notices.join()).toMatch(/notes is not shared: the hub's operator has removed it/)
+    }
+    expect(server.getStats().rows).toBe(0)
+    expect((await server.describe('acme')).droppedTables).toMatchObject([{ name: 'notes', isReadmitted: false }])
+    await server.readmit('acme', 'notes')
+    for (const [agent, db] of [[ada, adas], [ben, bens], [ada, adas], [ben, bens]] as const) await agent.sync(db)
+    expect(bens.prepare('SELECT * FROM notes ORDER BY id').all()).toEqual(adas.prepare('SELECT * FROM notes ORDER BY id').all())
+    expect(server.getStats().rows).toBe(2)
+  })
+
+  test('lose a definition', async () => {
+    const { server, ben, bens } = await twoAgents()
+    expect(await server.dropDefinition('acme', 'notes', 'by_body')).toEqual(['CREATE INDEX by_body ON notes(body)'])
+    expect((await ben.sync(bens)).notices.join()).toMatch(/index by_body of table notes.*operator has removed it/)
+    const late = openDatabase(':memory:')
+    await (await connectAgent(server, 'late')).sync(late)
+    expect(late.prepare(`SELECT name FROM sqlite_master WHERE name = 'by_body'`).all()).toEqual([])
+    await server.readmit('acme', 'notes', 'by_body')
+  })
+
+  test('are erased once they are revoked, and the file gets smaller', async () => {
+    const dataPath = path.join(folder(), 'hub.db')
+    const { server, ada, adas, ben, bens } = await twoAgents({ dataPath })
+    const [before] = await server.tenants()
+    expect(await rejection(server.eraseTenant('acme'))).toMatchObject({
+      code: 'ERR_FEDERATION_CONFIG',
+      message: expect.stringMatching(/tenant "acme" is not revoked.*revoke\(\{ tenantId \}\)/),
+    })
+    await server.revoke({ tenantId: 'acme' })
+    const report = await server.eraseTenant('acme')
+    expect(report).toMatchObject({ rows: 1, bytes: before?.bytes, isLogEmptied: true })
+    expect(await server.tenants()).toEqual([])
+    expect(await server.compact()).toBe(0)
+    expect(await rejection(ada.sync(adas))).toMatchObject({ code: 'ERR_FEDERATION_UNAUTHENTICATED' })
+    await server.reinstate({ tenantId: 'acme' })
+    await ada.connect()
+    await ada.sync(adas)
+    await ben.connect()
+    await ben.sync(bens)
+    expect((await server.tenants())[0]).toMatchObject({ tenantId: 'acme', rows: 1 })
+  })
+
+  test('that are not there are refused with what there is', async () => {
+    const { server } = await twoAgents()
+    for (const [refused, message] of [
+      [server.describe('acmee'), /knows no tenant "acmee": did you mean "acme"\?/],
+      [server.dropTable('acme', 'nodes'), /no table "nodes": did you mean "notes"\?/],
+      [server.dropDefinition('acme', 'notes', 'by_bodi'), /no definition "by_bodi": did you mean "by_body"\?/],
+      [server.readmit('acme', 'notes'), /no table "notes" was removed/],
+      [server.eraseTenant('zzz'), /knows no tenant "zzz": there are "acme"/],
+      [server.describe(undefined as never), /describe\(\): tenantId must be a non-empty string, not undefined/],
+      [server.dropTable('acme', ''), /dropTable\(\): table must be a non-empty string/],
+      [server.readmit('acme', 'notes', 7 as never), /readmit\(\): name must be a non-empty string, not of type number/],
+    ] as const) {
+      expect(await rejection(refused)).toMatchObject({ code: 'ERR_FEDERATION_CONFIG', message: expect.stringMatching(message) })
+    }
+    await server.stop()
+    for (const refused of [server.tenants(), server.describe('acme'), server.compact(), server.eraseTenant('acme')]) {
+      expect(await rejection(refused)).toMatchObject({ code: 'ERR_FEDERATION_NOT_RUNNING' })
+    }
+  })
+})
+
 describe('metrics', () => {
   test('tell what the hub does, and whether it is ready', async () => {
     const server = await startHub({ metricsListen: '127.0.0.1:0' })

@@ -141,6 +141,10 @@ async fn the_trail_tells_who_came_and_why_not_and_no_log_tells_a_secret() {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), gone).await.expect("the hub hears the goodbye");
+    site.hub.drop_table("acme", "notes").await.unwrap();
+    site.hub.readmit("acme", "notes", None).await.unwrap();
+    site.hub.revoke(Revoked::Tenant("acme".into()), None).await.unwrap();
+    site.hub.erase_tenant("acme").await.unwrap();
     site.hub.stop().await;
 
     let trail = trail();
@@ -160,7 +164,13 @@ async fn the_trail_tells_who_came_and_why_not_and_no_log_tells_a_secret() {
         (&["event=\"ended\"", "agent=\"a\"", "reason=\"revoked\""], 1),
         (&["event=\"reinstated\"", "token 1"], 1),
         (&["event=\"ended\"", "agent=\"b\"", "reason=\"goodbye\""], 1),
-        (&["address="], trail.len() - 2),
+        (&["event=\"table dropped\"", "tenant=\"acme\"", "table=\"notes\""], 1),
+        (&["event=\"table's rows removed\"", "table=\"notes\"", "rows=1"], 1),
+        (&["event=\"readmitted\"", "tenant=\"acme\"", "table=\"notes\""], 1),
+        (&["event=\"tenant erased\"", "tenant=\"acme\""], 1),
+        (&["event=\"tenant's rows removed\"", "tenant=\"acme\"", "rows=0"], 1),
+        (&["event=\"compacted\"", "bytes="], 1),
+        (&["address="], trail.len() - 9),
     ] {
         assert_eq!(count(parts), expected, "{parts:?} in {trail:#?}");
     }

@@ -1,4 +1,4 @@
-//! The audit trail: who was let in, who was refused and why, whom the operator has revoked.
+//! The audit trail: who was let in, who was refused and why, whom the operator has revoked, and what was removed.
 //!
 //! Events of the tracing target `audit`, one line for each, whatever else is logged. They carry names and reasons,
 //! never a token, a key or a row; what a stranger says of itself is cut short, and passed as a text, which every format of
@@ -10,6 +10,7 @@ use std::path::Path;
 use super::token::Claims;
 use crate::protocol::hub_request::Caller;
 use crate::protocol::limits::MAX_ID_BYTES;
+use crate::storage::hub_operator::Removed;
 use crate::storage::revocation::Revoked;
 use crate::transport::TooMany;
 
@@ -78,6 +79,18 @@ pub(super) fn revoked(whom: &Revoked) {
 pub(super) fn reinstated(whom: &Revoked) {
     let (tenant, agent, token_id) = parts(whom);
     tracing::info!(target: TARGET, event = "reinstated", tenant, agent, token_id);
+}
+
+/// The operator has removed something of a tenant: what, and how much has gone with it once that is known.
+pub(super) fn removed(event: &str, tenant: &str, what: Option<(&str, Option<&str>)>, gone: Option<Removed>) {
+    let (table, name) = what.map_or((None, None), |(table, name)| (Some(table), name));
+    let (rows, bytes) = (gone.map(|it| it.rows), gone.map(|it| it.bytes));
+    tracing::info!(target: TARGET, event, tenant, table, name, rows, bytes);
+}
+
+/// The operator has had the store's file made smaller.
+pub(super) fn compacted(bytes: u64) {
+    tracing::info!(target: TARGET, event = "compacted", bytes);
 }
 
 /// The tenant, agent and token that a revocation names. A field of an event that is none is left out.

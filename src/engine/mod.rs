@@ -25,6 +25,7 @@ pub mod log;
 mod memory_budget;
 mod metrics;
 mod metrics_server;
+pub mod operator;
 mod pause;
 mod rate;
 mod read_only;

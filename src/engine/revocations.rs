@@ -73,6 +73,12 @@ impl Revocations {
         self.changes.subscribe()
     }
 
+    /// Whether all of a tenant is revoked.
+    pub(super) fn hold_tenant(&self, tenant: &str, now_ms: i64) -> bool {
+        let whom = Revoked::Tenant(tenant.to_owned());
+        self.with(|held| held.get(&whom).is_some_and(|it| it.revocation.holds(now_ms)))
+    }
+
     /// Whether somebody whose token says this has been revoked.
     pub(super) fn hold(&self, claims: &Claims, now_ms: i64) -> bool {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);

@@ -4,8 +4,10 @@ use std::io;
 
 use crate::engine::agent_error::{AgentError, ErrorCode};
 use crate::engine::hub::HubStartError;
+use crate::engine::operator::OperateError;
 use crate::engine::revocations::RevokeError;
 use crate::storage::backup::BackupError;
+use crate::storage::hub_store::StoreError;
 
 /// Something was asked of a hub that does not run.
 const NOT_RUNNING: &str = "ERR_FEDERATION_NOT_RUNNING";
@@ -74,6 +76,19 @@ impl From<RevokeError> for CodedError {
         let code = match error {
             RevokeError::NotRunning => NOT_RUNNING,
             RevokeError::NotStored(_) | RevokeError::Store(_) => code(ErrorCode::Busy),
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<OperateError> for CodedError {
+    fn from(error: OperateError) -> Self {
+        let code = match &error {
+            OperateError::NotRunning => NOT_RUNNING,
+            OperateError::NotRevoked(_)
+            | OperateError::CannotShrink(_)
+            | OperateError::Store(StoreError::Refused(..)) => code(ErrorCode::Config),
+            OperateError::Unfinished(_) | OperateError::Store(_) => code(ErrorCode::Busy),
         };
         Self::new(code, error.to_string())
     }

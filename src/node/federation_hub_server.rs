@@ -62,7 +62,7 @@ pub struct FederationHubServer {
     credentials: Option<HubCredentials>,
     /// Held while starting or stopping, so that the two take turns.
     lifecycle: Arc<AsyncMutex<()>>,
-    running: Arc<Mutex<Option<Arc<Hub>>>>,
+    pub(super) running: Arc<Mutex<Option<Arc<Hub>>>>,
 }
 
 #[napi]
@@ -252,7 +252,7 @@ impl FederationHubServer {
     }
 }
 
-fn current(running: &Mutex<Option<Arc<Hub>>>) -> Option<Arc<Hub>> {
+pub(super) fn current(running: &Mutex<Option<Arc<Hub>>>) -> Option<Arc<Hub>> {
     running.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 

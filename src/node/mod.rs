@@ -15,6 +15,7 @@ mod js_thread;
 mod js_tokens;
 mod log;
 mod migration;
+mod operator;
 mod options;
 mod raw;
 mod revocation;

@@ -15,6 +15,7 @@ mod limits;
 mod member;
 mod mint;
 mod network;
+mod operator;
 mod permissions;
 #[path = "../support/relay.rs"]
 mod relay;
