@@ -33,8 +33,7 @@ impl Settling<'_> {
         }
         let numbers: Vec<usize> = declared.iter().map(|(at, _)| *at).collect();
         let texts: Vec<Made> = declared.iter().map(|(_, fitting)| fitting.made().clone()).collect();
-        let is_dropped = self.is_dropped(&table.schema.ddl);
-        let stands = Fitting::new(&with(&table.schema.ddl)).ok().filter(|_| !is_dropped);
+        let stands = Fitting::new(&with(&table.schema.ddl)).ok();
         let of_standing = all.iter().position(|it| !it.is_index && it.text == table.schema.ddl);
         let is_declared = of_standing.is_some_and(|at| all[at].is_declared());
         let is_refuted =
