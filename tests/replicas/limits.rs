@@ -109,7 +109,8 @@ fn everything(hub: &mut Hub, agent: &mut Agent) -> Rows {
     let Value::Blob(replica) = &agent.rows("SELECT replica FROM _federation_replica")[0][0] else { panic!() };
     let replica = ReplicaId::from_slice(replica).unwrap();
     let caller = Caller { tenant: "acme".into(), agent: "b".into() };
-    let attach = AttachRequest { replica, cursor: 0, is_new: false, token_until_ms: i64::MAX };
+    let attach =
+        AttachRequest { replica, cursor: 0, is_new: false, token_until_ms: i64::MAX, incarnation: None };
     let epoch = hub.store.attach(&caller, &attach, hub.clock.now_ms()).unwrap().epoch;
     hub.store.commit().unwrap();
     let request = PullRequest { replica, epoch, cursor: 0, resume: 0, refresh: vec![] };
