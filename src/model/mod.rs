@@ -24,6 +24,6 @@ pub use made::{Addition, Made};
 pub use merge::{Cell, Merged, RowState};
 pub use rule::{Adjustment, Number, Rule, sqlite_order};
 pub use ruled::{Contest, RuleBook};
-pub use schema::{AgreedReference, Agreement, KeyKind, NeedsApplication, Origin, TableSchema};
+pub use schema::{AgreedReference, Agreement, ByColumn, KeyKind, NeedsApplication, Origin, TableSchema};
 pub use stamp::{Hlc, Stamp, StampSource};
 pub use value::{CellValue, Value, whole};

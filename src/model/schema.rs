@@ -1,5 +1,6 @@
 //! What a table is, as far as replicas must agree on it.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -92,7 +93,7 @@ impl fmt::Display for NeedsApplication {
 }
 
 /// Since when a column's name stands for what another column held before.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Origin {
     /// The column.
     pub column: String,
@@ -115,6 +116,22 @@ pub struct AgreedReference {
     pub to: Vec<(CellValue, String)>,
 }
 
+/// What is said of columns, by their names as SQLite compares them; of two for one column the first counts.
+#[derive(Clone, Debug)]
+pub struct ByColumn<T>(HashMap<String, T>);
+
+impl<T> ByColumn<T> {
+    fn of<'a>(said: impl DoubleEndedIterator<Item = (&'a str, T)>) -> Self {
+        Self(said.rev().map(|(column, what)| (column.to_ascii_lowercase(), what)).collect())
+    }
+
+    /// What is said of a column.
+    pub fn get(&self, column: &str) -> Option<&T> {
+        // Most tables say nothing of any column.
+        if self.0.is_empty() { None } else { self.0.get(&column.to_ascii_lowercase()) }
+    }
+}
+
 impl Agreement {
     /// The rule that is declared for a column.
     pub fn rule(&self, column: &str) -> Option<Rule> {
@@ -124,6 +141,16 @@ impl Agreement {
     /// The reference that is declared for a column.
     pub fn reference(&self, column: &str) -> Option<&AgreedReference> {
         self.references.iter().find(|it| it.column.eq_ignore_ascii_case(column))
+    }
+
+    /// All rules by their columns: whoever asks for many columns looks each of them up at once.
+    pub fn rules_by_column(&self) -> ByColumn<Rule> {
+        ByColumn::of(self.rules.iter().map(|(column, rule)| (column.as_str(), *rule)))
+    }
+
+    /// All references by their columns.
+    pub fn references_by_column(&self) -> ByColumn<&AgreedReference> {
+        ByColumn::of(self.references.iter().map(|it| (it.column.as_str(), it)))
     }
 
     /// Since when a column's name has its meaning of this generation.
@@ -148,11 +175,17 @@ impl TableSchema {
     /// number, and would not any more.
     pub fn comes_late(&self, first: &Self) -> Option<String> {
         let name = &self.name;
-        let is_known = |column: &String| first.columns.iter().any(|known| known.eq_ignore_ascii_case(column));
-        let rule =
-            self.agreed.rules.iter().find(|(column, rule)| {
-                !rule.loses() && first.agreed.rule(column).is_none() && is_known(column)
-            });
+        if self.agreed.rules.is_empty() && self.agreed.references.is_empty() {
+            return None;
+        }
+        let columns: HashSet<String> = first.columns.iter().map(|it| it.to_ascii_lowercase()).collect();
+        let is_known = |column: &String| columns.contains(&column.to_ascii_lowercase());
+        let rules = first.agreed.rules_by_column();
+        let rule = self
+            .agreed
+            .rules
+            .iter()
+            .find(|(column, rule)| !rule.loses() && rules.get(column).is_none() && is_known(column));
         if let Some((column, rule)) = rule {
             return Some(format!(
                 "column {column} of table {name} is in use in this tenant without a merge rule, that is by {there}, and has the \
@@ -162,9 +195,9 @@ impl TableSchema {
                 here = rule.name()
             ));
         }
+        let known = first.agreed.references_by_column();
         let mut references = self.agreed.references.iter().map(|it| &it.column);
-        let column =
-            references.find(|column| first.agreed.reference(column).is_none() && is_known(column))?;
+        let column = references.find(|column| known.get(column).is_none() && is_known(column))?;
         Some(format!(
             "column {column} of table {name} is in use in this tenant as plain numbers, and references other tables on this \
              replica: declare no reference, or give the values a new column that references from the start"
@@ -200,9 +233,10 @@ impl TableSchema {
                 here.join(", ")
             ));
         }
+        let declared = first.agreed.rules_by_column();
         let rules = self.agreed.rules.iter().find_map(|(column, here)| {
-            let there = first.agreed.rule(column)?;
-            (there != *here).then_some((column, there.name(), here.name()))
+            let there = declared.get(column)?;
+            (there != here).then_some((column, there.name(), here.name()))
         });
         if let Some((column, there, here)) = rules {
             return Some(format!(
@@ -210,11 +244,9 @@ impl TableSchema {
                  replica: declare {there}, or nothing"
             ));
         }
-        let reference = self
-            .agreed
-            .references
-            .iter()
-            .find(|here| first.agreed.reference(&here.column).is_some_and(|there| there != *here))?;
+        let declared = first.agreed.references_by_column();
+        let differs = |here: &&AgreedReference| declared.get(&here.column).is_some_and(|there| there != here);
+        let reference = self.agreed.references.iter().find(differs)?;
         Some(format!(
             "column {} of table {name} references other tables in this tenant than on this replica: declare the \
              same references, or none",

@@ -1,6 +1,6 @@
 //! The definitions of one table, tried out beside each other: what its text makes, and which indexes fit on it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use super::catalog::quote;
 use super::cost::Cost;
@@ -29,6 +29,8 @@ pub struct Fitting {
 pub struct Made {
     /// The names of all its columns, generated ones included.
     pub columns: Vec<String>,
+    /// The same, in lower case.
+    names: HashSet<String>,
     /// What it asks of rows, besides its key, each in words of its own.
     constraints: BTreeSet<String>,
     /// Columns that take no NULL, and have a default.
@@ -38,7 +40,7 @@ pub struct Made {
 impl Made {
     /// Whether it has a column of this name.
     pub fn has(&self, column: &str) -> bool {
-        self.columns.iter().any(|name| name.eq_ignore_ascii_case(column))
+        self.names.contains(&column.to_ascii_lowercase())
     }
 
     /// Whether it asks something of rows that live under `other`, which that one does not. A column that nobody else
@@ -64,6 +66,7 @@ impl Made {
             } else if is_required {
                 made.constraints.insert(format!("NOT NULL {}", name.to_lowercase()));
             }
+            made.names.insert(name.to_ascii_lowercase());
             made.columns.push(name);
             Ok(())
         })?;

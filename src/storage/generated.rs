@@ -25,7 +25,7 @@ impl TableColumns {
     pub fn read(sql: &mut dyn Sql) -> Result<ColumnsOfTables, SqlError> {
         let mut tables = ColumnsOfTables::new();
         sql.query(
-            "SELECT m.name, x.name, x.hidden IN (2, 3), m.sql \
+            "SELECT m.name, x.name, x.hidden IN (2, 3), CASE WHEN x.hidden IN (2, 3) THEN m.sql END \
              FROM main.sqlite_master AS m, pragma_table_xinfo(m.name, 'main') AS x \
              WHERE m.type = 'table' AND m.rootpage",
             &[],

@@ -3,6 +3,7 @@
 //! DDL from the wire is proved harmless before it touches an application's database: it is run in a scratch
 //! database that may do nothing but define that one table, and compared with what it should create.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -186,7 +187,7 @@ pub fn prove_harmless(table: &TableSchema) -> Result<(), String> {
 /// references and origins are in no definition. Names are the same in either case, as they are to SQLite.
 fn is_as_claimed(made: &TableSchema, claimed: &TableSchema) -> bool {
     let lower = |names: &[String]| names.iter().map(|name| name.to_ascii_lowercase()).collect::<Vec<_>>();
-    let columns = lower(&claimed.columns);
+    let columns: HashSet<String> = lower(&claimed.columns).into_iter().collect();
     let has_its_key = lower(&made.agreed.key_columns) == lower(&claimed.agreed.key_columns);
     lower(&made.columns).iter().all(|column| columns.contains(column))
         && has_its_key
