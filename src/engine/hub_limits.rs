@@ -4,7 +4,7 @@ use std::time::Duration;
 
 pub use super::memory_budget::LEAST_MEMORY_BYTES;
 use crate::protocol::frame::MAX_FRAME_BYTES;
-use crate::protocol::limits::MAX_ROW_BYTES;
+use crate::protocol::limits::{MAX_ROW_BYTES, MAX_TABLES};
 use crate::storage::hub_store_sqlite::StoreLimits;
 use crate::transport::EndpointLimits;
 
@@ -21,9 +21,16 @@ pub struct HubLimits {
     pub max_agents_per_tenant: u64,
     /// Connections at once from one address, or from one IPv6 network of 64 bits.
     pub max_connections_per_address: u64,
-    /// Bytes of the store that a tenant's rows may take. Deleted ones that wait until every agent has heard of it do
+    /// Bytes of the store that a tenant's rows, definitions and replicas may take. Deleted rows that wait until every agent has heard of it do
     /// not count, and may take as many again.
     pub max_stored_bytes_per_tenant: u64,
+    /// Tables that a tenant may have. Never beyond [`MAX_TABLES`].
+    pub max_tables_per_tenant: u64,
+    /// Columns that all tables of a tenant may have together.
+    pub max_columns_per_tenant: u64,
+    /// Replicas of a tenant that are remembered. Beyond them those retire that were heard of the longest ago, of the agents
+    /// that have the most.
+    pub max_replicas_per_tenant: u64,
     /// The largest row that is stored, in bytes of its values. Never beyond [`MAX_ROW_BYTES`], nor what leaves a batch
     /// 1 MiB for the rest.
     pub max_row_bytes: u64,
@@ -57,6 +64,9 @@ impl Default for HubLimits {
             max_agents_per_tenant: 4_096,
             max_connections_per_address: 4_096,
             max_stored_bytes_per_tenant: StoreLimits::default().tenant_bytes,
+            max_tables_per_tenant: StoreLimits::default().tables as u64,
+            max_columns_per_tenant: StoreLimits::default().columns as u64,
+            max_replicas_per_tenant: StoreLimits::default().replicas as u64,
             max_row_bytes: MAX_ROW_BYTES as u64,
             max_batch_bytes: MAX_FRAME_BYTES as u64,
             max_rows_per_second: 200_000,
@@ -82,10 +92,13 @@ impl HubLimits {
     /// The store's part.
     pub(super) fn store(&self) -> StoreLimits {
         let in_batch = self.max_batch_bytes.saturating_sub(1 << 20);
-        let row_bytes = usize::try_from(self.max_row_bytes.min(in_batch)).unwrap_or(usize::MAX);
+        let count = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
         StoreLimits {
             tenant_bytes: self.max_stored_bytes_per_tenant,
-            row_bytes: row_bytes.min(MAX_ROW_BYTES),
+            row_bytes: count(self.max_row_bytes.min(in_batch)).min(MAX_ROW_BYTES),
+            tables: count(self.max_tables_per_tenant).min(MAX_TABLES),
+            columns: count(self.max_columns_per_tenant),
+            replicas: count(self.max_replicas_per_tenant),
         }
     }
 

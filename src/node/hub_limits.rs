@@ -7,7 +7,7 @@ use napi_derive::napi;
 use super::error::CodedError;
 use crate::engine::hub_limits::{HubLimits, LEAST_MEMORY_BYTES};
 use crate::protocol::frame::MAX_FRAME_BYTES;
-use crate::protocol::limits::MAX_ROW_BYTES;
+use crate::protocol::limits::{MAX_ROW_BYTES, MAX_TABLES};
 
 /// What agents can cost a hub. Over a limit an agent gets `ERR_FEDERATION_BUSY`, where it is the whole hub's, or
 /// `ERR_FEDERATION_QUOTA`, where it is its tenant's. Nothing is lost by it: what was not sent stays where it is.
@@ -21,9 +21,19 @@ pub struct FederationHubLimits {
     /// Connections at once from one address, or from one IPv6 network of 64 bits; agents behind a NAT share theirs.
     /// 4,096 unless given. From half of them on, newcomers first prove that the address is theirs.
     pub max_connections_per_address: Option<f64>,
-    /// Bytes of the store that a tenant's rows may take. 10 GiB unless given. Deleted rows that wait until every agent has
+    /// Bytes of the store that a tenant's rows, definitions and replicas may take. 10 GiB unless given. Deleted rows that wait until every agent has
     /// heard of it do not count, and may take as many again.
     pub max_stored_bytes_per_tenant: Option<f64>,
+    /// Tables that a tenant may have: 1 to 1,000, which it is unless given. What is more stays with its agent, whose report
+    /// says so.
+    pub max_tables_per_tenant: Option<f64>,
+    /// Columns that all tables of a tenant may have together. 20,000 unless given. A table that would bring more stays with
+    /// its agent, whose report says so.
+    pub max_columns_per_tenant: Option<f64>,
+    /// Databases of a tenant's agents that the hub remembers. 65,536 unless given. Beyond them it forgets those that it has
+    /// not heard of for the longest, of the agents that have the most: one that comes back after that loses nothing, and
+    /// starts from a fresh snapshot.
+    pub max_replicas_per_tenant: Option<f64>,
     /// The largest row that is stored, in bytes of its values: 1,024 to 16,777,216 (16 MiB), which it is unless given. A
     /// larger one stays with its agent, whose report says so (`rejected`).
     pub max_row_bytes: Option<f64>,
@@ -80,6 +90,14 @@ pub fn hub_limits(given: Option<FederationHubLimits>) -> Result<HubLimits, Coded
             &mut limits.max_stored_bytes_per_tenant,
             &(1..=MAX_BYTES),
         ),
+        (
+            "maxTablesPerTenant",
+            given.max_tables_per_tenant,
+            &mut limits.max_tables_per_tenant,
+            &(1..=MAX_TABLES as u64),
+        ),
+        ("maxColumnsPerTenant", given.max_columns_per_tenant, &mut limits.max_columns_per_tenant, &count),
+        ("maxReplicasPerTenant", given.max_replicas_per_tenant, &mut limits.max_replicas_per_tenant, &count),
         ("maxRowBytes", given.max_row_bytes, &mut limits.max_row_bytes, &(1 << 10..=MAX_ROW_BYTES as u64)),
         (
             "maxBatchBytes",

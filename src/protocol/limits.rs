@@ -23,6 +23,9 @@ pub const MAX_TABLES: usize = 1_000;
 /// columns that are referenced besides.
 pub const MAX_COLUMNS: usize = 1_900;
 
+/// The most [`crate::model::Origin`]s of a table: as many renamed columns, and renamings of one, as no application comes near.
+pub const MAX_ORIGINS: usize = 4 * MAX_COLUMNS;
+
 /// The most columns that a PRIMARY KEY may have: as many names of the longest kind as a table's text has room for. SQLite
 /// takes any number; but a row is looked up by two comparisons for each, and an expression has at most 1,000 in a row.
 pub const MAX_KEY_COLUMNS: usize = 255;
@@ -57,6 +60,9 @@ pub const MAX_DONE_NOTICES: usize = 20;
 /// The definitions of one table that are remembered, at most: texts of it and of indexes, each of which some live
 /// replica declares.
 pub const MAX_DEFINITIONS: usize = 128;
+
+/// Those of them that make the table, at most: each of these is tried out whenever it is decided which one stands.
+pub const MAX_TEXTS: usize = 16;
 
 /// The entries of one [`super::message::BatchBody::collisions`], at most.
 pub const MAX_COLLISIONS: usize = 64;

@@ -5,7 +5,7 @@
 //! touches the caller's tenant only (I16).
 //!
 //! ```text
-//! attach | register | push | end_session
+//! attach | declare | push | end_session
 //!        | retire | upkeep | revoke | reinstate   ×n      pending; each whole or not at all
 //! commit                                           one fsync for all of them; none if nothing was written
 //! welcome | check | snapshot | revocations  ×m      see what is durable
@@ -16,6 +16,7 @@ use std::collections::HashSet;
 use thiserror::Error;
 
 use super::backup::BackupSource;
+use super::declaring::Declaring;
 use super::hub_operator::OperatorStore;
 use super::revocation::{Revocation, Revoked};
 use crate::model::{Hlc, ReplicaId, TableSchema};
@@ -139,10 +140,23 @@ pub trait HubStore: Send {
         now_ms: i64,
     ) -> Result<Attached, StoreError>;
 
-    /// Takes in declarations of tables. The first declaration of a table stands; later ones may add columns
+    /// Takes in a piece of a replica's declarations of tables, and says whether there is more to do: then it is asked again,
+    /// with the same `state`. The first declaration of a table stands; later ones may add columns
     /// and indexes. A declaration that contradicts the first, or exceeds a limit, has no effect: the rows
     /// pushed for it are rejected, each with the reason.
-    fn register(&mut self, caller: &Caller, request: &RegisterRequest) -> Result<(), StoreError>;
+    fn declare(
+        &mut self,
+        caller: &Caller,
+        request: &RegisterRequest,
+        state: &mut Declaring,
+    ) -> Result<bool, StoreError>;
+
+    /// Takes in all pieces of a replica's declarations, one after the other.
+    fn register(&mut self, caller: &Caller, request: &RegisterRequest) -> Result<(), StoreError> {
+        let mut state = Declaring::default();
+        while self.declare(caller, request, &mut state)? {}
+        Ok(())
+    }
 
     /// Merges a batch: whole, once, and only as the successor of the replica's last one (I12). `now_ms` is
     /// the hub's time, in ms since the epoch.

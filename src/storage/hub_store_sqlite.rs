@@ -13,6 +13,7 @@ mod backup;
 mod check;
 mod claims;
 mod contests;
+mod counting;
 mod definitions;
 mod derive;
 mod disk;
@@ -31,7 +32,9 @@ mod proofs;
 mod push;
 mod refusals;
 mod removal;
+mod replica_quota;
 mod revocations;
+mod room;
 mod rows;
 mod rules;
 mod session;
@@ -40,9 +43,10 @@ mod standing;
 mod tables;
 mod tenant;
 mod tombstones;
+mod unsettled;
 mod weight;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -53,6 +57,7 @@ pub use open::OpenStoreError;
 use self::backup::FileBackup;
 use self::own_file::OwnFile;
 use self::presence::Sightings;
+use self::refusals::Piece;
 use self::removal::Totals;
 use self::revocations::Tally;
 use self::rules::TenantRules;
@@ -60,8 +65,10 @@ use self::session::session;
 use self::snapshot::ReaderPool;
 use self::tenant::Tenant;
 use self::tombstones::Sweep;
+use self::unsettled::Unsettled;
 pub use self::weight::StoreLimits;
 use super::backup::BackupSource;
+use super::declaring::Declaring;
 use super::hub_operator::OperatorStore;
 use super::hub_store::{Checked, HubStore, Snapshot, StoreError, StoreStats, Upkeep, Welcomed};
 use super::revocation::{Revocation, Revoked};
@@ -92,6 +99,8 @@ pub struct SqliteHubStore {
     rules: HashMap<String, TenantRules>,
     /// What was heard of replicas and is not written down yet.
     sightings: Sightings,
+    /// Tables of which it is still to be decided what stands.
+    unsettled: Unsettled,
     /// Where the look for tombstones stands.
     sweep: Sweep,
     /// How many revocations there are.
@@ -120,6 +129,7 @@ impl SqliteHubStore {
         };
         let committed = open::stats(&conn).map_err(failed)?;
         let kept_time_ms = open::kept_time_ms(&conn).map_err(failed)?;
+        let unsettled = Unsettled::read(&conn).map_err(failed)?;
         Ok(Self {
             conn,
             incarnation,
@@ -130,6 +140,7 @@ impl SqliteHubStore {
             kept_time_ms,
             rules: HashMap::new(),
             sightings: Sightings::default(),
+            unsettled,
             sweep: Sweep::default(),
             revoked: Tally::default(),
             renewed: HashMap::new(),
@@ -233,9 +244,15 @@ impl HubStore for SqliteHubStore {
         request: &AttachRequest,
         now_ms: i64,
     ) -> Result<Attached, StoreError> {
-        let incarnation = self.incarnation_of(&caller.tenant);
-        let attached =
-            self.write(|conn, stats| presence::attach(conn, stats, caller, request, (incarnation, now_ms)))?;
+        let (incarnation, limits) = (self.incarnation_of(&caller.tenant), self.limits);
+        let mut sightings = std::mem::take(&mut self.sightings);
+        let outcome = self.write(|conn, stats| {
+            let with = (stats, &mut sightings, limits);
+            presence::attach(conn, with, caller, request, (incarnation, now_ms))
+        });
+        self.sightings = sightings;
+        let (attached, undeclared) = outcome?;
+        self.unsettled.add(&caller.tenant, undeclared);
         // What it reported before may not be true of the database that attaches now.
         if let Some(tenant) = Tenant::find(&self.conn, &caller.tenant)? {
             self.sightings.remove(tenant.id, request.replica);
@@ -243,12 +260,18 @@ impl HubStore for SqliteHubStore {
         Ok(attached)
     }
 
-    fn register(&mut self, caller: &Caller, request: &RegisterRequest) -> Result<(), StoreError> {
+    fn declare(
+        &mut self,
+        caller: &Caller,
+        request: &RegisterRequest,
+        state: &mut Declaring,
+    ) -> Result<bool, StoreError> {
         let mut rules = self.rules.remove(&caller.tenant);
+        let limits = self.limits;
         let outcome = self.write(|conn, stats| {
             let (mut tenant, replica) = session(conn, caller, request.replica, request.epoch)?;
-            let whose = (&mut tenant, &replica);
-            refusals::register(conn, stats, &caller.agent, whose, request, &mut rules)
+            let (tenant, replica, agent) = (&mut tenant, &replica, caller.agent.as_str());
+            Piece { conn, tenant, replica, agent, request, limits, rules: &mut rules }.run(stats, state)
         });
         self.keep_rules(caller, rules, &outcome);
         outcome
@@ -257,9 +280,12 @@ impl HubStore for SqliteHubStore {
     fn push(&mut self, caller: &Caller, request: PushRequest, now_ms: i64) -> Result<Ack, StoreError> {
         let mut rules = self.rules.remove(&caller.tenant);
         let limits = self.limits;
-        let outcome =
-            self.write(|conn, stats| push::push(conn, stats, caller, request, (now_ms, limits), &mut rules));
+        let mut left = BTreeSet::new();
+        let outcome = self.write(|conn, stats| {
+            push::push(conn, stats, caller, request, (now_ms, limits), (&mut rules, &mut left))
+        });
         self.keep_rules(caller, rules, &outcome);
+        self.unsettled.add(&caller.tenant, left);
         outcome
     }
 
@@ -275,10 +301,26 @@ impl HubStore for SqliteHubStore {
         });
         self.sightings = sightings;
         self.keep_rules(caller, rules, &outcome);
-        outcome
+        self.unsettled.add(&caller.tenant, outcome?);
+        Ok(())
     }
 
     fn upkeep(&mut self, upkeep: &Upkeep<'_>) -> Result<bool, StoreError> {
+        if let Some((name, mut tables)) = self.unsettled.take_one() {
+            let mut rules = self.rules.remove(&name);
+            let settle =
+                |conn: &_, stats: &mut _| presence::settle(conn, stats, &name, &mut rules, &mut tables);
+            self.write(settle)?;
+            self.unsettled.add(&name, tables);
+            self.rules.extend(rules.map(|rules| (name, rules)));
+            return Ok(true);
+        }
+        if let Some(name) = rules::tenant_with_rows_left(&self.conn)? {
+            let mut rules = self.rules.remove(&name);
+            self.write(|conn, stats| presence::derive_left(conn, stats, &name, &mut rules))?;
+            self.rules.extend(rules.map(|rules| (name, rules)));
+            return Ok(true);
+        }
         let (mut sightings, mut sweep) =
             (std::mem::take(&mut self.sightings), std::mem::take(&mut self.sweep));
         if let Some(removal) = removal::any(&self.conn)? {
@@ -286,20 +328,21 @@ impl HubStore for SqliteHubStore {
             (self.sightings, self.sweep) = (sightings, sweep);
             return self.remove_piece(removal).map(|()| true);
         }
-        let outcome = self.write(|conn, stats| {
+        let mut unsettled = Unsettled::default();
+        let outcome = self.write(|conn, _| {
             let written = sightings.write(conn, upkeep, UPKEEP)?;
             if written == UPKEEP {
                 return Ok(true);
             }
-            let retired = presence::retire_due(conn, (stats, &mut sightings), upkeep, UPKEEP)?;
-            if retired == UPKEEP {
+            let retired = presence::retire_due(conn, (&mut sightings, &mut unsettled), upkeep, UPKEEP)?;
+            if retired == UPKEEP || !unsettled.is_empty() {
                 return Ok(true);
             }
             sweep.step(conn, UPKEEP)
         });
         // If that was taken back, less is known than the file may say.
         if outcome.is_ok() {
-            (self.sightings, self.sweep) = (sightings, sweep);
+            (self.sightings, self.sweep, self.unsettled) = (sightings, sweep, unsettled);
         }
         outcome
     }

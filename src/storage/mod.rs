@@ -22,6 +22,7 @@ mod column_origins;
 mod composer;
 pub mod context;
 pub mod cost;
+pub mod declaring;
 pub mod detach;
 pub mod difference;
 mod doubt;

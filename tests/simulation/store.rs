@@ -6,6 +6,7 @@ use federation_hub::protocol::hub_request::{
     AttachRequest, Caller, PullRequest, PushRequest, RegisterRequest,
 };
 use federation_hub::protocol::message::{Ack, Attached, Incarnation};
+use federation_hub::storage::declaring::Declaring;
 use federation_hub::storage::hub_store::{
     Checked, HubStore, Snapshot, StoreError, StoreStats, Upkeep, Welcomed,
 };
@@ -116,8 +117,13 @@ impl<S: HubStore> HubStore for Mortal<S> {
         self.work()?.revocations(now_ms)
     }
 
-    fn register(&mut self, caller: &Caller, request: &RegisterRequest) -> Result<(), StoreError> {
-        self.work()?.register(caller, request)
+    fn declare(
+        &mut self,
+        caller: &Caller,
+        request: &RegisterRequest,
+        state: &mut Declaring,
+    ) -> Result<bool, StoreError> {
+        self.work()?.declare(caller, request, state)
     }
 
     fn push(&mut self, caller: &Caller, request: PushRequest, now_ms: i64) -> Result<Ack, StoreError> {

@@ -7,7 +7,8 @@ use tokio::sync::oneshot;
 use super::job::{Answer, Greeting, Job, Read, Reply, Task, UpkeepJob, Work, Write};
 use super::operator::{OperatorJob, Sent};
 use crate::engine::hub_time::KEEP_TIME_MS;
-use crate::protocol::hub_request::Caller;
+use crate::protocol::hub_request::{Caller, RegisterRequest};
+use crate::storage::declaring::Declaring;
 use crate::storage::hub_store::{HubStore, StoreStats, Upkeep, Welcomed};
 
 /// Where the jobs of a group come from.
@@ -18,24 +19,40 @@ pub(super) trait Source {
     /// The next job; none if the group is to be committed now.
     fn next(&mut self) -> Option<(Job, Self::Bill)>;
 
-    /// Told of each job how long it took.
-    fn took(&mut self, bill: Self::Bill, time: Duration);
+    /// Told of each job how long it took. Returns what is needed to let it wait again.
+    fn took(&mut self, bill: Self::Bill, time: Duration) -> Self::Bill;
+
+    /// Has a job wait again, of which a piece is done.
+    fn again(&mut self, job: Job, bill: Self::Bill);
 }
 
 /// Jobs that nobody pays for.
-impl Source for std::vec::Drain<'_, Job> {
+struct Free<'a> {
+    jobs: std::vec::IntoIter<Job>,
+    again: &'a mut Vec<Job>,
+}
+
+impl Source for Free<'_> {
     type Bill = ();
 
     fn next(&mut self) -> Option<(Job, ())> {
-        Iterator::next(self).map(|job| (job, ()))
+        self.jobs.next().map(|job| (job, ()))
     }
 
     fn took(&mut self, (): (), _: Duration) {}
+
+    fn again(&mut self, job: Job, (): ()) {
+        self.again.push(job);
+    }
 }
 
-/// Runs a group, and leaves it empty. `now_ms` is the hub's time, in ms since the epoch.
+/// Runs a group, and leaves it empty: jobs of which a piece is done make another group. `now_ms` is the hub's time, in ms
+/// since the epoch.
 pub fn run_group(store: &mut dyn HubStore, group: &mut Vec<Job>, now_ms: i64) {
-    run_and_count(store, group.drain(..), now_ms, &mut |_, _, _| {});
+    while !group.is_empty() {
+        let jobs = std::mem::take(group).into_iter();
+        run_and_count(store, Free { jobs, again: group }, now_ms, &mut |_, _, _| {});
+    }
 }
 
 /// As [`run_group`]; `count` is told, before anybody gets an answer, how much there is, how many writes shared the
@@ -50,6 +67,7 @@ pub(super) fn run_and_count<S: Source>(
     let mut lists = Vec::new();
     let mut looks = Vec::new();
     let mut answers = Vec::new();
+    let mut pieces = Vec::new();
     // While no agent is there, nobody goes by it.
     let mut is_time_told = false;
     while let Some((Job(task), bill)) = source.next() {
@@ -60,7 +78,14 @@ pub(super) fn run_and_count<S: Source>(
         };
         let began = Instant::now();
         match task {
-            Task::Asked(caller, Work::Write(write)) => answers.push(run_write(store, &caller, write, now_ms)),
+            Task::Asked(caller, Work::Write(write)) => match run_write(store, &caller, write, now_ms) {
+                Written::Whole(answer) => answers.push(answer),
+                Written::Piece(request, reply) => {
+                    let bill = source.took(bill, began.elapsed());
+                    pieces.push((caller, request, reply, bill));
+                    continue;
+                }
+            },
             Task::Asked(caller, Work::Read(read)) => {
                 reads.push((caller, read, bill));
                 continue;
@@ -92,9 +117,18 @@ pub(super) fn run_and_count<S: Source>(
     if let Err(error) = &committed {
         tracing::error!(%error, "a group of {} writes was not committed", answers.len());
     }
-    count(store.stats(), answers.len(), began.elapsed());
+    count(store.stats(), answers.len() + pieces.len(), began.elapsed());
     for answer in answers {
         answer.send(&committed);
+    }
+    for (caller, request, reply, bill) in pieces {
+        match &committed {
+            // Whatever others have asked meanwhile comes first.
+            Ok(()) => {
+                source.again(Job(Task::Asked(caller, Work::Write(Write::Register(request, reply)))), bill);
+            }
+            Err(error) => drop(reply.send(Reply::Registered(Err(error.clone())))),
+        }
     }
     for list in lists {
         list.read(store);
@@ -161,13 +195,24 @@ impl Uncommitted {
     }
 }
 
-fn run_write(store: &mut dyn HubStore, caller: &Caller, write: Write, now_ms: i64) -> Uncommitted {
-    match write {
+/// What a write has come to.
+enum Written {
+    Whole(Uncommitted),
+    /// A piece of a declaration, of which there is more.
+    Piece(Box<(RegisterRequest, Declaring)>, oneshot::Sender<Reply>),
+}
+
+fn run_write(store: &mut dyn HubStore, caller: &Caller, write: Write, now_ms: i64) -> Written {
+    Written::Whole(match write {
         Write::Attach(request, reply) => {
             Uncommitted::Reply(reply, Reply::Attached(store.attach(caller, &request, now_ms)))
         }
-        Write::Register(request, reply) => {
-            Uncommitted::Reply(reply, Reply::Registered(store.register(caller, &request)))
+        Write::Register(mut register, reply) => {
+            let (request, state) = &mut *register;
+            match store.declare(caller, request, state) {
+                Ok(true) => return Written::Piece(register, reply),
+                outcome => Uncommitted::Reply(reply, Reply::Registered(outcome.map(drop))),
+            }
         }
         Write::Push(request, reply) => {
             Uncommitted::Reply(reply, Reply::Pushed(store.push(caller, request, now_ms)))
@@ -184,7 +229,7 @@ fn run_write(store: &mut dyn HubStore, caller: &Caller, write: Write, now_ms: i6
             }
             Uncommitted::Done(reply)
         }
-    }
+    })
 }
 
 fn run_upkeep(

@@ -13,6 +13,7 @@ use crate::protocol::hub_request::{
 };
 use crate::protocol::message::{Ack, Attached, Incarnation};
 use crate::storage::backup::BackupSource;
+use crate::storage::declaring::Declaring;
 use crate::storage::hub_store::{Checked, Snapshot, StoreError};
 
 /// What reading costs, in rows: the first chunk of a pull is bounded, and so is a check.
@@ -52,7 +53,8 @@ pub struct Greeting {
 /// What changes the store.
 pub(super) enum Write {
     Attach(AttachRequest, oneshot::Sender<Reply>),
-    Register(RegisterRequest, oneshot::Sender<Reply>),
+    /// A piece of it, and how far it has come.
+    Register(Box<(RegisterRequest, Declaring)>, oneshot::Sender<Reply>),
     Push(PushRequest, oneshot::Sender<Reply>),
     EndSession(u64, oneshot::Sender<()>),
     Retire(Vec<(ReplicaId, u64)>, oneshot::Sender<()>),
@@ -127,12 +129,19 @@ impl Job {
         rows.map(|row| 1 + (row.heap_bytes() / BYTES_PER_COST) as u64).sum()
     }
 
+    /// Whether it is done in pieces.
+    pub(super) fn is_in_pieces(&self) -> bool {
+        matches!(&self.0, Task::Asked(_, Work::Write(Write::Register(..))))
+    }
+
     /// A question, and where its answer comes out.
     pub fn ask(caller: &Arc<Caller>, request: StoreRequest) -> (Self, oneshot::Receiver<Reply>) {
         let (reply, answer) = oneshot::channel();
         let work = match request {
             StoreRequest::Attach(request) => Work::Write(Write::Attach(request, reply)),
-            StoreRequest::Register(request) => Work::Write(Write::Register(request, reply)),
+            StoreRequest::Register(request) => {
+                Work::Write(Write::Register(Box::new((request, Declaring::default())), reply))
+            }
             StoreRequest::Push(request) => Work::Write(Write::Push(request, reply)),
             StoreRequest::Check(request) => Work::Read(Read::Check(request, reply)),
             StoreRequest::Pull(request) => Work::Read(Read::Pull(request, reply)),

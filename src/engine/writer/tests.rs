@@ -11,6 +11,7 @@ use crate::model::{Digest, Hlc};
 use crate::protocol::check::CheckRequest;
 use crate::protocol::hub_request::{AttachRequest, PullRequest, PushRequest, RegisterRequest};
 use crate::protocol::message::{Ack, Attached, BatchBody, Done, Rows, Standing};
+use crate::storage::declaring::Declaring;
 use crate::storage::hub_store::{Checked, Snapshot, Upkeep, Welcomed};
 use crate::storage::revocation::{Revocation, Revoked};
 
@@ -51,9 +52,12 @@ impl HubStore for Notebook {
         Ok(Attached { epoch: 1, last: None, past: vec![], standing: Standing::Current, rejected: vec![] })
     }
 
-    fn register(&mut self, _: &Caller, _: &RegisterRequest) -> Answer<()> {
-        self.note("register");
-        Ok(())
+    /// In as many pieces as there are tables.
+    fn declare(&mut self, caller: &Caller, request: &RegisterRequest, state: &mut Declaring) -> Answer<bool> {
+        state.pieces += 1;
+        self.note(format!("piece {} of {}", state.pieces, caller.tenant));
+        self.with(|notes| notes.pending += 1);
+        Ok(state.pieces < request.schema.len())
     }
 
     fn push(&mut self, _: &Caller, request: PushRequest, _: i64) -> Answer<Ack> {
@@ -346,6 +350,67 @@ fn who_keeps_the_thread_longer_than_its_rows_would_pays_for_the_time() {
     assert!(place(&Lane::Operator, 2) < 12, "{order:?}");
     assert!(place(&Lane::Tenant("slow".into()), 1) > 90, "{order:?}");
     assert!(place(&Lane::Upkeep, 1) > 90, "{order:?}");
+}
+
+/// Breaks if a declaration that is done in pieces is done before others have their turn, or is answered before its last piece
+/// is durable.
+#[test]
+fn between_the_pieces_of_a_declaration_others_have_their_turn() {
+    let (jobs, mut waiting) = mpsc::channel(MAX_WAITING);
+    let counts = Arc::default();
+    let send = |job| {
+        assert!(jobs.try_send(Waiting { job, share: None, _queued: Queued::enter(&counts) }).is_ok());
+    };
+    let register = |tables: usize| {
+        let schema = vec![
+            crate::model::TableSchema {
+                name: "t".into(),
+                key: crate::model::KeyKind::Natural,
+                columns: vec![],
+                ddl: String::new(),
+                indexes: vec![],
+                agreed: crate::model::Agreement::default(),
+            };
+            tables
+        ];
+        let request =
+            RegisterRequest { replica: ReplicaId([0; 16]), epoch: 1, schema, may_define: true, cursor: 0 };
+        Job::ask(&caller_of("large"), StoreRequest::Register(request))
+    };
+    let notebook = Notebook::default();
+    let (job, mut declared) = register(4);
+    send(job);
+    let (mut turns, mut n) = (Turns::default(), 0);
+    while turns.gather(&mut waiting) {
+        let is_last =
+            notebook.with(|notes| notes.lines.iter().filter(|it| it.starts_with("piece")).count()) == 3;
+        run_and_count(&mut notebook.clone(), turns.group(), 0, &mut |_, _, _| {});
+        if is_last {
+            break;
+        }
+        assert!(declared.try_recv().is_err(), "there is more to do");
+        n += 1;
+        send(Job::ask(&caller_of("other"), StoreRequest::Push(push(n))).0);
+    }
+    assert!(matches!(declared.try_recv(), Ok(Reply::Registered(Ok(())))));
+    let pieces = |n: u64| format!("piece {n} of large");
+    let expected: Vec<String> = [pieces(1), "commit".into()]
+        .into_iter()
+        .chain((2..=4).flat_map(|n| [pieces(n), format!("push {}", n - 1), "commit".into()]))
+        .collect();
+    notebook.with(|notes| {
+        let mut lines = std::mem::take(&mut notes.lines);
+        lines.retain(|line| line != "keep time");
+        assert_eq!(lines, expected);
+        notes.disk_full = true;
+    });
+    assert_eq!(counts.queued.load(Ordering::Relaxed), 0);
+
+    // Of a piece that is not durable there is no next one.
+    let (job, mut declared) = register(4);
+    run_group(&mut notebook.clone(), &mut vec![job], 0);
+    assert!(matches!(declared.try_recv(), Ok(Reply::Registered(Err(_)))));
+    assert_eq!(notebook.with(|notes| notes.lines.iter().filter(|it| it.starts_with("piece")).count()), 1);
 }
 
 /// Breaks if whoever fills the queue keeps others from asking.

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::fair_queue::FairQueue;
 use super::group::Source;
 use super::job::{Job, Lane};
-use super::{MAX_WAITING, Waiting};
+use super::{MAX_WAITING, Queued, Waiting};
 
 /// Jobs of one group. More would let the first of them wait for long.
 pub(super) const MAX_GROUP: usize = 128;
@@ -52,7 +52,13 @@ pub(super) struct Group<'a> {
 }
 
 /// Whose job it was, and what it was expected to cost.
-pub(super) type Bill = (Lane, u64);
+pub(super) struct Bill {
+    lane: Lane,
+    cost: u64,
+    /// The job's part of its tenant's share, as long as it may have to wait again.
+    share: Option<OwnedSemaphorePermit>,
+    queued: Queued,
+}
 
 impl Source for Group<'_> {
     type Bill = Bill;
@@ -61,21 +67,27 @@ impl Source for Group<'_> {
         if self.jobs == MAX_GROUP || self.cost >= MAX_GROUP_COST {
             return None;
         }
-        let (lane, cost, Waiting { job, share, .. }) = self.turns.0.pop()?;
+        let (lane, cost, Waiting { job, share, _queued: queued }) = self.turns.0.pop()?;
         (self.jobs, self.cost) = (self.jobs + 1, self.cost + cost);
         // Another one of its tenant may wait from now on.
-        drop(share);
-        Some((job, (lane, cost)))
+        let share = share.filter(|_| job.is_in_pieces());
+        Some((job, Bill { lane, cost, share, queued }))
     }
 
-    fn took(&mut self, (lane, expected): Bill, time: Duration) {
+    fn took(&mut self, bill: Bill, time: Duration) -> Bill {
         let cost = u64::try_from(time.as_micros() / COST_US).unwrap_or(u64::MAX);
-        if let Some(surcharge) = cost.checked_sub(expected).filter(|surcharge| *surcharge > 0) {
+        if let Some(surcharge) = cost.checked_sub(bill.cost).filter(|surcharge| *surcharge > 0) {
             self.cost = self.cost.saturating_add(surcharge);
             // A revocation does not wait because the one before it took long.
-            if lane != Lane::Operator {
-                self.turns.0.charge(&lane, surcharge);
+            if bill.lane != Lane::Operator {
+                self.turns.0.charge(&bill.lane, surcharge);
             }
         }
+        bill
+    }
+
+    fn again(&mut self, job: Job, Bill { share, queued, .. }: Bill) {
+        let (lane, cost) = (job.lane(), job.cost());
+        self.turns.0.push(&lane, cost, Waiting { job, share, _queued: queued });
     }
 }

@@ -1,14 +1,14 @@
 //! What live replicas declare: each text of a table or an index once, with how many declarations have it, and whether it
 //! stands.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::damaged;
 use super::tenant::Tenant;
 use crate::model::{ReplicaId, Seq, TableSchema};
-use crate::protocol::limits::{MAX_DEFINITIONS, MAX_DONE_NOTICES, MAX_SCHEMA_BYTES};
+use crate::protocol::limits::{MAX_DEFINITIONS, MAX_DONE_NOTICES, MAX_SCHEMA_BYTES, MAX_TEXTS};
 use crate::storage::hub_store::StoreError;
 
 /// Two rows that contradict a definition, each with its position then: as long as they are as they were, they do.
@@ -99,99 +99,216 @@ pub fn of_table(conn: &Connection, tenant: i64, table: i64) -> Result<Vec<Defini
     Ok(found)
 }
 
-/// Notes what a replica declares from now on, in place of what it declared `before`. Returns the tables of which other
-/// definitions are declared now.
+/// Notes what replicas declare, table by table. What nobody else declares is *held* by the replica until all of its tables are
+/// taken in, so that nothing is forgotten of a declaration that takes several pieces.
+pub struct Notes<'a> {
+    conn: &'a Connection,
+    tenant: i64,
+    agent: &'a str,
+    /// The number of the next definition, and the bytes of those that do not stand; read when they are asked for.
+    next: Option<(i64, i64)>,
+    held: BTreeSet<i64>,
+}
+
+/// What a table's declaration comes to.
+pub struct Noted {
+    /// The numbers of its definitions.
+    pub ids: BTreeSet<i64>,
+    /// Whether it is to be decided anew what stands of the table.
+    pub is_news: bool,
+}
+
+impl<'a> Notes<'a> {
+    /// Begins.
+    pub fn new(conn: &'a Connection, tenant: i64, agent: &'a str) -> Self {
+        Self { conn, tenant, agent, next: None, held: BTreeSet::new() }
+    }
+
+    /// Notes the text and the indexes of a table, as far as there is room for them.
+    pub fn note(&mut self, table: i64, schema: &TableSchema) -> Result<Noted, StoreError> {
+        let known = of_table(self.conn, self.tenant, table)?;
+        let by_text: HashMap<(bool, &str), &Definition> =
+            known.iter().map(|it| ((it.is_index, it.text.as_str()), it)).collect();
+        let mut texts = known.iter().filter(|it| !it.is_index).count();
+        let mut room = MAX_DEFINITIONS.saturating_sub(known.len());
+        let mut noted = Noted { ids: BTreeSet::new(), is_news: false };
+        let indexes = schema.indexes.iter().take(MAX_DEFINITIONS).map(|it| (true, it));
+        for (is_index, text) in std::iter::once((false, &schema.ddl)).chain(indexes) {
+            if let Some(found) = by_text.get(&(is_index, text.as_str())) {
+                noted.ids.insert(found.id);
+                if found.declarers == 0 {
+                    self.count(found.id)?;
+                    noted.is_news = true;
+                }
+                continue;
+            }
+            if room == 0 || !is_index && texts >= MAX_TEXTS {
+                continue;
+            }
+            if let Some(id) = self.insert(table, is_index, text)? {
+                (room, texts) = (room - 1, texts + usize::from(!is_index));
+                noted.ids.insert(id);
+                noted.is_news = true;
+            }
+        }
+        Ok(noted)
+    }
+
+    /// Adds a definition that nobody has declared yet; nothing if there is no room for it.
+    fn insert(&mut self, table: i64, is_index: bool, text: &str) -> Result<Option<i64>, StoreError> {
+        let (id, bytes) = match self.next {
+            Some(next) => next,
+            None => self
+                .conn
+                .prepare_cached(
+                    "SELECT coalesce(max(id), 0) + 1,
+                         coalesce(sum(length(CAST(text AS BLOB))) FILTER (WHERE NOT standing), 0)
+                     FROM definition WHERE tenant = ?1",
+                )?
+                .query_row([self.tenant], |row| Ok((row.get(0)?, row.get(1)?)))?,
+        };
+        let bytes = bytes.saturating_add(i64::try_from(text.len()).unwrap_or(i64::MAX));
+        if usize::try_from(bytes).is_ok_and(|bytes| bytes > MAX_SCHEMA_BYTES) {
+            self.next = Some((id, bytes));
+            return Ok(None);
+        }
+        self.conn
+            .prepare_cached(
+                "INSERT INTO definition (tenant, id, tbl, is_index, text, agent, declarers, standing, told_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, 0, 0)",
+            )?
+            .execute(params![self.tenant, id, table, is_index, text, self.agent])?;
+        self.next = Some((id + 1, bytes));
+        self.held.insert(id);
+        Ok(Some(id))
+    }
+
+    /// Counts the replica as one that declares this.
+    fn count(&mut self, id: i64) -> Result<(), StoreError> {
+        if self.held.insert(id) {
+            add_declarer(self.conn, self.tenant, id)?;
+        }
+        Ok(())
+    }
+
+    /// Writes down what the replica holds besides what it has held before.
+    pub fn hold(self, replica: ReplicaId) -> Result<(), StoreError> {
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        let digest = digest_of_hold(replica);
+        let mut ids = self.held;
+        if let Some(id) = find_declaration(self.conn, self.tenant, &digest)? {
+            ids.append(&mut list(self.conn, self.tenant, id)?);
+            let sql = "UPDATE declaration SET definitions = ?3 WHERE tenant = ?1 AND id = ?2";
+            self.conn.prepare_cached(sql)?.execute(params![self.tenant, id, encode(&ids)?])?;
+        } else {
+            insert_declaration(self.conn, self.tenant, &digest, &ids)?;
+        }
+        Ok(())
+    }
+}
+
+/// The tables of what a replica holds because it did not come to the end of an earlier declaration.
+pub fn held_tables(conn: &Connection, tenant: i64, replica: ReplicaId) -> Result<BTreeSet<i64>, StoreError> {
+    let Some(id) = find_declaration(conn, tenant, &digest_of_hold(replica))? else {
+        return Ok(BTreeSet::new());
+    };
+    let mut tables = BTreeSet::new();
+    let sql = "SELECT tbl FROM definition WHERE tenant = ?1 AND id = ?2";
+    for id in list(conn, tenant, id)? {
+        let table: Option<i64> =
+            conn.prepare_cached(sql)?.query_row([tenant, id], |row| row.get(0)).optional()?;
+        tables.extend(table);
+    }
+    Ok(tables)
+}
+
+/// Gives up what a replica holds. Returns the tables of which definitions are declared by nobody now.
+pub fn drop_hold(conn: &Connection, tenant: i64, replica: ReplicaId) -> Result<BTreeSet<i64>, StoreError> {
+    match find_declaration(conn, tenant, &digest_of_hold(replica))? {
+        Some(id) => end_declaration(conn, tenant, id),
+        None => Ok(BTreeSet::new()),
+    }
+}
+
+/// Writes down that a replica declares these from now on, in place of what it declared `before`, and holds nothing any more.
+/// Returns the tables of which other definitions are declared now; nothing if one of these has gone meanwhile, and the
+/// replica's tables are to be taken in anew.
 pub fn declare(
     conn: &Connection,
     tenant: &Tenant,
     replica: ReplicaId,
     before: Option<i64>,
-    (tables, agent): (&[(i64, &TableSchema)], &str),
-) -> Result<BTreeSet<i64>, StoreError> {
-    let digest = digest(tables)?;
-    let known: Option<i64> = conn
-        .prepare_cached("SELECT id FROM declaration WHERE tenant = ?1 AND digest = ?2")?
-        .query_row(params![tenant.id, &digest[..]], |row| row.get(0))
-        .optional()?;
-    if known.is_some() && known == before || before.is_none() && tables.is_empty() {
-        return Ok(BTreeSet::new());
+    ids: &BTreeSet<i64>,
+) -> Result<Option<BTreeSet<i64>>, StoreError> {
+    let digest = *blake3::hash(&encode(ids)?).as_bytes();
+    let known = find_declaration(conn, tenant.id, &digest)?;
+    if known.is_none() {
+        let sql = "SELECT EXISTS(SELECT 1 FROM definition WHERE tenant = ?1 AND id = ?2)";
+        for id in ids {
+            if !conn.prepare_cached(sql)?.query_row([tenant.id, *id], |row| row.get::<_, bool>(0))? {
+                return Ok(None);
+            }
+        }
     }
-    let mut changed = BTreeSet::new();
-    let id = match known {
-        Some(id) => id,
-        None => make(conn, tenant.id, &digest, (tables, agent), &mut changed)?,
+    if known.is_some() && known == before || before.is_none() && ids.is_empty() {
+        return Ok(Some(drop_hold(conn, tenant.id, replica)?));
+    }
+    let id = if let Some(id) = known {
+        id
+    } else {
+        for id in ids {
+            add_declarer(conn, tenant.id, *id)?;
+        }
+        insert_declaration(conn, tenant.id, &digest, ids)?
     };
     conn.prepare_cached("UPDATE declaration SET replicas = replicas + 1 WHERE tenant = ?1 AND id = ?2")?
         .execute([tenant.id, id])?;
     conn.prepare_cached("UPDATE replica SET declaration = ?3 WHERE tenant = ?1 AND id = ?2")?
         .execute(params![tenant.id, &replica.0[..], id])?;
+    let mut changed = drop_hold(conn, tenant.id, replica)?;
     if let Some(before) = before {
         changed.append(&mut release(conn, tenant.id, before)?);
     }
-    Ok(changed)
+    Ok(Some(changed))
 }
 
-fn digest(tables: &[(i64, &TableSchema)]) -> Result<[u8; 32], StoreError> {
-    let bytes = rmp_serde::to_vec(tables).map_err(|error| StoreError::Failed(error.to_string()))?;
-    Ok(*blake3::hash(&bytes).as_bytes())
+fn add_declarer(conn: &Connection, tenant: i64, id: i64) -> Result<(), StoreError> {
+    let sql = "UPDATE definition SET declarers = declarers + 1 WHERE tenant = ?1 AND id = ?2";
+    conn.prepare_cached(sql)?.execute([tenant, id])?;
+    Ok(())
 }
 
-/// Notes a declaration that nobody has made just so.
-fn make(
+/// What stands for the definitions that a replica holds, among the digests of declarations.
+fn digest_of_hold(replica: ReplicaId) -> [u8; 32] {
+    *blake3::Hasher::new().update(b"held by").update(&replica.0).finalize().as_bytes()
+}
+
+fn encode(ids: &BTreeSet<i64>) -> Result<Vec<u8>, StoreError> {
+    rmp_serde::to_vec(ids).map_err(|error| StoreError::Failed(error.to_string()))
+}
+
+fn find_declaration(conn: &Connection, tenant: i64, digest: &[u8; 32]) -> Result<Option<i64>, StoreError> {
+    let sql = "SELECT id FROM declaration WHERE tenant = ?1 AND digest = ?2";
+    let mut statement = conn.prepare_cached(sql)?;
+    Ok(statement.query_row(params![tenant, &digest[..]], |row| row.get(0)).optional()?)
+}
+
+fn insert_declaration(
     conn: &Connection,
     tenant: i64,
     digest: &[u8; 32],
-    (tables, agent): (&[(i64, &TableSchema)], &str),
-    changed: &mut BTreeSet<i64>,
+    ids: &BTreeSet<i64>,
 ) -> Result<i64, StoreError> {
-    let next = |sql: &str| -> Result<i64, StoreError> {
-        Ok(conn.prepare_cached(sql)?.query_row([tenant], |row| row.get(0))?)
-    };
-    let mut fresh = next("SELECT coalesce(max(id), 0) + 1 FROM definition WHERE tenant = ?1")?;
-    let mut bytes = next(
-        "SELECT coalesce(sum(length(CAST(text AS BLOB))), 0) FROM definition WHERE tenant = ?1 AND NOT standing",
-    )?;
-    let mut ids = BTreeSet::new();
-    for (table, schema) in tables {
-        let known = of_table(conn, tenant, *table)?;
-        let mut room = MAX_DEFINITIONS.saturating_sub(known.len());
-        let texts = std::iter::once((false, &schema.ddl)).chain(schema.indexes.iter().map(|it| (true, it)));
-        for (is_index, text) in texts {
-            let found = known.iter().find(|it| it.is_index == is_index && it.text == *text);
-            if let Some(found) = found {
-                if found.declarers == 0 {
-                    changed.insert(*table);
-                }
-                ids.insert(found.id);
-            } else if room > 0 && is_room_for(text, &mut bytes) {
-                conn.prepare_cached(
-                    "INSERT INTO definition (tenant, id, tbl, is_index, text, agent, declarers, standing, told_at)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, 0, 0)",
-                )?
-                .execute(params![tenant, fresh, table, is_index, text, agent])?;
-                ids.insert(fresh);
-                changed.insert(*table);
-                (fresh, room) = (fresh + 1, room - 1);
-            }
-        }
-    }
-    for id in &ids {
-        conn.prepare_cached("UPDATE definition SET declarers = declarers + 1 WHERE tenant = ?1 AND id = ?2")?
-            .execute([tenant, *id])?;
-    }
-    let id = next("SELECT coalesce(max(id), 0) + 1 FROM declaration WHERE tenant = ?1")?;
-    let list = rmp_serde::to_vec(&ids).map_err(|error| StoreError::Failed(error.to_string()))?;
+    let id: i64 = conn
+        .prepare_cached("SELECT coalesce(max(id), 0) + 1 FROM declaration WHERE tenant = ?1")?
+        .query_row([tenant], |row| row.get(0))?;
     conn.prepare_cached(
         "INSERT INTO declaration (tenant, id, digest, replicas, definitions) VALUES (?1, ?2, ?3, 0, ?4)",
     )?
-    .execute(params![tenant, id, &digest[..], list])?;
+    .execute(params![tenant, id, &digest[..], encode(ids)?])?;
     Ok(id)
-}
-
-/// Whether there is room for another text that does not stand, beside so many bytes of others.
-fn is_room_for(text: &str, bytes: &mut i64) -> bool {
-    *bytes = bytes.saturating_add(i64::try_from(text.len()).unwrap_or(i64::MAX));
-    usize::try_from(*bytes).is_ok_and(|bytes| bytes <= MAX_SCHEMA_BYTES)
 }
 
 /// One replica less declares this. Returns the tables of which definitions are declared by nobody now.
@@ -210,9 +327,11 @@ pub fn release(conn: &Connection, tenant: i64, declaration: i64) -> Result<BTree
         )?
         .query_row([tenant, declaration], |row| row.get(0))
         .optional()?;
-    if left != Some(0) {
-        return Ok(BTreeSet::new());
-    }
+    if left == Some(0) { end_declaration(conn, tenant, declaration) } else { Ok(BTreeSet::new()) }
+}
+
+/// Forgets a declaration that no replica has any more. Returns the tables of which definitions are declared by nobody now.
+fn end_declaration(conn: &Connection, tenant: i64, declaration: i64) -> Result<BTreeSet<i64>, StoreError> {
     let ids = list(conn, tenant, declaration)?;
     conn.prepare_cached("DELETE FROM declaration WHERE tenant = ?1 AND id = ?2")?
         .execute([tenant, declaration])?;

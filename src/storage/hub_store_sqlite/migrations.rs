@@ -5,14 +5,16 @@
 
 use rusqlite::{Connection, TransactionBehavior};
 
+use super::counting::counting;
+
 /// The layout of the first release; earlier ones are not led anywhere.
 pub const FIRST_LAYOUT: u32 = 5;
 
 /// The layout that this library writes, in `PRAGMA user_version`.
-pub const LAYOUT: u32 = 7;
+pub const LAYOUT: u32 = 8;
 
 /// What leads from each layout, beginning with the first, to the next one.
-const STEPS: [&str; (LAYOUT - FIRST_LAYOUT) as usize] = [TO_6, TO_7];
+const STEPS: [&str; (LAYOUT - FIRST_LAYOUT) as usize] = [TO_6, TO_7, TO_8];
 
 /// Since when a row is dead by its own writes; rows that are one with another one wait to be collected. And which
 /// definitions replicas declare. Of those that are known, nobody can tell until they declare theirs again: 0 stands
@@ -81,6 +83,30 @@ const TO_7: &str = "
         PRIMARY KEY (tenant, tbl)
     ) STRICT, WITHOUT ROWID;
 ";
+
+/// From which row on rows are still to be looked at under changed rules. And what definitions and replicas take; [`super::counting`] goes on with it.
+const TO_8: &str = concat!(
+    "
+    ALTER TABLE tenant ADD COLUMN kept_bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE tenant ADD COLUMN replicas INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE table_rules ADD COLUMN left_from BLOB;
+    UPDATE tenant SET
+        replicas = (SELECT count(*) FROM replica WHERE replica.tenant = tenant.id),
+        kept_bytes = (
+            SELECT coalesce(sum(160 + octet_length(agent) + coalesce(length(refused), 0) + coalesce(length(rejected), 0)), 0)
+            FROM replica WHERE replica.tenant = tenant.id
+        ) + (
+            SELECT coalesce(sum(160 + octet_length(text) + octet_length(agent) + coalesce(octet_length(why), 0)), 0)
+            FROM definition WHERE definition.tenant = tenant.id
+        ) + (
+            SELECT coalesce(sum(160 + length(definitions)), 0) FROM declaration WHERE declaration.tenant = tenant.id
+        ) + (
+            SELECT coalesce(sum(160 + length(columns) + octet_length(ddl) + length(indexes) + length(agreed)), 0)
+            FROM table_schema WHERE table_schema.tenant = tenant.id
+        );
+",
+    counting!()
+);
 
 /// Leads a store from an earlier layout to the present one, wholly or not at all.
 pub fn migrate(conn: &mut Connection, found: u32) -> Result<(), rusqlite::Error> {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, ErrorCode, MAIN_DB};
 use thiserror::Error;
 
+use super::counting::COUNTING;
 use super::migrations::{self, FIRST_LAYOUT, LAYOUT};
 use crate::storage::hub_store::StoreStats;
 
@@ -22,7 +23,8 @@ pub const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// `body` is what was written to a row, `effective` what readers are told instead where rules that span rows
 /// say so; `survivor` is the identity of the row that it was united with. `claim` says which row holds a unique
-/// key (`former_claim`, which one had it last), `link` which row references which; both are derived, under the rules whose digest `table_rules` keeps.
+/// key (`former_claim`, which one had it last), `link` which row references which; both are derived, under the rules whose digest `table_rules` keeps, but for the rows of a table
+/// that come after `left_from`.
 ///
 /// `other_seq` is the last position at which someone other than `writer` (the row's last one) changed it, or
 /// from which every reader needs the whole row: a replica is not told of rows that only it has changed.
@@ -30,12 +32,14 @@ pub const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 /// another one, wait to be collected; up to a tenant's `horizon` some have been, and up to `swept` all that could be.
 /// `died` is where a row died by its own writes, or 0.
 ///
+/// `kept_bytes` and `replicas` of a tenant are counted by triggers ([`super::counting`]).
+///
 /// `replica` and `agent` have a row for each live one, and `retired` the names of the last that went; what is
 /// older than `forgotten` is not among them. `hub_time` is one line: the latest time that was kept.
 ///
 /// `table_schema` has what stands; `definition` has each text that a live replica declares, and whether it is `standing`, or
 /// `why` not. A `declaration` is a list of them that some `replicas` declare alike, so that one more of a thousand that are
-/// alike costs one line. A replica's is NULL if it has declared nothing, and 0 if it did so in an earlier layout.
+/// alike costs one line. One without `replicas` has what a replica holds that is not through with declaring its tables. A replica's is NULL if it has declared nothing, and 0 if it did so in an earlier layout.
 ///
 /// `dropped_table` has names of tables that the operator has removed, at which position, and digests of the `texts` that are
 /// not taken again (NULL once they are); `dropped_definition` has those that do not stand, whoever declares them. A `removal`
@@ -49,6 +53,8 @@ const SCHEMA: &str = "
         rows INTEGER NOT NULL DEFAULT 0,
         live_bytes INTEGER NOT NULL DEFAULT 0,
         dead_bytes INTEGER NOT NULL DEFAULT 0,
+        kept_bytes INTEGER NOT NULL DEFAULT 0,
+        replicas INTEGER NOT NULL DEFAULT 0,
         horizon INTEGER NOT NULL DEFAULT 0,
         swept INTEGER NOT NULL DEFAULT 0,
         forgotten INTEGER NOT NULL DEFAULT -1
@@ -211,6 +217,7 @@ const SCHEMA: &str = "
         tenant INTEGER NOT NULL,
         tbl INTEGER NOT NULL,
         digest BLOB NOT NULL,
+        left_from BLOB,
         PRIMARY KEY (tenant, tbl)
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE dropped_table (
@@ -455,6 +462,7 @@ fn create_if_empty(conn: &mut Connection) -> Result<(), rusqlite::Error> {
     let existing: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if existing == 0 {
         transaction.execute_batch(SCHEMA)?;
+        transaction.execute_batch(COUNTING)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         transaction.pragma_update(None, "user_version", LAYOUT)?;
     }

@@ -324,7 +324,11 @@ fn settle(
     (tenant, stats, rules): (&mut Tenant, &mut StoreStats, &mut Option<TenantRules>),
     table: i64,
 ) -> Result<(), StoreError> {
-    Settling::new(conn, tenant, rules).settle(stats, &BTreeSet::from([table]), None)?;
+    // All of it: what stands then is the answer.
+    let mut tables = BTreeSet::from([table]);
+    while !tables.is_empty() {
+        Settling::new(conn, tenant, rules).settle(stats, &mut tables)?;
+    }
     tenant.save(conn)
 }
 

@@ -8,10 +8,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::replica_quota::make_room;
 use super::rules::TenantRules;
 use super::session::Replica;
 use super::standing::Settling;
 use super::tenant::Tenant;
+use super::unsettled::Unsettled;
+use super::weight::StoreLimits;
 use super::{damaged, definitions, incarnations, refused};
 use crate::model::{ReplicaId, Seq};
 use crate::protocol::hub_request::{AttachRequest, Caller};
@@ -49,6 +52,11 @@ impl Sightings {
     pub fn add(&mut self, tenant: i64, replica: ReplicaId, cursor: Seq, at_ms: i64) {
         let sighting = self.0.entry((tenant, replica)).or_insert(Sighting { at_ms, cursor, written: None });
         (sighting.at_ms, sighting.cursor) = (at_ms, cursor);
+    }
+
+    /// When a replica was heard of last, in ms since the epoch, as far as that is known here.
+    pub fn at_ms(&self, tenant: i64, replica: ReplicaId) -> Option<i64> {
+        self.0.get(&(tenant, replica)).map(|sighting| sighting.at_ms)
     }
 
     /// Forgets a replica, or what was thought of it.
@@ -103,31 +111,35 @@ impl Sightings {
 
 /// See [`crate::storage::hub_store::HubStore::attach`].
 ///
-/// The cursor of a replica that attaches is not believed yet: until its first pull, which follows its push, it
+/// Comes with the tables of which definitions are declared by nobody now. The cursor of a replica that attaches is not believed yet: until its first pull, which follows its push, it
 /// may have writes to rows whose delete it has seen, and holds their tombstones.
 pub fn attach(
     conn: &Connection,
-    stats: &mut StoreStats,
+    (stats, sightings, limits): (&mut StoreStats, &mut Sightings, StoreLimits),
     caller: &Caller,
     request: &AttachRequest,
     (incarnation, now_ms): (Incarnation, i64),
-) -> Result<Attached, StoreError> {
+) -> Result<(Attached, BTreeSet<i64>), StoreError> {
     if request.incarnation.is_some_and(|welcomed| welcomed != incarnation) {
         let message = "the hub's operator has removed something of this tenant: connect again";
         return refused(Refusal::Stopping, message);
     }
+    let mut undeclared = BTreeSet::new();
     let (past, rejected) = (Vec::new(), Vec::new());
     let mut retired = Attached { epoch: 0, last: None, past, standing: Standing::Retired, rejected };
     let tenant = match Tenant::find(conn, &caller.tenant)? {
         Some(tenant) => tenant,
         None if request.is_new => Tenant::find_or_create(conn, &caller.tenant, stats)?,
-        None => return Ok(retired),
+        None => return Ok((retired, undeclared)),
     };
     let past = incarnations::enter(conn, &tenant, incarnation)?;
     let former = agent_of(conn, tenant.id, request.replica)?;
     if former.is_none() && (!request.is_new || is_mistakable(conn, tenant.id, request.replica)?) {
         retired.past = past;
-        return Ok(retired);
+        return Ok((retired, undeclared));
+    }
+    if former.is_none() {
+        undeclared = make_room(conn, sightings, &tenant, limits)?;
     }
     conn.prepare_cached(
         "INSERT INTO replica (tenant, id, agent, epoch, seen_ms, token_until_ms) VALUES (?1, ?2, ?3, 1, ?4, ?5)
@@ -148,7 +160,7 @@ pub fn attach(
     let found = Replica::find(conn, &tenant, request.replica)?.ok_or_else(|| damaged("a replica"))?;
     let standing = if request.cursor < tenant.horizon { Standing::Behind } else { Standing::Current };
     let Replica { epoch, last, rejected, .. } = found;
-    Ok(Attached { epoch, last, past, standing, rejected })
+    Ok((Attached { epoch, last, past, standing, rejected }, undeclared))
 }
 
 fn agent_of(conn: &Connection, tenant: i64, replica: ReplicaId) -> Result<Option<String>, StoreError> {
@@ -188,43 +200,62 @@ pub fn end_session(conn: &Connection, caller: &Caller, counter: u64) -> Result<(
 }
 
 /// See [`crate::storage::hub_store::HubStore::retire`].
+///
+/// Returns the tables of which it is still to be decided what stands.
 pub fn retire(
     conn: &Connection,
     (stats, sightings, rules): (&mut StoreStats, &mut Sightings, &mut Option<TenantRules>),
     caller: &Caller,
     replicas: &[(ReplicaId, u64)],
-) -> Result<(), StoreError> {
-    let Some(tenant) = Tenant::find(conn, &caller.tenant)? else { return Ok(()) };
+) -> Result<BTreeSet<i64>, StoreError> {
     let mut undeclared = BTreeSet::new();
+    let Some(tenant) = Tenant::find(conn, &caller.tenant)? else { return Ok(undeclared) };
     for (replica, epoch) in replicas {
         let found = Replica::find(conn, &tenant, *replica)?;
         if found.is_some_and(|found| found.epoch == *epoch) {
             undeclared.append(&mut fold(conn, sightings, tenant.id, *replica)?);
         }
     }
-    settle(conn, stats, tenant, rules, &undeclared)
+    settle(conn, stats, &caller.tenant, rules, &mut undeclared)?;
+    Ok(undeclared)
 }
 
-/// Has definitions retire that nobody declares any more.
-fn settle(
+/// Decides what stands of a piece of some tables, and takes them out.
+pub fn settle(
     conn: &Connection,
     stats: &mut StoreStats,
-    mut tenant: Tenant,
+    tenant: &str,
     rules: &mut Option<TenantRules>,
-    undeclared: &BTreeSet<i64>,
+    tables: &mut BTreeSet<i64>,
 ) -> Result<(), StoreError> {
-    if undeclared.is_empty() {
+    if tables.is_empty() {
         return Ok(());
     }
+    let Some(mut tenant) = Tenant::find(conn, tenant)? else {
+        tables.clear();
+        return Ok(());
+    };
     let before = tenant.seq;
-    Settling::new(conn, &mut tenant, rules).settle(stats, undeclared, None)?;
+    Settling::new(conn, &mut tenant, rules).settle(stats, tables)?;
     if tenant.seq == before { Ok(()) } else { tenant.save(conn) }
+}
+
+/// Looks at some rows of a tenant that were looked at under other rules than there are now.
+pub fn derive_left(
+    conn: &Connection,
+    stats: &mut StoreStats,
+    tenant: &str,
+    rules: &mut Option<TenantRules>,
+) -> Result<(), StoreError> {
+    let Some(mut tenant) = Tenant::find(conn, tenant)? else { return Ok(()) };
+    Settling::new(conn, &mut tenant, rules).derive_left(stats)?;
+    tenant.save(conn)
 }
 
 /// Retires up to `limit` replicas whose time is over. Returns how many were looked at.
 pub fn retire_due(
     conn: &Connection,
-    (stats, sightings): (&mut StoreStats, &mut Sightings),
+    (sightings, unsettled): (&mut Sightings, &mut Unsettled),
     upkeep: &Upkeep<'_>,
     limit: usize,
 ) -> Result<usize, StoreError> {
@@ -258,8 +289,7 @@ pub fn retire_due(
         let name: String = conn
             .prepare_cached("SELECT name FROM tenant WHERE id = ?1")?
             .query_row([tenant], |row| row.get(0))?;
-        let tenant = Tenant::find(conn, &name)?.ok_or_else(|| damaged("a tenant"))?;
-        settle(conn, stats, tenant, &mut None, &tables)?;
+        unsettled.add(&name, tables);
     }
     Ok(silent.len() + expired.len())
 }
@@ -278,7 +308,7 @@ fn due(conn: &Connection, sql: &str, at_ms: i64, limit: usize) -> Result<Vec<(i6
 
 /// Folds a replica away, and its agent if that has no other. Returns the tables of which definitions are declared by nobody
 /// now.
-fn fold(
+pub fn fold(
     conn: &Connection,
     sightings: &mut Sightings,
     tenant: i64,
@@ -290,7 +320,11 @@ fn fold(
         .query_row(params![tenant, &replica.0[..]], |row| row.get(0))?;
     sightings.remove(tenant, replica);
     retire_agent(conn, tenant, &agent)?;
-    declaration.map_or(Ok(BTreeSet::new()), |it| definitions::release(conn, tenant, it))
+    let mut undeclared = definitions::drop_hold(conn, tenant, replica)?;
+    if let Some(declaration) = declaration {
+        undeclared.append(&mut definitions::release(conn, tenant, declaration)?);
+    }
+    Ok(undeclared)
 }
 
 /// Takes an agent's clock entry away if no replica bears its name.

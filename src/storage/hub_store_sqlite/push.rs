@@ -21,14 +21,14 @@ use crate::protocol::limits::MAX_CLOCK_LEAD_MS;
 use crate::protocol::message::{Ack, Refusal};
 use crate::storage::hub_store::{StoreError, StoreStats};
 
-/// See [`crate::storage::hub_store::HubStore::push`].
+/// See [`crate::storage::hub_store::HubStore::push`]. Adds to `left` the tables of which it is still to be decided what stands.
 pub fn push(
     conn: &Connection,
     stats: &mut StoreStats,
     caller: &Caller,
     request: PushRequest,
     (now_ms, limits): (i64, StoreLimits),
-    rules: &mut Option<TenantRules>,
+    (rules, left): (&mut Option<TenantRules>, &mut BTreeSet<i64>),
 ) -> Result<Ack, StoreError> {
     let (mut tenant, replica) = session(conn, caller, request.replica, request.epoch)?;
     let mut ack =
@@ -41,7 +41,7 @@ pub fn push(
     let (rows_before, weight_before) = (tenant.rows, tenant.weight);
     let only_deletes = only_deletes(&request.body.rows);
     replica.begin_push(conn, &tenant, request.replica, request.counter)?;
-    let tables = resolve(conn, &mut tenant, &replica, &request.body.tables)?;
+    let tables = resolve(conn, &mut tenant, &replica, &request.body.tables, limits)?;
     let mut current = TenantRules::of(conn, tenant.id, rules.take())?;
     let changed_rules = current.changed(conn, tenant.id)?;
     let writer = request.replica.tie_break();
@@ -72,16 +72,19 @@ pub fn push(
     }
     let outcome = merger.finish()?;
     (ack.conflicts, ack.notices, ack.contests) = (outcome.conflicts, outcome.notices, outcome.contests);
-    tenant.weight.check(weight_before, limits, only_deletes)?;
+    tenant.weight.check(weight_before, tenant.kept_bytes, limits, only_deletes)?;
     *rules = Some(current);
     stats.rows = stats.rows.saturating_sub(rows_before).saturating_add(tenant.rows);
     let mut to_settle = to_be_retried(conn, tenant.id, &replica)?;
     to_settle.extend(&outcome.refuted);
     let mut settling = Settling::new(conn, &mut tenant, rules);
     settling.refuted = outcome.refuted;
-    settling.settle(stats, &to_settle, None)?;
+    settling.settle(stats, &mut to_settle)?;
+    left.append(&mut to_settle);
 
-    replica.note_rejected(conn, (&tenant, request.replica), request.counter, rejected)?;
+    if tenant.kept_bytes <= limits.tenant_bytes {
+        replica.note_rejected(conn, (&tenant, request.replica), request.counter, rejected)?;
+    }
     tenant.save(conn)?;
     conn.prepare_cached("UPDATE replica SET n = ?3, digest = ?4 WHERE tenant = ?1 AND id = ?2")?.execute(
         params![tenant.id, &request.replica.0[..], request.n.cast_signed(), &request.digest.0[..]],
@@ -163,7 +166,9 @@ fn resolve(
     tenant: &mut Tenant,
     replica: &Replica,
     headers: &[TableHeader],
+    limits: StoreLimits,
 ) -> Result<Vec<Result<Resolved, String>>, StoreError> {
+    let mut room = None;
     let resolve_one = |header: &TableHeader| {
         let Some(mut table) = Table::find(conn, tenant.id, &header.name)? else {
             // What it was refused for when it was declared is one reason for all of its rows.
@@ -183,7 +188,7 @@ fn resolve(
         if let Some(refused) = replica.refused.iter().find(|refused| refused.table == table.id) {
             return Ok(Err(refused.reason.clone()));
         }
-        let columns = table.resolve(conn, tenant, header)?;
+        let columns = table.resolve(conn, tenant, header, (&mut room, limits))?;
         Ok(columns.map(|columns| Resolved {
             table: table.id,
             key: table.schema.key,

@@ -1,10 +1,10 @@
 //! A tenant's rules that span rows: UNIQUE constraints and foreign keys, read from its own definitions by
 //! SQLite, in the store's numbers of tables and columns.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::claims::Claims;
 use super::key::{KeyDigest, KeyOf, PartsOf, UniqueRule};
@@ -20,6 +20,9 @@ use crate::storage::scratch::Scratch;
 use crate::storage::sqlite_driver::RusqliteSql;
 use crate::storage::table_info::{ForeignKey, OnDelete, default_value};
 use crate::storage::unique_index::Collation;
+
+/// How many rows are looked at at once under changed rules: the store's thread has others waiting.
+const ROWS_AT_ONCE: i64 = 500;
 
 /// The rules of a tenant, as of a version of its definitions.
 pub struct TenantRules {
@@ -196,7 +199,8 @@ impl TenantRules {
         &mut self.scratch
     }
 
-    /// Rows that were looked at under other rules than there are now.
+    /// Rows that were looked at under other rules than there are now. Of a table of very many it is written down instead that
+    /// they are to be looked at, piece by piece ([`left`]).
     pub fn changed(&self, conn: &Connection, tenant: i64) -> Result<BTreeSet<i64>, StoreError> {
         let mut known = HashMap::new();
         let mut statement = conn.prepare_cached("SELECT tbl, digest FROM table_rules WHERE tenant = ?1")?;
@@ -209,12 +213,17 @@ impl TenantRules {
             let Some(digest) = rules.digest.filter(|digest| known.get(table) != Some(digest)) else {
                 continue;
             };
-            let sql = "INSERT OR REPLACE INTO table_rules (tenant, tbl, digest) VALUES (?1, ?2, ?3)";
-            conn.prepare_cached(sql)?.execute(params![tenant, table, &digest.0[..]])?;
-            let sql = "SELECT row FROM row_state WHERE tenant = ?1 AND tbl = ?2";
+            let sql = "SELECT row FROM row_state WHERE tenant = ?1 AND tbl = ?2 LIMIT ?3";
             let mut statement = conn.prepare_cached(sql)?;
-            for row in statement.query_map([tenant, *table], |row| row.get(0))? {
-                changed.insert(row?);
+            let rows = statement.query_map([tenant, *table, ROWS_AT_ONCE + 1], |row| row.get(0))?;
+            let rows: Vec<i64> = rows.collect::<Result<_, _>>()?;
+            let is_left = i64::try_from(rows.len()).is_ok_and(|count| count > ROWS_AT_ONCE);
+            conn.prepare_cached(
+                "INSERT OR REPLACE INTO table_rules (tenant, tbl, digest, left_from) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![tenant, table, &digest.0[..], is_left.then_some(&[][..])])?;
+            if !is_left {
+                changed.extend(rows);
             }
         }
         Ok(changed)
@@ -275,6 +284,43 @@ impl TenantRules {
     }
 }
 
+/// Some rows that are still to be looked at under the rules that there are now, and are taken for looked at from here on;
+/// none if there are no more.
+pub fn left(conn: &Connection, tenant: i64) -> Result<Option<BTreeSet<i64>>, StoreError> {
+    let next: Option<(i64, Vec<u8>)> = conn
+        .prepare_cached(
+            "SELECT tbl, left_from FROM table_rules INDEXED BY rules_left
+             WHERE tenant = ?1 AND left_from IS NOT NULL LIMIT 1",
+        )?
+        .query_row([tenant], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((table, from)) = next else { return Ok(None) };
+    let sql = "SELECT row, id FROM row_state WHERE tenant = ?1 AND tbl = ?2 AND id > ?3 ORDER BY id LIMIT ?4";
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query(params![tenant, table, from, ROWS_AT_ONCE])?;
+    let (mut found, mut last) = (BTreeSet::new(), None);
+    while let Some(row) = rows.next()? {
+        found.insert(row.get(0)?);
+        last = Some(row.get::<_, Vec<u8>>(1)?);
+    }
+    conn.prepare_cached("UPDATE table_rules SET left_from = ?3 WHERE tenant = ?1 AND tbl = ?2")?
+        .execute(params![tenant, table, last])?;
+    Ok(Some(found))
+}
+
+/// Whether rows of a tenant are still to be looked at.
+pub fn is_anything_left(conn: &Connection, tenant: i64) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS(SELECT 1 FROM table_rules INDEXED BY rules_left WHERE tenant = ?1 AND left_from IS NOT NULL)";
+    Ok(conn.prepare_cached(sql)?.query_row([tenant], |row| row.get(0))?)
+}
+
+/// A tenant of which rows are still to be looked at.
+pub fn tenant_with_rows_left(conn: &Connection) -> Result<Option<String>, StoreError> {
+    let sql = "SELECT tenant.name FROM table_rules INDEXED BY rules_left JOIN tenant ON tenant.id = table_rules.tenant
+               WHERE left_from IS NOT NULL LIMIT 1";
+    Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?)
+}
+
 /// Rules that are being read.
 struct Draft {
     tables: HashMap<i64, TableRules>,
@@ -297,7 +343,8 @@ impl Draft {
             let names = (0..).zip(&rules.columns).filter(|(_, name)| is_required(name));
             rules.required = names.map(|(column, _)| column).collect();
             let made = catalog.table(&rules.name).map_or(&[][..], |table| &table.columns);
-            let is_made = |name: &str| made.iter().any(|column| column.name.eq_ignore_ascii_case(name));
+            let made: HashSet<String> = made.iter().map(|column| column.name.to_ascii_lowercase()).collect();
+            let is_made = |name: &str| made.contains(&name.to_ascii_lowercase());
             let names = (0..).zip(&rules.columns).filter(|(_, name)| is_made(name));
             rules.made = names.map(|(column, _)| column).collect();
         }

@@ -16,20 +16,30 @@ use super::against_rows::{self, ValueJudge, Verdict, can_fail, is_as_it_was};
 use super::definitions::{self, Definition};
 use super::derive::Deriver;
 use super::dropped::{self, TextDigest};
-use super::rules::TenantRules;
+use super::rules::{self, TenantRules};
 use super::session::Replica;
 use super::tables::{self, NOBODY, Table};
 use super::tenant::Tenant;
 use crate::model::{RowState, Seq, TableSchema};
+use crate::storage::declaring::Declaring;
 use crate::storage::driver::SqlError;
 use crate::storage::fitting::{Fitting, Made, index_columns, index_name};
 use crate::storage::hub_store::{StoreError, StoreStats};
 
-/// What proofs may cost at once, in rows looked at.
+/// What proofs may cost for one declaration, or one batch, in rows looked at.
 const BUDGET: i64 = 2_000_000;
 
 /// What is told of a definition that an operator has removed.
 const DROPPED: &str = "the hub's operator has removed it";
+
+/// What one piece of a declaration may cost, its last table aside, in units of about 50 µs.
+pub const PIECE_COST: i64 = 400;
+
+/// What the proofs of one piece may cost, the last one aside, in rows looked at.
+const PIECE_ROWS: i64 = 2_000;
+
+/// What trying out a definition costs, and each so many bytes of it.
+const COST_OF_TEXT: (i64, i64) = (8, 64);
 
 /// Settles which definitions of a tenant stand.
 pub struct Settling<'a> {
@@ -46,6 +56,12 @@ pub struct Settling<'a> {
     budget: i64,
     /// Texts of the table at hand that an operator has removed.
     dropped: HashSet<TextDigest>,
+    /// What the proofs of one piece may cost; none if everything is done at once.
+    piece: Option<i64>,
+    /// Whether something is left to be proved in another piece.
+    is_left: bool,
+    /// Indexes that rows were held against, by their tables: that is not done again for the same declaration.
+    judged: BTreeSet<(i64, String)>,
     /// The names of the indexes that stand, with their tables; read when they are asked for.
     names: Option<BTreeMap<String, i64>>,
 }
@@ -62,31 +78,65 @@ impl<'a> Settling<'a> {
     /// Begins.
     pub fn new(conn: &'a Connection, tenant: &'a mut Tenant, rules: &'a mut Option<TenantRules>) -> Self {
         let since = tenant.seq;
+        let (refuted, judged) = (BTreeSet::new(), BTreeSet::new());
         Self {
             conn,
             tenant,
             rules,
-            refuted: BTreeSet::new(),
+            refuted,
             since,
             budget: BUDGET,
+            piece: None,
+            is_left: false,
+            judged,
             dropped: HashSet::new(),
             names: None,
         }
     }
 
-    /// Settles some tables, of which others declare now than before, and has their rows looked at under what stands then.
-    pub fn settle(
+    /// Goes on with a declaration, with as much as a piece may cost.
+    pub fn resume(&mut self, state: &mut Declaring) {
+        self.budget -= state.spent_rows;
+        self.piece = Some(PIECE_ROWS);
+        self.judged = std::mem::take(&mut state.judged);
+    }
+
+    /// Leaves the rest to another piece.
+    pub fn suspend(self, state: &mut Declaring) {
+        state.spent_rows = BUDGET - self.budget;
+        state.judged = self.judged;
+    }
+
+    /// Settles tables until that has cost as much as it may, and takes those out that are settled. Returns what it cost, and
+    /// whether something else stands now.
+    pub fn settle_some(
         &mut self,
-        stats: &mut StoreStats,
-        tables: &BTreeSet<i64>,
+        tables: &mut BTreeSet<i64>,
         declarer: Option<&Declarer<'_>>,
-    ) -> Result<(), StoreError> {
-        let mut changed = false;
-        for id in tables {
-            if let Some(table) = Table::by_id(self.conn, self.tenant.id, *id)? {
+        allowed: i64,
+    ) -> Result<(i64, bool), StoreError> {
+        let (mut cost, mut changed, mut left) = (0, false, BTreeSet::new());
+        while cost < allowed
+            && let Some(id) = tables.pop_first()
+        {
+            self.is_left = false;
+            if let Some(table) = Table::by_id(self.conn, self.tenant.id, id)? {
+                cost += cost_of_texts(self.conn, self.tenant.id, id)?;
                 changed |= self.settle_table(table, declarer)?;
             }
+            if self.is_left {
+                left.insert(id);
+            }
         }
+        tables.append(&mut left);
+        Ok((cost, changed))
+    }
+
+    /// Settles tables of which others declare now than before, and has their rows looked at under what stands then. What is
+    /// more than a piece stays in `tables`.
+    pub fn settle(&mut self, stats: &mut StoreStats, tables: &mut BTreeSet<i64>) -> Result<(), StoreError> {
+        self.piece = Some(PIECE_ROWS);
+        let (_, changed) = self.settle_some(tables, None, PIECE_COST)?;
         if changed { self.derive(stats) } else { Ok(()) }
     }
 
@@ -220,6 +270,9 @@ impl<'a> Settling<'a> {
         if index_columns(index).iter().any(lacks) {
             return Ok(Outcome::Waits);
         }
+        if !has_stood && self.judged.contains(&(table.id, index.to_owned())) {
+            return Ok(Outcome::IsAsItWas);
+        }
         if self.is_taken(table.id, index)? {
             return Ok(Outcome::Refused("another table's index has that name".into(), None));
         }
@@ -238,7 +291,12 @@ impl<'a> Settling<'a> {
             return Ok(Outcome::IsAsItWas);
         }
         let candidate = fitting.table().clone();
-        let why = match self.judge(table.id, &candidate, false)? {
+        let Some(verdict) = self.judge(table.id, &candidate, false)? else {
+            fitting.remove_last().map_err(of_scratch)?;
+            return Ok(Outcome::IsAsItWas);
+        };
+        self.judged.insert((table.id, index.to_owned()));
+        let why = match verdict {
             Verdict::Fits => return Ok(Outcome::Stands),
             Verdict::Contradicted(witness) => Outcome::Refused(
                 "rows of this tenant contradict it. It stays that agent's own, and rows that it refuses are set aside \
@@ -259,14 +317,22 @@ impl<'a> Settling<'a> {
         Ok(why)
     }
 
-    fn judge(&mut self, table: i64, candidate: &TableSchema, values: bool) -> Result<Verdict, StoreError> {
-        against_rows::judge(
-            self.conn,
-            self.tenant.id,
-            self.rules,
-            (table, candidate),
-            (values, &mut self.budget),
-        )
+    /// Holds a table's rows against a definition; none if that is left to another piece.
+    fn judge(
+        &mut self,
+        table: i64,
+        candidate: &TableSchema,
+        values: bool,
+    ) -> Result<Option<Verdict>, StoreError> {
+        if self.piece.is_some_and(|rows| rows <= 0) {
+            self.is_left = true;
+            return Ok(None);
+        }
+        let before = self.budget;
+        let budget = (values, &mut self.budget);
+        let verdict = against_rows::judge(self.conn, self.tenant.id, self.rules, (table, candidate), budget)?;
+        self.piece = self.piece.map(|rows| rows - (before - self.budget));
+        Ok(Some(verdict))
     }
 
     /// Whether an index that stands on another table has the name of this one.
@@ -274,22 +340,39 @@ impl<'a> Settling<'a> {
         let Some(name) = index_name(index) else { return Ok(false) };
         if self.names.is_none() {
             let mut names = BTreeMap::new();
-            for (id, schema) in tables::all(self.conn, self.tenant.id)? {
-                names.extend(schema.indexes.iter().filter_map(|it| index_name(it)).map(|name| (name, id)));
+            for (id, indexes) in tables::indexes(self.conn, self.tenant.id)? {
+                names.extend(indexes.iter().filter_map(|it| index_name(it)).map(|name| (name, id)));
             }
             self.names = Some(names);
         }
         Ok(self.names.as_ref().and_then(|names| names.get(&name)).is_some_and(|holder| *holder != table))
     }
 
-    /// Looks at the rows of tables that have other rules now.
-    fn derive(&mut self, stats: &mut StoreStats) -> Result<(), StoreError> {
-        let mut rules = TenantRules::of(self.conn, self.tenant.id, self.rules.take())?;
+    /// Looks at the rows of tables that have other rules now, but for those of which there are very many.
+    pub fn derive(&mut self, stats: &mut StoreStats) -> Result<(), StoreError> {
+        let rules = TenantRules::of(self.conn, self.tenant.id, self.rules.take())?;
         let touched = rules.changed(self.conn, self.tenant.id)?;
+        self.look_at(stats, rules, &touched)
+    }
+
+    /// Looks at some rows of a table of which there are very many. Says whether there were any.
+    pub fn derive_left(&mut self, stats: &mut StoreStats) -> Result<bool, StoreError> {
+        let Some(rows) = rules::left(self.conn, self.tenant.id)? else { return Ok(false) };
+        let rules = TenantRules::of(self.conn, self.tenant.id, self.rules.take())?;
+        self.look_at(stats, rules, &rows)?;
+        Ok(true)
+    }
+
+    fn look_at(
+        &mut self,
+        stats: &mut StoreStats,
+        mut rules: TenantRules,
+        touched: &BTreeSet<i64>,
+    ) -> Result<(), StoreError> {
         let before = self.tenant.rows;
         if !touched.is_empty() {
             let mut deriver = Deriver::new(self.conn, self.tenant, &mut rules)?;
-            deriver.derive(&touched)?;
+            deriver.derive(touched)?;
             deriver.count_rows();
         }
         stats.rows = stats.rows.saturating_sub(before).saturating_add(self.tenant.rows);
@@ -303,7 +386,7 @@ enum Outcome {
     Stands,
     /// A column of it is not in the text.
     Waits,
-    /// What contradicted it still does.
+    /// What contradicted it still does, or nobody has looked yet.
     IsAsItWas,
     Refused(String, Option<definitions::Witness>),
 }
@@ -380,6 +463,15 @@ pub fn to_be_retried(conn: &Connection, tenant: i64, replica: &Replica) -> Resul
         }
     }
     Ok(found)
+}
+
+/// About what it costs to settle a table: each of its definitions is tried out, beside the text that stands.
+pub fn cost_of_texts(conn: &Connection, tenant: i64, table: i64) -> Result<i64, StoreError> {
+    let sql = "SELECT count(*), coalesce(sum(octet_length(text)), 0) FROM definition WHERE tenant = ?1 AND tbl = ?2";
+    let (count, bytes): (i64, i64) =
+        conn.prepare_cached(sql)?.query_row([tenant, table], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (each, bytes_of_one) = COST_OF_TEXT;
+    Ok((1 + count) * each + bytes / bytes_of_one)
 }
 
 /// A failure of the scratch database, which is in memory.

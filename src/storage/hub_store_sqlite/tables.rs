@@ -8,9 +8,13 @@ use std::collections::{HashMap, HashSet};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::damaged;
+use super::room::{Room, Size, is_name};
 use super::tenant::Tenant;
-use crate::model::{Agreement, ColumnIndex, KeyKind, NeedsApplication, Rule, Seq, TableHeader, TableSchema};
-use crate::protocol::limits::{MAX_COLUMNS, MAX_KEY_COLUMNS, MAX_NAME_BYTES, MAX_SCHEMA_BYTES, MAX_TABLES};
+use super::weight::StoreLimits;
+use crate::model::{
+    Agreement, ColumnIndex, KeyKind, NeedsApplication, Origin, Rule, Seq, TableHeader, TableSchema,
+};
+use crate::protocol::limits::{MAX_COLUMNS, MAX_NAME_BYTES, MAX_ORIGINS};
 use crate::storage::hub_store::StoreError;
 
 /// The writer of a definition that no replica has declared just so: everyone is told of it.
@@ -69,32 +73,35 @@ impl Table {
         rows.next()?.map(Self::read).transpose()
     }
 
-    /// The numbers of a header's columns. Columns that are new get one, if there is room.
+    /// The numbers of a header's columns. Columns that are new get one, if there is room; how much there is is read into
+    /// `room` when it is first asked for.
     pub fn resolve(
         &mut self,
         conn: &Connection,
         tenant: &mut Tenant,
         header: &TableHeader,
+        (room, limits): (&mut Option<Room>, StoreLimits),
     ) -> Result<Result<Vec<ColumnIndex>, String>, StoreError> {
+        let before = self.size();
         let added = match self.add_columns(&header.columns) {
             Ok(added) => added,
             Err(reason) => return Ok(Err(reason)),
         };
         if added {
-            if let Err(reason) = room_for(conn, tenant, self)? {
+            let room = match room {
+                Some(room) => room,
+                None => room.insert(Room::of(conn, tenant.id, limits)?),
+            };
+            let after = self.size();
+            if let Some(reason) = room.refusal(before, after) {
                 return Ok(Err(reason));
             }
             self.save(conn, (tenant, Seq::MAX), NOBODY)?;
+            room.take(None, before, after);
         }
         let mut places = Places::of(&self.schema.columns);
         let numbered = header.columns.iter().enumerate();
         Ok(Ok(numbered.filter_map(|(hint, name)| places.find(name, hint)).collect()))
-    }
-
-    /// A column's number.
-    fn position(&self, column: &str) -> Option<ColumnIndex> {
-        let at = self.schema.columns.iter().position(|known| known.eq_ignore_ascii_case(column))?;
-        ColumnIndex::try_from(at).ok()
     }
 
     /// Appends columns that are not there yet; says whether there were any.
@@ -105,7 +112,7 @@ impl Table {
             if places.find(column, hint).is_some() || !names.insert(column.to_ascii_lowercase()) {
                 continue;
             }
-            if column.is_empty() || column.len() > MAX_NAME_BYTES {
+            if !is_name(column) {
                 return Err(format!("a column name must have 1 to {MAX_NAME_BYTES} bytes"));
             }
             if self.schema.columns.len() + added.len() >= MAX_COLUMNS {
@@ -145,31 +152,45 @@ impl Table {
     fn extend(&mut self, declared: &TableSchema) -> Result<bool, String> {
         let known = self.schema.columns.len();
         let mut changed = self.add_columns(&declared.columns)?;
+        let mut places = Places::of(&self.schema.columns);
+        let mut rules = Vec::new();
+        let known_rules = self.schema.agreed.rules_by_column();
         for (column, rule) in &declared.agreed.rules {
-            if self.schema.agreed.rule(column).is_none() && self.position(column).is_some() {
-                self.schema.agreed.rules.push((column.clone(), *rule));
-                changed = true;
+            if known_rules.get(column).is_none() && places.find(column, 0).is_some() {
+                rules.push((column.clone(), *rule));
             }
         }
+        let mut references = Vec::new();
+        let known_references = self.schema.agreed.references_by_column();
         for reference in &declared.agreed.references {
-            if self.schema.agreed.reference(&reference.column).is_none() {
-                self.schema.agreed.references.push(reference.clone());
-                changed = true;
+            if known_references.get(&reference.column).is_none() {
+                references.push(reference.clone());
             }
         }
+        let said = |column: &str, generation: u8| (column.to_ascii_lowercase(), generation);
+        let known_origins = self.schema.agreed.origins.iter().map(|it| said(&it.column, it.generation));
+        let mut known_origins: HashSet<(String, u8)> = known_origins.collect();
+        let mut origins = Vec::new();
         for origin in &declared.agreed.origins {
-            let is_new = self.schema.agreed.origin(&origin.column, origin.generation).is_none();
             let is_of_table = origin.column.is_empty();
             // The first meaning of a name is that of whoever brought the column.
             let first = if origin.generation == 0 { known } else { 0 };
             let is_sound = (is_of_table
-                || self.position(&origin.column).is_some_and(|at| usize::from(at) >= first))
-                && origin.content.len() <= MAX_NAME_BYTES;
-            if is_new && is_sound {
-                self.schema.agreed.origins.push(origin.clone());
-                changed = true;
+                || places.find(&origin.column, 0).is_some_and(|at| usize::from(at) >= first))
+                && origin.content.len() <= MAX_NAME_BYTES
+                && known_origins.len() < MAX_ORIGINS;
+            if is_sound && known_origins.insert(said(&origin.column, origin.generation)) {
+                origins.push(origin.clone());
             }
         }
+        let mut names = HashSet::new();
+        rules.retain(|(column, _)| names.insert(column.to_ascii_lowercase()));
+        names.clear();
+        references.retain(|it| names.insert(it.column.to_ascii_lowercase()));
+        changed |= !(rules.is_empty() && references.is_empty() && origins.is_empty());
+        self.schema.agreed.rules.append(&mut rules);
+        self.schema.agreed.references.append(&mut references);
+        self.schema.agreed.origins.append(&mut origins);
         let needed = declared.agreed.needs_application.as_ref();
         let is_sound = |it: &&NeedsApplication| it.name().is_none_or(|name| name.len() <= MAX_NAME_BYTES);
         if self.schema.agreed.needs_application.is_none()
@@ -189,12 +210,21 @@ impl Table {
 
     /// Whether the replica that declared this lacks nothing of the table.
     pub fn is_known_by(&self, declared: &TableSchema) -> bool {
+        let (known, agreed) = (&self.schema.agreed, &declared.agreed);
+        let indexes: HashSet<&String> = declared.indexes.iter().collect();
+        let (rules, references) = (agreed.rules_by_column(), agreed.references_by_column());
+        let origins: HashSet<&Origin> = agreed.origins.iter().collect();
         self.is_covered_by(declared)
-            && self.schema.indexes.iter().all(|i| declared.indexes.contains(i))
-            && self.schema.agreed.rules.iter().all(|(column, _)| declared.agreed.rule(column).is_some())
-            && self.schema.agreed.references.iter().all(|it| declared.agreed.reference(&it.column).is_some())
-            && self.schema.agreed.origins.iter().all(|it| declared.agreed.origins.contains(it))
-            && (self.schema.agreed.needs_application.is_none() || declared.agreed.needs_application.is_some())
+            && self.schema.indexes.iter().all(|it| indexes.contains(it))
+            && known.rules.iter().all(|(column, _)| rules.get(column).is_some())
+            && known.references.iter().all(|it| references.get(&it.column).is_some())
+            && known.origins.iter().all(|it| origins.contains(it))
+            && (known.needs_application.is_none() || agreed.needs_application.is_some())
+    }
+
+    /// What it takes of its tenant's room.
+    fn size(&self) -> Size {
+        Size { columns: self.schema.columns.len(), bytes: self.bytes() }
     }
 
     fn bytes(&self) -> usize {
@@ -227,8 +257,10 @@ impl Table {
         }
         self.writer = writer;
         conn.prepare_cached(&format!(
-            "INSERT OR REPLACE INTO table_schema (tenant, {FIELDS}, ddl_columns)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0)"
+            "INSERT INTO table_schema (tenant, {FIELDS}, ddl_columns)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0)
+             ON CONFLICT (tenant, id) DO UPDATE SET columns = excluded.columns, ddl = excluded.ddl,
+                 indexes = excluded.indexes, agreed = excluded.agreed, seq = excluded.seq, writer = excluded.writer"
         ))?
         .execute(params![
             tenant.id,
@@ -274,9 +306,9 @@ impl<'a> Places<'a> {
 /// The merge rules of a table's columns, by number; as long as needed.
 pub fn merge_rules(schema: &TableSchema) -> Vec<Rule> {
     let mut rules = Vec::new();
+    let mut places = Places::of(&schema.columns);
     for (column, rule) in &schema.agreed.rules {
-        let at = schema.columns.iter().position(|known| known.eq_ignore_ascii_case(column));
-        let Some(at) = at else { continue };
+        let Some(at) = places.find(column, 0).map(usize::from) else { continue };
         rules.resize(rules.len().max(at + 1), Rule::Lww);
         rules[at] = *rule;
     }
@@ -284,10 +316,10 @@ pub fn merge_rules(schema: &TableSchema) -> Vec<Rule> {
 }
 
 /// Takes in a declaration, but for its text and its indexes. One that contradicts the table's first, or exceeds a limit,
-/// has no effect: the inner error says why. Else it tells the table's number.
+/// has no effect: the inner error says why. Else it tells the table's number. It is not too large ([`super::room::too_large`]).
 pub fn declare(
     conn: &Connection,
-    tenant: &mut Tenant,
+    (tenant, room): (&mut Tenant, &mut Room),
     declared: &TableSchema,
     writer: u64,
 ) -> Result<Result<i64, String>, StoreError> {
@@ -296,26 +328,38 @@ pub fn declare(
             None => Ok(table),
             Some(why) => Err(why),
         },
-        None => new_table(conn, tenant, declared)?,
+        None => new_table(room, declared),
     };
     let mut table = match found {
         Ok(table) => table,
         Err(why) => return Ok(Err(why)),
     };
     let is_new = table.seq == 0;
+    let before = if is_new { Size::default() } else { table.size() };
     let changed = match table.extend(declared) {
         Ok(changed) => changed,
         Err(why) => return Ok(Err(why)),
     };
+    // Texts and indexes that may stand soon take room as well, before they are tried out.
+    let mut after = table.size();
+    after.bytes += texts_besides(&table.schema, declared);
+    if let Some(why) = room.refusal(before, after) {
+        return Ok(Err(why));
+    }
     if !(is_new || changed) {
         return Ok(Ok(table.id));
     }
-    if let Err(why) = room_for(conn, tenant, &table)? {
-        return Ok(Err(why));
-    }
     let writer = if table.is_known_by(declared) { writer } else { NOBODY };
     table.save(conn, (tenant, Seq::MAX), writer)?;
+    room.take(is_new.then_some(table.id), before, after);
     Ok(Ok(table.id))
+}
+
+/// How many bytes a declaration's text and indexes would take besides those that stand.
+fn texts_besides(stands: &TableSchema, declared: &TableSchema) -> usize {
+    let known: HashSet<&String> = stands.indexes.iter().collect();
+    let indexes = declared.indexes.iter().filter(|it| !known.contains(it)).map(|it| it.len() + 5);
+    declared.ddl.len().saturating_sub(stands.ddl.len()) + indexes.sum::<usize>()
 }
 
 /// As [`declare`], without effect in any case.
@@ -329,33 +373,19 @@ pub fn compare(
 }
 
 /// A table without columns yet, or why there is no room for one more, or its name may not be taken.
-fn new_table(
-    conn: &Connection,
-    tenant: &Tenant,
-    declared: &TableSchema,
-) -> Result<Result<Table, String>, StoreError> {
-    let name = &declared.name;
-    let lower = name.to_ascii_lowercase();
-    let named = !name.is_empty() && name.len() <= MAX_NAME_BYTES;
-    if !named || RESERVED_PREFIXES.iter().any(|prefix| lower.starts_with(prefix)) {
-        return Ok(Err(format!(
+fn new_table(room: &Room, declared: &TableSchema) -> Result<Table, String> {
+    let lower = declared.name.to_ascii_lowercase();
+    if !is_name(&declared.name) || RESERVED_PREFIXES.iter().any(|prefix| lower.starts_with(prefix)) {
+        return Err(format!(
             "a table's name must have 1 to {MAX_NAME_BYTES} bytes, and not begin as SQLite's own and ours do"
-        )));
+        ));
     }
-    if declared.agreed.key_columns.len() > MAX_KEY_COLUMNS {
-        return Ok(Err(format!("the PRIMARY KEY of table {name} has more than {MAX_KEY_COLUMNS} columns")));
-    }
-    let (count, id): (i64, i64) = conn
-        .prepare_cached(
-            "SELECT count(*), 1 + max(coalesce(max(id), 0),
-                 (SELECT coalesce(max(tbl), 0) FROM dropped_table WHERE tenant = ?1))
-             FROM table_schema WHERE tenant = ?1",
-        )?
-        .query_row([tenant.id], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    if usize::try_from(count).unwrap_or(usize::MAX) >= MAX_TABLES {
-        return Ok(Err(format!(
-            "the tenant has {MAX_TABLES} tables already. Exclude those that need not be shared (tables.exclude)"
-        )));
+    let id = room.number()?;
+    // Before its columns are compared with each other.
+    let least = declared.columns.iter().map(|it| it.len() + 5).sum::<usize>() + declared.ddl.len();
+    let size = Size { columns: declared.columns.len(), bytes: least };
+    if let Some(why) = room.refusal(Size::default(), size) {
+        return Err(why);
     }
     let schema = TableSchema {
         columns: Vec::new(),
@@ -370,24 +400,7 @@ fn new_table(
         },
         ..declared.clone()
     };
-    Ok(Ok(Table { id, schema, seq: 0, writer: NOBODY }))
-}
-
-/// Whether a table fits beside the tenant's others.
-fn room_for(conn: &Connection, tenant: &Tenant, table: &Table) -> Result<Result<(), String>, StoreError> {
-    let others: i64 = conn
-        .prepare_cached(
-            "SELECT coalesce(sum(length(CAST(ddl AS BLOB)) + length(columns) + length(indexes)
-                 + length(agreed)), 0)
-             FROM table_schema WHERE tenant = ?1 AND id <> ?2",
-        )?
-        .query_row([tenant.id, table.id], |row| row.get(0))?;
-    let total = usize::try_from(others).unwrap_or(usize::MAX).saturating_add(table.bytes());
-    Ok(if total <= MAX_SCHEMA_BYTES {
-        Ok(())
-    } else {
-        Err(format!("the tenant's table definitions would exceed {MAX_SCHEMA_BYTES} bytes"))
-    })
+    Ok(Table { id, schema, seq: 0, writer: NOBODY })
 }
 
 /// Definitions that changed above a reader's cursor, other than by the reader itself, in the order of their
@@ -421,6 +434,21 @@ pub fn all(conn: &Connection, tenant: i64) -> Result<Vec<(i64, TableSchema)>, St
         tables.push((table.id, table.schema));
     }
     Ok(tables)
+}
+
+/// The indexes that stand on each table that has any.
+pub fn indexes(conn: &Connection, tenant: i64) -> Result<Vec<(i64, Vec<String>)>, StoreError> {
+    // One byte is an empty list.
+    let sql = "SELECT id, indexes FROM table_schema WHERE tenant = ?1 AND length(indexes) > 1 ORDER BY id";
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query([tenant])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let bytes = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
+        let indexes = rmp_serde::from_slice(bytes).map_err(|_| damaged("a table's definition"))?;
+        found.push((row.get(0)?, indexes));
+    }
+    Ok(found)
 }
 
 /// The number of the table of this name.

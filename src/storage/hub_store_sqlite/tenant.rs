@@ -16,6 +16,10 @@ pub(super) struct Tenant {
     pub(super) rows: u64,
     /// What all rows take.
     pub(super) weight: Weight,
+    /// What its definitions and replicas take, in bytes; counted where they are written.
+    pub(super) kept_bytes: u64,
+    /// Its replicas, likewise.
+    pub(super) replicas: u64,
     /// Tombstones have been collected up to here.
     pub(super) horizon: Seq,
     /// And none that could be is left up to here.
@@ -28,7 +32,8 @@ impl Tenant {
     pub(super) fn find(conn: &Connection, name: &str) -> Result<Option<Self>, StoreError> {
         let tenant = conn
             .prepare_cached(
-                "SELECT id, seq, highest, rows, horizon, swept, forgotten, live_bytes, dead_bytes
+                "SELECT id, seq, highest, rows, horizon, swept, forgotten, live_bytes, dead_bytes,
+                        kept_bytes, replicas
                  FROM tenant WHERE name = ?1",
             )?
             .query_row([name], |row| {
@@ -36,7 +41,9 @@ impl Tenant {
                 let (seq, highest, rows) = (unsigned(1)?, Hlc(unsigned(2)?), unsigned(3)?);
                 let (horizon, swept, forgotten) = (unsigned(4)?, unsigned(5)?, row.get(6)?);
                 let weight = Weight { live: unsigned(7)?, dead: unsigned(8)? };
-                Ok(Self { id: row.get(0)?, seq, highest, rows, weight, horizon, swept, forgotten })
+                let (kept_bytes, replicas) = (unsigned(9)?, unsigned(10)?);
+                let id = row.get(0)?;
+                Ok(Self { id, seq, highest, rows, weight, kept_bytes, replicas, horizon, swept, forgotten })
             })
             .optional()?;
         Ok(tenant)
@@ -64,6 +71,8 @@ impl Tenant {
             highest: Hlc::ZERO,
             rows: 0,
             weight: Weight::default(),
+            kept_bytes: 0,
+            replicas: 0,
             horizon: 0,
             swept: 0,
             forgotten: -1,

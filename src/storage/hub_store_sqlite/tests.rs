@@ -1,5 +1,6 @@
 //! The store, driven by hand.
 
+mod declaring;
 mod file;
 mod operator;
 mod pull;
@@ -73,6 +74,16 @@ fn assert_weighed(store: &SqliteHubStore) {
         weight::ROW_OVERHEAD
     );
     assert_eq!(store.conn.query_row(&weighed, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
+    let kept = "SELECT count(*) FROM tenant WHERE (replicas, kept_bytes) IS NOT (
+             (SELECT count(*) FROM replica WHERE tenant = tenant.id), (SELECT sum(bytes) FROM (
+                 SELECT tenant, 160 + length(agent) + coalesce(length(refused), 0) + coalesce(length(rejected), 0) AS bytes
+                 FROM replica
+                 UNION ALL SELECT tenant, 160 + length(text) + length(agent) + coalesce(length(why), 0) FROM definition
+                 UNION ALL SELECT tenant, 160 + length(definitions) FROM declaration
+                 UNION ALL SELECT tenant, 160 + length(columns) + length(ddl) + length(indexes) + length(agreed)
+                 FROM table_schema
+                 UNION ALL SELECT id, 0 FROM tenant) AS kept WHERE kept.tenant = tenant.id))";
+    assert_eq!(store.conn.query_row(kept, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
 }
 
 impl Pusher {

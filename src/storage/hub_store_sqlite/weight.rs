@@ -1,6 +1,6 @@
 //! How many bytes of the store a tenant's rows take, and whether there is room for more.
 
-use crate::protocol::limits::MAX_ROW_BYTES;
+use crate::protocol::limits::{MAX_ROW_BYTES, MAX_TABLES};
 use crate::protocol::message::Refusal;
 use crate::storage::hub_store::StoreError;
 
@@ -15,11 +15,23 @@ pub struct StoreLimits {
     pub tenant_bytes: u64,
     /// The largest row, in bytes of its values.
     pub row_bytes: usize,
+    /// Tables that a tenant may have; never more than [`MAX_TABLES`].
+    pub tables: usize,
+    /// Columns that all tables of a tenant may have together.
+    pub columns: usize,
+    /// Replicas of a tenant that are remembered.
+    pub replicas: usize,
 }
 
 impl Default for StoreLimits {
     fn default() -> Self {
-        Self { tenant_bytes: 10 << 30, row_bytes: MAX_ROW_BYTES }
+        Self {
+            tenant_bytes: 10 << 30,
+            row_bytes: MAX_ROW_BYTES,
+            tables: MAX_TABLES,
+            columns: 20_000,
+            replicas: 65_536,
+        }
     }
 }
 
@@ -53,8 +65,15 @@ impl Weight {
 
     /// Refuses a batch for which there is no room: one that made this of what there was before. What frees room is taken
     /// however full it is, and so is what only deletes.
-    pub fn check(self, before: Self, limits: StoreLimits, only_deletes: bool) -> Result<(), StoreError> {
-        let StoreLimits { tenant_bytes, .. } = limits;
+    /// `kept` is what definitions and replicas take besides.
+    pub fn check(
+        self,
+        before: Self,
+        kept: u64,
+        limits: StoreLimits,
+        only_deletes: bool,
+    ) -> Result<(), StoreError> {
+        let tenant_bytes = limits.tenant_bytes.saturating_sub(kept);
         let is_full = self.live > tenant_bytes && self.live > before.live;
         let is_littered = self.in_all() > tenant_bytes.saturating_mul(2) && self.in_all() > before.in_all();
         if !is_full && (!is_littered || only_deletes) {
@@ -62,10 +81,11 @@ impl Weight {
         }
         let what = if is_full { "rows" } else { "rows, with deleted ones that some agent has not heard of," };
         let message = format!(
-            "this tenant's {what} would take {} bytes of the hub's store, and may take {tenant_bytes} \
-             (maxStoredBytesPerTenant): delete rows, or have the hub's operator raise the limit. What is written here \
+            "this tenant's {what} would take {} bytes of the hub's store, and may take {tenant_bytes}, which is what \
+             definitions and replicas leave of {} (maxStoredBytesPerTenant): delete rows, or have the hub's operator raise the limit. What is written here \
              stays here until there is room; what others wrote is pulled as ever",
-            if is_full { self.live } else { self.in_all() }
+            if is_full { self.live } else { self.in_all() },
+            limits.tenant_bytes
         );
         Err(StoreError::Refused(Refusal::Full, message))
     }
@@ -78,7 +98,12 @@ mod tests {
     fn check(before: (u64, u64), after: (u64, u64), only_deletes: bool) -> bool {
         let weight = |(live, dead)| Weight { live, dead };
         weight(after)
-            .check(weight(before), StoreLimits { tenant_bytes: 100, ..StoreLimits::default() }, only_deletes)
+            .check(
+                weight(before),
+                10,
+                StoreLimits { tenant_bytes: 110, ..StoreLimits::default() },
+                only_deletes,
+            )
             .is_ok()
     }
 

@@ -20,7 +20,7 @@ const NOTES: &str = "CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT)";
 const MINE: ReplicaId = ReplicaId([0xee; 16]);
 
 /// Says all of this on one stream, and hears the hub out.
-async fn say(connection: &Connection, messages: &[ToHub]) -> Vec<ToAgent> {
+pub async fn say(connection: &Connection, messages: &[ToHub]) -> Vec<ToAgent> {
     let (mut sender, mut receiver) = connection.open().await.unwrap();
     for message in messages {
         sender.send(message).await.unwrap();
@@ -33,18 +33,18 @@ async fn say(connection: &Connection, messages: &[ToHub]) -> Vec<ToAgent> {
     heard
 }
 
-async fn attach(connection: &Connection, replica: ReplicaId, is_new: bool) -> Attached {
+pub async fn attach(connection: &Connection, replica: ReplicaId, is_new: bool) -> Attached {
     let heard = say(connection, &[ToHub::Attach(Attach { replica, cursor: 0, is_new })]).await;
     let [ToAgent::Attached(attached)] = &heard[..] else { panic!("{heard:?}") };
     attached.clone()
 }
 
-fn sync(replica: ReplicaId, epoch: u64, cursor: u64, schema: Vec<TableSchema>) -> SyncBegin {
+pub fn sync(replica: ReplicaId, epoch: u64, cursor: u64, schema: Vec<TableSchema>) -> SyncBegin {
     let schema = (!schema.is_empty()).then_some(schema);
     SyncBegin { replica, epoch, cursor, resume: cursor, counter: 1, schema, refresh: vec!["notes".into()] }
 }
 
-fn notes() -> TableSchema {
+pub fn notes() -> TableSchema {
     TableSchema {
         name: "notes".into(),
         key: KeyKind::Natural,

@@ -2,7 +2,8 @@
 
 use super::*;
 
-const LIMIT: u64 = 4_000;
+/// With room for the definitions and replicas of two agents.
+const LIMIT: u64 = 5_000;
 
 async fn full() -> (Site, Member) {
     let site = limited(HubLimits { max_stored_bytes_per_tenant: LIMIT, ..HubLimits::default() }).await;

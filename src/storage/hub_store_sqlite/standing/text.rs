@@ -52,6 +52,8 @@ impl Settling<'_> {
                     let (at, fitting) = &declared[place];
                     if self.may_stand(table, fitting, (sound, &texts), &mut all[*at])? {
                         found = Some(place);
+                    }
+                    if found.is_some() || self.is_left {
                         break;
                     }
                 }
@@ -98,7 +100,8 @@ impl Settling<'_> {
         if sound.is_some_and(|it| !fitting.made().is_stricter_than(it.made(), &is_new)) {
             return Ok(true);
         }
-        match self.judge(table.id, fitting.table(), true)? {
+        let Some(verdict) = self.judge(table.id, fitting.table(), true)? else { return Ok(false) };
+        match verdict {
             Verdict::Fits => Ok(true),
             Verdict::Contradicted(_) => {
                 definition.why = Some(contradicted(table, definition));
@@ -133,7 +136,7 @@ impl Settling<'_> {
                 continue;
             };
             if !longer.made().is_stricter_than(text.made(), &is_new)
-                || self.judge(table.id, longer.table(), true)? == Verdict::Fits
+                || self.judge(table.id, longer.table(), true)? == Some(Verdict::Fits)
             {
                 text = longer;
             }
