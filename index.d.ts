@@ -519,10 +519,26 @@ export interface FederationHubLimits {
    */
   maxConnectionsPerAddress?: number | undefined
   /**
-   * Bytes of the store that a tenant's rows may take. 10 GiB unless given. Deleted rows that wait until every agent has
+   * Bytes of the store that a tenant's rows, definitions and replicas may take. 10 GiB unless given. Deleted rows that wait until every agent has
    * heard of it do not count, and may take as many again.
    */
   maxStoredBytesPerTenant?: number | undefined
+  /**
+   * Tables that a tenant may have: 1 to 1,000, which it is unless given. What is more stays with its agent, whose report
+   * says so.
+   */
+  maxTablesPerTenant?: number | undefined
+  /**
+   * Columns that all tables of a tenant may have together. 20,000 unless given. A table that would bring more stays with
+   * its agent, whose report says so.
+   */
+  maxColumnsPerTenant?: number | undefined
+  /**
+   * Databases of a tenant's agents that the hub remembers. 65,536 unless given. Beyond them it forgets those that it has
+   * not heard of for the longest, of the agents that have the most: one that comes back after that loses nothing, and
+   * starts from a fresh snapshot.
+   */
+  maxReplicasPerTenant?: number | undefined
   /**
    * The largest row that is stored, in bytes of its values: 1,024 to 16,777,216 (16 MiB), which it is unless given. A
    * larger one stays with its agent, whose report says so (`rejected`).
