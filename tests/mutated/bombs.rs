@@ -1,5 +1,7 @@
 //! Batches of a few hundred bytes that are as large in memory as any may be.
 
+use std::net::SocketAddr;
+
 use federation_hub::protocol::extent::MAX_VALUES;
 use federation_hub::protocol::frame;
 use federation_hub::protocol::message::ToHub;
@@ -8,6 +10,7 @@ use tokio::task::JoinSet;
 use crate::attacker::Attacker;
 use crate::messages::{ATTACKERS, Fates, talk};
 use crate::place::Place;
+use crate::{honest, invited};
 
 /// Streams of one connection at once.
 const STREAMS: usize = 8;
@@ -22,7 +25,7 @@ fn body() -> Vec<u8> {
 /// What the streams of an attacker say: an honest sync, whose batch is such a one.
 fn script(attacker: &Attacker, dice: &mut fastrand::Rng) -> Vec<Vec<u8>> {
     loop {
-        let mut messages = attacker.honest(dice);
+        let mut messages = honest::script(attacker, dice);
         let batch = messages.iter_mut().find_map(|message| match message {
             ToHub::Batch(batch) => Some(batch),
             _ => None,
@@ -37,10 +40,10 @@ fn script(attacker: &Attacker, dice: &mut fastrand::Rng) -> Vec<Vec<u8>> {
 /// Sends one on every stream of every attacker.
 pub async fn send(place: &Place, seed: u64) -> Fates {
     let mut attackers = Vec::new();
-    let address = place.address().parse().unwrap();
+    let address: SocketAddr = place.address().parse().unwrap();
     let mut streams = JoinSet::new();
     for number in 0..ATTACKERS {
-        let mut attacker = Attacker::new(place, address, number + 1);
+        let mut attacker = invited::attacker(place, address.into(), number + 1);
         let mut dice = fastrand::Rng::with_seed(seed << 8 | u64::from(number));
         let connection = attacker.enter().await;
         for _ in 0..STREAMS {

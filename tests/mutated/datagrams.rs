@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use federation_hub::protocol::frame;
 
-use crate::attacker::Attacker;
 use crate::damage::damage;
 use crate::messages::{Fates, talk};
 use crate::place::Place;
+use crate::{honest, invited};
 
 /// Damaged copies for each datagram of the agent's.
 const COPIES: usize = 24;
@@ -126,14 +126,14 @@ pub async fn send(place: &Place, datagrams: u64, seed: u64) -> String {
             move || relay.forth(&mut dice)
         }),
     ];
-    let mut agent = Attacker::new(place, relay.near.local_addr().unwrap(), 100);
+    let mut agent = invited::attacker(place, relay.near.local_addr().unwrap().into(), 100);
     let mut dice = fastrand::Rng::with_seed(seed);
     let (mut connections, mut streams, mut lost) = (0, 0, 0);
     while !relay.is_enough() {
         let connection = agent.enter().await;
         connections += 1;
         for _ in 0..STREAMS {
-            let frames = agent.honest(&mut dice).iter().map(|it| frame::encode(it).unwrap()).collect();
+            let frames = honest::script(&agent, &mut dice).iter().map(|it| frame::encode(it).unwrap()).collect();
             streams += 1;
             if talk(&connection, frames, &mut Fates::default()).await.is_lost {
                 lost += 1;

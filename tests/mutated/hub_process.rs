@@ -52,6 +52,10 @@ impl HubProcess {
         assert!(ended.is_none(), "the hub has ended: {ended:?}");
     }
 
+    pub fn has_ended(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
+    }
+
     pub fn memory(&self) -> Memory {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap_or_default();
         let mib = |field: &str| {

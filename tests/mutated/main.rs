@@ -1,5 +1,5 @@
-//! Damaged messages and damaged datagrams, as many as wanted, at a hub that others use meanwhile: it does not panic, its
-//! memory stays within a bound, and every sync of the others succeeds.
+//! Damaged messages, damaged datagrams and valid messages of any size, as many as wanted, at a hub that others use meanwhile:
+//! it does not panic, its memory stays within a bound, and every sync of the others succeeds.
 //!
 //! ```text
 //! cargo test --test mutated                                                                    a short run, part of the tests
@@ -14,7 +14,9 @@ mod attacker;
 mod bombs;
 mod damage;
 mod datagrams;
+mod honest;
 mod hub_process;
+mod invited;
 #[path = "../support/member.rs"]
 mod member;
 mod messages;
@@ -23,6 +25,7 @@ mod parts;
 #[expect(dead_code, reason = "those who are killed use more of it")]
 #[path = "../survival/place.rs"]
 mod place;
+mod structured;
 mod users;
 
 use std::path::Path;
@@ -35,6 +38,7 @@ use users::Users;
 /// How many of each are sent, unless the arguments say otherwise.
 const MESSAGES: u64 = 1_500;
 const DATAGRAMS: u64 = 10_000;
+const STRUCTURED: u64 = 450;
 
 /// What the hub's process may take at most, in MiB, whatever is sent to it: the store's cache, 64; the largest frame of each
 /// attacker at once, 17 times 6; and as much as it has taken when nobody has sent anything yet.
@@ -87,6 +91,9 @@ fn main() {
     println!("{}", users.finish());
     hub.check();
     keeps_within(&hub, MEMORY_MIB + MESSAGES_MIB);
+    drop(hub);
+
+    structured::send(number("--structured").unwrap_or(STRUCTURED), seed, MEMORY_MIB + MESSAGES_MIB);
 }
 
 /// Panics if the hub has taken more memory than it may, in MiB.

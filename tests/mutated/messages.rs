@@ -1,17 +1,18 @@
 //! Damaged messages, on streams.
 
 use std::fmt;
+use std::net::SocketAddr;
 
-use federation_hub::model::Seq;
 use federation_hub::protocol::frame::{self, LENGTH_BYTES};
 use federation_hub::protocol::message::{Batch, Refusal, ToAgent, ToHub};
 use federation_hub::transport::{Connection, FrameReceiver};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::attacker::{Attacker, PATIENCE, encode};
+use crate::attacker::{Attacker, Heard, PATIENCE, encode};
 use crate::damage::damage;
 use crate::place::Place;
+use crate::{honest, invited};
 
 /// Attackers at once.
 pub const ATTACKERS: u8 = 6;
@@ -72,9 +73,9 @@ impl fmt::Display for Fates {
 /// Sends so many damaged messages.
 pub async fn send(place: &Place, messages: u64, seed: u64) -> Fates {
     let mut attackers = JoinSet::new();
-    let address = place.address().parse().unwrap();
+    let address: SocketAddr = place.address().parse().unwrap();
     for number in 0..ATTACKERS {
-        let attacker = Attacker::new(place, address, number + 1);
+        let attacker = invited::attacker(place, address.into(), number + 1);
         let share =
             messages / u64::from(ATTACKERS) + u64::from(u64::from(number) < messages % u64::from(ATTACKERS));
         let dice = fastrand::Rng::with_seed(seed << 8 | u64::from(number));
@@ -108,7 +109,7 @@ async fn attack(mut attacker: Attacker, messages: u64, mut dice: fastrand::Rng) 
 /// What is said on a stream: what honest agents say, with one message damaged. And the batch among it, as the hub will
 /// read it.
 fn script(attacker: &Attacker, dice: &mut fastrand::Rng) -> (Vec<Vec<u8>>, Option<Batch>) {
-    let mut messages = attacker.honest(dice);
+    let mut messages = honest::script(attacker, dice);
     let at = dice.usize(..messages.len());
     // What a batch holds is bytes to the message.
     if let ToHub::Batch(batch) = &mut messages[at]
@@ -161,17 +162,6 @@ fn framed(payload: &[u8], dice: &mut fastrand::Rng) -> Vec<u8> {
     let length = u32::try_from(frame.len() - LENGTH_BYTES).unwrap();
     frame[..LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
     frame
-}
-
-/// What the hub said on a stream.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Heard {
-    /// A batch was taken.
-    pub is_acknowledged: bool,
-    /// Up to where rows were told.
-    pub cursor: Option<Seq>,
-    /// The connection is gone.
-    pub is_lost: bool,
 }
 
 /// Sends frames on a stream of their own, and hears what the hub says.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::parts::Member;
 use crate::place::Place;
@@ -12,7 +12,7 @@ use crate::place::Place;
 /// Agents in a thread of their own.
 pub struct Users {
     is_over: Arc<AtomicBool>,
-    thread: JoinHandle<u64>,
+    thread: JoinHandle<Vec<Duration>>,
 }
 
 impl Users {
@@ -29,26 +29,42 @@ impl Users {
         Self { is_over, thread }
     }
 
+    /// Whether one of their syncs has failed.
+    pub fn have_failed(&self) -> bool {
+        self.thread.is_finished()
+    }
+
     /// Ends them; panics if any of their syncs has failed.
     pub fn finish(self) -> String {
         self.is_over.store(true, Ordering::Relaxed);
-        let syncs = self.thread.join().expect("a sync of somebody else has failed");
-        format!("{syncs} syncs of others meanwhile, all of which succeeded")
+        let mut syncs = self.thread.join().expect("a sync of somebody else has failed");
+        syncs.sort_unstable();
+        let ms = |share: usize| syncs[(syncs.len() * share / 100).min(syncs.len() - 1)].as_secs_f64() * 1e3;
+        format!(
+            "{} syncs of others meanwhile, all of which succeeded: p50 {:.1} ms, p99 {:.1} ms, {:.1} ms at most",
+            syncs.len(),
+            ms(50),
+            ms(99),
+            ms(100)
+        )
     }
 }
 
-async fn work(place: &Place, is_over: &AtomicBool) -> u64 {
+/// Returns how long each sync took.
+async fn work(place: &Place, is_over: &AtomicBool) -> Vec<Duration> {
     let (writer, reader) = (Member::new(place, "writer"), Member::new(place, "reader"));
     writer.run("CREATE TABLE work(id INTEGER PRIMARY KEY, done TEXT)").await;
-    let mut rounds = 0;
-    while !is_over.load(Ordering::Relaxed) || rounds == 0 {
-        writer.run(&format!("INSERT INTO work(done) VALUES('round {rounds}')")).await;
-        assert_eq!(writer.sync().await.unwrap(), 1);
-        assert_eq!(reader.sync().await.unwrap(), 1);
-        rounds += 1;
+    let mut took = Vec::new();
+    while !is_over.load(Ordering::Relaxed) || took.is_empty() {
+        writer.run(&format!("INSERT INTO work(done) VALUES('round {}')", took.len())).await;
+        for member in [&writer, &reader] {
+            let began = Instant::now();
+            assert_eq!(member.sync().await.unwrap(), 1);
+            took.push(began.elapsed());
+        }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let all = "SELECT id, done FROM work ORDER BY id";
     assert_eq!(writer.rows(all).await, reader.rows(all).await);
-    2 * rounds
+    took
 }

@@ -1,0 +1,100 @@
+//! Chance, and sizes.
+
+use std::ops::{Deref, DerefMut};
+
+use federation_hub::model::{CellValue, RowId, Value};
+
+/// One message in so many may be as large as the protocol lets it. To have all of them so would let none be sent: half of them
+/// would take a second each.
+const GREAT: u32 = 100;
+
+/// The others may be this much smaller than the protocol lets them.
+const MODESTY: usize = 512;
+
+/// Few sizes are cut by that: an eighth of a message's parts is small in any case.
+const LEAST: usize = 8;
+
+/// Dice for one message.
+pub struct Dice {
+    dice: fastrand::Rng,
+    share: usize,
+}
+
+impl Deref for Dice {
+    type Target = fastrand::Rng;
+
+    fn deref(&self) -> &fastrand::Rng {
+        &self.dice
+    }
+}
+
+impl DerefMut for Dice {
+    fn deref_mut(&mut self) -> &mut fastrand::Rng {
+        &mut self.dice
+    }
+}
+
+impl Dice {
+    /// Those of the message with this number.
+    pub fn of(seed: u64, number: u64) -> Self {
+        let mut dice = fastrand::Rng::with_seed(seed.rotate_left(40) ^ number);
+        let share = if dice.u32(..GREAT) == 0 { 1 } else { MODESTY };
+        Self { dice, share }
+    }
+
+    /// True once in so many times.
+    pub fn once_in(&mut self, times: u32) -> bool {
+        self.dice.u32(..times) == 0
+    }
+
+    /// A size, as often of each order of magnitude, from none to a limit or this message's share of it.
+    pub fn size(&mut self, limit: usize) -> usize {
+        self.size_within((limit / self.share).max(LEAST).min(limit))
+    }
+
+    /// The same, from none to the limit, whatever the message's share.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "sizes are far below 2^52, and not below 0"
+    )]
+    pub fn size_within(&mut self, limit: usize) -> usize {
+        let magnitudes = ((limit + 1) as f64).ln();
+        ((self.dice.f64() * magnitudes).exp() as usize).saturating_sub(1).min(limit)
+    }
+
+    /// Text of so many bytes, which compresses or does not.
+    pub fn text(&mut self, bytes: usize) -> String {
+        if self.dice.bool() {
+            return "x".repeat(bytes);
+        }
+        (0..bytes).map(|_| self.dice.alphanumeric()).collect()
+    }
+
+    /// One of the rows that everything is about; small numbers often.
+    pub fn row(&mut self) -> RowId {
+        row(self.size_within(1 << 20))
+    }
+
+    /// A small value.
+    pub fn value(&mut self) -> CellValue {
+        match self.dice.u8(..8) {
+            0 => Value::Null.into(),
+            1 => Value::Integer(self.dice.i64(..)).into(),
+            2 => Value::Integer(i64::from(self.dice.u8(..8))).into(),
+            3 => Value::Real(self.dice.f64()).into(),
+            4 => Value::Blob(vec![self.dice.u8(..); 9]).into(),
+            5 => CellValue::Ref(self.row()),
+            6 => Value::Text(["a", "A", "b", ""][self.dice.usize(..4)].into()).into(),
+            _ => Value::Text(self.text(12)).into(),
+        }
+    }
+}
+
+/// The row of a number.
+pub fn row(number: usize) -> RowId {
+    let mut id = [0x5a; 16];
+    id[..8].copy_from_slice(&(number as u64).to_be_bytes());
+    RowId(id)
+}
