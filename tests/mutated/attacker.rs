@@ -24,17 +24,6 @@ pub struct Attacker {
     pub cursor: Seq,
 }
 
-/// What the hub said on a stream.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Heard {
-    /// A batch was taken.
-    pub is_acknowledged: bool,
-    /// Up to where rows were told.
-    pub cursor: Option<Seq>,
-    /// The connection is gone.
-    pub is_lost: bool,
-}
-
 impl Attacker {
     /// An attacker with these credentials, whose replica's id is made of a number.
     pub fn new(address: EndpointAddress, tls: AgentTls, hello: Hello, number: u8) -> Self {
@@ -92,14 +81,6 @@ impl Attacker {
             Some(ToAgent::Attached(attached)) => Some(attached),
             _ => None,
         }
-    }
-
-    /// Takes in what the hub said on a stream, in answer to a batch if there was one.
-    pub fn learn(&mut self, heard: Heard, batch: Option<&Batch>) {
-        if let Some(batch) = batch.filter(|_| heard.is_acknowledged) {
-            self.last = (batch.n, batch.digest(self.replica));
-        }
-        self.cursor = heard.cursor.unwrap_or(self.cursor);
     }
 
     /// The start of a sync that declares nothing and asks for nothing.

@@ -133,7 +133,8 @@ pub async fn send(place: &Place, datagrams: u64, seed: u64) -> String {
         let connection = agent.enter().await;
         connections += 1;
         for _ in 0..STREAMS {
-            let frames = honest::script(&agent, &mut dice).iter().map(|it| frame::encode(it).unwrap()).collect();
+            let frames =
+                honest::script(&agent, &mut dice).iter().map(|it| frame::encode(it).unwrap()).collect();
             streams += 1;
             if talk(&connection, frames, &mut Fates::default()).await.is_lost {
                 lost += 1;

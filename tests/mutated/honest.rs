@@ -23,11 +23,9 @@ pub fn script(attacker: &Attacker, dice: &mut fastrand::Rng) -> Vec<ToHub> {
     });
     match dice.u8(..8) {
         // Of another database than the one that the others are about: an attach ends earlier sessions.
-        0 => vec![ToHub::Attach(Attach {
-            replica: ReplicaId([dice.u8(200..); 16]),
-            cursor: 0,
-            is_new: true,
-        })],
+        0 => {
+            vec![ToHub::Attach(Attach { replica: ReplicaId([dice.u8(200..); 16]), cursor: 0, is_new: true })]
+        }
         1..3 => vec![sync, ToHub::End],
         3..5 => vec![sync, ToHub::Check(check(dice)), ToHub::End],
         _ => vec![sync, ToHub::Batch(attacker.batch(encode(&body(attacker, dice)))), ToHub::End],

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use federation_hub::model::Seq;
 use federation_hub::protocol::frame::{self, LENGTH_BYTES};
 use federation_hub::protocol::message::{Batch, Refusal, ToAgent, ToHub};
 use federation_hub::transport::{Connection, FrameReceiver};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::attacker::{Attacker, Heard, PATIENCE, encode};
+use crate::attacker::{Attacker, PATIENCE, encode};
 use crate::damage::damage;
 use crate::place::Place;
 use crate::{honest, invited};
@@ -98,7 +99,7 @@ async fn attack(mut attacker: Attacker, messages: u64, mut dice: fastrand::Rng) 
         }
         let (frames, batch) = script(&attacker, &mut dice);
         let heard = talk(&connection, frames, &mut fates).await;
-        attacker.learn(heard, batch.as_ref());
+        heard.teach(&mut attacker, batch.as_ref());
         if heard.is_lost {
             connection = attacker.enter().await;
         }
@@ -162,6 +163,27 @@ fn framed(payload: &[u8], dice: &mut fastrand::Rng) -> Vec<u8> {
     let length = u32::try_from(frame.len() - LENGTH_BYTES).unwrap();
     frame[..LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
     frame
+}
+
+/// What the hub said on a stream.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Heard {
+    /// A batch was taken.
+    pub is_acknowledged: bool,
+    /// Up to where rows were told.
+    pub cursor: Option<Seq>,
+    /// The connection is gone.
+    pub is_lost: bool,
+}
+
+impl Heard {
+    /// What the attacker learns from it, in answer to a batch if there was one.
+    fn teach(self, attacker: &mut Attacker, batch: Option<&Batch>) {
+        if let Some(batch) = batch.filter(|_| self.is_acknowledged) {
+            attacker.last = (batch.n, batch.digest(attacker.replica));
+        }
+        attacker.cursor = self.cursor.unwrap_or(attacker.cursor);
+    }
 }
 
 /// Sends frames on a stream of their own, and hears what the hub says.

@@ -76,7 +76,10 @@ pub fn send(messages: u64, seed: u64, most_mib: u64) {
         sum.add(tally);
         (sent, most) = (until, most.max(mib));
         if messages > MESSAGES_OF_HUB {
-            println!("structured: {sent} messages in {:.0} s, {mib} MiB at most", began.elapsed().as_secs_f64());
+            println!(
+                "structured: {sent} messages in {:.0} s, {mib} MiB at most",
+                began.elapsed().as_secs_f64()
+            );
         }
     }
     let seconds = began.elapsed().as_secs_f64();
@@ -208,7 +211,8 @@ fn script(attacker: &Attacker, kind: Kind, dice: &mut Dice) -> Script {
         }
         Kind::Refresh => {
             // Once in a while more than a sync may name.
-            let count = if dice.once_in(4) { MAX_TABLES + 1 + dice.size(1 << 20) } else { dice.size(MAX_TABLES) };
+            let count =
+                if dice.once_in(4) { MAX_TABLES + 1 + dice.size(1 << 20) } else { dice.size(MAX_TABLES) };
             let refresh = (0..count).map(|_| tables::name(tables::number(dice))).collect();
             let cursor = if dice.once_in(8) { 0 } else { attacker.cursor };
             let sync = SyncBegin { cursor, resume: cursor, refresh, ..attacker.sync() };
@@ -278,7 +282,8 @@ fn check(dice: &mut Dice) -> (Check, String) {
     let ranges: Vec<Range> = (0..=dice.size_within(most(MAX_CHECK_RANGES) - 1))
         .map(|_| {
             let number = tables::number(dice);
-            let columns = if dice.once_in(8) { dice.size(most(MAX_COLUMNS)) } else { tables::columns(number) };
+            let columns =
+                if dice.once_in(8) { dice.size(most(MAX_COLUMNS)) } else { tables::columns(number) };
             let after = dice.bool().then(|| dice.row());
             Range {
                 table: tables::name(number),

@@ -57,6 +57,11 @@ pub struct Member {
 
 impl Member {
     pub fn new(place: &Place, name: &str) -> Self {
+        Self::patient(place, name, 10_000)
+    }
+
+    /// One who bears no progress for so many ms.
+    pub fn patient(place: &Place, name: &str, request_timeout_ms: u64) -> Self {
         let credentials = place.credentials();
         let tokens = TokenOptions::of(KeySource::Secret(credentials.jwt_secret.clone()));
         let token = tokens.issue(TENANT, name, wall_now_ms() + 3_600_000, &Grant::default()).unwrap();
@@ -71,7 +76,7 @@ impl Member {
             key: Some(PemSource::Text(key)),
             ca: Some(PemSource::Text(credentials.ca_cert_pem.clone())),
             connect_timeout_ms: 2_000,
-            request_timeout_ms: 10_000,
+            request_timeout_ms,
             sync: Arc::default(),
         });
         let connection = Connection::open(place.database(name)).unwrap();

@@ -166,7 +166,10 @@ impl Author<'_> {
             0 => Op::Delete,
             1 => Op::Gone,
             2 => Op::Cut(vec![(1, Value::Null.into())]),
-            3 => Op::Adjust(vec![(3, Adjustment::Add(Number::of(&Value::Integer(self.dice.i64(..))).unwrap()))]),
+            3 => Op::Adjust(vec![(
+                3,
+                Adjustment::Add(Number::of(&Value::Integer(self.dice.i64(..))).unwrap()),
+            )]),
             4 => {
                 let many = self.dice.size(1 << 16);
                 let mut texts = || (0..many).map(|_| self.dice.u32(..).to_string()).collect();
@@ -199,7 +202,8 @@ impl Author<'_> {
         let table = tables::number(self.dice) / 3 * 3;
         let place = self.name(table, tables::columns(table));
         let length = 1 + self.dice.size(MAX_CHAIN);
-        let (closes, branches, from) = (self.dice.bool(), self.dice.once_in(4), self.dice.size_within(1 << 10));
+        let (closes, branches, from) =
+            (self.dice.bool(), self.dice.once_in(4), self.dice.size_within(1 << 10));
         for n in 0..length {
             let parent = match n {
                 0 if closes => Some(length - 1),

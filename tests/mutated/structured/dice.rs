@@ -4,14 +4,16 @@ use std::ops::{Deref, DerefMut};
 
 use federation_hub::model::{CellValue, RowId, Value};
 
-/// One message in so many may be as large as the protocol lets it. To have all of them so would let none be sent: half of them
-/// would take a second each.
-const GREAT: u32 = 100;
+/// One message in so many may be as large as the protocol lets it, and one in so many a good part of that. To have all of them
+/// so would let few be sent: of the largest, each takes a second.
+const GREAT: u32 = 50;
+const MIDDLING: u32 = 8;
 
-/// The others may be this much smaller than the protocol lets them.
-const MODESTY: usize = 512;
+/// How much smaller than the protocol lets them the others may be: those, and most.
+const SHARE_OF_MIDDLING: usize = 16;
+const SHARE_OF_MOST: usize = 512;
 
-/// Few sizes are cut by that: an eighth of a message's parts is small in any case.
+/// What any message may have of anything.
 const LEAST: usize = 8;
 
 /// Dice for one message.
@@ -38,7 +40,13 @@ impl Dice {
     /// Those of the message with this number.
     pub fn of(seed: u64, number: u64) -> Self {
         let mut dice = fastrand::Rng::with_seed(seed.rotate_left(40) ^ number);
-        let share = if dice.u32(..GREAT) == 0 { 1 } else { MODESTY };
+        let share = if dice.u32(..GREAT) == 0 {
+            1
+        } else if dice.u32(..MIDDLING) == 0 {
+            SHARE_OF_MIDDLING
+        } else {
+            SHARE_OF_MOST
+        };
         Self { dice, share }
     }
 

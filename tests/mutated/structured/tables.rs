@@ -16,7 +16,8 @@ const MAX_INDEXES: usize = 256;
 /// What a declaration of several tables says.
 pub fn declaration(dice: &mut Dice) -> Vec<TableSchema> {
     // Once in a while more than a tenant may have.
-    let count = if dice.once_in(16) { MAX_TABLES + dice.size(MAX_TABLES) } else { 1 + dice.size(MAX_TABLES - 1) };
+    let count =
+        if dice.once_in(16) { MAX_TABLES + 1 + dice.size(MAX_TABLES) } else { 1 + dice.size(MAX_TABLES - 1) };
     let contradicts = dice.once_in(3);
     (0..count)
         .map(|_| {
@@ -132,7 +133,8 @@ fn indexes(number: usize, count: usize, dice: &mut Dice) -> Vec<String> {
 
 fn agreed(number: usize, count: usize, is_other: bool, dice: &mut Dice) -> Agreement {
     let mut agreed = Agreement::default();
-    let (_, rule) = Rule::NAMES[if is_other { dice.usize(..Rule::NAMES.len()) } else { number % Rule::NAMES.len() }];
+    let (_, rule) =
+        Rule::NAMES[if is_other { dice.usize(..Rule::NAMES.len()) } else { number % Rule::NAMES.len() }];
     if number % 7 > 3 || is_other {
         agreed.rules.push(("c3".into(), rule));
         let many = if dice.once_in(4) { dice.size(count) } else { 0 };

@@ -125,7 +125,8 @@ impl fmt::Display for Tally {
         for (kind, line) in &self.0 {
             let mut took = line.took.clone();
             took.sort_unstable();
-            let ms = |share: usize| took.get(took.len() * share / 100).map_or(0.0, |it| it.as_secs_f64() * 1e3);
+            let ms =
+                |share: usize| took.get(took.len() * share / 100).map_or(0.0, |it| it.as_secs_f64() * 1e3);
             write!(f, "\n{:12}", format!("{kind:?}"))?;
             let counts = [took.len() as u64, line.accepted, line.refused, line.put_off, line.cut_off];
             counts.iter().try_for_each(|count| write!(f, "{count:>10}"))?;
