@@ -2,7 +2,9 @@
 
 import { FederationHubServer } from 'federation-hub';
 
-const server = await FederationHubServer.ephemeral({ dataPath: process.argv[2] });
-process.on('message', (who) => process.send(server.agentConfig(who)));
+const server = await FederationHubServer.ephemeral(JSON.parse(process.argv[2]));
+process.on('message', (who) => {
+  process.send({ ...server.agentConfig(who), metricsEndpoint: server.metricsEndpoint });
+});
 process.on('disconnect', () => server.stop());
 process.send('started');

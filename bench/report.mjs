@@ -54,6 +54,27 @@ export function printResult({ subject, floor, medianRatio, p99Ratio, roundRatios
   );
 }
 
+/** What the columns of attacks mean. */
+export function printHostileHeader(facts) {
+  print(
+    '',
+    `  federation-hub ${facts.version}: ${facts.cpu}, ${facts.cores} cores, ${facts.memoryGiB} GiB`,
+    `  ${facts.system}, Node.js ${facts.node}, ${facts.rustc}, load ${facts.loadAverage[0]}`,
+    "  One-row syncs of another tenant's agent, quiet and attacked in turns; the hub's memory at its highest, before and in all.",
+    ...(isBusy(facts) ? ['  THIS MACHINE IS BUSY with something else: do not quote these figures.'] : []),
+    '',
+    `  ${'ms'.padEnd(NAME_WIDTH)}${heading(['quiet p50', 'p99', 'attacked', 'p99', 'p99 ratio', 'MiB', 'peak MiB'])}  sent`,
+  );
+}
+
+/** One attack. */
+export function printAttack({ told, quiet, attacked, restMiB, peakMiB, bytes, count, refused }) {
+  const cells = [quiet.p50, quiet.p99, attacked.p50, attacked.p99].map(duration);
+  cells.push(times(attacked.p99 / quiet.p99), String(restMiB ?? '?'), String(peakMiB ?? '?'));
+  const sent = `${count.toLocaleString('en')} (${refused.toLocaleString('en')} refused), ${(bytes / 2 ** 20).toFixed(1)} MiB`;
+  print(`  ${told.padEnd(NAME_WIDTH)}${heading(cells)}  ${sent}`);
+}
+
 /** What another program has to say. */
 export function printText(lines) {
   print('', ...lines);
