@@ -32,7 +32,7 @@ export const ATTACKS = [
 ];
 
 /** Turns of quiet and of attack. */
-const TURNS = 3;
+const TURNS = 2;
 
 /** How long what an attack has left behind may go on, before the next quiet turn, in ms. */
 const SETTLE_MS = 500;

@@ -61,7 +61,7 @@ async function comparisons() {
 
 async function attacks() {
   const at = process.argv.indexOf('--seconds');
-  const seconds = at < 0 ? 6 : Number(process.argv[at + 1]);
+  const seconds = at < 0 ? 7 : Number(process.argv[at + 1]);
   if (!(seconds > 0)) throw new Error('--seconds takes a number of seconds for each attack, above 0');
   const wanted = ATTACKS.filter(([name]) => process.argv.includes(name));
   const facts = await machine(folder);

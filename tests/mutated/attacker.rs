@@ -103,5 +103,5 @@ impl Attacker {
 }
 
 pub fn encode<T: serde::Serialize>(it: &T) -> Vec<u8> {
-    rmp_serde::to_vec(it).unwrap()
+    rmp_serde::to_vec(it).expect("whatever the protocol has can be encoded")
 }
