@@ -157,8 +157,9 @@ async fn attack(
     let mut tally = Tally::default();
     let mut connection = attacker.enter().await;
     for number in numbers {
-        let mut dice = Dice::of(seed, number);
-        let kind = Kind::ALL[usize::try_from(number).unwrap() % Kind::ALL.len()];
+        let kinds = Kind::ALL.len() as u64;
+        let mut dice = Dice::of(seed, number, number / kinds);
+        let kind = Kind::ALL[usize::try_from(number % kinds).unwrap()];
         let (script, frames) = frames(&attacker, kind, &mut dice);
         let bytes: usize = frames.iter().map(Vec::len).sum();
         let told = format!("message {number}, {kind:?}, {} B in frames: {}", bytes, script.told);
@@ -232,7 +233,9 @@ fn script(attacker: &Attacker, kind: Kind, dice: &mut Dice) -> Script {
             let all = [sync, ToHub::Batch(batch), ToHub::Check(Check::default()), ToHub::End];
             let mut messages: Vec<ToHub> =
                 (0..dice.usize(1..6)).map(|_| all[dice.usize(..all.len())].clone()).collect();
-            if dice.bool() {
+            if dice.is_wrong {
+                messages.insert(0, ToHub::End);
+            } else if dice.bool() {
                 messages = vec![all[0].clone(), all[3].clone()];
             }
             let told = format!("{} messages", messages.len());
@@ -258,14 +261,15 @@ fn batch_rows(body: &[u8]) -> usize {
 fn attach(dice: &mut Dice) -> Attach {
     // Not the replica that everything else is about: that would end its session.
     let replica = ReplicaId([dice.u8(100..); 16]);
-    let cursor = if dice.once_in(4) { dice.u64(1 << 63..) } else { dice.u64(..) >> dice.u8(1..64) };
+    let cursor = if dice.is_wrong { dice.u64(1 << 63..) } else { dice.u64(..) >> dice.u8(1..64) };
     Attach { replica, cursor, is_new: dice.bool() }
 }
 
 /// The start of a sync whose numbers may contradict each other, or what the hub knows.
 fn ended(attacker: &Attacker, dice: &mut Dice) -> SyncBegin {
     let mut sync = attacker.sync();
-    match dice.u8(..6) {
+    match if dice.is_wrong { 6 } else { dice.u8(..6) } {
+        6 => sync.counter = u64::MAX,
         0 => sync.cursor = dice.u64(..),
         1 => sync.resume = dice.u64(..),
         2 => sync.counter = dice.u64(..),
@@ -277,7 +281,7 @@ fn ended(attacker: &Attacker, dice: &mut Dice) -> SyncBegin {
 }
 
 fn check(dice: &mut Dice) -> (Check, String) {
-    let is_much = dice.once_in(4);
+    let is_much = dice.once_in(8);
     let most = |limit: usize| if is_much { 4 * limit } else { limit };
     let ranges: Vec<Range> = (0..=dice.size_within(most(MAX_CHECK_RANGES) - 1))
         .map(|_| {
@@ -294,6 +298,7 @@ fn check(dice: &mut Dice) -> (Check, String) {
             }
         })
         .collect();
+    let ranges = if dice.is_wrong { vec![Range::clone(&ranges[0]); MAX_CHECK_RANGES + 1] } else { ranges };
     let told = format!(
         "{} ranges with {} columns, {} rows left out",
         ranges.len(),

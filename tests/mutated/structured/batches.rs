@@ -290,9 +290,9 @@ impl Author<'_> {
         }
     }
 
-    /// Makes a batch now and then one that contradicts itself.
+    /// Makes a batch that has to be wrong contradict itself.
     fn flaw(&mut self) {
-        if !self.dice.once_in(8) {
+        if !self.dice.is_wrong {
             return;
         }
         let at = self.dice.size_within(MAX_ROWS);

@@ -15,9 +15,9 @@ const MAX_INDEXES: usize = 256;
 
 /// What a declaration of several tables says.
 pub fn declaration(dice: &mut Dice) -> Vec<TableSchema> {
-    // Once in a while more than a tenant may have.
+    // Those that are wrong are more than a tenant may have.
     let count =
-        if dice.once_in(16) { MAX_TABLES + 1 + dice.size(MAX_TABLES) } else { 1 + dice.size(MAX_TABLES - 1) };
+        if dice.is_wrong { MAX_TABLES + 1 + dice.size(MAX_TABLES) } else { 1 + dice.size(MAX_TABLES - 1) };
     let contradicts = dice.once_in(3);
     (0..count)
         .map(|_| {
