@@ -18,6 +18,7 @@ mod messages;
 
 use std::error::Error;
 use std::io::BufRead;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use attacker::Attacker;
@@ -70,21 +71,24 @@ fn main() -> Outcome<()> {
         let (name, seconds) = command.split_once(' ').ok_or("usage: <attack> <seconds>")?;
         let attack = Attack::named(name).ok_or_else(|| format!("no attack is called {name}"))?;
         let until = Instant::now() + Duration::from_secs_f64(seconds.parse()?);
-        let Cost { bytes, count, refused } = runtime.block_on(run(&config, attack, until))?;
+        let cost = runtime.block_on(run(&config, attack, until))?;
+        let (bytes, count, refused) = cost.told();
         println!("{{\"bytes\":{bytes},\"count\":{count},\"refused\":{refused}}}");
     }
     Ok(())
 }
 
 /// Attacks on as many connections as the attack takes.
-async fn run(config: &Config, attack: Attack, until: Instant) -> Outcome<Cost> {
+async fn run(config: &Config, attack: Attack, until: Instant) -> Outcome<Arc<Cost>> {
+    let cost = Arc::new(Cost::default());
     if attack == Attack::IdleMetrics {
-        return Ok(attacks::idle_metrics(&config.metrics_address(), until));
+        attacks::idle_metrics(&config.metrics_address(), until, &cost);
+        return Ok(cost);
     }
     let mut connections = JoinSet::new();
     for number in 0..attack.connections() {
-        let attacker = config.attacker(number + 1)?;
-        connections.spawn(async move { attack.run(attacker, until).await });
+        connections.spawn(attack.run(config.attacker(number + 1)?, until, Arc::clone(&cost)));
     }
-    Ok(connections.join_all().await.into_iter().fold(Cost::default(), Cost::add))
+    connections.join_all().await;
+    Ok(cost)
 }

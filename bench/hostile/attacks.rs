@@ -2,6 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use federation_hub::model::{Hlc, ReplicaId};
@@ -16,6 +19,9 @@ use crate::messages::{self, Author};
 
 /// Streams of a connection at once.
 const STREAMS: usize = 8;
+
+/// A frame that is never ended is sent in pieces of so many bytes.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// Replicas that one agent attaches, at most.
 const REPLICAS: u64 = 30_000;
@@ -35,21 +41,30 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 /// Before a connection that was refused is made again: an attack that does nothing but connect is another one.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// What an attack has cost its sender.
-#[derive(Clone, Copy, Debug, Default)]
+/// What an attack costs its sender, counted as it is spent: what is under way when time is up counts as well.
+#[derive(Debug, Default)]
 pub struct Cost {
-    pub bytes: u64,
-    pub count: u64,
-    pub refused: u64,
+    bytes: AtomicU64,
+    count: AtomicU64,
+    refused: AtomicU64,
 }
 
 impl Cost {
-    pub fn add(self, other: Self) -> Self {
-        Self {
-            bytes: self.bytes + other.bytes,
-            count: self.count + other.count,
-            refused: self.refused + other.refused,
-        }
+    fn begin_one(&self) {
+        self.count.fetch_add(1, Relaxed);
+    }
+
+    fn send(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Relaxed);
+    }
+
+    fn refuse_one(&self) {
+        self.refused.fetch_add(1, Relaxed);
+    }
+
+    /// Bytes, messages, and how many of those were refused.
+    pub fn told(&self) -> (u64, u64, u64) {
+        (self.bytes.load(Relaxed), self.count.load(Relaxed), self.refused.load(Relaxed))
     }
 }
 
@@ -98,20 +113,18 @@ impl Attack {
     }
 
     /// Attacks on one connection, and another one whenever that is lost.
-    pub async fn run(self, mut attacker: Attacker, until: Instant) -> Cost {
-        let mut cost = Cost::default();
+    pub async fn run(self, mut attacker: Attacker, until: Instant, cost: Arc<Cost>) {
         let mut round = 0;
         while Instant::now() < until {
             let deadline = until.into();
             let Ok(connection) = timeout_at(deadline, attacker.enter()).await else { break };
-            let mut siege = Siege { connection: &connection, until, round, cost: Cost::default() };
+            let mut siege = Siege { connection: &connection, until, round, cost: &cost };
             // What is under way when time is up is given up.
             let _ = timeout_at(deadline, siege.lay(self, &mut attacker)).await;
-            (round, cost) = (siege.round, cost.add(siege.cost));
+            round = siege.round;
             connection.close(0, "enough");
             sleep(PAUSE).await;
         }
-        cost
     }
 }
 
@@ -121,7 +134,7 @@ struct Siege<'a> {
     until: Instant,
     /// How often something was sent.
     round: u64,
-    cost: Cost,
+    cost: &'a Arc<Cost>,
 }
 
 impl Siege<'_> {
@@ -164,10 +177,10 @@ impl Siege<'_> {
             let mut streams = JoinSet::new();
             for _ in 0..STREAMS {
                 let (connection, frames) = (self.connection.clone(), frames.to_vec());
-                streams.spawn(async move { talk(&connection, &frames).await });
+                let cost = Arc::clone(self.cost);
+                streams.spawn(async move { talk(&connection, &frames, &cost).await });
             }
-            for (cost, answers) in streams.join_all().await {
-                self.cost = self.cost.add(cost);
+            for answers in streams.join_all().await {
                 answers?;
             }
         }
@@ -176,9 +189,7 @@ impl Siege<'_> {
     /// Says something on a stream, and hears the answers; nothing if the connection is lost.
     async fn exchange(&mut self, frames: &[Vec<u8>]) -> Option<Vec<ToAgent>> {
         self.round += 1;
-        let (cost, answers) = talk(self.connection, frames).await;
-        self.cost = self.cost.add(cost);
-        answers
+        talk(self.connection, frames, self.cost).await
     }
 
     async fn declare(
@@ -209,27 +220,24 @@ impl Siege<'_> {
         let mut streams = JoinSet::new();
         for _ in 0..STREAMS {
             let (connection, frame, until) = (self.connection.clone(), frame.clone(), self.until);
+            let cost = Arc::clone(self.cost);
             streams.spawn(async move {
-                let mut cost = Cost { count: 1, ..Cost::default() };
-                let Ok((mut sender, mut receiver)) = connection.open().await else { return cost };
+                cost.begin_one();
+                let Ok((mut sender, mut receiver)) = connection.open().await else { return };
                 // In pieces, so that what the hub has taken is known.
-                for piece in (0..frame.len()).step_by(1 << 16) {
-                    let piece = frame.slice(piece..frame.len().min(piece + (1 << 16)));
-                    if !matches!(timeout_at(until.into(), sender.send_encoded(piece)).await, Ok(Ok(_))) {
-                        break;
+                for piece in (0..frame.len()).step_by(PIECE_BYTES) {
+                    let piece = frame.slice(piece..frame.len().min(piece + PIECE_BYTES));
+                    match timeout_at(until.into(), sender.send_encoded(piece)).await {
+                        Ok(Ok(bytes)) => cost.send(bytes),
+                        _ => break,
                     }
                 }
-                cost.bytes = sender.bytes_sent();
                 if timeout_at(until.into(), receiver.next::<ToAgent>()).await.is_ok() {
-                    cost.refused = 1;
+                    cost.refuse_one();
                 }
-                drop(sender);
-                cost
             });
         }
-        while let Some(cost) = streams.join_next().await {
-            self.cost = self.cost.add(cost.unwrap_or_default());
-        }
+        streams.join_all().await;
     }
 
     /// A chain of rows, whose first is deleted and brought back.
@@ -268,11 +276,11 @@ impl Siege<'_> {
                 fastrand::fill(&mut id);
                 let attach = ToHub::Attach(Attach { replica: ReplicaId(id), cursor: 0, is_new: true });
                 let (connection, frames) = (self.connection.clone(), messages::frames(&[attach]));
-                streams.spawn(async move { talk(&connection, &frames).await });
+                let cost = Arc::clone(self.cost);
+                streams.spawn(async move { talk(&connection, &frames, &cost).await });
             }
-            for (cost, answers) in streams.join_all().await {
+            for answers in streams.join_all().await {
                 self.round += 1;
-                self.cost = self.cost.add(cost);
                 answers?;
             }
         }
@@ -282,24 +290,22 @@ impl Siege<'_> {
 }
 
 /// Says something on a stream of its own, and hears the answers; nothing if the connection is lost.
-async fn talk(connection: &Connection, frames: &[Vec<u8>]) -> (Cost, Option<Vec<ToAgent>>) {
-    let mut cost = Cost { count: 1, ..Cost::default() };
-    let Ok((mut sender, mut receiver)) = connection.open().await else { return (cost, None) };
-    say(&mut sender, frames).await;
-    cost.bytes = sender.bytes_sent();
-    let answers = hear(&mut receiver).await;
-    if answers.as_ref().is_some_and(|it| it.iter().any(|it| matches!(it, ToAgent::Refused(_)))) {
-        cost.refused = 1;
+async fn talk(connection: &Connection, frames: &[Vec<u8>], cost: &Cost) -> Option<Vec<ToAgent>> {
+    cost.begin_one();
+    let (mut sender, mut receiver) = connection.open().await.ok()?;
+    say(&mut sender, frames, cost).await;
+    let answers = hear(&mut receiver).await?;
+    if answers.iter().any(|it| matches!(it, ToAgent::Refused(_))) {
+        cost.refuse_one();
     }
-    (cost, answers)
+    Some(answers)
 }
 
-async fn say(sender: &mut FrameSender, frames: &[Vec<u8>]) {
+async fn say(sender: &mut FrameSender, frames: &[Vec<u8>], cost: &Cost) {
     for frame in frames {
         // A hub that has refused reads no more.
-        if sender.send_encoded(frame.clone()).await.is_err() {
-            return;
-        }
+        let Ok(bytes) = sender.send_encoded(frame.clone()).await else { return };
+        cost.send(bytes);
     }
     let _ = sender.finish();
 }
@@ -324,7 +330,7 @@ async fn hear(receiver: &mut FrameReceiver) -> Option<Vec<ToAgent>> {
 
 /// Connections to the hub's metrics that say nothing, made anew as they are closed. The count is of questions whether the hub is
 /// well, and those that were not answered within a second are refused ones.
-pub fn idle_metrics(address: &str, until: Instant) -> Cost {
+pub fn idle_metrics(address: &str, until: Instant, cost: &Cost) {
     let idle: Vec<_> = (0..IDLE)
         .map(|_| {
             let address = address.to_owned();
@@ -338,18 +344,16 @@ pub fn idle_metrics(address: &str, until: Instant) -> Cost {
             })
         })
         .collect();
-    let mut cost = Cost::default();
     while Instant::now() < until {
-        cost.count += 1;
+        cost.begin_one();
         if !matches!(is_well(address), Ok(true)) {
-            cost.refused += 1;
+            cost.refuse_one();
         }
         std::thread::sleep(ASKED_EVERY);
     }
     for thread in idle {
         let _ = thread.join();
     }
-    cost
 }
 
 fn is_well(address: &str) -> std::io::Result<bool> {
