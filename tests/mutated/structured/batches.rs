@@ -27,13 +27,16 @@ struct Author<'a> {
     stamp: Stamp,
     base: Seq,
     body: BatchBody,
+    /// Elements of sets that there is room for: each of very many writes could have very many.
+    room: usize,
     dice: &'a mut Dice,
 }
 
 /// The next batch of an attacker, of a kind; what to say of it.
 pub fn batch(attacker: &Attacker, kind: Kind, dice: &mut Dice) -> (Batch, String) {
     let stamp = Stamp { hlc: Hlc::from_ms(wall_now_ms()), replica: attacker.replica.tie_break() };
-    let mut author = Author { stamp, base: attacker.cursor, body: BatchBody::default(), dice };
+    let mut author =
+        Author { stamp, base: attacker.cursor, body: BatchBody::default(), room: MAX_VALUES / 4, dice };
     match kind {
         Kind::Rows => author.rows(),
         Kind::WideRows => author.wide_rows(),
@@ -171,7 +174,8 @@ impl Author<'_> {
                 Adjustment::Add(Number::of(&Value::Integer(self.dice.i64(..))).unwrap()),
             )]),
             4 => {
-                let many = self.dice.size(1 << 16);
+                let many = self.dice.size(1 << 16).min(self.room);
+                self.room -= many;
                 let mut texts = || (0..many).map(|_| self.dice.u32(..).to_string()).collect();
                 Op::Adjust(vec![(3, Adjustment::Edit { added: texts(), removed: texts() })])
             }
