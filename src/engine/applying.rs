@@ -23,7 +23,7 @@ pub(super) struct Pace(usize);
 
 impl Pace {
     /// Rows of the first turn: it may be that each is in another's way.
-    const FIRST: usize = 50;
+    const FIRST: usize = 25;
     /// Rows of any turn, however fast.
     const MOST: usize = 250;
     /// Rows of any turn, however slow.
@@ -37,7 +37,7 @@ impl Pace {
 
     /// For trying again what is set aside: a row takes far longer than one that nothing is in the way of.
     fn of_retrial() -> Self {
-        Self(Self::FIRST / 2)
+        Self(Self::FIRST)
     }
 
     /// How many rows the next turn takes on.
@@ -81,8 +81,7 @@ impl SyncJob<'_> {
         let mut rows = rows.into_iter().peekable();
         loop {
             let slice: Vec<_> = rows.by_ref().take(arrived.pace.rows()).collect();
-            // What is gone by not having been told of is looked for once all that was told is here.
-            let is_last = rows.peek().is_none() && (slice.is_empty() || arrived.extras.refreshed.is_empty());
+            let is_last = rows.peek().is_none();
             let incoming = Incoming {
                 rows: Rows { tables: tables.clone(), rows: slice },
                 done: done.clone().filter(|_| is_last),
@@ -90,7 +89,7 @@ impl SyncJob<'_> {
                 ..Incoming::default()
             };
             self.apply(arrived, incoming, report).await?;
-            if is_last || rows.peek().is_none() && done.is_none() {
+            if is_last {
                 return Ok(());
             }
         }
@@ -147,7 +146,7 @@ impl SyncJob<'_> {
             let claim = Claim { holder, now_ms: wall_now_ms() };
             let setting = Setting { clock, claim, options: &options };
             let turn = apply_turn(sql, cached.clone(), setting, &mut mint, &extras, &incoming, &mut retrial)?;
-            let rest = turn.applied.is_unfinished.then(|| incoming.rest(&turn.applied));
+            let rest = turn.applied.is_unfinished.then(|| incoming.rest());
             Ok::<_, SqlError>((turn, rest, begun.elapsed()))
         });
         let (turn, rest, took) = turn.await?;
@@ -168,7 +167,7 @@ mod tests {
         let mut pace = Pace::default();
         pace.note(Duration::from_millis(1));
         assert_eq!(pace.0, 2 * Pace::FIRST);
-        (0..2).for_each(|_| pace.note(Duration::from_millis(1)));
+        (0..3).for_each(|_| pace.note(Duration::from_millis(1)));
         assert_eq!(pace.0, Pace::MOST);
         pace.note(Duration::from_millis(5));
         assert_eq!(pace.0, Pace::MOST, "that is what is aimed at");

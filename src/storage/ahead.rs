@@ -154,11 +154,6 @@ impl<'a> Ahead<'a> {
         }
     }
 
-    /// Whether it is as it has come: nothing that was set aside of it was taken in.
-    pub fn is_as_it_came(&self, at: usize) -> bool {
-        self.rows.get(at).is_some_and(|row| matches!(row.update.1, Cow::Borrowed(_)))
-    }
-
     /// Its place in quarantine, if it is there.
     pub fn place_in_quarantine(&self, at: usize) -> Option<i64> {
         self.rows.get(at)?.kept

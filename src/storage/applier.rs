@@ -43,8 +43,6 @@ pub struct Applier<'a> {
     pub barred: &'a mut Barred,
     /// How far trying again what is set aside has come.
     pub retrial: &'a mut Retrial,
-    /// Places of rows, among those that have come, for which the turn had no time.
-    pub left: Vec<usize>,
     /// Whether rows go in behind their parents, and out before them.
     pub parents_first: bool,
     check_quarantine: bool,
@@ -60,7 +58,7 @@ impl<'a> Applier<'a> {
         (retrial, barred): (&'a mut Retrial, &'a mut Barred),
     ) -> Self {
         let (resolver, journal) = (Resolver::new(catalog), Journal::default());
-        let (leaders, left, followed) = (Vec::new(), Vec::new(), Followed::new());
+        let (leaders, followed) = (Vec::new(), Followed::new());
         let (passed_over, taken_for_the_same) = (BTreeSet::new(), None);
         let (applied, is_final, parents_first) = (0, false, false);
         Self {
@@ -76,13 +74,12 @@ impl<'a> Applier<'a> {
             taken_for_the_same,
             barred,
             retrial,
-            left,
             parents_first,
             check_quarantine,
         }
     }
 
-    /// Applies rows, each together with what is set aside of it, as long as the turn has time.
+    /// Applies rows, each together with what is set aside of it.
     pub fn apply_all(&mut self, sql: &mut dyn Sql, rows: &Rows) -> Result<(), SqlError> {
         let check = self.check_quarantine;
         let ahead = Ahead::of(rows, self.acked, |header, id| {
@@ -146,8 +143,7 @@ impl<'a> Applier<'a> {
         let mut refused = self.attempt(sql, ahead, order, Attempt::First)?;
         loop {
             let before = refused.len();
-            // Whoever has no time for it leaves it to the end of the pull.
-            if self.retrial.chain.is_empty() && (self.is_final || !self.retrial.is_out_of_time()) {
+            if self.retrial.chain.is_empty() {
                 refused = self.attempt_again(sql, ahead, refused)?;
             }
             let undone = self.settle(sql, ahead)?;
@@ -161,10 +157,6 @@ impl<'a> Applier<'a> {
             let reason = match (refusal, ahead.place_in_quarantine(at)) {
                 (Refusal::NotTried, Some(place)) => {
                     self.retrial.not_tried(place);
-                    continue;
-                }
-                (Refusal::NotTried, None) if ahead.is_as_it_came(at) => {
-                    self.left.push(at);
                     continue;
                 }
                 (Refusal::NotTried, None) => "it waits for others".to_owned(),
@@ -296,9 +288,7 @@ impl<'a> Applier<'a> {
         for at in order {
             let Some(row) = ahead.get(at) else { continue };
             if !self.retrial.chain.is_empty() || attempt == Attempt::First && !self.retrial.spend() {
-                let is_blocked = !self.is_final && self.is_blocked(&row);
-                let reason = || Refusal::Held("it waits for a unique value that others hold".into());
-                refused.push((at, if is_blocked { reason() } else { Refusal::NotTried }));
+                refused.push((at, Refusal::NotTried));
                 continue;
             }
             if let Some(why) = self.barred.why(&row.0, row.1.id) {
@@ -322,12 +312,6 @@ impl<'a> Applier<'a> {
         }
         refused.retain(|(at, _)| ahead.get(*at).is_some());
         Ok(refused)
-    }
-
-    /// Whether something stays in a row's way.
-    fn is_blocked(&self, row: &Update<'_>) -> bool {
-        let table = self.catalog.table(&row.0.name);
-        table.is_some_and(|table| self.retrial.is_blocked(table.number, row.1.id))
     }
 }
 

@@ -41,12 +41,10 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// What the next turn brings where this one is not finished.
+    /// What turns bring that go on with one which has not ended.
     #[must_use]
-    pub fn rest(&self, applied: &Applied) -> Self {
-        let rows = applied.left.iter().filter_map(|at| self.rows.rows.get(*at)).cloned().collect();
-        let rows = Rows { tables: self.rows.tables.clone(), rows };
-        Self { rows, done: self.done.clone(), retry: true, ..Self::default() }
+    pub fn rest(&self) -> Self {
+        Self { done: self.done.clone(), retry: true, ..Self::default() }
     }
 
     /// Whether the application's tables may be written. Otherwise there is only something to note.
@@ -56,17 +54,15 @@ impl Incoming {
 }
 
 /// What a turn did.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Applied {
     /// Rows inserted, updated or deleted.
     pub rows: u64,
     /// Rows that are set aside now.
     pub quarantined: u64,
-    /// Rows are left for which the turn had no time, those that it was given or those that are set aside: the end of the
-    /// sync is not recorded until a turn has tried the last of them.
+    /// Rows that are set aside are still to be tried again: the end of the sync is not recorded until a turn has tried the
+    /// last of them.
     pub is_unfinished: bool,
-    /// Those that it was given, by their places.
-    left: Vec<usize>,
 }
 
 /// Applies one turn's work, within the transaction that is open. The log must be settled. `set_aside_before`
@@ -94,10 +90,9 @@ pub fn apply(
         collisions::forget_settled(sql)?;
     }
     sql.execute("DELETE FROM main._federation_log", &[])?;
-    // A pull that is interrupted goes on with the first row that is left.
-    let left = applier.left.iter().filter_map(|at| incoming.rows.rows.get(*at)).map(|row| row.seq).min();
-    let upto = left.map(|seq| seq.saturating_sub(1)).or(incoming.rows.rows.last().map(|row| row.seq));
-    state.resume = state.resume.max(upto.unwrap_or_default());
+    if let Some(last) = incoming.rows.rows.last() {
+        state.resume = state.resume.max(last.seq);
+    }
     if let Some(done) = incoming.done.as_ref().filter(|_| is_finished) {
         state.lease = None;
         // The position goes back where another process has synced since this pull began: what it was told may have been
@@ -115,7 +110,7 @@ pub fn apply(
     state.save(sql)?;
     // Only where rows were tried can their number be another.
     let quarantined = if incoming.touches_tables() { quarantine::count(sql)? } else { set_aside_before };
-    Ok(Applied { rows: applied, quarantined, is_unfinished: !is_finished, left: applier.left })
+    Ok(Applied { rows: applied, quarantined, is_unfinished: !is_finished })
 }
 
 /// Brings the rows into their tables, and makes writes of what followed them. Returns whether all that is set aside was
@@ -144,21 +139,17 @@ fn apply_rows(
     applier.parents_first = read_tables;
     let mut yielding = Yielding::new(sql, awake);
     let sql = &mut yielding;
-    // What has not been told of is gone only once all that was told is here.
-    let is_whole = incoming.done.is_some() && !refreshed.is_empty();
-    let time = is_whole.then(|| applier.retrial.replace_time(TurnTime::ENDLESS));
+    // Rows that come together may need each other: all of them are tried, and it is their number that bounds the turn.
+    let time = applier.retrial.replace_time(TurnTime::ENDLESS);
     if !incoming.rows.rows.is_empty() {
         applier.apply_all(sql, &incoming.rows)?;
-        applier.left.sort_unstable();
     }
     if let Some(done) = incoming.done.as_ref().filter(|_| !asked.is_empty()) {
         let gone = Gone::of(sql, context.catalog, asked)?;
         gone.delete(sql, context, applier, done.cursor)?;
     }
-    if let Some(time) = time {
-        applier.retrial.replace_time(time);
-    }
-    let is_finished = applier.left.is_empty() && (!retry || applier.retry(sql, incoming.rows.rows.len())?);
+    applier.retrial.replace_time(time);
+    let is_finished = !retry || applier.retry(sql, incoming.rows.rows.len())?;
     for table in applier.taken_for_the_same.take().into_iter().flatten() {
         context.note(format!(
             "rows of {table} that were here before the first sync are like rows that another agent began with, in number and \

@@ -239,11 +239,6 @@ impl Retrial {
         }
     }
 
-    /// Whether the turn has no time for another row.
-    pub fn is_out_of_time(&mut self) -> bool {
-        self.time.is_over()
-    }
-
     fn is_wide(&self) -> bool {
         self.pass.is_some_and(|pass| pass.kind == Kind::Wide)
     }

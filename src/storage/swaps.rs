@@ -80,10 +80,6 @@ impl Applier<'_> {
         let (mut run, noted) = (Run::default(), self.journal.count());
         while let Some(id) = self.retrial.chain.last() {
             if !self.retrial.spend() {
-                if !self.is_final {
-                    // It is what the next turn may not go on with. At the end of the pull it is followed anew.
-                    self.give_up(sql, table, ahead, &run)?;
-                }
                 break;
             }
             let Some(at) = self.pending(sql, &name, id, ahead)? else {

@@ -7,13 +7,9 @@ use std::rc::Rc;
 use crate::clock::Clock;
 use crate::hub::Heard;
 use crate::world::{Agent, Fate, Hub, pair, settle, turn_time};
-use federation_hub::model::{ReplicaId, RowChange, Value};
+use federation_hub::model::{RowChange, Value};
 use federation_hub::protocol::frame::MAX_FRAME_BYTES;
-use federation_hub::protocol::hub_request::{AttachRequest, Caller, PullRequest};
-use federation_hub::protocol::message::Rows;
-use federation_hub::storage::apply::Incoming;
 use federation_hub::storage::collect::TurnLimits;
-use federation_hub::storage::hub_store::HubStore;
 
 const NOTES: &str = "CREATE TABLE notes(id TEXT PRIMARY KEY, title TEXT)";
 const TASKS: &str = "CREATE TABLE tasks(id INTEGER PRIMARY KEY, title TEXT)";
@@ -102,40 +98,6 @@ fn a_turn_takes_no_other_row_once_its_time_is_over() {
     assert!(short(sizes.clone()), "of what waits: {sizes:?}");
     b.sync(&mut hub);
     assert_eq!(b.rows("SELECT count(*) FROM notes WHERE title = 'newest'"), [[Value::Integer(20)]]);
-}
-
-/// The rows that a hub has, as it tells them to a replica that has heard nothing.
-fn everything(hub: &mut Hub, agent: &mut Agent) -> Rows {
-    let Value::Blob(replica) = &agent.rows("SELECT replica FROM _federation_replica")[0][0] else { panic!() };
-    let replica = ReplicaId::from_slice(replica).unwrap();
-    let caller = Caller { tenant: "acme".into(), agent: "b".into() };
-    let attach =
-        AttachRequest { replica, cursor: 0, is_new: false, token_until_ms: i64::MAX, incarnation: None };
-    let epoch = hub.store.attach(&caller, &attach, hub.clock.now_ms()).unwrap().epoch;
-    hub.store.commit().unwrap();
-    let request = PullRequest { replica, epoch, cursor: 0, resume: 0, refresh: vec![] };
-    hub.store.snapshot(&caller, &request, hub.clock.now_ms()).unwrap().first
-}
-
-/// Breaks if a turn that is given many rows applies them all, however long that takes, or if one that leaves some moves
-/// its position past them.
-#[test]
-fn a_turn_leaves_rows_that_it_has_no_time_for_to_the_next_one() {
-    let (mut hub, mut a, mut b) = pair(NOTES);
-    b.sync(&mut hub);
-    a.run(&insert("notes", "n, 'note'", 20)).sync(&mut hub);
-    b.time = turn_time(2);
-    let rows = everything(&mut hub, &mut b);
-    assert_eq!(rows.rows.len(), 20);
-    let turns = b.apply(Incoming { rows, ..Incoming::default() });
-    assert!(turns >= 5, "{turns} turns");
-    let count = "SELECT count(*), (SELECT count(*) FROM _federation_quarantine) FROM notes";
-    assert_eq!(b.rows(count), [[Value::Integer(20), Value::Integer(0)]]);
-    let mut c = Agent::new("acme", "c", 2);
-    c.run(NOTES).sync_with(&mut hub, Fate::InterruptedRetrial(1), &mut |_| {});
-    assert_ne!(c.rows(count), [[Value::Integer(20), Value::Integer(0)]]);
-    c.sync(&mut hub);
-    assert_eq!(c.rows(count), [[Value::Integer(20), Value::Integer(0)]]);
 }
 
 /// Breaks if what the first turns of a sync have stamped makes what the later ones settle newer than it is.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::clock::Clock;
 use crate::dice::{Dice, asked_for};
-use crate::world::{Agent, Fate, Hub};
+use crate::world::{Agent, Fate, Hub, turn_time};
 use federation_hub::model::Value;
 
 /// What holds the values: a table with a column `name`, by which a row is known to the test, and one `pos`.
@@ -97,6 +97,7 @@ fn play(seed: u64) {
     }
     for agent in &mut agents {
         (agent.slice, agent.limits.rows) = (dice.pick(&[7, 60, 100, 500]), dice.pick(&[30, 100, 250]));
+        agent.time = turn_time(dice.pick(&[0, 0, 1, 3]));
         agent.sync(&mut hub);
     }
     for step in 0..6 {
@@ -158,7 +159,7 @@ fn play(seed: u64) {
 #[test]
 fn many_values_that_change_hands_at_random_arrive_everywhere() {
     let first = asked_for("FEDERATION_SEED").unwrap_or(0);
-    let count = asked_for("FEDERATION_SEEDS").unwrap_or(if first > 0 { 1 } else { 16 });
+    let count = asked_for("FEDERATION_SEEDS").unwrap_or(if first > 0 { 1 } else { 12 });
     for seed in first..first + count {
         play(seed);
     }

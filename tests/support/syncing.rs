@@ -106,7 +106,7 @@ impl Agent {
                 if !turn.is_unfinished {
                     break;
                 }
-                incoming = incoming.rest(&turn);
+                incoming = incoming.rest();
                 (extras.refreshed, extras.told) = (Vec::new(), Vec::new());
                 extras.missing = Missing::default();
             }

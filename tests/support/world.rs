@@ -288,7 +288,7 @@ impl Agent {
             let setting = Setting { clock, claim, options: &self.options };
             let (sql, mint) = (&mut self.sql, &mut self.mint);
             let turn = apply_turn(sql, None, setting, mint, &extras, &incoming, &mut retrial).unwrap();
-            rest = turn.applied.is_unfinished.then(|| incoming.rest(&turn.applied));
+            rest = turn.applied.is_unfinished.then(|| incoming.rest());
             turns += 1;
         }
         turns

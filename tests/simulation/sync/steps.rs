@@ -305,7 +305,7 @@ impl Process {
                     if incoming.done.is_some() {
                         sync.arrived.extras.refreshed = Vec::new();
                     }
-                    sync.slices.push_front(incoming.rest(&turn.applied));
+                    sync.slices.push_front(incoming.rest());
                 } else {
                     sync.retrial = Retrial::default();
                 }
