@@ -11,7 +11,7 @@ use super::sync_report::SyncReport;
 use super::turn::turn;
 use crate::protocol::message::{Done, Rows};
 use crate::storage::acknowledged::Booking;
-use crate::storage::apply::Incoming;
+use crate::storage::apply::{Applied, Incoming};
 use crate::storage::driver::SqlError;
 use crate::storage::lease::Claim;
 use crate::storage::replica::{ApplyExtras, Setting, apply_turn};
@@ -34,11 +34,6 @@ impl Pace {
     const AIM: Duration = Duration::from_millis(5);
     /// A turn that takes less is followed by a larger one.
     const SHORT: Duration = Duration::from_millis(3);
-
-    /// For trying again what is set aside: a row takes far longer than one that nothing is in the way of.
-    fn of_retrial() -> Self {
-        Self(Self::FIRST)
-    }
 
     /// How many rows the next turn takes on.
     fn rows(self) -> usize {
@@ -111,31 +106,34 @@ impl SyncJob<'_> {
             schema_digest: arrived.extras.schema_digest,
             refreshed: arrived.extras.refreshed.clone(),
         };
-        let (retrial, mut pace) = (Arc::new(Mutex::new(Retrial::within(turn_time()))), Pace::of_retrial());
+        let (retrial, mut pace) = (Arc::new(Mutex::new(Retrial::within(turn_time()))), Pace::default());
         loop {
+            let rest = incoming.rest();
             let is_plain = !incoming.rows.rows.is_empty();
             retrial.lock().unwrap_or_else(PoisonError::into_inner).set_pace(pace.rows());
             let next = ApplyExtras { schema_digest: extras.schema_digest, ..ApplyExtras::default() };
-            let (rest, took) = self.apply_turn(extras, incoming, &retrial, report).await?;
+            let (applied, took) = self.apply_turn(extras, incoming, &retrial, report).await?;
             report.pushed += std::mem::take(&mut pushed);
             if is_plain {
                 arrived.pace.note(took);
             } else {
                 pace.note(took);
             }
-            let Some(rest) = rest else { return Ok(()) };
+            if !applied.is_unfinished {
+                return Ok(());
+            }
             (extras, incoming) = (next, rest);
         }
     }
 
-    /// One turn. Returns what the next one brings, unless it is finished, and how long it has held the thread.
+    /// One turn. Returns how long it has held the thread.
     async fn apply_turn(
         &mut self,
         extras: ApplyExtras,
         incoming: Incoming,
         retrial: &Arc<Mutex<Retrial>>,
         report: &mut SyncReport,
-    ) -> Result<(Option<Incoming>, Duration), AgentError> {
+    ) -> Result<(Applied, Duration), AgentError> {
         let cached = self.database.catalog.clone();
         let (clock, mint, holder) = (self.session.clock(), self.mint.clone(), self.holder);
         let (options, retrial) = (Arc::clone(&self.options), Arc::clone(retrial));
@@ -146,15 +144,14 @@ impl SyncJob<'_> {
             let claim = Claim { holder, now_ms: wall_now_ms() };
             let setting = Setting { clock, claim, options: &options };
             let turn = apply_turn(sql, cached.clone(), setting, &mut mint, &extras, &incoming, &mut retrial)?;
-            let rest = turn.applied.is_unfinished.then(|| incoming.rest());
-            Ok::<_, SqlError>((turn, rest, begun.elapsed()))
+            Ok::<_, SqlError>((turn, begun.elapsed()))
         });
-        let (turn, rest, took) = turn.await?;
+        let (turn, took) = turn.await?;
         self.database.catalog = Some(turn.catalog);
         report.pulled += turn.applied.rows;
         report.quarantined = turn.applied.quarantined;
         report.note_all(turn.notices);
-        Ok((rest, took))
+        Ok((turn.applied, took))
     }
 }
 

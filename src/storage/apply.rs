@@ -20,7 +20,6 @@ use super::refused_rows::{RefusedRow, refuse};
 use super::registered;
 use super::retrial::Retrial;
 use super::triggers::{self, Suspended};
-use super::turn_time::TurnTime;
 use super::yielding::Yielding;
 use crate::model::{Hlc, TableHeader};
 use crate::protocol::message::{Done, Rows};
@@ -139,8 +138,6 @@ fn apply_rows(
     applier.parents_first = read_tables;
     let mut yielding = Yielding::new(sql, awake);
     let sql = &mut yielding;
-    // Rows that come together may need each other: all of them are tried, and it is their number that bounds the turn.
-    let time = applier.retrial.replace_time(TurnTime::ENDLESS);
     if !incoming.rows.rows.is_empty() {
         applier.apply_all(sql, &incoming.rows)?;
     }
@@ -148,7 +145,6 @@ fn apply_rows(
         let gone = Gone::of(sql, context.catalog, asked)?;
         gone.delete(sql, context, applier, done.cursor)?;
     }
-    applier.retrial.replace_time(time);
     let is_finished = !retry || applier.retry(sql, incoming.rows.rows.len())?;
     for table in applier.taken_for_the_same.take().into_iter().flatten() {
         context.note(format!(

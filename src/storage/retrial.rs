@@ -35,7 +35,7 @@ pub struct Retrial {
     limit: usize,
     /// How many of them are left; none: as many as there are.
     left: Option<usize>,
-    /// How long the turn tries rows.
+    /// How long the turn tries them.
     time: TurnTime,
     /// Whether it has tried none yet.
     is_at_first: bool,
@@ -108,7 +108,7 @@ enum Kind {
 }
 
 impl Retrial {
-    /// Has turns try rows for so long.
+    /// Has turns try rows that are set aside for so long.
     #[must_use]
     pub fn within(time: TurnTime) -> Self {
         Self { time, ..Self::default() }
@@ -117,11 +117,6 @@ impl Retrial {
     /// Begins to count the time of a turn, which may have to begin more than once.
     pub fn restart_time(&mut self) {
         self.time.restart();
-    }
-
-    /// Has turns try rows for so long from now on. Returns how long it was.
-    pub fn replace_time(&mut self, time: TurnTime) -> TurnTime {
-        std::mem::replace(&mut self.time, time)
     }
 
     /// Begins a turn.
@@ -221,11 +216,11 @@ impl Retrial {
         self.takers.get(key).copied()
     }
 
-    /// Counts a row that is tried. Returns whether the turn has time for it: always for the first.
+    /// Counts a row that is tried. Returns whether the turn has time for it: always for the first, and for rows that have
+    /// come together, which may need each other; it is their number that bounds the turn.
     pub fn spend(&mut self) -> bool {
-        let is_over = self.time.is_over() && !self.is_at_first && !self.is_wide();
-        self.is_at_first = false;
-        if is_over {
+        let is_first = std::mem::replace(&mut self.is_at_first, false);
+        if self.left.is_some() && self.time.is_over() && !is_first && !self.is_wide() {
             self.left = Some(0);
             return false;
         }

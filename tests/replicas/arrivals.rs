@@ -143,7 +143,7 @@ fn a_delete_that_the_hub_derives_is_final_for_all_that_the_hub_knows() {
         writes: vec![Write { stamp, base: 0, op: Op::Delete }],
     };
     let tables = vec![TableHeader { name: "notes".into(), columns: Vec::new() }];
-    a.apply(Incoming { rows: Rows { tables, rows: vec![update] }, ..Incoming::default() });
+    a.apply(&Incoming { rows: Rows { tables, rows: vec![update] }, ..Incoming::default() });
     assert_eq!(a.rows("SELECT * FROM notes"), NO_ROWS);
 }
 

@@ -234,7 +234,7 @@ fn a_refusal_is_noted_by_who_declares_nothing() {
         refused: vec![("notes".into(), "another key".into())],
         notices: vec![],
     };
-    a.apply(Incoming { done: Some(done), ..Incoming::default() });
+    a.apply(&Incoming { done: Some(done), ..Incoming::default() });
     assert_eq!(a.rows("SELECT refused FROM _federation_table"), [[text("another key")]]);
 }
 

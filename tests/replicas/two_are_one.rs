@@ -25,7 +25,7 @@ fn unite(agent: &mut Agent, lost: RowId, survivor: RowId) {
     let (seq, united, writes) = (1, Some(survivor), Vec::new());
     let update = RowUpdate { table: 0, id: lost, number: None, seq, whole: false, united, writes };
     let rows = Rows { tables: vec![header], rows: vec![update] };
-    agent.apply(Incoming { rows, ..Incoming::default() });
+    agent.apply(&Incoming { rows, ..Incoming::default() });
     agent.bears_damage = true;
 }
 
@@ -209,7 +209,7 @@ fn a_row_here_keeps_its_number_where_the_one_that_it_is_comes_before_the_news() 
     let writes = vec![Write { stamp, base: 3, op: Op::Set(cells) }];
     let rows = vec![told(survivor, 3, None, writes), told(lost, 4, Some(survivor), Vec::new())];
     let tables = vec![TableHeader { name: "notes".into(), columns: vec!["title".into(), "body".into()] }];
-    a.apply(Incoming { rows: Rows { tables, rows }, ..Incoming::default() });
+    a.apply(&Incoming { rows: Rows { tables, rows }, ..Incoming::default() });
     a.bears_damage = true;
     assert_eq!(a.rows("SELECT id, title FROM notes"), [[Value::Integer(5), text("here")]]);
 }

@@ -144,7 +144,7 @@ impl Process {
         if let Some(session) = &self.session {
             network.set_weather(session.connection, weather);
         }
-        self.sync = Some(Box::new(Sync::new(weather)));
+        self.sync = Some(Box::new(Sync::new(weather, self.agent.time)));
         true
     }
 

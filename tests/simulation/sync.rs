@@ -19,6 +19,7 @@ use federation_hub::storage::look::Slice;
 use federation_hub::storage::refused_rows::{Places, RefusedRow};
 use federation_hub::storage::replica::ApplyExtras;
 use federation_hub::storage::retrial::Retrial;
+use federation_hub::storage::turn_time::TurnTime;
 
 use crate::network::{ConnectionId, IDLE_MS, Network, Packet, StreamId};
 use crate::process::Session;
@@ -93,6 +94,8 @@ pub struct Sync {
     busy_since_ms: Option<i64>,
     push: Option<Push>,
     slices: VecDeque<Incoming>,
+    /// How long a turn works on rows.
+    time: TurnTime,
     /// How far trying again what is set aside has come.
     retrial: Retrial,
     /// What the self-check of this sync has looked at.
@@ -123,7 +126,7 @@ struct Arrived {
 
 impl Sync {
     /// A sync that begins.
-    pub fn new(weather: Weather) -> Self {
+    pub fn new(weather: Weather, time: TurnTime) -> Self {
         Self {
             stage: Stage::Connect,
             weather,
@@ -136,7 +139,8 @@ impl Sync {
             busy_since_ms: None,
             push: None,
             slices: VecDeque::new(),
-            retrial: Retrial::default(),
+            time,
+            retrial: Retrial::within(time),
             look: Vec::new(),
             arrived: Arrived::default(),
             pulls_first: false,
@@ -148,7 +152,7 @@ impl Sync {
     pub fn retry(&mut self) {
         let weather = Weather { seed: self.weather.seed.wrapping_add(1), ..Weather::calm(0) };
         let is_counted = self.is_counted;
-        *self = Self { is_retry: true, is_counted, ..Self::new(weather) };
+        *self = Self { is_retry: true, is_counted, ..Self::new(weather, self.time) };
     }
 
     /// Whether a message of this stream is for this sync.

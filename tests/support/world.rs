@@ -279,19 +279,13 @@ impl Agent {
         Self { sql: Faulty::new(connection, &self.clock), ..other }
     }
 
-    /// Applies something that a hub might send. Returns how many turns it took.
-    pub fn apply(&mut self, incoming: Incoming) -> usize {
+    /// One applying turn, of something that a hub might send.
+    pub fn apply(&mut self, incoming: &Incoming) {
         let (clock, claim) = (self.hub_clock(), self.claim());
-        let (extras, mut retrial) = (ApplyExtras::default(), Retrial::within(self.time));
-        let (mut rest, mut turns) = (Some(incoming), 0);
-        while let Some(incoming) = rest {
-            let setting = Setting { clock, claim, options: &self.options };
-            let (sql, mint) = (&mut self.sql, &mut self.mint);
-            let turn = apply_turn(sql, None, setting, mint, &extras, &incoming, &mut retrial).unwrap();
-            rest = turn.applied.is_unfinished.then(|| incoming.rest());
-            turns += 1;
-        }
-        turns
+        let extras = ApplyExtras::default();
+        let setting = Setting { clock, claim, options: &self.options };
+        let mut retrial = Retrial::default();
+        apply_turn(&mut self.sql, None, setting, &mut self.mint, &extras, incoming, &mut retrial).unwrap();
     }
 
     /// A copy of the database as it is now.

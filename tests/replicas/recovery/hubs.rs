@@ -330,7 +330,7 @@ fn a_pull_that_another_process_has_overtaken_covers_nothing_of_what_that_one_pus
     reconnect(&mut [&mut c]);
     c.run("INSERT INTO notes VALUES('later', 'after the backup')");
     assert_eq!(c.sync(&mut hub).pushed, 1);
-    c.apply(Incoming { rows: late.first, done: Some(late.done), ..Incoming::default() });
+    c.apply(&Incoming { rows: late.first, done: Some(late.done), ..Incoming::default() });
     drop(hub);
     site.restore(&backup);
     let mut hub = site.start();

@@ -55,7 +55,7 @@ fn a_large_pull_is_of_one_point_while_others_push() {
     let last = chunks.len() - 1;
     for (at, rows) in chunks.into_iter().enumerate() {
         let done = (at == last).then(|| snapshot.done.clone());
-        b.apply(Incoming { rows, done, ..Incoming::default() });
+        b.apply(&Incoming { rows, done, ..Incoming::default() });
         assert_eq!(b.rows("PRAGMA foreign_key_check"), Vec::<Vec<Value>>::new());
     }
     assert_eq!(b.rows(SIDES), [["red".to_owned()].map(Value::Text).to_vec()]);

@@ -290,7 +290,6 @@ impl Process {
         let extras = &sync.arrived.extras;
         let retrial = &mut sync.retrial;
         retrial.set_pace(self.agent.slice);
-        retrial.replace_time(self.agent.time);
         let turn =
             apply_turn(&mut self.agent.sql, catalog, setting, &mut self.mint, extras, &incoming, retrial);
         sync.stage = Stage::Applying;
@@ -302,12 +301,10 @@ impl Process {
                 sync.moved.pulled += turn.applied.rows;
                 sync.moved.quarantined = turn.applied.quarantined;
                 if turn.applied.is_unfinished {
-                    if incoming.done.is_some() {
-                        sync.arrived.extras.refreshed = Vec::new();
-                    }
+                    sync.arrived.extras.refreshed = Vec::new();
                     sync.slices.push_front(incoming.rest());
                 } else {
-                    sync.retrial = Retrial::default();
+                    sync.retrial = Retrial::within(sync.time);
                 }
                 Flow::Soon(1)
             }
