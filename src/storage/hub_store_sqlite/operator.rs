@@ -39,8 +39,7 @@ pub fn tenants(
     limit: usize,
 ) -> Result<Vec<TenantSummary>, StoreError> {
     let sql = "SELECT name, rows, live_bytes + dead_bytes,
-                   (SELECT count(DISTINCT agent) FROM replica WHERE replica.tenant = tenant.id),
-                   (SELECT count(*) FROM replica WHERE replica.tenant = tenant.id)
+                   (SELECT count(DISTINCT agent) FROM replica WHERE replica.tenant = tenant.id), replicas
                FROM tenant WHERE ?1 IS NULL OR name > ?1 ORDER BY name LIMIT ?2";
     let mut statement = conn.prepare_cached(sql)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -55,7 +54,7 @@ pub fn tenants(
 /// See [`crate::storage::hub_operator::OperatorStore::describe`].
 pub fn describe(conn: &Connection, sightings: &Sightings, name: &str) -> Result<TenantDetails, StoreError> {
     let tenant = known_tenant(conn, name)?;
-    let (agents, count, replicas) = agents(conn, sightings, tenant.id)?;
+    let (agents, count) = agents(conn, sightings, tenant.id)?;
     let Weight { live, dead } = tenant.weight;
     let declaring = declaring(conn, tenant.id)?;
     let mut found = Vec::new();
@@ -68,7 +67,7 @@ pub fn describe(conn: &Connection, sightings: &Sightings, name: &str) -> Result<
             rows: tenant.rows,
             bytes: live + dead,
             agents: count,
-            replicas,
+            replicas: tenant.replicas,
         },
         dead_bytes: dead,
         highest: tenant.highest,
@@ -78,22 +77,20 @@ pub fn describe(conn: &Connection, sightings: &Sightings, name: &str) -> Result<
     })
 }
 
-/// A tenant's agents; how many there are, and how many databases of theirs.
+/// A tenant's agents, and how many there are.
 fn agents(
     conn: &Connection,
     sightings: &Sightings,
     tenant: i64,
-) -> Result<(Vec<AgentDetails>, u64, u64), StoreError> {
+) -> Result<(Vec<AgentDetails>, u64), StoreError> {
     let mut statement = conn.prepare_cached("SELECT id, agent, seen_ms FROM replica WHERE tenant = ?1")?;
     let mut rows = statement.query([tenant])?;
     let mut agents = BTreeMap::<String, AgentDetails>::new();
-    let mut replicas = 0;
     while let Some(row) = rows.next()? {
         let id = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
         let id = ReplicaId::from_slice(id).ok_or_else(|| damaged("a replica's id"))?;
         let (name, written_ms): (String, i64) = (row.get(1)?, row.get(2)?);
-        let seen_ms = sightings.seen_ms(tenant, id).map_or(written_ms, |at_ms| at_ms.max(written_ms));
-        replicas += 1;
+        let seen_ms = sightings.seen_ms(tenant, id, written_ms);
         let agent = agents.entry(name.clone());
         let agent = agent.or_insert(AgentDetails { name, replicas: 0, seen_ms });
         (agent.replicas, agent.seen_ms) = (agent.replicas + 1, agent.seen_ms.max(seen_ms));
@@ -102,7 +99,7 @@ fn agents(
     let mut agents: Vec<AgentDetails> = agents.into_values().collect();
     agents.sort_by_key(|agent| std::cmp::Reverse(agent.seen_ms));
     agents.truncate(MAX_AGENTS_TOLD);
-    Ok((agents, count, replicas))
+    Ok((agents, count))
 }
 
 /// How many replicas declare each definition.

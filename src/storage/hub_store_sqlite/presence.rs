@@ -54,19 +54,14 @@ impl Sightings {
         (sighting.at_ms, sighting.cursor) = (at_ms, cursor);
     }
 
-    /// When a replica was heard of last, in ms since the epoch, as far as that is known here.
-    pub fn at_ms(&self, tenant: i64, replica: ReplicaId) -> Option<i64> {
-        self.0.get(&(tenant, replica)).map(|sighting| sighting.at_ms)
-    }
-
     /// Forgets a replica, or what was thought of it.
     pub fn remove(&mut self, tenant: i64, replica: ReplicaId) {
         self.0.remove(&(tenant, replica));
     }
 
-    /// When a replica was heard of since that was last written down, in ms since the epoch.
-    pub fn seen_ms(&self, tenant: i64, replica: ReplicaId) -> Option<i64> {
-        self.0.get(&(tenant, replica)).map(|sighting| sighting.at_ms)
+    /// When a replica was heard of last, in ms since the epoch, which may be later than when it was by what the file says.
+    pub fn seen_ms(&self, tenant: i64, replica: ReplicaId, written_ms: i64) -> i64 {
+        self.0.get(&(tenant, replica)).map_or(written_ms, |sighting| sighting.at_ms.max(written_ms))
     }
 
     /// Forgets all replicas of a tenant.

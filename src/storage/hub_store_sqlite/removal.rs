@@ -18,7 +18,7 @@ const ROWS: i64 = 250;
 const BYTES: u64 = 4 << 20;
 
 /// What a tenant has besides its rows, with what tells the lines of each table apart.
-const REST: [(&str, &str); 14] = [
+const REST: [(&str, &str); 15] = [
     ("claim", "digest"),
     ("former_claim", "digest"),
     ("claim_wait", "digest"),
@@ -33,6 +33,7 @@ const REST: [(&str, &str); 14] = [
     ("dropped_table", "name"),
     ("dropped_definition", "digest"),
     ("table_schema", "id"),
+    ("incarnation", "n"),
 ];
 
 /// What has gone so far of removals that are under way.
@@ -84,10 +85,10 @@ fn set_secure_delete(conn: &Connection, how: &str) -> Result<(), StoreError> {
 }
 
 fn remove_some(conn: &Connection, stats: &mut StoreStats, removal: Removal) -> Result<Piece, StoreError> {
-    let (removed, live, weight) = remove_rows(conn, removal)?;
+    let (removed, weight) = remove_rows(conn, removal)?;
     let mut piece = Piece { removed, is_last: false, renewed: None };
     if removal.table != 0 {
-        take_off(conn, stats, removal.tenant, live, weight)?;
+        take_off(conn, stats, removal.tenant, removed.rows, weight)?;
     }
     if weight != Weight::default() {
         return Ok(piece);
@@ -104,9 +105,8 @@ fn remove_some(conn: &Connection, stats: &mut StoreStats, removal: Removal) -> R
     Ok(piece)
 }
 
-/// Removes some rows, with everything by which they could be found. Returns what has gone, how many of these lived, and what
-/// they weighed.
-fn remove_rows(conn: &Connection, removal: Removal) -> Result<(Removed, u64, Weight), StoreError> {
+/// Removes some rows, with everything by which they could be found. Returns what has gone, and what it weighed.
+fn remove_rows(conn: &Connection, removal: Removal) -> Result<(Removed, Weight), StoreError> {
     let sql = format!(
         "SELECT row, length(body) + coalesce(length(effective), 0), dead, withheld FROM row_state
          WHERE tenant = ?1 {} LIMIT {ROWS}",
@@ -136,7 +136,7 @@ fn remove_rows(conn: &Connection, removal: Removal) -> Result<(Removed, u64, Wei
         }
     }
     let live = found.iter().filter(|(.., is_live)| *is_live).count() as u64;
-    Ok((Removed { rows: live, bytes: total.live + total.dead }, live, total))
+    Ok((Removed { rows: live, bytes: total.live + total.dead }, total))
 }
 
 /// Takes rows off what is counted of their tenant.
@@ -163,8 +163,7 @@ fn take_off(
 
 /// Removes some of what a tenant has besides its rows. Says whether there was anything.
 fn remove_rest(conn: &Connection, tenant: i64) -> Result<bool, StoreError> {
-    let incarnations = ("incarnation", "n");
-    for (table, key) in REST.into_iter().chain([incarnations]) {
+    for (table, key) in REST {
         let sql = format!(
             "DELETE FROM {table} WHERE tenant = ?1 AND {key} IN (
                  SELECT {key} FROM {table} WHERE tenant = ?1 LIMIT {ROWS})"

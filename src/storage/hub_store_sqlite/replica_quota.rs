@@ -69,9 +69,7 @@ fn oldest(
     while let Some(row) = rows.next()? {
         let id = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
         let id = ReplicaId::from_slice(id).ok_or_else(|| damaged("a replica's id"))?;
-        let seen_ms: i64 = row.get(1)?;
-        // The file need not say yet when a replica was heard of last.
-        found.push((sightings.at_ms(tenant, id).map_or(seen_ms, |at_ms| at_ms.max(seen_ms)), id.0));
+        found.push((sightings.seen_ms(tenant, id, row.get(1)?), id.0));
     }
     found.sort_unstable();
     Ok(found.into_iter().take(count).map(|(_, id)| ReplicaId(id)).collect())
